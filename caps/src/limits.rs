@@ -1,0 +1,38 @@
+//! The bounds of tokens and frames. `policy::limits` re-exports them and asserts how they relate to the others.
+
+/// Largest token in bytes. A token of 8 delegations has 3,987; the rest is room for longer narrowing.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Most blocks in a token, the authority block included. Verification costs one or two signatures a block.
+pub const TOKEN_BLOCKS_MAX: usize = 8;
+/// Most symbols that one token may add to the default table. The vocabulary needs fewer than 20.
+pub const TOKEN_SYMBOLS_MAX: usize = 32;
+/// Longest symbol in bytes.
+pub const TOKEN_SYMBOL_BYTES_MAX: usize = 64;
+/// Most facts in the authority block; later blocks have at most one (`delegate`).
+pub const TOKEN_FACTS_MAX: usize = 16;
+/// Most checks in a block.
+pub const TOKEN_CHECKS_MAX: usize = 8;
+/// Most operations in the expressions of a check.
+pub const TOKEN_OPS_MAX: usize = 16;
+/// Most members of a set literal.
+pub const TOKEN_SET_MAX: usize = 8;
+/// Most delegations in a chain: each is a block, and the authority block is one.
+pub const TOKEN_HOPS_MAX: u8 = (TOKEN_BLOCKS_MAX - 1) as u8;
+/// Backstop for one Datalog decision in milliseconds. The gate bounds the work; this only ends a stuck machine's.
+pub const TOKEN_DECISION_MS_MAX: u64 = 1_000;
+
+/// Largest payload of one mediated read or write in bytes: what may still move after a revoke began.
+pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// Largest frame in bytes: a chunk, its CBOR and its header. Below the default socket buffer of Linux (208 KiB).
+pub const FRAME_BYTES_MAX: usize = 128 * 1024;
+/// Longest name of a principal, a lease or a reason text in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Longest reason of a revocation in bytes.
+pub const REASON_BYTES_MAX: usize = 256;
+/// Most rows in one page of a listing, so that a page fits a frame.
+pub const PAGE_ROWS_MAX: usize = 256;
+
+const _: () = assert!(TOKEN_BYTES_MAX + 4 * 1024 < FRAME_BYTES_MAX, "a token and its request fit one frame");
+const _: () = assert!(CHUNK_BYTES_MAX + 4 * 1024 < FRAME_BYTES_MAX, "a chunk and its request fit one frame");
+const _: () =
+    assert!(PAGE_ROWS_MAX * 384 < FRAME_BYTES_MAX, "a page of rows of at most 384 bytes fits one frame");

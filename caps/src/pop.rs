@@ -1,0 +1,114 @@
+//! Proof of possession: once per session, for every token of that holder.
+//!
+//! The client names a key and a nonce; the node answers with its id and a nonce of its own; the client signs both.
+//! The node's id keeps a proof from being relayed to another node, its nonce from being replayed, the client's
+//! nonce keeps a lying node from choosing the whole message.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Code, Error, Result};
+use crate::id::{PrincipalKey, ProviderId};
+use crate::key::{Purpose, Signature, SigningKey, VerifyingKey};
+
+/// 32 random bytes, used once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Nonce(#[serde(with = "serde_bytes")] pub [u8; 32]);
+
+impl Nonce {
+    /// Draws a nonce.
+    ///
+    /// # Panics
+    /// If the kernel has no random source.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).expect("the kernel's random source answers");
+        Self(bytes)
+    }
+}
+
+/// What the holder signs: node, both nonces, the holder's key.
+#[derive(Clone, Copy, Debug)]
+pub struct Transcript {
+    /// The node that asked.
+    pub node: ProviderId,
+    /// The node's nonce.
+    pub server: Nonce,
+    /// The client's nonce.
+    pub client: Nonce,
+    /// The key that the client says it holds.
+    pub holder: PrincipalKey,
+}
+
+/// Evidence that a session holds a key. Made by [`Transcript::verify`] and nowhere else.
+///
+/// ```compile_fail
+/// let proven = caps::pop::Proven { holder: caps::id::PrincipalKey([0; 32]) };
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proven {
+    holder: PrincipalKey,
+}
+
+impl Proven {
+    /// The key that was proven.
+    #[must_use]
+    pub const fn holder(self) -> PrincipalKey {
+        self.holder
+    }
+}
+
+impl Transcript {
+    fn message(&self) -> Vec<u8> {
+        [&self.node.0[..], &self.server.0, &self.client.0, &self.holder.0].concat()
+    }
+
+    /// The client's side.
+    #[must_use]
+    pub fn sign(&self, key: &SigningKey) -> Signature {
+        key.sign(Purpose::Possession, &self.message())
+    }
+
+    /// The node's side.
+    ///
+    /// # Errors
+    /// `E_POSSESSION` if the key is weak or the signature is not its.
+    pub fn verify(&self, signature: &Signature) -> Result<Proven> {
+        let refused = Error::new(Code::Possession, "the session's key did not sign this session's challenge");
+        let key = VerifyingKey::parse(self.holder).map_err(|_| refused.clone())?;
+        if key.verifies(Purpose::Possession, &self.message(), signature) {
+            Ok(Proven { holder: self.holder })
+        } else {
+            Err(refused)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_serves_one_session_of_one_key_at_one_node() {
+        let key = SigningKey::from_seed(&[9; 32]);
+        let transcript = Transcript {
+            node: ProviderId([1; 16]),
+            server: Nonce([2; 32]),
+            client: Nonce([3; 32]),
+            holder: key.public(),
+        };
+        let proof = transcript.sign(&key);
+        assert_eq!(transcript.verify(&proof).unwrap().holder(), key.public());
+        let other = SigningKey::from_seed(&[8; 32]).public();
+        for wrong in [
+            Transcript { node: ProviderId([0; 16]), ..transcript },
+            Transcript { server: Nonce([0; 32]), ..transcript },
+            Transcript { client: Nonce([0; 32]), ..transcript },
+            Transcript { holder: other, ..transcript },
+            Transcript { holder: PrincipalKey([0; 32]), ..transcript },
+        ] {
+            assert_eq!(wrong.verify(&proof).unwrap_err().code(), Code::Possession);
+        }
+    }
+}
