@@ -84,14 +84,14 @@ impl SigningKey {
 pub struct VerifyingKey(ed25519_dalek::VerifyingKey);
 
 impl VerifyingKey {
-    /// Checks that the bytes are a usable key.
+    /// Checks that the bytes are a usable key in its one canonical form.
     ///
     /// # Errors
-    /// `E_RANGE` if they are no point of the curve, or a point of small order.
+    /// `E_RANGE` if they are no point of the curve, a point of small order, or a second spelling of a key.
     pub fn parse(key: PrincipalKey) -> Result<Self> {
         ed25519_dalek::VerifyingKey::from_bytes(&key.0)
             .ok()
-            .filter(|key| !key.is_weak())
+            .filter(|key| !key.is_weak() && is_reduced(&key.to_bytes()))
             .map(Self)
             .ok_or(Error::new(Code::Range, "not an Ed25519 public key of full order"))
     }
@@ -102,6 +102,13 @@ impl VerifyingKey {
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
         self.0.verify_strict(&[purpose.prefix(), message].concat(), &signature).is_ok()
     }
+}
+
+/// Whether the encoded y is below p = 2^255 - 19. The curve library reduces larger ones silently, and two spellings
+/// of one key would be two principals.
+fn is_reduced(bytes: &[u8; 32]) -> bool {
+    let high = bytes[31] & 0x7f;
+    !(high == 0x7f && bytes[1..31].iter().all(|&byte| byte == 0xff) && bytes[0] >= 0xed)
 }
 
 #[cfg(test)]

@@ -36,8 +36,11 @@ pub mod key;
 pub mod limits;
 pub mod pop;
 pub mod range;
+pub mod receipt;
 pub mod rights;
 pub mod share;
 pub mod time;
+pub mod token;
+pub mod wire;
 
 pub use error::{Blame, Code, Error, Result};

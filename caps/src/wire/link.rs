@@ -1,0 +1,95 @@
+//! What broker and provider say to each other. In the all-in-one node they say it in memory; the types are the same.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{GrantId, LeaseId, PrincipalKey, RegionId};
+use crate::time::{Micros, UnixMicros};
+use crate::wire::row::{EndCause, Lifetime};
+
+/// The broker's short-lived permission to turn capacity into memory: exchanged at the provider for a lease, once,
+/// before `claim_by`. Not a capability of the client's: it never sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimTicket {
+    /// The lease to be.
+    pub lease: LeaseId,
+    /// The region to be.
+    pub region: RegionId,
+    /// Who will own it.
+    pub owner: PrincipalKey,
+    /// Bytes, whole pages.
+    pub bytes: u64,
+    /// How long it will live from the claim.
+    pub ttl: Micros,
+    /// Whether it ends with the process that asked.
+    pub lifetime: Lifetime,
+    /// A claim after this is refused; the broker has taken the reservation back by then.
+    pub claim_by: UnixMicros,
+}
+
+/// What a provider is told to take back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Take {
+    /// The whole region of a lease.
+    Lease(LeaseId),
+    /// One grant's rights to a lease's region.
+    Grant {
+        /// The lease.
+        lease: LeaseId,
+        /// The grant.
+        grant: GrantId,
+        /// When the grant would have ended by itself: how long the provider must remember the revocation.
+        expires: UnixMicros,
+    },
+}
+
+/// What taking back came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Taken {
+    /// Descriptors handed out for mapping that the cut made useless.
+    pub mappings_closed: u32,
+    /// By which means.
+    pub method: Method,
+    /// From the call until no new operation could begin.
+    pub fence: Micros,
+    /// From the call until the last mapping was dead.
+    pub dead: Micros,
+    /// Bytes overwritten with zeros through the pin.
+    pub wiped_bytes: u64,
+}
+
+/// How rights were ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// Nobody held a mapping, or there was nothing left: refusing new operations was all.
+    #[default]
+    Fence,
+    /// The kernel took the pages out of every mapping.
+    Cut,
+}
+
+/// What a provider tells the broker unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Notice {
+    /// A lease ended at the provider and its bytes are back.
+    LeaseEnded {
+        /// Which.
+        lease: LeaseId,
+        /// Why.
+        cause: EndCause,
+    },
+    /// The receiver opened a grant for the first time.
+    GrantOpened {
+        /// Which.
+        grant: GrantId,
+    },
+    /// A grant's rights ended at the provider.
+    GrantEnded {
+        /// Which.
+        grant: GrantId,
+        /// Why.
+        cause: EndCause,
+    },
+}

@@ -1,0 +1,42 @@
+//! What travels between a client and a node, and between the broker and a provider.
+//!
+//! # The local socket
+//!
+//! A Unix `SEQPACKET` socket carries one [`frame`] a packet: a fixed 24-byte header and a CBOR body. A session is
+//!
+//! ```text
+//! client                                  node
+//!   │ Hello { holder, nonce }              │  SO_PEERCRED and SO_PEERPIDFD were read at accept
+//!   │ ───────────────────────────────────▶ │
+//!   │           Challenge { node, nonce }  │
+//!   │ ◀─────────────────────────────────── │
+//!   │ Prove { signature }                  │
+//!   │ ───────────────────────────────────▶ │  possession holds for every token of this holder
+//!   │     Welcome { cluster, provider, .. }│
+//!   │ ◀─────────────────────────────────── │
+//!   │ any request, one answer each, in order
+//! ```
+//!
+//! Requests on one session are answered in the order they were sent. A request whose bytes are wrong is answered
+//! with an error frame; an error of group `E_FRAME_*` also ends the session.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`frame`] | header, bounds, encode and decode |
+//! | [`request`] | what a client asks |
+//! | [`reply`] | what it is told |
+//! | [`row`] | leases, grants and principals as lists show them |
+//! | [`link`] | what broker and provider say to each other |
+//! | [`name`] | short texts that people chose, checked once |
+
+pub mod frame;
+pub mod link;
+pub mod name;
+pub mod reply;
+pub mod request;
+pub mod row;
+
+pub use frame::{Frame, FrameKind};
+pub use name::{Name, Reason};
+pub use reply::Reply;
+pub use request::Request;

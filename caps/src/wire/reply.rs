@@ -1,0 +1,152 @@
+//! What a client is told.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ClusterEpoch, ProviderId, SlotHandle};
+use crate::pop::Nonce;
+use crate::range::ByteRange;
+use crate::receipt::Receipt;
+use crate::rights::Rights;
+use crate::share::ShareContract;
+use crate::time::Micros;
+use crate::token::Token;
+use crate::wire::Name;
+use crate::wire::row::{GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, Tier};
+
+/// A message from a node. Errors travel in frames of their own kind.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Reply {
+    /// To `Hello`.
+    Challenge {
+        /// The node that asks.
+        node: ProviderId,
+        /// Its half of the challenge.
+        nonce: Nonce,
+    },
+    /// To `Prove`.
+    Welcome(Welcome),
+    /// Done, and there is nothing to say.
+    Done,
+    /// To `PrincipalList`.
+    Principals(Page<PrincipalRow>),
+    /// To `LeaseCreate` and `LeaseRenew`.
+    Leased {
+        /// The lease.
+        lease: LeaseRow,
+        /// Its capability, bound to the caller's key.
+        token: Token,
+    },
+    /// To `LeaseList`.
+    Leases(Page<LeaseRow>),
+    /// To `LeaseShow`.
+    Lease {
+        /// What the broker knows.
+        lease: LeaseRow,
+        /// What the provider knows; `None` once the memory is gone.
+        memory: Option<MemoryRow>,
+    },
+    /// To `ShareOffer`.
+    Shared(GrantRow),
+    /// To `ShareAccept`.
+    Accepted {
+        /// The grant.
+        grant: GrantRow,
+        /// Its capability, bound to the caller's key.
+        token: Token,
+    },
+    /// To `ShareShow`.
+    Contract {
+        /// The grant.
+        grant: GrantRow,
+        /// What to sign.
+        contract: ShareContract,
+    },
+    /// To `ShareList`.
+    Grants(Page<GrantRow>),
+    /// To `Revoke` and `LeaseRelease`.
+    Receipt(Receipt),
+    /// To `Status`.
+    Status(NodeStatus),
+    /// To `Open`. A mapped right comes with one descriptor beside the frame.
+    Opened(Opened),
+    /// To `Read`.
+    Data {
+        /// The bytes.
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+        /// CRC32C of `bytes`.
+        crc: u32,
+    },
+}
+
+/// The state in which a session begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Welcome {
+    /// The life of the control plane.
+    pub cluster: ClusterEpoch,
+    /// The life of the provider.
+    pub provider: ProviderId,
+    /// The caller's registered name; an unregistered key may open tokens bound to it, and nothing else.
+    pub name: Option<Name>,
+    /// Whether the caller is the administrator.
+    pub admin: bool,
+    /// How strongly this session's mappings will be held.
+    pub tier: Tier,
+}
+
+/// An opened right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Opened {
+    /// Names the right in this session.
+    pub handle: SlotHandle,
+    /// What was opened.
+    pub rights: Rights,
+    /// The bytes the right reaches.
+    pub range: ByteRange,
+    /// Bytes of the region's file, page-rounded: what a descriptor must measure.
+    pub region_bytes: u64,
+    /// Whether a descriptor comes with this frame.
+    pub mapped: bool,
+    /// How strongly this mapping is held.
+    pub tier: Tier,
+    /// How long the right still lives.
+    pub expires_in: Micros,
+    /// How long the audit device took to record the opening; zero if it was recorded before.
+    pub audit: Micros,
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Page<T> {
+    /// At most [`crate::limits::PAGE_ROWS_MAX`] rows.
+    pub rows: Vec<T>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+// By hand: a reply may hold a token or a region's bytes, and neither belongs in a trace.
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Challenge { .. } => "Challenge",
+            Self::Welcome(_) => "Welcome",
+            Self::Done => "Done",
+            Self::Principals(_) => "Principals",
+            Self::Leased { .. } => "Leased",
+            Self::Leases(_) => "Leases",
+            Self::Lease { .. } => "Lease",
+            Self::Shared(_) => "Shared",
+            Self::Accepted { .. } => "Accepted",
+            Self::Contract { .. } => "Contract",
+            Self::Grants(_) => "Grants",
+            Self::Receipt(_) => "Receipt",
+            Self::Status(_) => "Status",
+            Self::Opened(_) => "Opened",
+            Self::Data { .. } => "Data",
+        })
+    }
+}

@@ -1,0 +1,198 @@
+//! What a client asks. One request, one answer.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{GrantId, LeaseId, PrincipalKey, SlotHandle};
+use crate::key::Signature;
+use crate::pop::Nonce;
+use crate::rights::Rights;
+use crate::share::ShareContract;
+use crate::time::Micros;
+use crate::token::Token;
+use crate::wire::Name;
+use crate::wire::row::{Lifetime, Revocation};
+
+/// A message from a client.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Request {
+    // The session
+    /// Names the key that the session will prove. First message.
+    Hello {
+        /// The key.
+        holder: PrincipalKey,
+        /// The client's half of the challenge.
+        nonce: Nonce,
+    },
+    /// Answers the challenge. Second message.
+    Prove {
+        /// Over [`crate::pop::Transcript`].
+        signature: Signature,
+    },
+
+    // The control plane
+    /// Registers a principal. Administrator only.
+    PrincipalAdd {
+        /// Its name, unique at the node.
+        name: Name,
+        /// Its key, unique at the node.
+        key: PrincipalKey,
+    },
+    /// Lists principals in the order of their keys.
+    PrincipalList {
+        /// The last key of the page before.
+        after: Option<PrincipalKey>,
+    },
+    /// Leases memory: reserve, claim, commit, mint.
+    LeaseCreate(LeaseSpec),
+    /// Moves a lease's end to `ttl` from now, at most the configured maximum, and mints a token for the new end.
+    LeaseRenew {
+        /// Which lease.
+        lease: LeaseId,
+        /// From now.
+        ttl: Micros,
+    },
+    /// Gives a lease back before its time.
+    LeaseRelease {
+        /// Which lease.
+        lease: LeaseId,
+    },
+    /// Lists the caller's leases, or everyone's for the administrator.
+    LeaseList {
+        /// The last id of the page before.
+        after: Option<LeaseId>,
+    },
+    /// Shows one lease with what the provider knows of its memory.
+    LeaseShow {
+        /// Which lease.
+        lease: LeaseId,
+    },
+    /// Steps 1 and 2 of `MEM_SHARE`: the owner's signed contract; the broker checks and issues.
+    ShareOffer {
+        /// The contract.
+        contract: ShareContract,
+        /// The owner's signature.
+        signature: Signature,
+    },
+    /// Step 3: the receiver's signature on the same contract. The answer carries the receiver's token.
+    ShareAccept {
+        /// Which grant.
+        grant: GrantId,
+        /// The receiver's signature.
+        signature: Signature,
+        /// Whether the grant ends with this process.
+        lifetime: Lifetime,
+    },
+    /// The contract of a grant, so that a receiver sees what it is asked to sign.
+    ShareShow {
+        /// Which grant.
+        grant: GrantId,
+    },
+    /// Lists the grants that the caller offered or was offered.
+    ShareList {
+        /// The last id of the page before.
+        after: Option<GrantId>,
+    },
+    /// Takes rights back. The answer is a receipt, sent once nothing of the right can be reached.
+    Revoke(Revocation),
+    /// The node's numbers.
+    Status,
+
+    // Memory
+    /// Opens a right: presents its token and asks for a mapping or for mediated access.
+    Open {
+        /// The token, bound to the key that this session proved.
+        token: Token,
+        /// What the client wants to do: `read`, or `read` and `write`.
+        rights: Rights,
+        /// By which path.
+        path: Path,
+    },
+    /// Reads bytes through the provider.
+    Read {
+        /// An open right.
+        handle: SlotHandle,
+        /// First byte, counted from the region's start.
+        offset: u64,
+        /// At most [`crate::limits::CHUNK_BYTES_MAX`].
+        length: u32,
+    },
+    /// Writes bytes through the provider.
+    Write {
+        /// An open right.
+        handle: SlotHandle,
+        /// First byte, counted from the region's start.
+        offset: u64,
+        /// The bytes, at most [`crate::limits::CHUNK_BYTES_MAX`].
+        #[serde(with = "serde_bytes")]
+        data: Vec<u8>,
+        /// CRC32C of `data`.
+        crc: u32,
+    },
+    /// Closes an open right. Mappings of it are the client's to unmap first; the provider counts it as given back.
+    Close {
+        /// An open right.
+        handle: SlotHandle,
+    },
+}
+
+/// What a lease should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseSpec {
+    /// Bytes, rounded up to whole pages.
+    pub bytes: u64,
+    /// How long from now.
+    pub ttl: Micros,
+    /// What the owner calls it; unique among the owner's live leases.
+    pub name: Option<Name>,
+    /// Priority class, a fact for the policy.
+    pub class: Option<Name>,
+    /// Whether it ends with this process.
+    pub lifetime: Lifetime,
+}
+
+/// How a right is to be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Path {
+    /// The memory itself, by a descriptor. Refused with `E_MEDIATED_ONLY` where the right cannot be enforced so.
+    Mapped,
+    /// Reads and writes through the provider.
+    Mediated,
+}
+
+// By hand: a request may hold a token or a client's bytes, and neither belongs in a trace.
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.kind())
+    }
+}
+
+impl Request {
+    /// The name of the variant.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Hello { .. } => "Hello",
+            Self::Prove { .. } => "Prove",
+            Self::PrincipalAdd { .. } => "PrincipalAdd",
+            Self::PrincipalList { .. } => "PrincipalList",
+            Self::LeaseCreate(_) => "LeaseCreate",
+            Self::LeaseRenew { .. } => "LeaseRenew",
+            Self::LeaseRelease { .. } => "LeaseRelease",
+            Self::LeaseList { .. } => "LeaseList",
+            Self::LeaseShow { .. } => "LeaseShow",
+            Self::ShareOffer { .. } => "ShareOffer",
+            Self::ShareAccept { .. } => "ShareAccept",
+            Self::ShareShow { .. } => "ShareShow",
+            Self::ShareList { .. } => "ShareList",
+            Self::Revoke(_) => "Revoke",
+            Self::Status => "Status",
+            Self::Open { .. } => "Open",
+            Self::Read { .. } => "Read",
+            Self::Write { .. } => "Write",
+            Self::Close { .. } => "Close",
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Leases, grants and principals as lists show them. A row is a view: it carries no authority and no secret.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{GrantId, LeaseId, PrincipalKey, ProviderId, RegionId};
+use crate::range::ByteRange;
+use crate::rights::Rights;
+use crate::time::Micros;
+use crate::wire::{Name, Reason};
+
+/// How strongly a mapping of this machine's clients is held. `leasehold doctor` says what a machine allows and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// Neither of the others: other uids map read-only and write through the provider.
+    Open,
+    /// The client was started in the sandbox, which refuses the calls that hurt.
+    Sandboxed,
+    /// Clients receive descriptors on which everything but `mmap` fails.
+    Sealed,
+}
+
+/// Where a lease is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LeaseState {
+    /// The broker set capacity aside; no memory yet.
+    Reserved,
+    /// Memory is committed and the token is out.
+    Live,
+    /// The memory is being taken back.
+    Ending,
+    /// Over. The row stays for a while so that a list can say how it ended.
+    Ended,
+}
+
+/// Where a grant is in its life: the five steps of `MEM_SHARE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GrantState {
+    /// The owner signed the contract.
+    Offered,
+    /// The broker checked policy and quota and issued `MEM_SHARE:<id>`.
+    Issued,
+    /// The receiver signed the same contract.
+    Accepted,
+    /// The provider mapped it, or served it, for the receiver.
+    Open,
+    /// Over.
+    Ended,
+}
+
+/// Why a lease or a grant ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndCause {
+    /// Its holder gave it back.
+    Released,
+    /// Its time was over.
+    Expired,
+    /// The owner or the administrator revoked it.
+    Revoked,
+    /// The process it was tied to died.
+    HolderExit,
+    /// The lease it came from ended.
+    ParentEnded,
+    /// The reservation was not claimed in time, or the claim failed.
+    NotClaimed,
+    /// It could not be recorded, and was undone.
+    NotRecorded,
+    /// The provider's process is gone.
+    ProviderLost,
+    /// The node stopped.
+    NodeStopped,
+}
+
+/// Who lives or dies with whom: whether a right outlives the process that made it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lifetime {
+    /// The right ends when the process that created or accepted it dies. The default of programs.
+    #[default]
+    Process,
+    /// The right lives until its time is over. What the command line uses, whose processes are short.
+    Detached,
+}
+
+/// A lease in a list. The token is not in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseRow {
+    /// Which lease.
+    pub id: LeaseId,
+    /// Which memory.
+    pub region: RegionId,
+    /// What its owner calls it.
+    pub name: Option<Name>,
+    /// Who owns it. The owner of a lease is its first holder.
+    pub owner: PrincipalKey,
+    /// The owner's registered name.
+    pub owner_name: Option<Name>,
+    /// What the owner may do.
+    pub rights: Rights,
+    /// To which bytes.
+    pub range: ByteRange,
+    /// How long it still lives; zero once it ended.
+    pub expires_in: Micros,
+    /// Where it is in its life.
+    pub state: LeaseState,
+    /// Why it ended, if it did.
+    pub cause: Option<EndCause>,
+    /// How often rights to this region were taken back: a token of an earlier epoch is dead.
+    pub epoch: u32,
+    /// The provider that holds the memory.
+    pub provider: ProviderId,
+    /// How many grants of it are alive.
+    pub grants: u32,
+}
+
+/// What the provider knows of a lease's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryRow {
+    /// Bytes committed.
+    pub bytes: u64,
+    /// Page size the region got where it is large enough, in bytes.
+    pub page_bytes: u32,
+    /// How strongly mappings are held.
+    pub tier: Tier,
+    /// Descriptors handed out for mapping and not closed by their holder.
+    pub mappings: u32,
+    /// Rights open now, mapped or mediated.
+    pub opens: u32,
+    /// Whether every page is pinned, so that a wipe reaches what a hostile holder pinned itself.
+    pub pinned: bool,
+}
+
+/// A grant in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantRow {
+    /// Which grant.
+    pub id: GrantId,
+    /// Of which lease.
+    pub lease: LeaseId,
+    /// Of which memory.
+    pub region: RegionId,
+    /// Who shares.
+    pub owner: PrincipalKey,
+    /// The owner's registered name.
+    pub owner_name: Option<Name>,
+    /// Who receives.
+    pub receiver: PrincipalKey,
+    /// The receiver's registered name.
+    pub receiver_name: Option<Name>,
+    /// What the receiver may do.
+    pub rights: Rights,
+    /// To which bytes.
+    pub range: ByteRange,
+    /// The span in the contract.
+    pub ttl: Micros,
+    /// How often the receiver may delegate onwards.
+    pub max_hops: u8,
+    /// How long it still lives; zero once it ended.
+    pub expires_in: Micros,
+    /// Where it is in its life.
+    pub state: GrantState,
+    /// Why it ended, if it did.
+    pub cause: Option<EndCause>,
+}
+
+/// A principal in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrincipalRow {
+    /// What it is called.
+    pub name: Name,
+    /// Its key.
+    pub key: PrincipalKey,
+    /// Whether it is the administrator.
+    pub admin: bool,
+    /// Live leases.
+    pub leases: u32,
+    /// Bytes leased.
+    pub leased_bytes: u64,
+}
+
+/// What a revocation is aimed at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// A lease, with every grant of it.
+    Lease(LeaseId),
+    /// A grant, with all that was delegated from it.
+    Grant(GrantId),
+    /// Everything that a principal holds.
+    Holder(PrincipalKey),
+    /// A grant or lease and everything below it.
+    Subtree(GrantId),
+    /// A region, whoever holds it.
+    Region(RegionId),
+}
+
+/// The node's numbers, for `leasehold status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeStatus {
+    /// The life of the control plane.
+    pub cluster: crate::id::ClusterEpoch,
+    /// The life of the provider.
+    pub provider: ProviderId,
+    /// How long the node has been up.
+    pub uptime: Micros,
+    /// Bytes of the pool.
+    pub pool_bytes: u64,
+    /// Bytes reserved or leased.
+    pub leased_bytes: u64,
+    /// Bytes of memory committed to regions, the ones being taken back included.
+    pub committed_bytes: u64,
+    /// Live leases.
+    pub leases: u32,
+    /// Live grants.
+    pub grants: u32,
+    /// Registered principals.
+    pub principals: u32,
+    /// Open sessions.
+    pub sessions: u32,
+    /// How strongly mappings of other uids are held.
+    pub tier: Tier,
+    /// Whether the audit devices record.
+    pub audit: bool,
+    /// Entries in the broker's log.
+    pub broker_entries: u64,
+    /// Entries in the provider's log.
+    pub provider_entries: u64,
+    /// Hash of the policy in force, hexadecimal.
+    pub policy: String,
+}
+
+/// A revocation's request, as it stands in commands and frames.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revocation {
+    /// At what.
+    pub target: Target,
+    /// Why.
+    pub reason: Reason,
+}
