@@ -1,1 +1,5 @@
-//! provider
+//! The kernel of Leasehold.
+#![deny(unsafe_code)]
+
+pub mod kernel;
+pub mod slot;
