@@ -39,5 +39,6 @@ pub mod range;
 pub mod rights;
 pub mod share;
 pub mod time;
+pub mod token;
 
 pub use error::{Blame, Code, Error, Result};
