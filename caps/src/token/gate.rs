@@ -19,10 +19,14 @@ use crate::id::PrincipalKey;
 /// signature. The one way on is [`Gated::verify`].
 ///
 /// ```compile_fail
-/// let gated: caps::token::Gated<'static> = caps::token::Gated { bytes: &[] };
+/// fn forge<'a>(honest: caps::token::Gated<'a>, bytes: &'a [u8]) -> caps::token::Gated<'a> {
+///     caps::token::Gated { bytes, ..honest }
+/// }
 /// ```
 /// ```
-/// assert!(caps::token::gate(&[]).is_err());
+/// fn honest<'a>(bytes: &'a [u8]) -> caps::Result<caps::token::Gated<'a>> {
+///     caps::token::gate(bytes)
+/// }
 /// ```
 pub struct Gated<'a> {
     pub(super) bytes: &'a [u8],
