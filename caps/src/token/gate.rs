@@ -6,10 +6,11 @@
 //!
 //! Passing the gate proves nothing about who wrote the token: see [`Gated`].
 
-use super::block::{Block, Symbols};
+use super::block::Block;
 use super::chain::RevocationId;
 use super::container::{Container, Proof};
 use super::profile;
+use super::symbols::Symbols;
 use super::terms::{Narrowing, Terms};
 use crate::error::Result;
 use crate::id::PrincipalKey;
