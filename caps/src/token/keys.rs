@@ -221,6 +221,13 @@ mod tests {
         assert_ne!(RootKey::generate().public(), RootKey::generate().public());
     }
 
+    /// y = 2: the curve has no such point.
+    const NO_POINT: [u8; 32] = {
+        let mut bytes = [0; 32];
+        bytes[0] = 2;
+        bytes
+    };
+
     #[test]
     fn the_set_is_bounded_and_refuses_weak_keys() {
         let mut keys = RootKeys::default();

@@ -200,7 +200,7 @@ impl Effective {
 
 /// The checks of one block, folded together: exactly what its Datalog says, in the units of the Datalog.
 ///
-/// Every number is at most [`INTEGER_MAX`].
+/// Every number is at most `i64::MAX`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Narrowing {
     /// `{..}.contains($operation)`.
