@@ -27,6 +27,9 @@
 #![deny(unsafe_code)]
 
 pub mod factory;
+pub mod gate;
 pub mod kernel;
 pub mod mem;
+pub mod runtime;
 pub mod slot;
+mod sys;

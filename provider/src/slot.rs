@@ -73,6 +73,13 @@ impl Slot {
         word & CLOSED != 0 && word & IN_FLIGHT == 0
     }
 
+    /// Whether every operation that entered under `generation` has left: the slot is fenced and empty, or belongs to
+    /// a later right, which it could only once it was empty.
+    pub fn is_drained_of(&self, generation: u32) -> bool {
+        let word = self.0.load(Ordering::Acquire);
+        word >> 32 > u64::from(generation) || word & CLOSED != 0 && word & IN_FLIGHT == 0
+    }
+
     /// Opens a drained slot under `generation`, which must be above every one it had; `false` if the slot is in
     /// use, an operation is still inside, or the generation is not new.
     #[must_use]
@@ -124,6 +131,7 @@ mod tests {
         assert!(slot.open(2));
         assert!(slot.enter(1).is_none(), "a stale handle");
         assert!(slot.enter(2).is_some());
+        assert!(slot.is_drained_of(1) && !slot.is_drained_of(2));
     }
 }
 

@@ -29,6 +29,12 @@ impl Kernel {
         if self.by_lease.contains_key(&ticket.lease) {
             return Err(Error::new(Code::Exists, "the reservation was already claimed"));
         }
+        if self.ended.contains(ticket.lease) {
+            return Err(Error::new(
+                Code::LeaseExpired,
+                "the reservation was taken back before it was claimed",
+            ));
+        }
         let tied_to = match (ticket.lifetime, session) {
             (Lifetime::Detached, _) => None,
             (Lifetime::Process, Some(session)) => Some(session),
@@ -69,7 +75,7 @@ impl Kernel {
         if let Some(session) = tied_to {
             self.tied.entry(session).or_default().insert(region);
         }
-        Ok(Answer::Build { region, bytes: ticket.bytes })
+        Ok(Answer::Build { region, bytes: ticket.bytes, deadline: now.plus(ticket.ttl) })
     }
 
     /// The memory is ready: the lease lives. Its deadline was fixed at the claim, so a slow build costs the lease's
@@ -150,7 +156,7 @@ impl Kernel {
                 self.deadlines.insert((deadline, Due::Open(open)));
             }
         }
-        Ok(Answer::Done)
+        Ok(Answer::Renewed { region, deadline })
     }
 }
 

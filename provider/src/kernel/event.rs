@@ -135,6 +135,15 @@ pub enum Answer {
         region: RegionKey,
         /// Bytes, whole pages.
         bytes: u64,
+        /// When its lease will end.
+        deadline: BootNanos,
+    },
+    /// A lease's end was moved.
+    Renewed {
+        /// Its region.
+        region: RegionKey,
+        /// When it ends now.
+        deadline: BootNanos,
     },
     /// A right is open.
     Opened(Opening),

@@ -18,10 +18,12 @@
 //! | `region` | regions and the ledger of their bytes |
 //! | `open` | rights that sessions opened, and by which path they may be used |
 //! | `claim`, `take` | the two halves of a region's life |
+//! | `ended` | how leases ended that are gone |
 //! | `revoked` | revocations to remember until the revoked tokens expire |
 //! | `invariants` | what holds after every step |
 
 mod claim;
+mod ended;
 mod event;
 mod invariants;
 #[cfg(test)]
@@ -43,6 +45,7 @@ pub use event::{Answer, Effect, Event, OpenRequest, Opening, SessionId, Step};
 pub use open::OpenRow;
 pub use region::{RegionKey, RegionRow, RegionState};
 
+use ended::Ended;
 use revoked::Revocations;
 use table::Table;
 
@@ -63,6 +66,8 @@ pub struct Config {
     pub opens_per_session_max: usize,
     /// Most revocations to remember. When full, a revoke ends the whole region instead.
     pub revocations_max: usize,
+    /// Most leases whose end is remembered.
+    pub ended_max: usize,
     /// The tier that mappings of other uids get on this machine.
     pub tier: Tier,
     /// The uid of the node: in the tier `open`, the only one besides root that may map writable.
@@ -88,6 +93,7 @@ pub struct Kernel {
     tied: HashMap<SessionId, BTreeSet<RegionKey>>,
     deadlines: BTreeSet<(BootNanos, Due)>,
     revoked: Revocations,
+    ended: Ended,
     committed_bytes: u64,
 }
 
@@ -103,6 +109,7 @@ impl Kernel {
             tied: HashMap::new(),
             deadlines: BTreeSet::new(),
             revoked: Revocations::new(config.revocations_max),
+            ended: Ended::new(config.ended_max),
             committed_bytes: 0,
             config,
         }
@@ -159,6 +166,12 @@ impl Kernel {
     #[must_use]
     pub fn regions(&self) -> usize {
         self.regions.len()
+    }
+
+    /// Every lease that has memory here, the ones being taken back included.
+    #[must_use]
+    pub fn leases(&self) -> Vec<LeaseId> {
+        self.by_lease.keys().copied().collect()
     }
 
     /// The configuration.

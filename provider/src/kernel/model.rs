@@ -26,6 +26,7 @@ fn kernel() -> Kernel {
         opens_max: 8,
         opens_per_session_max: 4,
         revocations_max: 2,
+        ended_max: 2,
         tier: Tier::Sealed,
         uid: 0,
     })
@@ -145,10 +146,13 @@ proptest! {
                         claim_by: UnixMicros(u64::MAX),
                     };
                     let session_id = Some(SessionId(session.into()));
+                    let gone = kernel.ended.contains(LeaseId([lease; 16]));
                     let answer = step(&mut kernel, Event::Claim { ticket, session: session_id, now_unix: unix });
                     let used: u64 = model.leases.iter().map(|known| known.pages).sum();
                     let expected = if model.get(lease).is_some() {
                         Some(Code::Exists)
+                    } else if gone {
+                        Some(Code::LeaseExpired)
                     } else if used + pages > POOL_PAGES {
                         Some(Code::NoMemory)
                     } else if model.leases.len() == 5 {
@@ -157,7 +161,7 @@ proptest! {
                         None
                     };
                     match answer {
-                        Ok(Answer::Build { region, bytes }) => {
+                        Ok(Answer::Build { region, bytes, .. }) => {
                             prop_assert_eq!((expected, bytes), (None, pages * PAGE));
                             let tied = tied.then_some(session);
                             let known = Known { lease, key: region, pages, life: Life::Building, until: now + ttl, tied };

@@ -1,7 +1,7 @@
 //! Rights that sessions opened, and by which path each may be used.
 
 use caps::error::{Code, Error, Result};
-use caps::id::{GrantId, PrincipalKey, SlotHandle};
+use caps::id::{GrantId, LeaseId, PrincipalKey, SlotHandle};
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::BootNanos;
@@ -20,6 +20,8 @@ pub struct OpenRow {
     pub session: SessionId,
     /// The key that the session proved.
     pub holder: PrincipalKey,
+    /// Of which lease.
+    pub lease: LeaseId,
     /// To which region.
     pub region: RegionKey,
     /// The grant it was opened under.
@@ -46,6 +48,10 @@ impl Kernel {
         request: &OpenRequest,
         effects: &mut Vec<Effect>,
     ) -> Result<Answer> {
+        if !self.by_lease.contains_key(&request.lease) {
+            // The token's signature says that the lease was claimed here. It is gone, so it ended.
+            return Err(super::take::ended(self.ended.cause(request.lease)));
+        }
         let region = self.live(request.lease)?;
         if let Some(grant) = request.grant {
             self.revoked.expire(request.now_unix);
@@ -81,6 +87,7 @@ impl Kernel {
             .insert(OpenRow {
                 session: request.session,
                 holder: request.holder,
+                lease: request.lease,
                 region,
                 grant: request.grant,
                 rights: request.rights,
@@ -110,6 +117,12 @@ impl Kernel {
             deadline,
             first_of_grant,
         }))
+    }
+
+    /// An open right.
+    #[must_use]
+    pub fn open_row(&self, open: Key) -> Option<&OpenRow> {
+        self.opens.get(open)
     }
 
     /// From here on, ending this right takes a cut. Recorded before the descriptor is sent: sent and not recorded

@@ -48,7 +48,11 @@ impl Kernel {
     }
 
     fn take_lease(&mut self, lease: LeaseId, cause: EndCause, effects: &mut Vec<Effect>) -> Answer {
-        let Some(&region) = self.by_lease.get(&lease) else { return Answer::Gone };
+        let Some(&region) = self.by_lease.get(&lease) else {
+            // Perhaps a claim is still on its way: it comes too late.
+            self.ended.insert(lease, cause);
+            return Answer::Gone;
+        };
         let mappings = self.regions.get(region).map_or(0, |row| row.mappings);
         self.end_region(region, cause, effects);
         Answer::Taking { region: Some(region), mappings }
@@ -115,6 +119,9 @@ impl Kernel {
     pub(super) fn forget(&mut self, region: RegionKey) {
         let Some(row) = self.regions.remove(region) else { return };
         self.by_lease.remove(&row.lease);
+        if let RegionState::Ending(cause) = row.state {
+            self.ended.insert(row.lease, cause);
+        }
         self.committed_bytes -= row.bytes;
         if let Some(session) = row.tied_to
             && let Some(tied) = self.tied.get_mut(&session)
