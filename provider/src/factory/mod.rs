@@ -211,7 +211,8 @@ impl Factory {
         self.call_for_descriptor(Kind::Mount, key)
     }
 
-    /// Forgets a region; its bytes return to the pool. Nobody waits for it. If the factory is gone there is nothing
+    /// Forgets a region that the caller has cut; its bytes return to the pool, and the guardian will not cut it again.
+    /// Nobody waits for it. If the factory is gone there is nothing
     /// to forget, so there is no error to report.
     pub fn forget(&self, key: RegionKey) {
         let request = request(Kind::Drop, 0, 0, key.0, 0);
