@@ -19,7 +19,7 @@ use rustix::process::{
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_name};
 
-use super::serve::Serve;
+use super::serve::{Closer, Serve};
 use super::table::Table;
 use super::wire::{FACT_HUGE, FACT_NOSWAP, FACT_USER_NAMESPACE, Reply, Status, Step};
 use super::{FactoryConfig, Namespace, failed, link, namespace, tmpfs};
@@ -100,7 +100,8 @@ fn live(provider: OwnedFd, channels: Vec<OwnedFd>, config: FactoryConfig, page: 
         return EXIT_START;
     }
     let table = Table::new(config.regions_max, config.pool_bytes_max);
-    let stuck = Serve { provider, channels, table, page, options }.run();
+    let closer = Closer::start();
+    let stuck = Serve { provider, channels, table, page, options, closer }.run();
     if stuck == 0 { EXIT_CLEAN } else { EXIT_STUCK }
 }
 

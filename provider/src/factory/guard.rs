@@ -36,9 +36,9 @@ pub(super) fn cut_everything(mut holds: Vec<Hold>) -> usize {
     let next = Arc::new(AtomicUsize::new(0));
     let (done, finished) = mpsc::channel();
     let mut cutters = 0;
-    let mut cut = 0;
+    let (mut finished_count, mut cut) = (0, 0);
     let deadline = Instant::now() + Duration::from_millis(TOTAL_MS_MAX);
-    while cut < total && Instant::now() < deadline {
+    while finished_count < total && Instant::now() < deadline {
         let wanted = if cutters == 0 { CUTTERS_MIN.min(total) } else { 0 };
         for _ in 0..wanted {
             cutters += usize::from(start(&queue, &next, &done));
@@ -48,7 +48,10 @@ pub(super) fn cut_everything(mut holds: Vec<Hold>) -> usize {
             return total - work(&queue, &next, &done);
         }
         match finished.recv_timeout(Duration::from_millis(STUCK_MS)) {
-            Ok(()) => cut += 1,
+            Ok(success) => {
+                finished_count += 1;
+                cut += usize::from(success);
+            }
             Err(_) if cutters < CUTTERS_MAX && next.load(Ordering::Relaxed) < total => {
                 cutters += usize::from(start(&queue, &next, &done));
             }
@@ -58,7 +61,7 @@ pub(super) fn cut_everything(mut holds: Vec<Hold>) -> usize {
     total - cut
 }
 
-fn start(queue: &Arc<Vec<Hold>>, next: &Arc<AtomicUsize>, done: &mpsc::Sender<()>) -> bool {
+fn start(queue: &Arc<Vec<Hold>>, next: &Arc<AtomicUsize>, done: &mpsc::Sender<bool>) -> bool {
     let (queue, next, done) = (Arc::clone(queue), Arc::clone(next), done.clone());
     thread::Builder::new()
         .name("last-cut".into())
@@ -71,8 +74,8 @@ fn start(queue: &Arc<Vec<Hold>>, next: &Arc<AtomicUsize>, done: &mpsc::Sender<()
         .is_ok()
 }
 
-/// Cuts regions from the queue until it is empty; returns how many.
-fn work(queue: &[Hold], next: &AtomicUsize, done: &mpsc::Sender<()>) -> usize {
+/// Takes regions from the queue until it is empty and cuts them; returns how many it could cut. Tells `done` of each.
+fn work(queue: &[Hold], next: &AtomicUsize, done: &mpsc::Sender<bool>) -> usize {
     let mut count = 0;
     while let Some(hold) = queue.get(next.fetch_add(1, Ordering::Relaxed)) {
         let result = match hold {
@@ -81,10 +84,8 @@ fn work(queue: &[Hold], next: &AtomicUsize, done: &mpsc::Sender<()>) -> usize {
                 tmpfs::reopen(mount.as_fd()).ok().and_then(|file| retry_on_intr(|| ftruncate(&file, 0)).ok())
             }
         };
-        if result.is_some() {
-            count += 1;
-            let _ = done.send(());
-        }
+        count += usize::from(result.is_some());
+        let _ = done.send(result.is_some());
     }
     count
 }

@@ -1,7 +1,7 @@
 //! The factory: a small process that makes private file systems for the provider, and guards what it made.
 //!
 //! ```text
-//!  provider (many threads)                          factory (one thread, its own session)
+//!  provider (many threads)                          factory (its own session)            
 //!  ───────────────────────                          ─────────────────────────────────────
 //!  Factory::create ── request ── channel 0..3 ──►   fsopen, fsmount, open        (a few us, no page allocated)
 //!         ◄──────────── reply + file descriptor ─   keeps one descriptor of every live region
@@ -16,10 +16,10 @@
 //! provider stays outside, where it sees its clients' real user ids. And a killed provider leaves every client's
 //! mapping alive: somebody else has to cut. If both are killed at once nobody does; the threat model says so.
 //!
-//! **Why it does so little.** It has one thread, so whatever it does makes others wait. It makes file systems (about
-//! 15 us) and never fills them: the thread that asked does the `fallocate` on its own descriptor. A region of many
-//! GiB therefore delays no other region's creation or shut. There are [`CHANNELS`] sockets, so that as many threads
-//! can have a request under way.
+//! **Why it does so little.** One thread serves, so whatever it does makes others wait. It makes file systems (about
+//! 20 us) and never fills them: the thread that asked does the `fallocate` on its own descriptor. A region of many
+//! GiB therefore delays no other region's creation or shut. Closing a mount (40 us) is left to a second thread. There
+//! are [`CHANNELS`] sockets, so that as many threads can have a request under way.
 //!
 //! Files: `wire` the messages, `link` the socket, `table` the regions and the pool's bytes, `tmpfs` the mount calls,
 //! `namespace` the user namespace, `serve` the loop, `guard` the last cut, `child` the first steps after the fork.
@@ -58,8 +58,9 @@ pub const CHANNELS: usize = 4;
 pub const REPLY_MS_MAX: u64 = 5_000;
 /// How long the factory may take to cut everything and exit when told to.
 pub const GOODBYE_MS_MAX: u64 = 10_000;
-/// Descriptors that the factory needs beside one for each region: sockets, pidfds, and a few while it works.
-pub const DESCRIPTORS_SPARE: u64 = 64;
+/// Descriptors that the factory needs beside one for each region: those that wait to be closed, sockets, pidfds, and a
+/// few while it works.
+pub const DESCRIPTORS_SPARE: u64 = 2 * serve::CLOSING_MAX as u64;
 
 /// Whether the factory gets a user namespace of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -90,7 +91,7 @@ pub struct Facts {
     pub user_namespace: bool,
     /// Regions are mounted `noswap`.
     pub noswap: bool,
-    /// Large regions are mounted `huge=within_size`.
+    /// Regions are mounted `huge=within_size`.
     pub huge: bool,
 }
 
@@ -210,7 +211,8 @@ impl Factory {
         self.call_for_descriptor(Kind::Mount, key)
     }
 
-    /// Forgets a region; its bytes return to the pool. Nobody waits for it. If the factory is gone there is nothing
+    /// Forgets a region that the caller has cut; its bytes return to the pool, and the guardian will not cut it again.
+    /// Nobody waits for it. If the factory is gone there is nothing
     /// to forget, so there is no error to report.
     pub fn forget(&self, key: RegionKey) {
         let request = request(Kind::Drop, 0, 0, key.0, 0);

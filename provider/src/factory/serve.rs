@@ -1,10 +1,12 @@
-//! The factory's own life: one thread, one loop, a few microseconds a request.
+//! The factory's own life: one loop, a few microseconds a request, and a thread that closes.
 //!
 //! What ends it, and what is left in each case: the provider's death (its pidfd), the end of a socket, or a goodbye:
 //! everything is cut, then it exits. Its own death: the provider sees its pidfd, and the regions live on in the
 //! provider's hands; the provider must then cut them and stop, because nobody would do it for a dead provider.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc;
+use std::thread;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -15,20 +17,52 @@ use super::table::{Hold, RegionKey, Table};
 use super::tmpfs::{self, Options, StepResult};
 use super::wire::{Kind, Reply, Request, Shape, Status, Step};
 
+/// Mounts and files that may wait to be closed. Closing a mount waits for an RCU grace period (about 40 us); when
+/// this many are behind, requests wait for it too.
+pub(super) const CLOSING_MAX: usize = 128;
+
 pub(super) struct Serve {
     pub(super) provider: OwnedFd,
     pub(super) channels: Vec<OwnedFd>,
     pub(super) table: Table,
     pub(super) page: u64,
     pub(super) options: Options,
+    pub(super) closer: Closer,
+}
+
+/// A thread that closes what takes long to close. Without the thread, closing is done in place.
+pub(super) struct Closer(Option<mpsc::SyncSender<OwnedFd>>);
+
+impl Closer {
+    pub(super) fn start() -> Self {
+        let (sender, inbox) = mpsc::sync_channel::<OwnedFd>(CLOSING_MAX);
+        let thread = thread::Builder::new().name("close".into()).stack_size(64 << 10);
+        Self(thread.spawn(move || inbox.into_iter().for_each(drop)).is_ok().then_some(sender))
+    }
+
+    fn close(&self, descriptor: OwnedFd) {
+        if let Some(sender) = &self.0 {
+            // If the thread is gone the descriptor comes back in the error and is dropped here.
+            let _ = sender.send(descriptor);
+        }
+    }
 }
 
 /// How a request is answered.
 enum Answer {
-    /// With a reply, and perhaps a descriptor to send and then forget.
-    Reply(Reply, Option<OwnedFd>),
+    /// With a reply, and perhaps a descriptor.
+    Reply(Reply, Attached),
     Silence,
     End,
+}
+
+/// The descriptor that goes with a reply.
+enum Attached {
+    Nothing,
+    /// One that this process keeps: the file of a sealed region.
+    Held(RegionKey),
+    /// One that it forgets after sending.
+    Own(OwnedFd),
 }
 
 impl Serve {
@@ -62,8 +96,12 @@ impl Serve {
                 return false;
             };
             match self.answer(&request) {
-                Answer::Reply(reply, descriptor) => {
-                    let fd = descriptor.as_ref().map(AsFd::as_fd);
+                Answer::Reply(reply, attached) => {
+                    let fd = match &attached {
+                        Attached::Nothing => None,
+                        Attached::Held(key) => self.table.get(*key).map(Hold::as_fd),
+                        Attached::Own(fd) => Some(fd.as_fd()),
+                    };
                     if link::send(&self.channels[index], &reply, fd).is_err() {
                         return false;
                     }
@@ -88,7 +126,9 @@ impl Serve {
                 rustix::io::fcntl_dupfd_cloexec(mount, 0).map(Some).or_else(tmpfs::step(Step::Reopen))
             }),
             Kind::Drop => {
-                drop(self.table.remove(key));
+                if let Some(hold) = self.table.remove(key) {
+                    self.closer.close(hold.into_fd());
+                }
                 Answer::Silence
             }
             Kind::Goodbye => Answer::End,
@@ -111,15 +151,18 @@ impl Serve {
             Err(why) => return refuse(request, Status::Failed, Some(why)),
         };
         // The provider gets the file; this process keeps what the last cut needs.
-        let hold = match shape {
-            Shape::Sealed => match rustix::io::fcntl_dupfd_cloexec(&fresh.file, 0) {
-                Ok(file) => Hold::File(file),
-                Err(errno) => return refuse(request, Status::Failed, Some((Step::OpenFile, errno))),
-            },
-            Shape::Open => Hold::Mount(fresh.mount),
+        let (hold, attached) = match shape {
+            Shape::Sealed => {
+                self.closer.close(fresh.mount);
+                (Hold::File(fresh.file), None)
+            }
+            Shape::Open => (Hold::Mount(fresh.mount), Some(fresh.file)),
         };
         match self.table.insert(bytes, hold) {
-            Ok(key) => Answer::Reply(reply(request, Status::Done, key), Some(fresh.file)),
+            Ok(key) => {
+                let attached = attached.map_or(Attached::Held(key), Attached::Own);
+                Answer::Reply(reply(request, Status::Done, key), attached)
+            }
             Err(_) => refuse(request, Status::Full, None),
         }
     }
@@ -134,7 +177,10 @@ impl Serve {
             return refuse(request, Status::Unknown, None);
         };
         match act(mount.as_fd(), self.page) {
-            Ok(descriptor) => Answer::Reply(reply(request, Status::Done, key), descriptor),
+            Ok(descriptor) => {
+                let attached = descriptor.map_or(Attached::Nothing, Attached::Own);
+                Answer::Reply(reply(request, Status::Done, key), attached)
+            }
             Err(why) => refuse(request, Status::Failed, Some(why)),
         }
     }
@@ -157,5 +203,5 @@ fn refuse(request: &Request, status: Status, why: Option<(Step, Errno)>) -> Answ
         reply.step = (step as u32).into();
         reply.errno = errno.raw_os_error().cast_unsigned().into();
     }
-    Answer::Reply(reply, None)
+    Answer::Reply(reply, Attached::Nothing)
 }

@@ -1,6 +1,6 @@
 //! The regions that exist: a table of fixed size, and the pool's bytes.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A region's name between provider and factory: slot and generation. It carries no authority; the socket does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +27,20 @@ pub(super) enum Hold {
     File(OwnedFd),
     /// An open region's mount, which finds the file and can be reconfigured.
     Mount(OwnedFd),
+}
+
+impl Hold {
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::File(fd) | Self::Mount(fd) => fd.as_fd(),
+        }
+    }
+
+    pub(super) fn into_fd(self) -> OwnedFd {
+        match self {
+            Self::File(fd) | Self::Mount(fd) => fd,
+        }
+    }
 }
 
 struct Slot {
