@@ -230,6 +230,8 @@ fn a_forked_child_is_cut_as_well() {
     let mapping = map(&fd, 4, Access::ReadWrite);
     mapping.write_at(0, &[7; 64]).unwrap();
     let (go_read, go_write) = rustix::pipe::pipe().unwrap();
+    let (ready_read, ready_write) = rustix::pipe::pipe().unwrap();
+    let no_core = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let children: Vec<libc::pid_t> = [false, true]
         .into_iter()
         .map(|raw| {
@@ -238,10 +240,12 @@ fn a_forked_child_is_cut_as_well() {
             assert!(pid >= 0);
             if pid == 0 {
                 let mut buffer = [0; 64];
+                let _ = rustix::process::setrlimit(rustix::process::Resource::Core, no_core);
                 let before = mapping.read_at(0, &mut buffer).is_ok() && buffer[0] == 7;
+                let _ = rustix::io::write(&ready_write, b"r");
                 let _ = rustix::io::read(&go_read, &mut [0u8; 1]);
                 let code = if raw {
-                    i32::from(mapping.volatile().load_u8(0).is_ok()) + 10
+                    10 + i32::from(mapping.volatile().load_u8(0).is_ok())
                 } else {
                     let after = mapping.read_at(0, &mut buffer);
                     if before && after.is_err_and(|error| error.code() == Code::Revoked) { 0 } else { 1 }
@@ -252,6 +256,11 @@ fn a_forked_child_is_cut_as_well() {
             pid
         })
         .collect();
+    // Both have read what the memory held; only then is it cut.
+    let mut ready = 0;
+    while ready < children.len() {
+        ready += rustix::io::read(&ready_read, &mut [0u8; 2]).unwrap();
+    }
     cut(&fd);
     rustix::io::write(&go_write, b"go").unwrap();
     let ends: Vec<i32> = children
