@@ -241,6 +241,8 @@ fn a_forked_child_is_cut_as_well() {
             if pid == 0 {
                 let mut buffer = [0; 64];
                 let _ = rustix::process::setrlimit(rustix::process::Resource::Core, no_core);
+                // SAFETY: closes the child's copy, so that a parent that dies ends the wait below.
+                unsafe { libc::close(go_write.as_raw_fd()) };
                 let before = mapping.read_at(0, &mut buffer).is_ok() && buffer[0] == 7;
                 let _ = rustix::io::write(&ready_write, b"r");
                 let _ = rustix::io::read(&go_read, &mut [0u8; 1]);
