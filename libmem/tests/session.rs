@@ -19,6 +19,9 @@ use caps::wire::{FrameKind, Reply, Request, frame};
 use libmem::{Client, Endpoint, LeaseOptions, Memory, Result, SigningKey, aio};
 use node::{HANDLE, Node, Peer, REGION_BYTES, memory, opened, serve_mapping, token};
 
+/// What a node says instead of an answer.
+type Lie = fn(RequestId) -> Vec<u8>;
+
 fn key() -> SigningKey {
     SigningKey::from_seed(&[5; 32])
 }
@@ -90,7 +93,7 @@ fn a_silent_node_times_out() {
 
 #[test]
 fn packets_that_break_the_rules() {
-    let cases: [(Code, fn(RequestId) -> Vec<u8>); 6] = [
+    let cases: [(Code, Lie); 6] = [
         (Code::FrameType, |id| frame::encode(FrameKind::Request, id, &Request::Status).unwrap()),
         (Code::Protocol, |id| frame::encode(FrameKind::Reply, RequestId(id.0 + 1), &Reply::Done).unwrap()),
         (Code::FrameTruncated, |_| vec![1; 5]),
