@@ -101,6 +101,15 @@ struct Shared {
     notices: std::sync::OnceLock<NoticeSink>,
 }
 
+/// Waits until the guardian is gone. Then nobody would cut if this process were killed: whoever waits here should
+/// take everything back and stop.
+pub async fn guardian_died(store: &Store) {
+    match store.guardian().try_clone_to_owned().and_then(crate::sys::watch) {
+        Ok(pidfd) => drop(pidfd.readable().await),
+        Err(error) => tracing::error!(%error, "the guardian cannot be watched"),
+    }
+}
+
 /// Takes a lock whose holder may have panicked: the panic is being reported already, and refusing to take memory
 /// back because of it would be worse.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

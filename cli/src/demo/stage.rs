@@ -1,0 +1,228 @@
+//! The stage of the demo: a node in a temporary directory, and client processes.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use audit::Event;
+use audit::key::Vkey;
+use caps::error::{Code, Error, Result};
+use caps::id::PrincipalKey;
+use caps::key::SigningKey;
+use caps::wire::Name;
+use caps::wire::row::Tier;
+use libmem::{Client, Endpoint};
+
+use super::script::{Line, Role};
+use crate::dirs::Dirs;
+use crate::identity;
+
+/// Bytes of the demo's pool.
+pub const POOL_BYTES: u64 = 256 << 20;
+/// The uids of the clients when the demo runs as root. Nothing on the machine needs to know them.
+const CLIENT_UIDS: [u32; 2] = [61_184, 61_185];
+/// How long the stage waits for a process to say or do what it must.
+const WAIT: Duration = Duration::from_secs(15);
+
+/// A node and its directory, both gone when this is dropped.
+pub struct Stage {
+    dir: PathBuf,
+    node: Option<Child>,
+    admin: Client,
+    tier: Tier,
+    root: bool,
+}
+
+/// A client process.
+pub struct Actor {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+}
+
+fn failed(what: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |_| Error::new(Code::System, what)
+}
+
+impl Stage {
+    /// Starts a node and connects as its administrator.
+    pub fn set() -> Result<Self> {
+        let root = rustix::process::geteuid().is_root();
+        let dir = std::env::temp_dir().join(format!("leasehold-demo-{}", std::process::id()));
+        fs::create_dir(&dir).map_err(failed("cannot make a temporary directory"))?;
+        // The clients of other uids pass through it to the socket.
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))
+            .map_err(failed("cannot set the temporary directory's mode"))?;
+        let mut node = Command::new("/proc/self/exe");
+        node.arg0("leasehold")
+            .args(["up", "--json", "--dir"])
+            .arg(&dir)
+            .args(["--pool", &POOL_BYTES.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut node = node.spawn().map_err(failed("cannot start the node"))?;
+        let ready = node.stdout.take().and_then(|stdout| BufReader::new(stdout).lines().next());
+        if !matches!(ready, Some(Ok(line)) if line.contains("\"ready\"")) {
+            let _ = node.wait(); // it has said why on standard error
+            let _ = fs::remove_dir_all(&dir);
+            return Err(Error::new(Code::Unreachable, "the demo's node did not start"));
+        }
+        let dirs = Dirs::below(&dir);
+        let key = SigningKey::from_seed(&*identity::load_seed(&dirs.state.join("ids/admin.key"))?);
+        let admin = Client::connect(&Endpoint::unix(dirs.socket()), &key)?;
+        let tier = admin.status()?.tier;
+        Ok(Self { dir, node: Some(node), admin, tier, root })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn dirs(&self) -> Dirs {
+        Dirs::below(&self.dir)
+    }
+
+    pub const fn tier_in_words(&self) -> &'static str {
+        match self.tier {
+            Tier::Sealed => "tier sealed (clients can map, and nothing else)",
+            Tier::Sandboxed => "tier sandboxed",
+            Tier::Open => "tier open (without privileges; clients of the same user are not confined)",
+        }
+    }
+
+    pub fn users_in_words(&self) -> String {
+        if self.root {
+            let [alice, bob] = CLIENT_UIDS;
+            format!("alice (uid {alice}) and bob (uid {bob}) are registered, each with a key of their own")
+        } else {
+            "alice and bob are registered; as you are not root they share your uid, which is no boundary".into()
+        }
+    }
+
+    pub fn register(&self, name: &Name, key: PrincipalKey) -> Result<()> {
+        self.admin.principal_add(name.clone(), key)
+    }
+
+    /// Starts a client process and hands it its key through a pipe.
+    pub fn enter(&self, role: Role, user: usize, key: &SigningKey) -> Result<Actor> {
+        // /proc/self/exe can be executed whatever the directories on the way to the binary allow another uid.
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg0("leasehold-demo-client")
+            .args(["demo-client", role.word()])
+            .current_dir("/")
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        if self.root {
+            command.uid(CLIENT_UIDS[user]).gid(CLIENT_UIDS[user]);
+        }
+        let mut child = command.spawn().map_err(failed("cannot start a client"))?;
+        let stdin = child.stdin.take();
+        let stdout = BufReader::new(child.stdout.take().ok_or(Error::new(Code::Internal, "a pipe is missing"))?);
+        let mut actor = Actor { child, stdin, stdout };
+        let seed = data_encoding::HEXLOWER.encode(&*key.seed());
+        actor.say(&Line::Begin { socket: self.dirs().socket(), seed })?;
+        match actor.hear()? {
+            Line::Ready => Ok(actor),
+            _ => Err(Error::new(Code::Internal, "a client did not begin")),
+        }
+    }
+
+    /// Waits until the provider's log has an entry of this kind.
+    pub fn wait_for(&self, event: Event) -> Result<bool> {
+        let wanted = format!("\"event\":\"{}\"", event.name());
+        let deadline = Instant::now() + WAIT;
+        while Instant::now() < deadline {
+            for entry in audit::read::entries(&self.dirs().audit().join("provider-1"), 0)? {
+                let bytes = entry?.bytes;
+                if bytes.windows(wanted.len()).any(|part| part == wanted.as_bytes()) {
+                    return Ok(true);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(20)); // the log is another process'
+        }
+        Ok(false)
+    }
+
+    /// Ends the node as SIGTERM does, and verifies what it leaves.
+    pub fn stop_and_verify(&mut self) -> Result<(usize, u64)> {
+        if let Some(mut node) = self.node.take() {
+            terminate(&node);
+            let status = node.wait().map_err(failed("cannot wait for the node"))?;
+            if !status.success() {
+                return Err(Error::new(Code::Internal, "the node did not end cleanly"));
+            }
+        }
+        let directory = self.dirs().audit();
+        let vkeys = fs::read_to_string(directory.join("vkeys")).map_err(failed("cannot read the logs' vkeys"))?;
+        let vkeys = vkeys.lines().map(Vkey::parse).collect::<Result<Vec<_>>>()?;
+        let report = audit::verify::verify_dir(&directory, &vkeys)?;
+        if let Some((log, damage)) = report.damage() {
+            return Err(Error::with(damage.code, format!("the log {log} is damaged in {}", damage.file)));
+        }
+        let entries = report.logs.iter().filter_map(|log| log.outcome.as_ref().ok()).map(|log| log.signed.size).sum();
+        Ok((report.logs.len(), entries))
+    }
+}
+
+fn terminate(child: &Child) {
+    if let Some(pid) = rustix::process::Pid::from_raw(child.id() as i32) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM); // it may be gone
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some(mut node) = self.node.take() {
+            terminate(&node);
+            let _ = node.wait();
+        }
+        let _ = fs::remove_dir_all(&self.dir); // keys of a demo, in a temporary directory
+    }
+}
+
+impl Actor {
+    pub fn say(&mut self, line: &Line) -> Result<()> {
+        let text = serde_json::to_string(line).map_err(|_| Error::new(Code::Internal, "a line does not encode"))?;
+        let stdin = self.stdin.as_mut().ok_or(Error::new(Code::Internal, "the client has left"))?;
+        writeln!(stdin, "{text}").and_then(|()| stdin.flush()).map_err(failed("a client of the demo is gone"))
+    }
+
+    pub fn hear(&mut self) -> Result<Line> {
+        let mut text = String::new();
+        self.stdout.read_line(&mut text).map_err(failed("a client of the demo is gone"))?;
+        serde_json::from_str(&text)
+            .map_err(|_| Error::new(Code::Internal, "a client of the demo ended before its line"))
+    }
+
+    /// The signal that ended the process.
+    pub fn wait_for_death(&mut self) -> Result<Option<i32>> {
+        let deadline = Instant::now() + WAIT;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().map_err(failed("cannot wait for a client"))? {
+                return Ok(status.signal());
+            }
+            std::thread::sleep(Duration::from_millis(5)); // a wait without end would hang the demo
+        }
+        Ok(None)
+    }
+
+    /// Lets the process end, as its standard input does.
+    pub fn leave(&mut self) -> Result<()> {
+        self.stdin = None;
+        self.child.wait().map(drop).map_err(failed("cannot wait for a client"))
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        self.stdin = None;
+        let _ = self.child.kill(); // ours, and perhaps dead already
+        let _ = self.child.wait();
+    }
+}

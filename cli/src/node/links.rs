@@ -1,0 +1,85 @@
+//! The two adapters between gate, broker and provider. They translate names and decide nothing.
+
+use std::path::PathBuf;
+
+use broker::runtime::{Boxed, Caller as BrokerCaller, Claimed, Handle, ProviderLink, ProviderStatus};
+use caps::error::Result;
+use caps::id::{LeaseId, PrincipalKey};
+use caps::time::Micros;
+use caps::wire::link::{ClaimTicket, Take, Taken};
+use caps::wire::row::{EndCause, MemoryRow};
+use caps::wire::{Name, Reply, Request};
+use provider::gate::{BoxFuture, Caller, ControlPlane};
+use provider::runtime::Provider;
+
+use super::state::NodeDir;
+
+/// The provider, as the broker sees it.
+pub struct LocalProvider(pub Provider);
+
+impl ProviderLink for LocalProvider {
+    fn claim(&self, ticket: ClaimTicket, session: u64) -> Boxed<'_, Result<Claimed>> {
+        Box::pin(async move {
+            self.0.claim(ticket, Some(session)).await?;
+            Ok(Claimed { bytes: ticket.bytes })
+        })
+    }
+
+    fn renew(&self, lease: LeaseId, ttl: Micros) -> Boxed<'_, Result<()>> {
+        Box::pin(std::future::ready(self.0.renew(lease, ttl)))
+    }
+
+    fn take(&self, take: Take, cause: EndCause) -> Boxed<'_, Result<Taken>> {
+        Box::pin(self.0.take(take, cause))
+    }
+
+    fn memory(&self, lease: LeaseId) -> Boxed<'_, Option<MemoryRow>> {
+        Box::pin(std::future::ready(self.0.memory(lease)))
+    }
+
+    fn status(&self) -> Boxed<'_, ProviderStatus> {
+        let status = ProviderStatus {
+            committed_bytes: self.0.committed_bytes(),
+            sessions: u32::try_from(self.0.sessions()).unwrap_or(u32::MAX),
+            tier: self.0.config().tier,
+            entries: self.0.log().0,
+        };
+        Box::pin(std::future::ready(status))
+    }
+}
+
+/// The broker, as the gate sees it.
+pub struct LocalBroker {
+    /// The broker.
+    pub handle: Handle,
+    /// Where registered principals are remembered for the next start.
+    pub state: PathBuf,
+}
+
+impl ControlPlane for LocalBroker {
+    fn request(&self, caller: Caller, request: Request) -> BoxFuture<'_, Result<Reply>> {
+        Box::pin(async move {
+            let registered = match &request {
+                Request::PrincipalAdd { name, key } => Some((name.clone(), *key)),
+                _ => None,
+            };
+            let caller = BrokerCaller { holder: caller.holder, uid: caller.uid, session: caller.session };
+            let reply = self.handle.request(caller, request).await?;
+            if let Some((name, key)) = registered {
+                NodeDir::remember(&self.state, &name, key)?;
+            }
+            Ok(reply)
+        })
+    }
+
+    fn principal(&self, key: PrincipalKey) -> BoxFuture<'_, (Option<Name>, bool)> {
+        // A broker that cannot say knows nobody: the session may still open tokens bound to its key.
+        Box::pin(async move { self.handle.who(key).await.unwrap_or((None, false)) })
+    }
+
+    fn session_ended(&self, session: u64) {
+        if let Err(error) = self.handle.holder_exit(session) {
+            tracing::warn!(%error, session, "the broker was not told of a session's end; its rights end with their time");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The all-in-one node: factory, provider, broker and gate in one command.
+//!
+//! ```text
+//! up ──fork──▶ factory/guardian        before any thread
+//!  │
+//!  └─ provider ◀──ProviderLink── broker ◀──ControlPlane── gate ◀── clients
+//!        │                          │
+//!        └── audit/provider-1       └── audit/broker
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `state` | the directory: lock, keys, configuration, policy, registered principals |
+//! | `links` | the two adapters between gate, broker and provider |
+//! | `up` | start, serve, stop |
+//!
+//! Nothing here decides anything: it only connects what the crates below have made.
+
+mod links;
+mod state;
+mod up;
+
+pub use up::{Failure, Options, run};

@@ -1,0 +1,339 @@
+//! Start, serve, stop.
+//!
+//! | step | a failure there leaves |
+//! |---|---|
+//! | 1 lock the directory, read configuration, policy and keys | nothing |
+//! | 2 fork the factory, before any thread | the factory ends when this process does |
+//! | 3 try what this machine's memory can do | the same |
+//! | 4 open both logs | logs that say `log.start` |
+//! | 5 start provider and broker, register known principals | the same |
+//! | 6 open the gate and say so | clients that are cut by the factory |
+//!
+//! Stopping goes back: the gate closes, every region is taken back and wiped, both logs get their last checkpoint.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use audit::Recorder;
+use audit::log::Identity;
+use broker::runtime::{self as broker_runtime, Handle};
+use broker::state::{Bounds, Capacity, Genesis};
+use caps::error::{Code, Error, Result};
+use caps::id::{ClusterEpoch, ProviderId};
+use caps::token::RootKeys;
+use caps::wire::row::Tier;
+use caps::wire::{Name, Request};
+use policy::config::{self, Config};
+use policy::machine::Machine;
+use policy::{Diagnostic, Policy, Severity, limits};
+use provider::factory::{Factory, FactoryConfig, Namespace};
+use provider::gate::{Gate, GateConfig};
+use provider::kernel;
+use provider::mem::{self, Memory, Strength};
+use provider::runtime::{Clock, Parts, Provider};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::links::{LocalBroker, LocalProvider};
+use super::state::{self, ADMIN, Keys, NodeDir};
+use crate::dirs::Dirs;
+
+/// What the operator says on the command line.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The node's directories.
+    pub dirs: Dirs,
+    /// The pool in bytes, instead of the configuration's.
+    pub pool: Option<u64>,
+    /// Start although the machine swaps and leased pages could be written to a disk.
+    pub allow_swap: bool,
+    /// Say what happens in JSON.
+    pub json: bool,
+}
+
+/// Why a node did not start.
+#[derive(Debug)]
+pub enum Failure {
+    /// One reason.
+    Error(Error),
+    /// Mistakes in the operator's files, all of them.
+    Mistakes(Vec<Diagnostic>),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Steps 1 to 3 done: what is needed to serve.
+struct Prepared {
+    options: Options,
+    dir: NodeDir,
+    config: Config,
+    policy: Policy,
+    keys: Keys,
+    pool_bytes: u64,
+    regions_max: usize,
+    memory: Memory,
+}
+
+/// Runs a node until it is told to stop. Call it before any thread is started.
+///
+/// # Errors
+/// Why it did not start, or that its logs could not be closed.
+pub fn run(options: Options) -> Result<(), Failure> {
+    let prepared = prepare(options)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("lh-gate")
+        .enable_all()
+        .build()
+        .map_err(|_| Error::new(Code::System, "cannot start the gate's threads"))?;
+    runtime.block_on(serve(prepared)).map_err(Failure::Error)
+}
+
+/// Steps 1 to 3.
+fn prepare(options: Options) -> Result<Prepared, Failure> {
+    let dir = NodeDir::lock(options.dirs.clone())?;
+    let config_file = dir.default_file("leasehold.toml", config::default_text())?;
+    let config = config::load(&config_file).map_err(Failure::Mistakes)?;
+    let policy = load_policy(&dir, &config, &config_file)?;
+    let keys = dir.keys()?;
+
+    let machine = Machine::detect()?;
+    let pool_bytes = options.pool.unwrap_or_else(|| config.node.pool_bytes(&machine));
+    check_pool(pool_bytes, &machine)?;
+    if mem::process::swap_is_on()? && !(options.allow_swap || config.node.allow_swap) {
+        // `noswap` on every region would do as well; whether the kernel takes it is known only after the fork.
+        tracing::warn!("swap is on; regions are made with `noswap`");
+    }
+    let descriptors = mem::process::raise_nofile()?;
+    let regions_max = regions_max(descriptors);
+    let factory = Factory::spawn(FactoryConfig {
+        pool_bytes_max: pool_bytes,
+        regions_max: u32::try_from(regions_max).unwrap_or(u32::MAX),
+        namespace: Namespace::WhenNeeded,
+    })?;
+    mem::process::no_core_dumps()?;
+    let memory = Memory::start(factory, Strength::Best)?;
+    Ok(Prepared { options, dir, config, policy, keys, pool_bytes, regions_max, memory })
+}
+
+fn load_policy(dir: &NodeDir, config: &Config, config_file: &std::path::Path) -> Result<Policy, Failure> {
+    let file = match config.policy.path(config_file) {
+        Some(file) => file,
+        None => dir.default_file("policy.dl", policy::datalog::DEFAULT)?,
+    };
+    let policy = Policy::load(&file).map_err(Failure::Mistakes)?;
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        policy.lint(config.policy.allow_all).into_iter().partition(|found| found.severity == Severity::Error);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    if errors.is_empty() { Ok(policy) } else { Err(Failure::Mistakes(errors)) }
+}
+
+/// A pool within the bounds of the system and of this machine.
+fn check_pool(pool_bytes: u64, machine: &Machine) -> Result<()> {
+    if !(limits::POOL_BYTES_MIN..=limits::POOL_BYTES_MAX).contains(&pool_bytes) {
+        return Err(Error::new(Code::ConfigValue, "the pool has 16 MiB to 16 TiB"));
+    }
+    let most = machine.pool_bytes_max();
+    if pool_bytes > most {
+        let detail = format!("the pool has at most 80 % of the memory that is available now: {most} bytes");
+        return Err(Error::with(Code::ConfigValue, detail));
+    }
+    Ok(())
+}
+
+/// As many regions as there are descriptors for, at most the system's bound.
+fn regions_max(descriptors: u64) -> usize {
+    let sessions = limits::FDS_PER_SESSION * limits::SESSIONS_MAX as u64;
+    let left = descriptors.saturating_sub(limits::FDS_RESERVED + sessions) / limits::FDS_PER_REGION;
+    usize::try_from(left).unwrap_or(usize::MAX).clamp(1, limits::LEASES_MAX)
+}
+
+async fn serve(prepared: Prepared) -> Result<()> {
+    let clock = Clock::start();
+    let (cluster, provider_id) = (ClusterEpoch::random(), ProviderId::random());
+    let Prepared { options, dir, config, policy, keys, pool_bytes, regions_max, memory } = prepared;
+
+    // 4: both logs.
+    let (broker_origin, provider_origin) = state::origins(&config.node.cluster)?;
+    let now: audit::recorder::Clock = Arc::new(move || clock.unix());
+    let (broker_key, _) = keys.broker_log;
+    let (provider_key, provider_salt) = keys.provider_log;
+    let vkeys = format!("{}\n{}\n", broker_key.vkey(&broker_origin), provider_key.vkey(&provider_origin));
+    let open = |name: &str, identity| Recorder::open(&dir.audit().join(name), identity, now.clone());
+    let broker_log = Arc::new(open("broker", Identity::new(broker_origin, broker_key))?);
+    let provider_log = open("provider-1", Identity::new(provider_origin, provider_key))?;
+    dir.publish("vkeys", &vkeys)?;
+    dir.publish("root", &format!("{}\n", keys.root.public()))?;
+    dir.publish("issuer", &format!("{}\n", keys.receipt.public()))?;
+
+    // 5: provider, then broker.
+    let tier = tier_of(memory.tier());
+    let uid = rustix::process::geteuid().as_raw();
+    let guardian = memory.clone();
+    let provider = Provider::start(Parts {
+        config: kernel::Config {
+            cluster,
+            provider: provider_id,
+            pool_bytes,
+            regions_max,
+            opens_max: limits::SLOTS_MAX,
+            opens_per_session_max: limits::SLOTS_PER_SESSION_MAX,
+            revocations_max: limits::REVOCATIONS_MAX,
+            ended_max: limits::ENDED_ROWS_MAX,
+            tier,
+            uid,
+        },
+        store: memory,
+        recorder: provider_log,
+        salt: provider_salt,
+        roots: RootKeys::of(keys.root.public())?,
+        clock,
+    })?;
+    let genesis = genesis(&config, &policy, cluster, provider_id, &keys.admin, clock, pool_bytes, regions_max)?;
+    let (broker, handle) = broker_runtime::start(broker_runtime::Parts {
+        genesis,
+        policy: Arc::new(policy),
+        recorder: broker_log.clone(),
+        link: Arc::new(LocalProvider(provider.clone())),
+        clock: Arc::new(move || clock.unix()),
+        root: keys.root,
+        receipts: keys.receipt,
+        tasks: tokio::runtime::Handle::current(),
+    })?;
+    let notices = handle.clone();
+    provider.on_notice(Box::new(move |notice| {
+        if let Err(error) = notices.notice(notice) {
+            tracing::warn!(%error, "the broker was not told of an end; it finds out by itself");
+        }
+    }));
+    register_known(&handle, &dir, keys.admin.public(), uid).await;
+
+    // 6: the gate.
+    let control = LocalBroker { handle, state: dir.dirs().state.clone() };
+    let gate = Gate::bind(
+        GateConfig {
+            path: dir.socket(),
+            allow_uids: allow_uids(&config, uid),
+            sessions_max: limits::SESSIONS_MAX,
+            sessions_per_uid_max: limits::SESSIONS_PER_UID_MAX,
+        },
+        provider.clone(),
+        Arc::new(control),
+    )?;
+    say_ready(&options, &dir.socket(), tier, pool_bytes);
+    let guarded = until_stopped(&gate, &guardian).await;
+
+    drop(gate);
+    provider.take_everything().await;
+    broker.stop()?;
+    broker_log.shutdown()?;
+    if !guarded {
+        return Err(Error::new(Code::System, "the guardian died, so the node took everything back and stopped"));
+    }
+    Ok(())
+}
+
+#[expect(clippy::too_many_arguments, reason = "each is one line of the record it fills in")]
+fn genesis(
+    config: &Config,
+    policy: &Policy,
+    cluster: ClusterEpoch,
+    provider: ProviderId,
+    admin: &caps::key::SigningKey,
+    clock: Clock,
+    pool_bytes: u64,
+    regions_max: usize,
+) -> Result<Genesis> {
+    let bounds = Bounds {
+        lease_bytes_min: config.lease.bytes_min,
+        lease_bytes_max: config.lease.bytes_max.min(pool_bytes),
+        ttl_max: config.lease.ttl_max,
+        ..Bounds::of_pool(pool_bytes)
+    };
+    let capacity = Capacity::default();
+    Ok(Genesis {
+        cluster,
+        provider,
+        at: clock.unix(),
+        admin: admin.public(),
+        admin_name: Name::new(ADMIN)?,
+        policy: policy.hash().0,
+        capacity: Capacity {
+            leases: capacity.leases.min(u32::try_from(regions_max).unwrap_or(u32::MAX)),
+            ..capacity
+        },
+        bounds,
+        quota: config.quotas.default,
+        quotas: config.quotas.named.clone(),
+    })
+}
+
+/// Registers the principals of earlier lives. One that is refused is reported; the node serves the others.
+async fn register_known(handle: &Handle, dir: &NodeDir, admin: caps::id::PrincipalKey, uid: u32) {
+    for (name, key) in dir.principals() {
+        let caller = broker_runtime::Caller { holder: admin, uid, session: 0 };
+        let shown = name.clone();
+        if let Err(error) = handle.request(caller, Request::PrincipalAdd { name, key }).await {
+            tracing::warn!(%error, principal = %shown, "a known principal could not be registered");
+        }
+    }
+}
+
+/// Who may connect. Root may whatever the list says: it could take on any of the uids.
+fn allow_uids(config: &Config, own: u32) -> Option<Vec<u32>> {
+    let mut allowed = config.node.allow_uids.clone()?;
+    allowed.extend([own, 0]);
+    Some(allowed)
+}
+
+const fn tier_of(tier: mem::Tier) -> Tier {
+    match tier {
+        mem::Tier::Sealed => Tier::Sealed,
+        mem::Tier::Sandboxed => Tier::Sandboxed,
+        mem::Tier::Open => Tier::Open,
+    }
+}
+
+/// Serves until a signal or the guardian's death. `false` for the latter: without it a killed node would leave its
+/// clients' mappings alive, so the node ends while it still can cut them itself.
+async fn until_stopped(gate: &Gate, memory: &Memory) -> bool {
+    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return true; // a node that could not be stopped must not start
+    };
+    tokio::select! {
+        () = gate.serve() => true,
+        _ = term.recv() => true,
+        _ = interrupt.recv() => true,
+        () = provider::runtime::guardian_died(memory) => false,
+    }
+}
+
+fn say_ready(options: &Options, socket: &PathBuf, tier: Tier, pool_bytes: u64) {
+    let mut out = std::io::stdout().lock();
+    let said = if options.json {
+        let ready = serde_json::json!({"ready": {"socket": socket, "tier": tier, "pool_bytes": pool_bytes}});
+        writeln!(out, "{ready}")
+    } else {
+        let dir = options.dirs.argument();
+        writeln!(
+            out,
+            "ready: {} pool, tier {}, socket {}\n\nIn another terminal:\n  leasehold{dir} id new alice\n  \
+             leasehold{dir} --as alice lease create --size 64MiB --ttl 10m --name frames\n  \
+             leasehold{dir} --as alice lease list\n\nCtrl-C ends the node; every lease is then taken back and wiped.",
+            policy::units::Bytes(pool_bytes),
+            match tier {
+                Tier::Open => "open",
+                Tier::Sandboxed => "sandboxed",
+                Tier::Sealed => "sealed",
+            },
+            socket.display(),
+        )
+    };
+    let _ = said.and_then(|()| out.flush()); // nobody reads: the node serves all the same
+}
