@@ -61,7 +61,10 @@ impl Damage {
 
     fn io(file: &str) -> impl FnOnce(std::io::Error) -> Self {
         let file = file.to_owned();
-        move |_| Self::new(Code::AuditFile, file, None, "cannot be read, or is larger than it can be")
+        move |_| {
+            let index = Tile::parse(&file).map(|tile| first_leaf(tile, 0));
+            Self::new(Code::AuditFile, file, index, "cannot be read, or is larger than it can be")
+        }
     }
 
     /// The damage as an error.
