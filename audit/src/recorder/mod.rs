@@ -98,6 +98,14 @@ impl Default for Settings {
 /// ```compile_fail
 /// let recorded = audit::Recorded { first: 0, last: 0, sync_us: 0 };
 /// ```
+///
+/// Whoever was handed one can read it:
+///
+/// ```
+/// fn log_index(recorded: audit::Recorded) -> u64 {
+///     recorded.first()
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a reply that grants something needs the evidence that it was recorded"]
 pub struct Recorded {
