@@ -1,1 +1,134 @@
-//! libmem
+//! The client library: memory that you lease, share and lose in good order.
+//!
+//! One complete program. It needs a node (`leasehold up`) and its own key, registered there:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use libmem::{Client, Code, Endpoint, LeaseOptions, Rights, SigningKey};
+//!
+//! fn main() -> libmem::Result<()> {
+//!     let key = SigningKey::generate(); // or from your key file
+//!     let client = Client::connect(&Endpoint::unix("/run/leasehold/node.sock"), &key)?;
+//!
+//!     // 64 MiB for ten minutes. The token is the right; keep it as you keep a password.
+//!     let leased = client.lease(LeaseOptions::new(64 << 20, Duration::from_secs(600)).name("frames")?)?;
+//!     println!("{} is mine until {:?} from now", leased.lease.id, leased.lease.expires_in);
+//!
+//!     // Mapped into this process: no copy, no call on the way.
+//!     let region = client.open_mapped(&leased.token, Rights::READ_WRITE)?;
+//!     region.write_at(0, b"the first bytes")?;
+//!     region.store_u64(4096, 7)?;
+//!
+//!     // Whoever may end the lease can do so at any moment. Then this process goes on, and every access says so.
+//!     let mut bytes = [0; 15];
+//!     match region.read_at(0, &mut bytes) {
+//!         Ok(()) => println!("{}", String::from_utf8_lossy(&bytes)),
+//!         Err(error) if error.code() == Code::Revoked => println!("taken back"),
+//!         Err(error) => return Err(error),
+//!     }
+//!
+//!     drop(region); // unmaps, then tells the node
+//!     let receipt = client.release(leased.lease.id)?;
+//!     println!("{} bytes wiped", receipt.body.wiped_bytes);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! [`aio::Client`] is the same for tokio.
+//!
+//! # Limits
+//!
+//! - One mediated read or write moves **64 KiB**; longer ones are split, and a revoke stops them between two pieces.
+//! - A request takes at most **30 s** unless the [`Endpoint`] says otherwise; connecting and each step of the handshake
+//!   **5 s**. A change whose answer did not come is `E_UNCERTAIN`: it may have taken effect.
+//! - At most **32** requests of a session may be unanswered, those included that nobody waits for any more.
+//! - A name has **64** bytes, a reason **256**, a token **8 KiB** and **8** blocks, a frame **128 KiB**.
+//! - A process holds at most **65,536** mappings, one of at most **64 TiB**.
+//! - The path of a socket has at most **107** bytes.
+//!
+//! # When a lease is revoked under you
+//!
+//! Its pages leave your mapping while your code runs. What you see depends on how you touched them:
+//!
+//! | you use | you see |
+//! |---|---|
+//! | [`Region::read_at`], [`Region::write_at`], [`Region::load_u64`] and its kin | `Err(E_REVOKED)`, now and from then on |
+//! | [`Mediated::read_at`], [`Mediated::write_at`] | `Err(E_REVOKED)`, at the next piece of 64 KiB |
+//! | [`Mapping::volatile`], [`Mapping::as_slice`] | SIGBUS: the process dies, unless it handles the signal itself |
+//! | a descriptor you kept, a forked child, a copy of the token | the same: the right ended, not only your way to it |
+//!
+//! The same happens when the lease's time is over, when its owner's process dies ([`Lifetime::Process`]), and when the
+//! node is gone: each session that has mapped something watches its socket from one thread, and a hang-up revokes all its
+//! mappings even if nobody cut them. Write what you cannot lose somewhere else first; leased memory is lent.
+//!
+//! <!-- The complete example stands here, first of all: connect, lease, map, write, share, survive a revoke. -->
+//!
+//! # From a lease to a byte, and what a revoke does to it
+//!
+//! ```text
+//! provider ──descriptor──▶ session ──Segment──▶ Mapping::new ──▶ Region
+//!                            │                  checks what         │ read_at, write_at, load_u64, ...
+//!                            │                  it was sent         ▼
+//!                            │                                  guard: copies that survive a cut
+//!                            │                                      │
+//! revoke ──▶ provider cuts the pages ───────────── SIGBUS ─────────▶ Err(E_REVOKED)
+//! provider hangs up ─────────┴─ Revocation ────────────────────────▶ Err(E_REVOKED)
+//! ```
+//!
+//! # Files, in reading order
+//!
+//! | file | what |
+//! |---|---|
+//! | `client`, [`aio`] | the two faces of a session: who waits, and how |
+//! | `endpoint`, `lease`, `share` | what to say and what comes back |
+//! | `region` | opened rights: mapped, and the parts that mediated access shares |
+//! | `calls` | every request with the answer that belongs to it; lists page by page |
+//! | `session/` | the protocol without I/O, the socket, the hang-up |
+//! | [`mapping`] | leased memory as one range of addresses: guarded, volatile and raw access |
+//! | `mapping/descriptor` | what a received descriptor must be |
+//! | `mapping/reservation` | who owns which addresses |
+//! | `mapping/volatile` | the safe view for raw access |
+//! | `guard` | the routines that survive a cut, and the SIGBUS handler: table, assembly, decision |
+//!
+//! # Limits
+//!
+//! **65,536** mappings a process, **4,096** segments and **64 TiB** a mapping. Words are **8** bytes on a multiple
+//! of 8. x86_64 and aarch64, 64-bit Linux.
+//!
+//! # What happens to SIGBUS in your process
+//!
+//! The first mapping installs a handler. It absorbs faults of guarded access to leased memory and nothing
+//! else; every other SIGBUS goes to the handler that was there before, or ends the process as it would have.
+//! A handler that you install *later* replaces it: keep the action that `sigaction` returns, and call it for
+//! faults that are not yours. Each thread's first guarded access unblocks SIGBUS for that thread, because
+//! Linux kills a process that faults while the signal is blocked.
+#![deny(unsafe_code)]
+
+pub mod aio;
+mod calls;
+mod client;
+mod endpoint;
+#[allow(unsafe_code)] // assembly, the signal handler, and calls between the two
+mod guard;
+mod lease;
+#[allow(unsafe_code)] // mmap, munmap, and slices of what they gave
+pub mod mapping;
+mod region;
+mod session;
+mod share;
+
+pub use caps::error::{Code, Error, Result};
+pub use caps::id::{GrantId, LeaseId, PrincipalKey, RegionId};
+pub use caps::key::SigningKey;
+pub use caps::range::ByteRange;
+pub use caps::receipt::Receipt;
+pub use caps::rights::Rights;
+pub use caps::token::Token;
+pub use caps::wire::row::{GrantRow, LeaseRow, Lifetime, Target};
+pub use caps::wire::{Name, Reason};
+pub use client::{Client, Mediated, Memory};
+pub use endpoint::{Endpoint, HANDSHAKE_SECONDS, REQUEST_SECONDS};
+pub use lease::{LeaseOptions, LeaseView, Leased};
+pub use mapping::{Access, Mapping, Revocation, Segment, Volatile};
+pub use region::{Facts, Region};
+pub use share::{Accepted, Proposal, ShareOptions};

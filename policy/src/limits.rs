@@ -88,6 +88,20 @@ pub const SLOTS_MAX: usize = 65_536;
 pub const SLOTS_PER_SESSION_MAX: usize = 16_384;
 /// Most requests of one session that are being worked on. More wait in the socket, whose buffer is the client's.
 pub const SESSION_REQUESTS_MAX: usize = 64;
+/// Rights whose opening a session remembers as recorded. Beyond it each opening is an entry again.
+pub const SESSION_RIGHTS_MAX: usize = 1_024;
+/// Verified tokens that a session remembers, of at most 8 KiB each: opening again costs no signatures.
+pub const SESSION_TOKENS_MAX: usize = 16;
+/// Pause of the accepting task when no descriptor is left, in milliseconds: long enough not to spin, short enough
+/// that nobody in the backlog notices.
+pub const ACCEPT_PAUSE_MS: u64 = 20;
+/// How long after its hang-up a process may still be seen to have died, in milliseconds: the socket closes before
+/// the process is gone.
+pub const EXIT_NOTICE_MS_MAX: u64 = 1_000;
+/// How often a dead process' status is looked for: its parent has to reap it first.
+pub const EXIT_LOOKS_MAX: u32 = 200;
+/// Pause between two such looks, in milliseconds. Together: two seconds.
+pub const EXIT_LOOK_MS: u64 = 10;
 /// From accept to a proven key, on the local socket, in milliseconds.
 pub const HELLO_MS_MAX: u64 = 2_000;
 /// From accept to the end of the TLS handshake in milliseconds.
@@ -109,8 +123,11 @@ pub const BROKER_BATCH_MAX: usize = 256;
 pub const PROVIDER_QUEUE_MAX: usize = 4_096;
 /// Take-backs that wait for the provider: every lease at once, because taking back is never refused.
 pub const TAKE_QUEUE_MAX: usize = LEASES_MAX;
-/// Threads that cut and wipe. A take-back sleeps in the kernel most of its time; more would only queue there.
-pub const TAKE_THREADS_MAX: usize = 8;
+/// Threads that cut. A cut that the kernel holds up keeps its thread, and the next region gets another; usually one
+/// does all the work.
+pub const CUT_THREADS_MAX: usize = 64;
+/// Threads that wipe. Wiping is bound by memory: more threads would only share its rate.
+pub const WIPE_THREADS_MAX: usize = 4;
 /// Entries that wait for the audit devices.
 pub const AUDIT_QUEUE_MAX: usize = 8_192;
 /// Entries that one sync makes durable.

@@ -1,0 +1,127 @@
+//! From a gated token to one that is believed: every signature, and the chain of holders.
+
+use biscuit_auth::error::Format;
+use biscuit_auth::format::SerializedBiscuit;
+
+use super::chain::{Chain, RevocationId};
+use super::gate::Gated;
+use super::keys::RootKeys;
+use super::terms::{Effective, Terms};
+use crate::error::{Code, Error, Result};
+
+/// A token whose every signature verifies. What holding one proves: a trusted root key granted [`Self::terms`], each
+/// later block was appended by somebody who held the token, and each delegation was signed by the holder at that
+/// point. What it does not prove: that the session is the holder, that the time is right, that nothing was revoked.
+/// The one way on is [`authorize`](Self::authorize).
+///
+/// It keeps no token bytes and no secret, so a session can hold it for long.
+///
+/// ```compile_fail
+/// fn forge(honest: caps::token::VerifiedToken, terms: caps::token::Terms) -> caps::token::VerifiedToken {
+///     caps::token::VerifiedToken { terms, ..honest }
+/// }
+/// ```
+/// ```
+/// fn honest(token: &caps::token::Token, keys: &caps::token::RootKeys) -> caps::Result<caps::token::VerifiedToken> {
+///     caps::token::gate(token.as_bytes())?.verify(keys)
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct VerifiedToken {
+    pub(super) terms: Terms,
+    pub(super) effective: Effective,
+    pub(super) chain: Chain,
+    pub(super) revocation_ids: Vec<RevocationId>,
+    pub(super) root_key_id: u32,
+    pub(super) sealed: bool,
+}
+
+impl Gated<'_> {
+    /// Checks every signature and walks the chain of holders.
+    ///
+    /// # Errors
+    /// `E_TOKEN_UNKNOWN_KEY` if the token names no trusted root key; `E_TOKEN_SIG` if a signature does not verify or
+    /// a delegation was not signed by the holder at that point.
+    pub fn verify(&self, keys: &RootKeys) -> Result<VerifiedToken> {
+        let (root_key_id, root) = keys.choose(self.root_key_id)?;
+        let walk = self.walk()?;
+        let container = SerializedBiscuit::from_slice(self.bytes, root).map_err(|error| refused(&error))?;
+        // The gate has read the same bytes by other code. If the two ever disagreed about what the bytes are, the
+        // signatures would vouch for something else than what the gate saw.
+        if container.to_vec().map_err(|error| refused(&error))? != self.bytes {
+            return Err(Error::new(Code::TokenNoncanonical, "the token has another encoding"));
+        }
+        Ok(VerifiedToken {
+            terms: self.terms,
+            effective: walk.effective(),
+            chain: walk.chain,
+            revocation_ids: self.revocation_ids(),
+            root_key_id,
+            sealed: self.sealed,
+        })
+    }
+}
+
+/// The code of a refusal by the library. Its text is not passed on: it quotes the token.
+pub(super) fn refused(error: &Format) -> Error {
+    match error {
+        Format::UnknownPublicKey => Error::new(Code::TokenUnknownKey, "the token names no trusted root key"),
+        // What the gate has passed can fail only in its keys (no point of the curve) or signatures.
+        _ => Error::new(Code::TokenSignature, "a signature does not verify"),
+    }
+}
+
+impl VerifiedToken {
+    /// What the broker granted, before any narrowing.
+    #[must_use]
+    pub const fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// What every block together leaves.
+    #[must_use]
+    pub const fn effective(&self) -> &Effective {
+        &self.effective
+    }
+
+    /// Who has held the token.
+    #[must_use]
+    pub const fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// Which ids kill this token when they are revoked: every block's signature and every delegation's.
+    #[must_use]
+    pub fn revocation_ids(&self) -> &[RevocationId] {
+        &self.revocation_ids
+    }
+
+    /// The root key that granted it.
+    #[must_use]
+    pub const fn root_key_id(&self) -> u32 {
+        self.root_key_id
+    }
+
+    /// Whether no block can be appended any more.
+    #[must_use]
+    pub const fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
+    /// Asks `revoked` about every id of the token.
+    ///
+    /// A token that is narrowed again from a parent after its child was revoked is a new child with new ids, and
+    /// lives as long as the parent: to take a right back from who holds the parent, revoke the parent.
+    ///
+    /// # Errors
+    /// `E_TOKEN_REVOKED` if any of them is.
+    pub fn check_revoked(&self, revoked: impl FnMut(&RevocationId) -> bool) -> Result<()> {
+        if self.revocation_ids.iter().any(revoked) {
+            return Err(Error::new(
+                Code::TokenRevoked,
+                "the token, or one that it descends from, was revoked",
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,207 @@
+//! What can be asked, and what counts as its answer: one function a request, shared by both clients.
+
+use caps::error::{Code, Error, Result};
+use caps::id::{GrantId, LeaseId, PrincipalKey, SlotHandle};
+use caps::key::{Signature, SigningKey};
+use caps::limits::PAGE_ROWS_MAX;
+use caps::receipt::Receipt;
+use caps::rights::Rights;
+use caps::share::ShareContract;
+use caps::time::Micros;
+use caps::token::Token;
+use caps::wire::reply::{Opened, Page};
+use caps::wire::request::{LeaseSpec, Path};
+use caps::wire::row::{GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, Revocation, Target};
+use caps::wire::{Name, Reason, Reply, Request};
+
+use crate::lease::{LeaseView, Leased};
+use crate::share::{Accepted, Proposal};
+
+/// A request and the way to read its answer. `None` from `read` means that the answer is of another kind.
+pub(crate) struct Call<T> {
+    pub(crate) request: Request,
+    read: fn(Reply) -> Option<T>,
+}
+
+impl<T> Call<T> {
+    /// Reads the answer.
+    ///
+    /// # Errors
+    /// `E_PROTOCOL` if the node answered with something that does not belong to the question.
+    pub(crate) fn read(&self, reply: Reply) -> Result<T> {
+        (self.read)(reply)
+            .ok_or(Error::new(Code::Protocol, "the node's answer does not belong to the question"))
+    }
+}
+
+/// A row of a list: what is asked for the next page, and by what it goes on.
+pub(crate) trait Row: Sized {
+    type Key: Copy + Ord;
+    fn key(&self) -> Self::Key;
+    fn page(after: Option<Self::Key>) -> Call<Page<Self>>;
+}
+
+impl Row for LeaseRow {
+    type Key = LeaseId;
+
+    fn key(&self) -> LeaseId {
+        self.id
+    }
+
+    fn page(after: Option<LeaseId>) -> Call<Page<Self>> {
+        let read = |reply| if let Reply::Leases(page) = reply { Some(page) } else { None };
+        Call { request: Request::LeaseList { after }, read }
+    }
+}
+
+impl Row for GrantRow {
+    type Key = GrantId;
+
+    fn key(&self) -> GrantId {
+        self.id
+    }
+
+    fn page(after: Option<GrantId>) -> Call<Page<Self>> {
+        let read = |reply| if let Reply::Grants(page) = reply { Some(page) } else { None };
+        Call { request: Request::ShareList { after }, read }
+    }
+}
+
+impl Row for PrincipalRow {
+    type Key = PrincipalKey;
+
+    fn key(&self) -> PrincipalKey {
+        self.key
+    }
+
+    fn page(after: Option<PrincipalKey>) -> Call<Page<Self>> {
+        let read = |reply| if let Reply::Principals(page) = reply { Some(page) } else { None };
+        Call { request: Request::PrincipalList { after }, read }
+    }
+}
+
+/// Where a list stands. A node that sends rows out of order, or pages without end, is stopped here.
+pub(crate) struct Cursor<T: Row> {
+    after: Option<T::Key>,
+    rows: std::vec::IntoIter<T>,
+    more: bool,
+}
+
+impl<T: Row> Cursor<T> {
+    pub(crate) fn new() -> Self {
+        Self { after: None, rows: Vec::new().into_iter(), more: true }
+    }
+
+    /// The next row that is already here.
+    pub(crate) fn row(&mut self) -> Option<T> {
+        self.rows.next()
+    }
+
+    /// The request for the next page, if there is one.
+    pub(crate) fn ask(&self) -> Option<Call<Page<T>>> {
+        self.more.then(|| T::page(self.after))
+    }
+
+    /// Takes a page, or what came instead of one, after which the list is over.
+    pub(crate) fn take(&mut self, page: Result<Page<T>>) -> Result<()> {
+        self.more = false;
+        let page = page?;
+        let keys = || self.after.into_iter().chain(page.rows.iter().map(Row::key));
+        if page.rows.len() > PAGE_ROWS_MAX || !keys().is_sorted_by(|a, b| a < b) {
+            return Err(Error::new(Code::Protocol, "the node's list is too long or out of order"));
+        }
+        self.more = page.more && !page.rows.is_empty();
+        self.after = keys().last();
+        self.rows = page.rows.into_iter();
+        Ok(())
+    }
+}
+
+/// A call whose answer is read by the handshake.
+pub(crate) fn raw(request: Request) -> Call<Reply> {
+    Call { request, read: Some }
+}
+
+fn receipt(reply: Reply) -> Option<Receipt> {
+    if let Reply::Receipt(receipt) = reply { Some(receipt) } else { None }
+}
+
+fn leased(reply: Reply) -> Option<Leased> {
+    if let Reply::Leased { lease, token } = reply { Some(Leased { lease, token }) } else { None }
+}
+
+fn done(reply: Reply) -> Option<()> {
+    matches!(reply, Reply::Done).then_some(())
+}
+
+pub(crate) fn lease_create(spec: LeaseSpec) -> Call<Leased> {
+    Call { request: Request::LeaseCreate(spec), read: leased }
+}
+
+pub(crate) fn lease_renew(lease: LeaseId, ttl: Micros) -> Call<Leased> {
+    Call { request: Request::LeaseRenew { lease, ttl }, read: leased }
+}
+
+pub(crate) fn lease_release(lease: LeaseId) -> Call<Receipt> {
+    Call { request: Request::LeaseRelease { lease }, read: receipt }
+}
+
+pub(crate) fn lease_show(lease: LeaseId) -> Call<LeaseView> {
+    let read = |reply| match reply {
+        Reply::Lease { lease, memory } => Some(LeaseView { lease, memory }),
+        _ => None,
+    };
+    Call { request: Request::LeaseShow { lease }, read }
+}
+
+pub(crate) fn share_offer(contract: ShareContract, key: &SigningKey) -> Call<GrantRow> {
+    let read = |reply| if let Reply::Shared(grant) = reply { Some(grant) } else { None };
+    Call { request: Request::ShareOffer { contract, signature: contract.sign(key) }, read }
+}
+
+pub(crate) fn share_show(grant: GrantId) -> Call<Proposal> {
+    let read = |reply| match reply {
+        Reply::Contract { grant, contract } => Some(Proposal { grant, contract }),
+        _ => None,
+    };
+    Call { request: Request::ShareShow { grant }, read }
+}
+
+pub(crate) fn share_accept(grant: GrantId, signature: Signature, lifetime: Lifetime) -> Call<Accepted> {
+    let read = |reply| match reply {
+        Reply::Accepted { grant, token } => Some(Accepted { grant, token }),
+        _ => None,
+    };
+    Call { request: Request::ShareAccept { grant, signature, lifetime }, read }
+}
+
+pub(crate) fn revoke(target: Target, reason: Reason) -> Call<Receipt> {
+    Call { request: Request::Revoke(Revocation { target, reason }), read: receipt }
+}
+
+pub(crate) fn status() -> Call<NodeStatus> {
+    let read = |reply| if let Reply::Status(status) = reply { Some(status) } else { None };
+    Call { request: Request::Status, read }
+}
+
+pub(crate) fn principal_add(name: Name, key: PrincipalKey) -> Call<()> {
+    Call { request: Request::PrincipalAdd { name, key }, read: done }
+}
+
+/// What is sent is a sealed copy, which nobody who sees it can extend. Bytes that cannot be sealed are no token, and are
+/// sent as they are: the node has the code for what is wrong with them.
+pub(crate) fn open(token: &Token, rights: Rights, path: Path) -> Call<Opened> {
+    let token = caps::token::seal(token).unwrap_or_else(|_| token.clone());
+    let read = |reply| if let Reply::Opened(opened) = reply { Some(opened) } else { None };
+    Call { request: Request::Open { token, rights, path }, read }
+}
+
+pub(crate) fn read(handle: SlotHandle, offset: u64, length: u32) -> Call<(Vec<u8>, u32)> {
+    let read = |reply| if let Reply::Data { bytes, crc } = reply { Some((bytes, crc)) } else { None };
+    Call { request: Request::Read { handle, offset, length }, read }
+}
+
+pub(crate) fn write(handle: SlotHandle, offset: u64, data: &[u8]) -> Call<()> {
+    let crc = crc32c::crc32c(data);
+    Call { request: Request::Write { handle, offset, data: data.to_vec(), crc }, read: done }
+}

@@ -1,0 +1,416 @@
+//! The blocking client.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use caps::error::{Code, Result};
+use caps::id::{GrantId, LeaseId, PrincipalKey};
+use caps::key::SigningKey;
+use caps::receipt::Receipt;
+use caps::rights::Rights;
+use caps::share::ShareContract;
+use caps::token::Token;
+use caps::wire::reply::Welcome;
+use caps::wire::request::Path;
+use caps::wire::row::{GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, Target};
+use caps::wire::{Name, Reason};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::calls::{self, Call, Cursor, Row};
+use crate::endpoint::Endpoint;
+use crate::lease::{LeaseOptions, LeaseView, Leased, checked, micros};
+use crate::region::{Facts, OpenRight, Region, chunks, take_chunk};
+use crate::session::handshake;
+use crate::session::link::{Link, Ticket};
+use crate::session::protocol::Answer;
+use crate::session::socket::{self, Failure};
+use crate::share::{Accepted, Proposal, ShareOptions};
+
+/// A session with a node, for programs that wait. [`crate::aio::Client`] has the same methods for those that do not.
+///
+/// It can be shared between threads, which then take turns: a node answers a session's requests one after another.
+/// Open a second session for requests that must not wait behind the first one's.
+pub struct Client {
+    session: Arc<Session>,
+    welcome: Welcome,
+    holder: PrincipalKey,
+}
+
+/// What the client and everything that it opened share.
+struct Session {
+    link: Arc<Link>,
+    /// Held from a request to its answer, so that one thread at a time reads from the socket.
+    turn: Mutex<()>,
+    timeout: Duration,
+}
+
+impl Client {
+    /// Connects and proves possession of `key`. The key is not kept: the calls that sign ask for it again.
+    ///
+    /// # Errors
+    /// `E_UNREACHABLE` if there is no node at the endpoint; `E_TIMEOUT` if it does not answer; `E_PEER_UID` if this
+    /// user may not talk to it; `E_POSSESSION` if it does not accept the proof; `E_PROTOCOL`, `E_FRAME_*` if it is
+    /// no node of this release.
+    pub fn connect(endpoint: &Endpoint, key: &SigningKey) -> Result<Self> {
+        let timeout = endpoint.handshake_timeout();
+        let link = Arc::new(Link::new(socket::connect(endpoint.path(), timeout)?));
+        let mut session = Session { link, turn: Mutex::new(()), timeout };
+        let (hello, request) = handshake::hello(key);
+        let (proving, request) = hello.prove(key, session.call(calls::raw(request))?)?;
+        let welcome = proving.welcome(session.call(calls::raw(request))?)?;
+        session.timeout = endpoint.request_timeout();
+        Ok(Self { session: Arc::new(session), welcome, holder: key.public() })
+    }
+
+    /// What the node said at the start: its lives, the caller's name, the tier of the caller's mappings.
+    #[must_use]
+    pub const fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    /// The key that this session proved.
+    #[must_use]
+    pub const fn holder(&self) -> PrincipalKey {
+        self.holder
+    }
+
+    /// Leases memory: it is committed, and the token minted, when this returns.
+    ///
+    /// # Errors
+    /// `E_QUOTA`, `E_NOMEM`, `E_RANGE`, `E_POLICY_DENIED`, `E_EXISTS` (the name), `E_PRINCIPAL_UNKNOWN`;
+    /// `E_UNCERTAIN` if no answer came.
+    pub fn lease(&self, options: LeaseOptions) -> Result<Leased> {
+        self.session.call(calls::lease_create(options.spec()?))
+    }
+
+    /// Moves a lease's end to `ttl` from now, at most what the node allows, and brings a token for the new end.
+    ///
+    /// # Errors
+    /// `E_LEASE_UNKNOWN`, `E_LEASE_EXPIRED`, `E_RANGE`; `E_UNCERTAIN` if no answer came.
+    pub fn renew(&self, lease: LeaseId, ttl: Duration) -> Result<Leased> {
+        self.session.call(calls::lease_renew(lease, micros(ttl)?))
+    }
+
+    /// Gives a lease back before its time. Its memory is wiped when this returns.
+    ///
+    /// # Errors
+    /// `E_LEASE_UNKNOWN`; `E_CONTRACT_SIG` if the receipt is not signed; `E_UNCERTAIN` if no answer came.
+    pub fn release(&self, lease: LeaseId) -> Result<Receipt> {
+        self.session.call(calls::lease_release(lease)).and_then(checked)
+    }
+
+    /// The caller's leases, or everyone's for the administrator, fetched page by page.
+    pub fn leases(&self) -> impl Iterator<Item = Result<LeaseRow>> + use<'_> {
+        Rows { session: &self.session, cursor: Cursor::new() }
+    }
+
+    /// One lease, with what the provider knows of its memory.
+    ///
+    /// # Errors
+    /// `E_LEASE_UNKNOWN`.
+    pub fn lease_show(&self, lease: LeaseId) -> Result<LeaseView> {
+        self.session.call(calls::lease_show(lease))
+    }
+
+    /// Steps 1 and 2 of `MEM_SHARE`: signs the contract as the owner, and the node issues the grant. Nobody can use
+    /// it until the receiver accepts.
+    ///
+    /// # Errors
+    /// `E_DENIED`, `E_POLICY_DENIED`, `E_QUOTA`, `E_PRINCIPAL_UNKNOWN`, `E_RANGE`; `E_UNCERTAIN` if no answer came.
+    pub fn share_offer(
+        &self,
+        lease: &LeaseRow,
+        options: &ShareOptions,
+        key: &SigningKey,
+    ) -> Result<GrantRow> {
+        let contract = options.contract(self.welcome.cluster, lease)?;
+        self.session.call(calls::share_offer(contract, key))
+    }
+
+    /// What accepting a grant would sign. Look at it before [`Client::share_accept`].
+    ///
+    /// # Errors
+    /// `E_GRANT_UNKNOWN`; `E_PROTOCOL` if the node's contract is not that of the grant.
+    pub fn share_show(&self, grant: GrantId) -> Result<Proposal> {
+        self.session.call(calls::share_show(grant))?.checked(grant, self.welcome.cluster)
+    }
+
+    /// Step 3: signs the contract as the receiver, exactly as it is given here. The token opens the memory.
+    ///
+    /// # Errors
+    /// `E_GRANT_UNKNOWN`, `E_SHARE_ORDER`, `E_CONTRACT_SIG`; `E_UNCERTAIN` if no answer came.
+    pub fn share_accept(
+        &self,
+        contract: &ShareContract,
+        lifetime: Lifetime,
+        key: &SigningKey,
+    ) -> Result<Accepted> {
+        self.session.call(calls::share_accept(contract.grant, contract.sign(key), lifetime))
+    }
+
+    /// The grants that the caller offered or was offered, fetched page by page.
+    pub fn shares(&self) -> impl Iterator<Item = Result<GrantRow>> + use<'_> {
+        Rows { session: &self.session, cursor: Cursor::new() }
+    }
+
+    /// Takes rights back. When this returns, nothing of them can be reached by any path.
+    ///
+    /// # Errors
+    /// `E_LEASE_UNKNOWN` or `E_GRANT_UNKNOWN`, `E_NOT_ADMIN`; `E_CONTRACT_SIG` if the receipt is not signed;
+    /// `E_UNCERTAIN` if no answer came.
+    pub fn revoke(&self, target: Target, reason: Reason) -> Result<Receipt> {
+        self.session.call(calls::revoke(target, reason)).and_then(checked)
+    }
+
+    /// The node's numbers.
+    ///
+    /// # Errors
+    /// `E_NOT_ADMIN` where the node shows them to its administrator alone.
+    pub fn status(&self) -> Result<NodeStatus> {
+        self.session.call(calls::status())
+    }
+
+    /// Registers a principal. Administrator only.
+    ///
+    /// # Errors
+    /// `E_NOT_ADMIN`, `E_EXISTS`, `E_RANGE` (the key); `E_UNCERTAIN` if no answer came.
+    pub fn principal_add(&self, name: Name, key: PrincipalKey) -> Result<()> {
+        self.session.call(calls::principal_add(name, key))
+    }
+
+    /// The principals that the node knows, fetched page by page.
+    pub fn principals(&self) -> impl Iterator<Item = Result<PrincipalRow>> + use<'_> {
+        Rows { session: &self.session, cursor: Cursor::new() }
+    }
+
+    /// Maps what the token gives into this process.
+    ///
+    /// What travels is a sealed copy of the token. Making one costs a signature; a program that opens the same token
+    /// often seals it once ([`caps::token::seal`]) and passes that.
+    ///
+    /// # Errors
+    /// Whatever the token's judgement says (`E_TOKEN_*`, `E_DENIED`, `E_EPOCH`); `E_MEDIATED_ONLY` if the right
+    /// cannot be enforced by a mapping; `E_FD_TYPE` if the node sent something that is not a lease's memory;
+    /// `E_NOMEM` or `E_BUSY` if this process has no room for another mapping.
+    pub fn open_mapped(&self, token: &Token, rights: Rights) -> Result<Region> {
+        let call = calls::open(token, rights, Path::Mapped);
+        let mut answer = self.session.ask(&call)?;
+        let opened = call.read(answer.take_reply()?)?;
+        Region::map(self.session.link.clone(), opened, answer)
+    }
+
+    /// Opens what the token gives for reads and writes through the node.
+    ///
+    /// # Errors
+    /// Whatever the token's judgement says (`E_TOKEN_*`, `E_DENIED`, `E_EPOCH`).
+    pub fn open_mediated(&self, token: &Token, rights: Rights) -> Result<Mediated> {
+        let opened = self.session.call(calls::open(token, rights, Path::Mediated))?;
+        let right = OpenRight::new(self.session.link.clone(), opened);
+        Ok(Mediated { session: self.session.clone(), right })
+    }
+
+    /// Opens what the token gives: mapped where the right allows it, else through the node.
+    ///
+    /// # Errors
+    /// As [`Client::open_mapped`], without `E_MEDIATED_ONLY`.
+    pub fn open(&self, token: &Token, rights: Rights) -> Result<Memory> {
+        match self.open_mapped(token, rights) {
+            Err(error) if error.code() == Code::MediatedOnly => {
+                self.open_mediated(token, rights).map(Memory::Mediated)
+            }
+            mapped => mapped.map(Memory::Mapped),
+        }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("holder", &self.holder).finish_non_exhaustive()
+    }
+}
+
+/// Leased memory behind the node: each read and write is a request, 64 KiB at a time, with a checksum each way.
+///
+/// Dropping it closes the right.
+pub struct Mediated {
+    session: Arc<Session>,
+    right: OpenRight,
+}
+
+impl Mediated {
+    /// Fills `buffer` from `offset` of the region on.
+    ///
+    /// # Errors
+    /// `E_REVOKED`; `E_RANGE` outside the right; `E_DENIED`; `E_CHECKSUM`. Some first part of `buffer` may be filled.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.right.check_read(offset, buffer.len())?;
+        for (at, place) in chunks(offset, buffer.len()) {
+            let place = &mut buffer[place];
+            // A chunk's length fits 32 bits many times over.
+            let (bytes, crc) =
+                self.session.call(calls::read(self.right.opened().handle, at, place.len() as u32))?;
+            take_chunk(place, &bytes, crc)?;
+        }
+        Ok(())
+    }
+
+    /// Writes all of `bytes` to `offset` of the region and on.
+    ///
+    /// # Errors
+    /// `E_REVOKED`; `E_RANGE` outside the right; `E_DENIED`; `E_CHECKSUM`; `E_UNCERTAIN` if no answer came. Some
+    /// first part may be written.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.right.check_write(offset, bytes.len())?;
+        for (at, place) in chunks(offset, bytes.len()) {
+            self.session.call(calls::write(self.right.opened().handle, at, &bytes[place]))?;
+        }
+        Ok(())
+    }
+
+    /// What was opened and how.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        self.right.opened().into()
+    }
+}
+
+/// Leased memory, whichever way its bytes go.
+pub enum Memory {
+    /// Mapped into this process.
+    Mapped(Region),
+    /// Behind the node.
+    Mediated(Mediated),
+}
+
+impl Memory {
+    /// Fills `buffer` from `offset` of the region on.
+    ///
+    /// # Errors
+    /// As [`Region::read_at`] and [`Mediated::read_at`].
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        match self {
+            Self::Mapped(region) => region.read_at(offset, buffer),
+            Self::Mediated(mediated) => mediated.read_at(offset, buffer),
+        }
+    }
+
+    /// Writes all of `bytes` to `offset` of the region and on.
+    ///
+    /// # Errors
+    /// As [`Region::write_at`] and [`Mediated::write_at`].
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        match self {
+            Self::Mapped(region) => region.write_at(offset, bytes),
+            Self::Mediated(mediated) => mediated.write_at(offset, bytes),
+        }
+    }
+
+    /// What was opened and how.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        match self {
+            Self::Mapped(region) => region.facts(),
+            Self::Mediated(mediated) => mediated.facts(),
+        }
+    }
+}
+
+impl Session {
+    fn call<T>(&self, call: Call<T>) -> Result<T> {
+        call.read(self.ask(&call)?.take_reply()?)
+    }
+
+    /// Sends a request and waits for its answer.
+    fn ask<T>(&self, call: &Call<T>) -> Result<Answer> {
+        // The lock guards no data, so a panic under it breaks nothing.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let deadline = Deadline::after(self.timeout);
+        let mut ticket: Ticket<'_> = loop {
+            if let Some(ticket) = self.link.send(&call.request)? {
+                break ticket;
+            }
+            if !self.wait(PollFlags::OUT, deadline)? {
+                return Err(Failure::NotNow.error()); // nothing was sent
+            }
+        };
+        loop {
+            if !self.wait(PollFlags::IN, deadline)? {
+                return Err(ticket.give_up());
+            }
+            if let Some(answer) = ticket.answer()? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Waits until the socket is ready; false if the time is over first.
+    fn wait(&self, ready: PollFlags, deadline: Deadline) -> Result<bool> {
+        loop {
+            let mut sockets = [PollFd::new(&**self.link.socket(), ready)];
+            match poll(&mut sockets, Some(&deadline.left())) {
+                Ok(count) => return Ok(count > 0),
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(errno) => return Err(Failure::System(errno).error()),
+            }
+        }
+    }
+}
+
+/// When waiting ends. `None`: never, for a time-out past what a clock can count.
+#[derive(Clone, Copy)]
+struct Deadline(Option<Instant>);
+
+impl Deadline {
+    fn after(timeout: Duration) -> Self {
+        Self(Instant::now().checked_add(timeout))
+    }
+
+    fn left(self) -> Timespec {
+        let left = self.0.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+        Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
+    }
+}
+
+/// The rows of a list.
+struct Rows<'a, T: Row> {
+    session: &'a Session,
+    cursor: Cursor<T>,
+}
+
+impl<T: Row> Iterator for Rows<'_, T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Result<T>> {
+        loop {
+            if let Some(row) = self.cursor.row() {
+                return Some(Ok(row));
+            }
+            let page = self.session.call(self.cursor.ask()?);
+            if let Err(error) = self.cursor.take(page) {
+                return Some(Err(error));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_counts_down_to_zero_and_can_be_never() {
+        let now = Deadline::after(Duration::ZERO);
+        assert_eq!((now.left().tv_sec, now.left().tv_nsec), (0, 0));
+        assert_eq!(Deadline::after(Duration::MAX).left().tv_sec, i64::MAX);
+    }
+
+    #[test]
+    fn no_node_is_unreachable_and_says_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let endpoint = Endpoint::unix(directory.path().join("node.sock"));
+        let error = Client::connect(&endpoint, &SigningKey::from_seed(&[1; 32])).unwrap_err();
+        assert_eq!(error.code(), Code::Unreachable);
+        assert!(error.code().help().contains("leasehold up"));
+    }
+}

@@ -1,0 +1,131 @@
+//! Leases: what to ask for, and what one gets.
+
+use std::time::Duration;
+
+use caps::error::{Code, Error, Result};
+use caps::receipt::Receipt;
+use caps::time::Micros;
+use caps::token::Token;
+use caps::wire::Name;
+use caps::wire::request::LeaseSpec;
+use caps::wire::row::{LeaseRow, Lifetime, MemoryRow};
+
+/// What a lease should be. Size and time are mandatory: there is no lease without an end.
+///
+/// ```
+/// use std::time::Duration;
+/// use libmem::{LeaseOptions, Lifetime};
+///
+/// let options = LeaseOptions::new(64 << 20, Duration::from_secs(600))
+///     .name("frames")?
+///     .lifetime(Lifetime::Detached);
+/// # Ok::<(), libmem::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseOptions {
+    bytes: u64,
+    ttl: Duration,
+    name: Option<Name>,
+    class: Option<Name>,
+    lifetime: Lifetime,
+}
+
+impl LeaseOptions {
+    /// `bytes` (rounded up to whole pages by the node) for `ttl`, ending with this process.
+    #[must_use]
+    pub fn new(bytes: u64, ttl: Duration) -> Self {
+        Self { bytes, ttl, name: None, class: None, lifetime: Lifetime::Process }
+    }
+
+    /// What the owner calls it; unique among the owner's live leases.
+    ///
+    /// # Errors
+    /// `E_RANGE` if the text is no name.
+    pub fn name(mut self, name: &str) -> Result<Self> {
+        self.name = Some(Name::new(name)?);
+        Ok(self)
+    }
+
+    /// Its priority class, a fact for the node's policy.
+    ///
+    /// # Errors
+    /// `E_RANGE` if the text is no name.
+    pub fn class(mut self, class: &str) -> Result<Self> {
+        self.class = Some(Name::new(class)?);
+        Ok(self)
+    }
+
+    /// Whether the lease ends with this process ([`Lifetime::Process`], the default) or only with its time.
+    #[must_use]
+    pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    pub(crate) fn spec(self) -> Result<LeaseSpec> {
+        let Self { bytes, ttl, name, class, lifetime } = self;
+        Ok(LeaseSpec { bytes, ttl: micros(ttl)?, name, class, lifetime })
+    }
+}
+
+/// A span as it travels.
+///
+/// # Errors
+/// `E_RANGE` if it does not fit; whatever else is too long or too short the node says, which knows its bounds.
+pub(crate) fn micros(span: Duration) -> Result<Micros> {
+    u64::try_from(span.as_micros())
+        .map(Micros)
+        .map_err(|_| Error::new(Code::Range, "a span has at most 2^64 - 1 microseconds"))
+}
+
+/// A lease and the capability that opens it.
+#[derive(Clone)]
+pub struct Leased {
+    /// The row, as lists show it. No authority is in it.
+    pub lease: LeaseRow,
+    /// The capability, bound to the key of the session that asked.
+    pub token: Token,
+}
+
+// By hand: a token belongs in no trace.
+impl std::fmt::Debug for Leased {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leased").field("lease", &self.lease).finish_non_exhaustive()
+    }
+}
+
+/// A lease with what the provider knows of its memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseView {
+    /// What the broker knows.
+    pub lease: LeaseRow,
+    /// What the provider knows; `None` once the memory is gone.
+    pub memory: Option<MemoryRow>,
+}
+
+/// The answer to a release or a revoke, checked as far as a client can.
+///
+/// A client has no other source for the node's receipt key, so what is checked here is that the receipt is whole and
+/// signed by the key it names. An auditor compares that key with the node's.
+///
+/// # Errors
+/// `E_CONTRACT_SIG` if the signature does not verify.
+pub(crate) fn checked(receipt: Receipt) -> Result<Receipt> {
+    receipt.verify(receipt.body.issuer)?;
+    Ok(receipt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_become_a_spec() {
+        let spec = LeaseOptions::new(4096, Duration::from_millis(5)).name("n").unwrap().class("c").unwrap();
+        let spec = spec.spec().unwrap();
+        assert_eq!((spec.bytes, spec.ttl, spec.lifetime), (4096, Micros(5_000), Lifetime::Process));
+        assert_eq!(spec.name.unwrap().as_str(), "n");
+        assert!(LeaseOptions::new(1, Duration::ZERO).name("a/b").is_err());
+        assert_eq!(LeaseOptions::new(1, Duration::MAX).spec().unwrap_err().code(), Code::Range);
+    }
+}

@@ -1,0 +1,227 @@
+//! `MEM_SHARE`: an offer by the owner, an acceptance by the receiver, two signatures on one contract.
+//!
+//! Accepting takes two calls on purpose. The first shows the contract, the second signs exactly what was shown: a
+//! receiver never signs what it has not seen, and the node cannot swap the text in between.
+
+use std::time::Duration;
+
+use caps::error::{Code, Error, Result};
+use caps::id::{ClusterEpoch, GrantId, PrincipalKey};
+use caps::range::ByteRange;
+use caps::rights::Rights;
+use caps::share::ShareContract;
+use caps::token::Token;
+use caps::wire::row::{GrantRow, LeaseRow};
+
+use crate::lease::micros;
+
+/// What an owner offers of a lease.
+///
+/// ```
+/// # fn offer(lease: &libmem::LeaseRow, bob: libmem::PrincipalKey) -> libmem::Result<libmem::ShareOptions> {
+/// use std::time::Duration;
+/// use libmem::{ByteRange, Rights, ShareOptions};
+///
+/// Ok(ShareOptions::new(bob, Rights::READ).range(ByteRange::new(0, 4096)?).ttl(Duration::from_secs(60)))
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareOptions {
+    receiver: PrincipalKey,
+    rights: Rights,
+    range: Option<ByteRange>,
+    ttl: Option<Duration>,
+    max_hops: u8,
+}
+
+impl ShareOptions {
+    /// `rights` to the whole lease for as long as it lives, not to be delegated.
+    #[must_use]
+    pub fn new(receiver: PrincipalKey, rights: Rights) -> Self {
+        Self { receiver, rights, range: None, ttl: None, max_hops: 0 }
+    }
+
+    /// Only these bytes of the region.
+    #[must_use]
+    pub fn range(mut self, range: ByteRange) -> Self {
+        self.range = Some(range);
+        self
+    }
+
+    /// Only for this long, counted from when the node issues the grant.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// How often the receiver may delegate onwards.
+    #[must_use]
+    pub fn max_hops(mut self, max_hops: u8) -> Self {
+        self.max_hops = max_hops;
+        self
+    }
+
+    /// The contract over `lease`, with a fresh grant id.
+    ///
+    /// # Errors
+    /// `E_RANGE` if the time does not fit, if no right is given, or if the range is not within the lease's.
+    pub fn contract(&self, cluster: ClusterEpoch, lease: &LeaseRow) -> Result<ShareContract> {
+        let range = self.range.unwrap_or(lease.range);
+        if !lease.range.contains(range) {
+            return Err(Error::with(
+                Code::Range,
+                format!("the range {range} is not within the lease's {}", lease.range),
+            ));
+        }
+        if self.rights.is_empty() {
+            return Err(Error::new(Code::Range, "a share gives at least one right"));
+        }
+        Ok(ShareContract {
+            cluster,
+            grant: GrantId::random(),
+            lease: lease.id,
+            region: lease.region,
+            owner: lease.owner,
+            receiver: self.receiver,
+            rights: self.rights,
+            range,
+            ttl: self.ttl.map_or(Ok(lease.expires_in), micros)?,
+            max_hops: self.max_hops,
+        })
+    }
+}
+
+/// A grant that waits for its receiver, with the text to sign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// The grant, as lists show it.
+    pub grant: GrantRow,
+    /// What accepting it signs.
+    pub contract: ShareContract,
+}
+
+impl Proposal {
+    /// Checks that the contract is the grant that was asked for and says what the row says.
+    ///
+    /// # Errors
+    /// `E_PROTOCOL` if not: the node shows one thing and would have another signed.
+    pub(crate) fn checked(self, asked: GrantId, cluster: ClusterEpoch) -> Result<Self> {
+        let Self { grant, contract } = &self;
+        let shown = (grant.lease, grant.region, grant.owner, grant.receiver);
+        let signed = (contract.lease, contract.region, contract.owner, contract.receiver);
+        let agrees = contract.grant == asked
+            && grant.id == asked
+            && contract.cluster == cluster
+            && shown == signed
+            && (grant.rights, grant.range, grant.ttl, grant.max_hops)
+                == (contract.rights, contract.range, contract.ttl, contract.max_hops);
+        if agrees {
+            Ok(self)
+        } else {
+            Err(Error::new(Code::Protocol, "the contract does not say what the grant says"))
+        }
+    }
+}
+
+/// An accepted grant and the capability that opens it.
+#[derive(Clone)]
+pub struct Accepted {
+    /// The row, as lists show it. No authority is in it.
+    pub grant: GrantRow,
+    /// The capability, bound to the receiver's key.
+    pub token: Token,
+}
+
+// By hand: a token belongs in no trace.
+impl std::fmt::Debug for Accepted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Accepted").field("grant", &self.grant).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use caps::id::{LeaseId, ProviderId, RegionId};
+    use caps::time::Micros;
+    use caps::wire::row::{GrantState, LeaseState};
+
+    use super::*;
+
+    const CLUSTER: ClusterEpoch = ClusterEpoch([1; 16]);
+
+    fn lease() -> LeaseRow {
+        LeaseRow {
+            id: LeaseId([2; 16]),
+            region: RegionId([3; 16]),
+            name: None,
+            owner: PrincipalKey([4; 32]),
+            owner_name: None,
+            rights: Rights::ALL,
+            range: ByteRange::new(0, 8192).unwrap(),
+            expires_in: Micros(9),
+            state: LeaseState::Live,
+            cause: None,
+            epoch: 0,
+            provider: ProviderId([5; 16]),
+            grants: 0,
+        }
+    }
+
+    fn proposal(contract: ShareContract) -> Proposal {
+        let ShareContract { grant: id, lease, region, owner, receiver, rights, range, ttl, max_hops, .. } =
+            contract;
+        let grant = GrantRow {
+            id,
+            lease,
+            region,
+            owner,
+            owner_name: None,
+            receiver,
+            receiver_name: None,
+            rights,
+            range,
+            ttl,
+            max_hops,
+            expires_in: ttl,
+            state: GrantState::Issued,
+            cause: None,
+        };
+        Proposal { grant, contract }
+    }
+
+    #[test]
+    fn an_offer_takes_the_lease_where_nothing_else_is_said() {
+        let options = ShareOptions::new(PrincipalKey([6; 32]), Rights::READ);
+        let contract = options.contract(CLUSTER, &lease()).unwrap();
+        assert_eq!((contract.range, contract.ttl, contract.max_hops), (lease().range, Micros(9), 0));
+        let wide = options.clone().range(ByteRange::new(0, 8193).unwrap());
+        assert_eq!(wide.contract(CLUSTER, &lease()).unwrap_err().code(), Code::Range);
+        let nothing = ShareOptions::new(PrincipalKey([6; 32]), Rights::NONE);
+        assert_eq!(nothing.contract(CLUSTER, &lease()).unwrap_err().code(), Code::Range);
+    }
+
+    #[test]
+    fn a_contract_that_differs_from_its_row_is_not_signed() {
+        let options = ShareOptions::new(PrincipalKey([6; 32]), Rights::READ);
+        let contract = options.contract(CLUSTER, &lease()).unwrap();
+        let good = proposal(contract);
+        good.clone().checked(contract.grant, CLUSTER).unwrap();
+        let with = |contract| Proposal { contract, ..good.clone() };
+        for bad in [
+            with(ShareContract { cluster: ClusterEpoch([9; 16]), ..contract }),
+            with(ShareContract { grant: GrantId([9; 16]), ..contract }),
+            with(ShareContract { lease: LeaseId([9; 16]), ..contract }),
+            with(ShareContract { region: RegionId([9; 16]), ..contract }),
+            with(ShareContract { owner: PrincipalKey([9; 32]), ..contract }),
+            with(ShareContract { receiver: PrincipalKey([9; 32]), ..contract }),
+            with(ShareContract { rights: Rights::ALL, ..contract }),
+            with(ShareContract { range: ByteRange::new(0, 1).unwrap(), ..contract }),
+            with(ShareContract { ttl: Micros(1), ..contract }),
+            with(ShareContract { max_hops: 7, ..contract }),
+        ] {
+            assert_eq!(bad.checked(contract.grant, CLUSTER).unwrap_err().code(), Code::Protocol);
+        }
+        assert!(good.checked(GrantId([9; 16]), CLUSTER).is_err());
+    }
+}
