@@ -371,6 +371,7 @@ fn a_limit_is_an_error_and_no_answer() {
     let text = format!("{stated}g($a, $b) <- f($a), f($b);\nallow if g($a, $b);");
     let policy = ok(&text);
     assert_eq!(policy.decide(&facts(Kind::Revoke)).unwrap_err().code(), Code::TokenLimit);
+    assert!(linted(&text).contains(&(Severity::Error, 39)), "and the lint says so before the first request");
     assert_eq!(
         policy.decide(&facts(Kind::Revoke)).unwrap_err().code(),
         Code::TokenLimit,
