@@ -165,6 +165,15 @@ pub const PAGE_BYTES: u64 = 4 * KIB;
 pub const HUGE_PAGE_BYTES: u64 = 2 * MIB;
 /// Largest region in bytes. A bound so that every sum of sizes fits 64 bits; the pool is the bound that bites.
 pub const REGION_BYTES_MAX: u64 = TIB;
+/// Smallest segment in bytes, where an owner chooses: what can be mapped and cut on its own.
+pub const SEGMENT_BYTES_MIN: u64 = PAGE_BYTES;
+/// Segment of a region whose owner does not choose, in bytes: one huge page.
+pub const SEGMENT_BYTES_DEFAULT: u64 = HUGE_PAGE_BYTES;
+/// Largest segment in bytes: one registered buffer, so that a segment is pinned, copied and wiped by one buffer.
+pub const SEGMENT_BYTES_MAX: u64 = PIN_PIECE_BYTES_MAX;
+/// Bytes of the pool that are kept populated and free so that one segment can always be rotated: the largest that is
+/// in use, and never more than this.
+pub const POOL_HEADROOM_BYTES_MAX: u64 = SEGMENT_BYTES_MAX;
 /// Largest piece of memory in one io_uring registered buffer, in bytes: the kernel's bound.
 pub const PIN_PIECE_BYTES_MAX: u64 = GIB;
 /// Most registered buffers of one ring: the kernel's bound.
@@ -326,13 +335,19 @@ const _: () = assert!(TAKE_QUEUE_MAX >= LEASES_MAX, "taking back is never refuse
 const _: () = assert!(EXPIRIES_PER_S_MAX <= TAKE_QUEUE_MAX);
 const _: () =
     assert!(REGION_BYTES_MAX / PIN_PIECE_BYTES_MAX <= PIN_PIECES_MAX, "one ring pins the largest region");
+const _: () =
+    assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT && SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_MAX);
+const _: () = assert!(SEGMENT_BYTES_MAX <= REGION_BYTES_MAX && SEGMENT_BYTES_MAX <= PIN_PIECE_BYTES_MAX);
+const _: () =
+    assert!(POOL_HEADROOM_BYTES_MAX >= SEGMENT_BYTES_MAX, "a full pool can still rotate, and so revoke");
 const _: () = assert!(REGION_BYTES_MAX <= POOL_BYTES_MAX && POOL_BYTES_MIN <= POOL_BYTES_MAX);
-const _: () = assert!(REGION_BYTES_MAX % HUGE_PAGE_BYTES == 0 && HUGE_PAGE_BYTES % PAGE_BYTES == 0);
+const _: () =
+    assert!(REGION_BYTES_MAX.is_multiple_of(HUGE_PAGE_BYTES) && HUGE_PAGE_BYTES.is_multiple_of(PAGE_BYTES));
 const _: () = assert!(
     (REGION_BYTES_MAX as u128) * (LEASES_MAX as u128) < i64::MAX as u128,
     "sums fit Datalog's integer"
 );
-const _: () = assert!(CHUNK_BYTES_MAX as u64 % PAGE_BYTES == 0);
+const _: () = assert!((CHUNK_BYTES_MAX as u64).is_multiple_of(PAGE_BYTES));
 const _: () = assert!(POOL_RAM_PERCENT_DEFAULT <= POOL_RAM_PERCENT_MAX && POOL_RAM_PERCENT_MAX <= 80);
 const _: () = assert!(POOL_WATERMARK_PERCENT < 100);
 const _: () = assert!(
