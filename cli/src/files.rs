@@ -12,7 +12,6 @@ use caps::error::{Code, Error, Result};
 use caps::id::LeaseId;
 use zeroize::Zeroizing;
 
-
 /// Mode of a file with a secret.
 const FILE_MODE: u32 = 0o600;
 /// Mode of a directory with such files.

@@ -47,14 +47,16 @@ pub fn play(role: Role) -> Result<()> {
     let mut player = Player { client, key, lease: None, token: None, region: None };
     answer(&Line::Ready)?;
     while let Some(line) = next() {
-        let said = player.act(role, line).unwrap_or_else(|error| Line::Failed { code: error.code().to_string() });
+        let said =
+            player.act(role, line).unwrap_or_else(|error| Line::Failed { code: error.code().to_string() });
         answer(&said)?;
     }
     Ok(())
 }
 
 fn answer(line: &Line) -> Result<()> {
-    let text = serde_json::to_string(line).map_err(|_| Error::new(Code::Internal, "a line does not encode"))?;
+    let text =
+        serde_json::to_string(line).map_err(|_| Error::new(Code::Internal, "a line does not encode"))?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}")
         .and_then(|()| out.flush())
@@ -111,7 +113,8 @@ impl Player {
             ..Narrow::default()
         };
         let narrowed = attenuate(token, &narrow)?;
-        let word = |result: Result<()>| result.map_or_else(|error| error.code().to_string(), |()| "OK".into());
+        let word =
+            |result: Result<()>| result.map_or_else(|error| error.code().to_string(), |()| "OK".into());
         let mut page = [0; READ_BYTES];
         let reader = self.client.open_mediated(&narrowed, Rights::READ)?;
         Ok(Line::Narrowed {

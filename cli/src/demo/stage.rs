@@ -86,6 +86,11 @@ impl Stage {
         Dirs::below(&self.dir)
     }
 
+    /// Whether this machine and user allow the strongest tier.
+    pub fn is_sealed(&self) -> bool {
+        self.tier == Tier::Sealed
+    }
+
     pub const fn tier_in_words(&self) -> &'static str {
         match self.tier {
             Tier::Sealed => "tier sealed (clients can map, and nothing else)",
@@ -99,7 +104,8 @@ impl Stage {
             let [alice, bob] = CLIENT_UIDS;
             format!("alice (uid {alice}) and bob (uid {bob}) are registered, each with a key of their own")
         } else {
-            "alice and bob are registered; as you are not root they share your uid, which is no boundary".into()
+            "alice and bob are registered; as you are not root they share your uid, which is no boundary"
+                .into()
         }
     }
 
@@ -123,7 +129,8 @@ impl Stage {
         }
         let mut child = command.spawn().map_err(failed("cannot start a client"))?;
         let stdin = child.stdin.take();
-        let stdout = BufReader::new(child.stdout.take().ok_or(Error::new(Code::Internal, "a pipe is missing"))?);
+        let stdout =
+            BufReader::new(child.stdout.take().ok_or(Error::new(Code::Internal, "a pipe is missing"))?);
         let mut actor = Actor { child, stdin, stdout };
         let seed = data_encoding::HEXLOWER.encode(&*key.seed());
         actor.say(&Line::Begin { socket: self.dirs().socket(), seed })?;
@@ -159,13 +166,19 @@ impl Stage {
             }
         }
         let directory = self.dirs().audit();
-        let vkeys = fs::read_to_string(directory.join("vkeys")).map_err(failed("cannot read the logs' vkeys"))?;
+        let vkeys =
+            fs::read_to_string(directory.join("vkeys")).map_err(failed("cannot read the logs' vkeys"))?;
         let vkeys = vkeys.lines().map(Vkey::parse).collect::<Result<Vec<_>>>()?;
         let report = audit::verify::verify_dir(&directory, &vkeys)?;
         if let Some((log, damage)) = report.damage() {
             return Err(Error::with(damage.code, format!("the log {log} is damaged in {}", damage.file)));
         }
-        let entries = report.logs.iter().filter_map(|log| log.outcome.as_ref().ok()).map(|log| log.signed.size).sum();
+        let entries = report
+            .logs
+            .iter()
+            .filter_map(|log| log.outcome.as_ref().ok())
+            .map(|log| log.signed.checkpoint().size)
+            .sum();
         Ok((report.logs.len(), entries))
     }
 }
@@ -188,7 +201,8 @@ impl Drop for Stage {
 
 impl Actor {
     pub fn say(&mut self, line: &Line) -> Result<()> {
-        let text = serde_json::to_string(line).map_err(|_| Error::new(Code::Internal, "a line does not encode"))?;
+        let text =
+            serde_json::to_string(line).map_err(|_| Error::new(Code::Internal, "a line does not encode"))?;
         let stdin = self.stdin.as_mut().ok_or(Error::new(Code::Internal, "the client has left"))?;
         writeln!(stdin, "{text}").and_then(|()| stdin.flush()).map_err(failed("a client of the demo is gone"))
     }

@@ -186,13 +186,15 @@ fn principal(path: &Path) -> Option<(Name, PrincipalKey)> {
 /// Makes a directory with exactly this mode, or checks that the one that stands there is ours.
 fn make_dir(path: &Path, mode: u32) -> Result<()> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
-        fs::create_dir_all(parent).map_err(|_| Error::new(Code::ConfigIo, "cannot make the node's directory"))?;
+        fs::create_dir_all(parent)
+            .map_err(|_| Error::new(Code::ConfigIo, "cannot make the node's directory"))?;
     }
     match DirBuilder::new().mode(mode).create(path) {
         Ok(()) => {
             // The umask may have taken bits away that other uids need to reach the socket.
             let exact = std::os::unix::fs::PermissionsExt::from_mode(mode);
-            fs::set_permissions(path, exact).map_err(|_| Error::new(Code::ConfigIo, "cannot set a directory's mode"))
+            fs::set_permissions(path, exact)
+                .map_err(|_| Error::new(Code::ConfigIo, "cannot set a directory's mode"))
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             let meta = fs::symlink_metadata(path)

@@ -194,7 +194,8 @@ async fn serve(prepared: Prepared) -> Result<()> {
         roots: RootKeys::of(keys.root.public())?,
         clock,
     })?;
-    let genesis = genesis(&config, &policy, cluster, provider_id, &keys.admin, clock, pool_bytes, regions_max)?;
+    let genesis =
+        genesis(&config, &policy, cluster, provider_id, &keys.admin, clock, pool_bytes, regions_max)?;
     let (broker, handle) = broker_runtime::start(broker_runtime::Parts {
         genesis,
         policy: Arc::new(policy),
@@ -229,11 +230,15 @@ async fn serve(prepared: Prepared) -> Result<()> {
     let guarded = until_stopped(&gate, &guardian).await;
 
     drop(gate);
+    provider.end_sessions().await;
     provider.take_everything().await;
     broker.stop()?;
     broker_log.shutdown()?;
     if !guarded {
-        return Err(Error::new(Code::System, "the guardian died, so the node took everything back and stopped"));
+        return Err(Error::new(
+            Code::System,
+            "the guardian died, so the node took everything back and stopped",
+        ));
     }
     Ok(())
 }
@@ -302,7 +307,8 @@ const fn tier_of(tier: mem::Tier) -> Tier {
 /// Serves until a signal or the guardian's death. `false` for the latter: without it a killed node would leave its
 /// clients' mappings alive, so the node ends while it still can cut them itself.
 async fn until_stopped(gate: &Gate, memory: &Memory) -> bool {
-    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut term), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         return true; // a node that could not be stopped must not start
     };

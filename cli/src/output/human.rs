@@ -35,7 +35,9 @@ mod tests {
 
     #[test]
     fn spans_read_well() {
-        for (seconds, text) in [(1, "1s"), (59, "59s"), (60, "1m"), (61, "1m1s"), (3600, "1h"), (3661, "1h1m")] {
+        for (seconds, text) in
+            [(1, "1s"), (59, "59s"), (60, "1m"), (61, "1m1s"), (3600, "1h"), (3661, "1h1m")]
+        {
             assert_eq!(span(Micros(seconds * 1_000_000)), text);
         }
         assert_eq!(bytes(64 << 20), "64MiB");

@@ -221,8 +221,17 @@ mod tests {
         };
         let value = receipt(&body.sign(&SigningKey::from_seed(&[5; 32])));
         let mut promised = [
-            "id", "target", "leases", "mappings_closed", "method", "fence_us", "dead_us", "wiped_bytes", "log_index",
-            "issuer", "signature",
+            "id",
+            "target",
+            "leases",
+            "mappings_closed",
+            "method",
+            "fence_us",
+            "dead_us",
+            "wiped_bytes",
+            "log_index",
+            "issuer",
+            "signature",
         ];
         promised.sort_unstable();
         let mut found = keys(&value);
@@ -248,9 +257,18 @@ mod tests {
             provider: ProviderId([5; 16]),
             grants: 0,
         });
-        for key in
-            ["id", "region", "owner", "holder", "rights", "range", "expires_in_ms", "state", "epoch", "provider"]
-        {
+        for key in [
+            "id",
+            "region",
+            "owner",
+            "holder",
+            "rights",
+            "range",
+            "expires_in_ms",
+            "state",
+            "epoch",
+            "provider",
+        ] {
             assert!(!value[key].is_null(), "{key}");
         }
         assert_eq!(value["range"], json!([0, 4096]));

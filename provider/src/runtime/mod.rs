@@ -98,6 +98,8 @@ struct Shared {
     waiting: Mutex<HashMap<RegionKey, Vec<oneshot::Sender<Taken>>>>,
     /// Ends a session's socket. Guards the list only; filled by the gate.
     sessions: Mutex<HashMap<u64, Box<dyn Fn() + Send>>>,
+    /// Told when a session has ended.
+    session_gone: tokio::sync::Notify,
     notices: std::sync::OnceLock<NoticeSink>,
 }
 
@@ -135,6 +137,7 @@ impl Provider {
             wipes: Pool::new("wipe", policy::limits::WIPE_THREADS_MAX, false)?,
             waiting: Mutex::default(),
             sessions: Mutex::default(),
+            session_gone: tokio::sync::Notify::new(),
             notices: std::sync::OnceLock::new(),
             kernel: Mutex::new(Kernel::new(config)),
         });
@@ -214,11 +217,28 @@ impl Provider {
         lock(&self.0.sessions).insert(session, end);
     }
 
+    /// Hangs up on every session and waits until each has settled what it had, at most for the bound of a drain.
+    pub async fn end_sessions(&self) {
+        for end in lock(&self.0.sessions).values() {
+            end();
+        }
+        let settled = async {
+            while self.sessions() > 0 {
+                self.0.session_gone.notified().await;
+            }
+        };
+        let bound = std::time::Duration::from_millis(policy::limits::SEND_MS_MAX);
+        if tokio::time::timeout(bound, settled).await.is_err() {
+            tracing::warn!("some sessions did not end in time");
+        }
+    }
+
     /// A session is over.
     pub(crate) fn session_ended(&self, session: u64) {
         lock(&self.0.sessions).remove(&session);
         let ended = self.0.step(Event::SessionEnded { session: crate::kernel::SessionId(session) });
         debug_assert!(ended.is_ok(), "a session can always end");
+        self.0.session_gone.notify_one();
     }
 }
 
