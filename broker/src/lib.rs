@@ -1,1 +1,4 @@
-//! broker
+//! The control plane: who may have which memory, for how long, shared with whom.
+#![forbid(unsafe_code)]
+
+pub mod state;
