@@ -1,0 +1,112 @@
+//! One call per fuzz target. Each takes any bytes, must not panic on good parsers, and panics on a broken promise.
+
+use crate::entry::Entry;
+use crate::hash::Hash;
+use crate::journal::{Journal, Mark};
+use crate::key::{LogKey, Origin, Vkey};
+use crate::note::Note;
+use crate::store::memory::Memory;
+use crate::tile::Tile;
+use crate::{proof, scan, verify};
+
+/// A checkpoint: what was read prints as it was read; no forged signature holds.
+pub fn note(bytes: &[u8]) {
+    let Ok(note) = Note::parse(bytes) else { return };
+    assert!(bytes.starts_with(note.claimed().body().as_bytes()), "a checkpoint has one form");
+    let key = LogKey::from_seed(&[0x5a; 32]).vkey(&note.claimed().origin);
+    assert!(note.verify(&[key]).is_err(), "nobody has this key");
+}
+
+/// A vkey: what was read prints as it was read.
+pub fn vkey(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(vkey) = Vkey::parse(text)
+    {
+        assert_eq!(vkey.to_string(), text);
+    }
+}
+
+/// An entry: canonical form is unique, so an accepted entry is rebuilt byte for byte from its members.
+pub fn entry(bytes: &[u8]) {
+    let Ok(entry) = Entry::parse(bytes) else { return };
+    assert_eq!(entry.text().as_bytes(), bytes);
+    let mut rebuilt = String::new();
+    let mut last = String::new();
+    scan::object(entry.text(), |(key, value)| {
+        assert!(*key > *last, "keys ascend");
+        key.clone_into(&mut last);
+        rebuilt.push_str(if rebuilt.is_empty() { "{" } else { "," });
+        rebuilt.push_str(&format!("\"{key}\":{value}"));
+        assert_eq!(scan::unquote(value).is_some(), value.starts_with('"'));
+    })
+    .expect("it was parsed before");
+    rebuilt.push('}');
+    assert_eq!(rebuilt.as_bytes(), bytes);
+    assert_eq!(entry.string("seq"), Some(entry.seq().to_string()));
+}
+
+/// A proof, after the entry it is for: nothing is proved without the key.
+pub fn inclusion(bytes: &[u8]) {
+    let (entry, proof) = bytes.split_at(bytes.len().min(16));
+    let origin = Origin::parse("fuzz.example/audit").expect("a good name");
+    let vkeys = [LogKey::from_seed(&[0x5a; 32]).vkey(&origin)];
+    assert!(proof::check(proof, entry, &vkeys).is_err());
+    assert!(proof::check_consistency(proof, proof, &vkeys).is_err());
+}
+
+/// A journal: the good part reads again to the same, and is never longer than what was given.
+pub fn journal(bytes: &[u8]) {
+    let journal = Journal::parse(bytes);
+    let again = Journal::parse(&bytes[..journal.good_bytes]);
+    assert_eq!(again.entries, journal.entries);
+    assert_eq!(again.rest, crate::journal::Rest::Clean);
+    for (bytes, leaf) in journal.entries.iter().zip(&journal.leaves) {
+        assert_eq!(Hash::leaf(bytes), *leaf);
+    }
+    if let Some(mark) = Mark::parse(bytes) {
+        assert_eq!(mark.encode(), bytes);
+    }
+    if let Ok(path) = std::str::from_utf8(bytes)
+        && let Some(tile) = Tile::parse(path)
+    {
+        assert_eq!(tile.path(), path);
+    }
+}
+
+/// A whole directory of files cut out of `bytes`, under a checkpoint of a good key: the verifier does not panic, and
+/// accepts no files that are not the log's.
+pub fn directory(bytes: &[u8]) {
+    let store = Memory::new();
+    let origin = Origin::parse("fuzz.example/audit").expect("a good name");
+    let key = LogKey::from_seed(&[0x5a; 32]);
+    let vkeys = vec![key.vkey(&origin)];
+    let Some((&[size_high, size_low, cut_a, cut_b], rest)) = bytes.split_first_chunk::<4>() else { return };
+    let size = u64::from(u16::from_be_bytes([size_high, size_low])) % 1_024;
+    let at = |cut: u8| rest.len() * usize::from(cut) / 256;
+    let (first, last) = (at(cut_a.min(cut_b)), at(cut_a.max(cut_b)));
+    let checkpoint = crate::note::Checkpoint { origin, size, root: Hash::leaf(bytes) }.sign([&key]);
+    store.tamper("checkpoint", Some(checkpoint.into_bytes()));
+    store.tamper("journal", Some(rest[..first].to_vec()));
+    for tile in Tile::partials(size).chain(Tile::partials(256)) {
+        let part = if tile.kind == crate::tile::Kind::Entries { &rest[first..last] } else { &rest[last..] };
+        store.tamper(&tile.path(), Some(part.to_vec()));
+    }
+    let options = verify::Options { vkeys, against: Vec::new() };
+    assert!(verify::log(&store, &options).is_err(), "no tree has the hash of its own files as its root");
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            for target in [note, vkey, entry, inclusion, journal, directory] {
+                target(&bytes);
+            }
+        }
+    }
+}
