@@ -312,22 +312,26 @@ fn settle(shared: &Shared, waiting: Vec<Waiting>, outcome: Result<Recorded>) {
                     let _ = tell.send(Ok(recorded.first() + at as u64));
                 }
             }
-            (Err(_), Some(undo)) => {
-                let error = unrecorded();
+            (Err(error), Some(undo)) => {
+                let error = unrecorded(error);
                 // Closed or full, the node is going down with the lease, which its provider ends.
                 let _ = shared.queue.push_urgent(Job::Undo { undo, tell, error });
             }
-            (Err(_), None) => {
+            (Err(error), None) => {
                 if let Some(tell) = tell {
-                    let _ = tell.send(Err(unrecorded()));
+                    let _ = tell.send(Err(unrecorded(error)));
                 }
             }
         }
     }
 }
 
-pub(super) const fn unrecorded() -> Error {
-    Error::new(Code::AuditUnavailable, "it could not be recorded, so it was not done")
+/// Why a request was undone. A full queue passes by itself; anything else is the device.
+fn unrecorded(error: &Error) -> Error {
+    match error.code() {
+        Code::Busy => error.clone(),
+        _ => Error::new(Code::AuditUnavailable, "it could not be recorded, so it was not done"),
+    }
 }
 
 /// Has the provider take something back, and tells the state when a lease's memory is gone.

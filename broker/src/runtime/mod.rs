@@ -127,7 +127,7 @@ pub struct Runtime {
 pub fn start(parts: Parts) -> Result<(Runtime, Handle)> {
     let Parts { genesis, policy, recorder, link, clock, root, receipts, tasks } = parts;
     let broker = Broker::new(genesis.clone())?;
-    if *policy.hash() != genesis.policy {
+    if policy.hash().0 != genesis.policy {
         return Err(Error::new(Code::ConfigValue, "the policy is not the one that the cluster begins with"));
     }
     // Blocking is fine here: nobody is served yet.
@@ -262,27 +262,16 @@ impl Handle {
     /// # Errors
     /// `E_AUDIT_UNAVAILABLE` if it cannot be recorded; then the one before stays in force.
     pub async fn policy_load(&self, policy: Arc<Policy>) -> Result<()> {
-        let before = Arc::clone(&self.shared.policy());
-        self.load(&policy).await?;
-        let recorded = self.shared.order(
-            Order {
-                by: Actor::System,
-                random: [0; 32],
-                policy: None,
-                first: Kind::PolicyLoad { hash: *policy.hash() },
-                then: None,
-                mode: Mode::Recorded,
-                tell: None,
-            },
-        );
-        let outcome = recorded.await;
-        let result = match outcome {
+        let before = self.shared.exchange_policy(Arc::clone(&policy));
+        let kind = Kind::PolicyLoad { hash: policy.hash().0 };
+        let order = Order { mode: Mode::Recorded, ..system(kind) };
+        let result = match self.shared.order(order).await {
             Ok(outcome) => recorded_index(outcome.recorded).await.and(outcome.answer.map(drop)),
             Err(error) => Err(error),
         };
         if result.is_err() {
-            let kind = Kind::PolicyLoad { hash: *before.hash() };
-            *self.shared.policy.write().unwrap_or_else(PoisonError::into_inner) = before;
+            let kind = Kind::PolicyLoad { hash: before.hash().0 };
+            self.shared.exchange_policy(before);
             self.shared.order_unattended(kind)?;
         }
         result
@@ -294,14 +283,19 @@ impl Shared {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn exchange_policy(&self, policy: Arc<Policy>) -> Arc<Policy> {
+        let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *current, policy)
+    }
+
     /// Judges a request on the caller's task. The policy's no is ordered like its yes, so that it is recorded.
-    async fn judge(&self, facts: &Facts, about: Option<RowId>) -> Result<PolicyVerdict> {
+    fn judge(&self, facts: &Facts, about: Option<RowId>) -> Result<PolicyVerdict> {
         let policy = self.policy();
         match policy.decide(facts) {
             Ok(decision) => Ok(PolicyVerdict {
                 allowed: decision.allowed,
-                rule: decision.rule,
-                hash: *policy.hash(),
+                rule: decision.rule.map(|rule| rule.index),
+                hash: decision.policy.0,
             }),
             Err(error) => {
                 let kind = Kind::Refused { who: facts.key, code: error.code(), about };

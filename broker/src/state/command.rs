@@ -104,7 +104,7 @@ pub enum Kind {
         /// Which.
         grant: GrantId,
     },
-    /// Step 3: the receiver's signature on the same contract.
+    /// Step 3: the receiver's signature on the same contract. Needs the policy.
     Accept {
         /// Which.
         grant: GrantId,
@@ -115,7 +115,7 @@ pub enum Kind {
         /// The session that asks.
         session: u64,
     },
-    /// Takes rights back.
+    /// Takes rights back. Needs the policy, unless it is the administrator who asks.
     Revoke(Revocation),
     /// Nothing but the time. Ends what is over; proposed when [`next_deadline`](super::Broker::next_deadline) is
     /// reached.

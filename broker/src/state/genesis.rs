@@ -61,6 +61,10 @@ pub struct Capacity {
 pub struct Bounds {
     /// Bytes that may be leased in all.
     pub pool_bytes: u64,
+    /// The smallest lease in bytes.
+    pub lease_bytes_min: u64,
+    /// The largest lease in bytes.
+    pub lease_bytes_max: u64,
     /// Leases are rounded up to multiples of this many bytes.
     pub page_bytes: u64,
     /// The shortest life of a lease. Shorter wishes are refused.
@@ -98,6 +102,8 @@ impl Bounds {
     pub const fn of_pool(pool_bytes: u64) -> Self {
         Self {
             pool_bytes,
+            lease_bytes_min: limits::LEASE_BYTES_MIN,
+            lease_bytes_max: limits::REGION_BYTES_MAX,
             page_bytes: limits::PAGE_BYTES,
             ttl_min: Micros::from_millis(limits::LEASE_TTL_MS_MIN),
             ttl_max: Micros::from_millis(limits::LEASE_TTL_MS_MAX_DEFAULT),

@@ -54,11 +54,11 @@ impl Broker {
         out: &mut Out,
     ) -> Result<Answer> {
         let bounds = self.genesis.bounds;
-        let range = spec
-            .bytes
-            .checked_next_multiple_of(bounds.page_bytes)
+        let range = Some(spec.bytes)
+            .filter(|bytes| (bounds.lease_bytes_min..=bounds.lease_bytes_max).contains(bytes))
+            .and_then(|bytes| bytes.checked_next_multiple_of(bounds.page_bytes))
             .and_then(|bytes| ByteRange::new(0, bytes).ok())
-            .ok_or(Error::new(Code::Range, "a lease has 1 to 2^63 - 1 bytes, whole pages"))?;
+            .ok_or(Error::new(Code::Range, "a lease is at least as large as the smallest, at most as the largest"))?;
         let ttl = self.checked_ttl(spec.ttl)?;
         let provider =
             self.provider.ok_or(Error::new(Code::ProviderLost, "there is no provider at present"))?;

@@ -171,9 +171,9 @@ impl Broker {
             }
             Kind::Issue { grant } => self.issue(self.principal(command)?, *grant, command, out),
             Kind::Accept { grant, signature, lifetime, session } => {
-                self.accept(self.principal(command)?, *grant, signature, *lifetime, *session, out)
+                self.accept(self.principal(command)?, *grant, signature, *lifetime, *session, command, out)
             }
-            Kind::Revoke(revocation) => self.revoke(self.principal(command)?, revocation, out),
+            Kind::Revoke(revocation) => self.revoke(self.principal(command)?, revocation, command, out),
             Kind::Tick => Ok(self.tick(out)),
             Kind::Commit { .. }
             | Kind::Abandon { .. }

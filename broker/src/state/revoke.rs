@@ -12,6 +12,7 @@ use caps::wire::row::{EndCause, Revocation, Target};
 use caps::{Code, Error, Result};
 
 use super::answer::{Answer, Effect, Out};
+use super::command::Command;
 use super::lease::Life;
 use super::{Broker, entry};
 
@@ -34,8 +35,13 @@ impl Broker {
         &mut self,
         by: PrincipalKey,
         revocation: &Revocation,
+        command: &Command,
         out: &mut Out,
     ) -> Result<Answer> {
+        // No policy stands between the administrator and a revoke.
+        if !self.is_admin(by) {
+            self.permitted(command)?;
+        }
         let reach = self.reach(by, &revocation.target)?;
         let words = entry::Revoked { by, reason: &revocation.reason };
         let before = out.entries.len();

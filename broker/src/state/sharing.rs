@@ -90,7 +90,6 @@ impl Broker {
             return Err(Error::new(Code::Denied, "only the grant's owner may have it issued"));
         }
         let GrantLife::Offered(offered) = grant.life else { return Err(ORDER) };
-        let contract = grant.contract;
         match self.issuable(by, id, offered, command) {
             Ok(expires) => {
                 if let Some(grant) = self.grants.get(id) {
@@ -135,6 +134,7 @@ impl Broker {
         signature: &Signature,
         lifetime: Lifetime,
         session: u64,
+        command: &Command,
         out: &mut Out,
     ) -> Result<Answer> {
         let grant = self.grant_of_party(by, id)?;
@@ -150,6 +150,7 @@ impl Broker {
             Some((Life::Live(live), provider)) if self.now < live.expires => provider,
             _ => return Err(Error::new(Code::LeaseExpired, "the lease's time is over")),
         };
+        self.permitted(command)?;
         contract.verify(by, signature)?;
 
         let accepted = issued.accept(*signature, lifetime, session);
