@@ -1,0 +1,146 @@
+//! What a policy is told about a request: a closed list of typed facts.
+
+use biscuit_auth::builder::{Fact, Term};
+use caps::id::PrincipalKey;
+use caps::rights::Rights;
+use caps::time::Micros;
+use caps::wire::Name;
+use caps::{Code, Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// A new lease.
+    #[serde(rename = "lease.create")]
+    LeaseCreate,
+    /// More time for a lease.
+    #[serde(rename = "lease.renew")]
+    LeaseRenew,
+    /// The owner's offer of a grant.
+    #[serde(rename = "share.issue")]
+    ShareIssue,
+    /// The receiver's acceptance of a grant.
+    #[serde(rename = "share.accept")]
+    ShareAccept,
+    /// A right, opened at the provider.
+    #[serde(rename = "lease.open")]
+    LeaseOpen,
+    /// Taking back.
+    #[serde(rename = "revoke")]
+    Revoke,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [
+        Self::LeaseCreate,
+        Self::LeaseRenew,
+        Self::ShareIssue,
+        Self::ShareAccept,
+        Self::LeaseOpen,
+        Self::Revoke,
+    ];
+
+    /// The name in a policy.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LeaseCreate => "lease.create",
+            Self::LeaseRenew => "lease.renew",
+            Self::ShareIssue => "share.issue",
+            Self::ShareAccept => "share.accept",
+            Self::LeaseOpen => "lease.open",
+            Self::Revoke => "revoke",
+        }
+    }
+}
+
+/// The facts of one request.
+///
+/// Which of them a kind has, and what they mean there:
+///
+/// | kind | size | ttl | class | receiver | rights |
+/// |---|---|---|---|---|---|
+/// | `lease.create` | of the lease | asked for | if named | - | - |
+/// | `lease.renew` | of the lease | asked for | - | - | - |
+/// | `lease.open` | of the range | - | - | - | asked for |
+/// | `share.issue` | of the range | of the grant | - | the receiver | granted |
+/// | `share.accept` | of the range | of the grant | - | who accepts | granted |
+/// | `revoke` | - | - | - | - | - |
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Facts {
+    /// What is asked.
+    pub kind: Kind,
+    /// Who asks.
+    pub key: PrincipalKey,
+    /// Its name, if it is registered. Without one there is no `principal` fact.
+    pub name: Option<Name>,
+    /// The user id of its process.
+    pub uid: u32,
+    /// Bytes.
+    pub bytes: Option<u64>,
+    /// Microseconds.
+    pub ttl: Option<Micros>,
+    /// The lease's class.
+    pub class: Option<Name>,
+    /// The registered principal to whom it is shared.
+    pub receiver: Option<(PrincipalKey, Name)>,
+    /// One `right` fact for each.
+    pub rights: Rights,
+}
+
+impl Facts {
+    /// The facts that every request has.
+    #[must_use]
+    pub const fn new(kind: Kind, key: PrincipalKey, name: Option<Name>, uid: u32) -> Self {
+        Self {
+            kind,
+            key,
+            name,
+            uid,
+            bytes: None,
+            ttl: None,
+            class: None,
+            receiver: None,
+            rights: Rights::NONE,
+        }
+    }
+
+    /// The facts as terms of the engine. Nothing goes through text, so nothing a peer chose can be read as Datalog.
+    pub(super) fn terms(&self) -> Result<Vec<Fact>> {
+        let text = |name: &str| Term::Str(name.into());
+        let key = |key: &PrincipalKey| Term::Bytes(key.0.to_vec());
+        let mut facts =
+            vec![fact("request", [text(self.kind.name())]), fact("uid", [Term::Integer(self.uid.into())])];
+        if let Some(name) = &self.name {
+            facts.push(fact("principal", [key(&self.key), text(name.as_str())]));
+        }
+        if let Some(bytes) = self.bytes {
+            facts.push(fact("size", [integer(bytes)?]));
+        }
+        if let Some(ttl) = self.ttl {
+            facts.push(fact("ttl", [integer(ttl.0)?]));
+        }
+        if let Some(class) = &self.class {
+            facts.push(fact("class", [text(class.as_str())]));
+        }
+        if let Some((to, name)) = &self.receiver {
+            facts.push(fact("receiver", [key(to), text(name.as_str())]));
+        }
+        facts.extend(self.rights.iter().map(|right| fact("right", [text(right.name())])));
+        Ok(facts)
+    }
+}
+
+fn fact<const N: usize>(name: &str, terms: [Term; N]) -> Fact {
+    Fact::new(name.into(), terms)
+}
+
+/// Datalog's integers have a sign: a size or span of 2^63 is out of range before any policy sees it.
+fn integer(number: u64) -> Result<Term> {
+    i64::try_from(number)
+        .map(Term::Integer)
+        .map_err(|_| Error::new(Code::Range, "the number is 2^63 or more"))
+}

@@ -1,0 +1,352 @@
+//! Every bound of the system: one named constant each, unit in the name, reason in the doc comment.
+//!
+//! The bounds of tokens and frames stand in [`caps::limits`], because clients need them too; they are re-exported, so
+//! that this page is the whole list. How the bounds depend on one another is asserted at the end of the file, at
+//! compile time: change one and the build says which other it breaks.
+//!
+//! A constant that ends in `_DEFAULT` is what a node uses when its configuration is silent; the `_MIN` and `_MAX`
+//! beside it are what the configuration may say.
+
+pub use caps::limits::*;
+
+/// Bytes of a KiB.
+pub const KIB: u64 = 1 << 10;
+/// Bytes of a MiB.
+pub const MIB: u64 = 1 << 20;
+/// Bytes of a GiB.
+pub const GIB: u64 = 1 << 30;
+/// Bytes of a TiB.
+pub const TIB: u64 = 1 << 40;
+
+// ---- Leases
+
+/// Shortest life of a lease in milliseconds: ten times the bound within which an expiry is enforced, so that the
+/// stated precision stays below a tenth of any life.
+pub const LEASE_TTL_MS_MIN: u64 = 100;
+/// Longest life that a configuration may allow, in milliseconds (7 days). A right without a near end is ownership.
+pub const LEASE_TTL_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1_000;
+/// Longest life, where the configuration is silent, in milliseconds (24 hours).
+pub const LEASE_TTL_MS_MAX_DEFAULT: u64 = 24 * 60 * 60 * 1_000;
+/// Life of a lease whose request does not say, in milliseconds (10 minutes): long enough to work, short enough that a
+/// forgotten lease gives its memory back within a coffee break.
+pub const LEASE_TTL_MS_DEFAULT: u64 = 10 * 60 * 1_000;
+/// Smallest lease in bytes. Sizes are rounded up to whole pages, so one byte costs a page.
+pub const LEASE_BYTES_MIN: u64 = 1;
+/// How long a reservation waits for its claim in milliseconds. Populating and pinning 1 GiB takes 0.25 s with huge
+/// pages and 0.9 s without; a claim that needs more is lost and its capacity goes back.
+pub const RESERVATION_MS_MAX: u64 = 5_000;
+/// Most leases of a node: the capacity of the lease table. 10,000 is what the benchmarks hold; the rest is room.
+pub const LEASES_MAX: usize = 16_384;
+/// Most leases of one principal, where the configuration is silent: a sixteenth of the table, so that sixteen
+/// principals gone wrong still leave nobody else without a row.
+pub const LEASES_PER_PRINCIPAL_DEFAULT: u32 = 1_024;
+/// Ended leases and grants that a node remembers so that a list can say how they ended.
+pub const ENDED_ROWS_MAX: usize = 1_024;
+
+/// Bytes that one principal may lease, where the configuration is silent: room for a working set, not for the pool of
+/// an ordinary server.
+pub const QUOTA_LEASED_BYTES_DEFAULT: u64 = GIB;
+/// Bytes of memory that one principal may hold, those being wiped included, where the configuration is silent: a full
+/// set can be made while another is being taken back.
+pub const QUOTA_RESIDENT_BYTES_DEFAULT: u64 = 2 * QUOTA_LEASED_BYTES_DEFAULT;
+/// Bytes that one principal may share, summed over its grants, where the configuration is silent: all it may lease,
+/// with four others.
+pub const QUOTA_SHARED_BYTES_DEFAULT: u64 = 4 * QUOTA_LEASED_BYTES_DEFAULT;
+/// Largest number of bytes that a quota may name: the largest pool, shared a thousandfold. The sums of all principals
+/// stay far below 64 bits.
+pub const QUOTA_BYTES_MAX: u64 = 1_024 * POOL_BYTES_MAX;
+
+// ---- Grants, principals, revocations
+
+/// Most live grants of a node: two for each lease.
+pub const GRANTS_MAX: usize = 32_768;
+/// Most live grants of one lease. A revoke of the lease visits each of them.
+pub const GRANTS_PER_LEASE_MAX: usize = 256;
+/// Most live grants that one principal may have issued, where the configuration is silent.
+pub const GRANTS_PER_PRINCIPAL_DEFAULT: u32 = 2_048;
+/// How long an offered grant waits for its acceptance in milliseconds (24 hours), if its own TTL is not shorter.
+pub const GRANT_ACCEPT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// Most registered principals.
+pub const PRINCIPALS_MAX: usize = 4_096;
+/// Most revocations that a provider remembers. An entry may be dropped once the right would have expired by itself.
+pub const REVOCATIONS_MAX: usize = 65_536;
+
+// ---- Sessions
+
+/// Most sessions of a node. Each costs two descriptors (socket and pidfd) and its buffers.
+pub const SESSIONS_MAX: usize = 1_024;
+/// Most sessions of one user id: half of all, so that one user cannot lock the others out.
+pub const SESSIONS_PER_UID_MAX: usize = 512;
+/// Sessions kept free for the administrator's and the node's own user id, so that a full node can still be told to
+/// revoke.
+pub const SESSIONS_RESERVED: usize = 16;
+/// Connections that wait to be accepted.
+pub const ACCEPT_BACKLOG_MAX: i32 = 128;
+/// Most open rights of a node: the capacity of the slot table, 4 for each lease.
+pub const SLOTS_MAX: usize = 65_536;
+/// Most open rights of one session.
+pub const SLOTS_PER_SESSION_MAX: usize = 16_384;
+/// Most requests of one session that are being worked on. More wait in the socket, whose buffer is the client's.
+pub const SESSION_REQUESTS_MAX: usize = 64;
+/// From accept to a proven key, on the local socket, in milliseconds.
+pub const HELLO_MS_MAX: u64 = 2_000;
+/// From accept to the end of the TLS handshake in milliseconds.
+pub const HANDSHAKE_MS_MAX: u64 = 5_000;
+/// How long a reply may wait for a client that does not read, in milliseconds. Then the session ends.
+pub const SEND_MS_MAX: u64 = 1_000;
+/// How long a session without rights and requests is kept in milliseconds (1 hour).
+pub const SESSION_IDLE_MS_MAX: u64 = 60 * 60 * 1_000;
+/// How long a client waits for an answer in milliseconds, where it does not say.
+pub const REQUEST_MS_DEFAULT: u64 = 10_000;
+
+// ---- Queues and batches
+
+/// Commands that wait for the broker: one from each of 1,024 sessions, four times over.
+pub const BROKER_QUEUE_MAX: usize = 4_096;
+/// Commands that the broker applies and makes durable together. At 0.2 ms a sync this is far above the rate asked for.
+pub const BROKER_BATCH_MAX: usize = 256;
+/// Jobs of clients that wait for the provider.
+pub const PROVIDER_QUEUE_MAX: usize = 4_096;
+/// Take-backs that wait for the provider: every lease at once, because taking back is never refused.
+pub const TAKE_QUEUE_MAX: usize = LEASES_MAX;
+/// Threads that cut and wipe. A take-back sleeps in the kernel most of its time; more would only queue there.
+pub const TAKE_THREADS_MAX: usize = 8;
+/// Entries that wait for the audit devices.
+pub const AUDIT_QUEUE_MAX: usize = 8_192;
+/// Entries that one sync makes durable.
+pub const AUDIT_BATCH_MAX: usize = 1_024;
+/// Bytes that one sync makes durable: a batch of ordinary entries of at most 1 KiB.
+pub const AUDIT_BATCH_BYTES_MAX: usize = 1 << 20;
+/// Policy decisions that may be worked on at once. Each is one bounded computation on its own thread's stack.
+pub const POLICY_WORKERS_MAX: usize = 4;
+
+// ---- Taking back
+
+/// From a revoke's arrival, or an expiry, until no new operation can begin, in milliseconds.
+pub const FENCE_MS_MAX: u64 = 10;
+/// How long a take-back waits for operations in flight in milliseconds.
+pub const DRAIN_MS_MAX: u64 = 100;
+/// How long a local holder may block a take-back, in milliseconds, before it is killed.
+pub const KILL_MS_MAX: u64 = 1_000;
+/// Expiries per second that are cut within their bound; the rest of a burst is queued in order.
+pub const EXPIRIES_PER_S_MAX: usize = 1_000;
+/// Most descriptors in flight to one client: the kernel counts them per user until they are received.
+pub const DESCRIPTORS_IN_FLIGHT_MAX: usize = 1;
+
+// ---- Clocks
+
+/// How far two machines' clocks may be apart in milliseconds. Tokens are judged with it; deadlines never are.
+pub const CLOCK_SKEW_MS_MAX: u64 = 2_000;
+/// Smallest step of the wall clock that is recorded, in milliseconds.
+pub const CLOCK_STEP_MS_MIN: u64 = 500;
+
+// ---- Memory
+
+/// Bytes of a page on the machines we support.
+pub const PAGE_BYTES: u64 = 4 * KIB;
+/// Bytes of a huge page. Mappings are aligned to it: 1 GiB cuts in 1 ms aligned and in 68 ms misaligned.
+pub const HUGE_PAGE_BYTES: u64 = 2 * MIB;
+/// Largest region in bytes. A bound so that every sum of sizes fits 64 bits; the pool is the bound that bites.
+pub const REGION_BYTES_MAX: u64 = TIB;
+/// Largest piece of memory in one io_uring registered buffer, in bytes: the kernel's bound.
+pub const PIN_PIECE_BYTES_MAX: u64 = GIB;
+/// Most registered buffers of one ring: the kernel's bound.
+pub const PIN_PIECES_MAX: u64 = 16_384;
+/// Smallest pool in bytes: eight huge pages. Below that there is nothing to share.
+pub const POOL_BYTES_MIN: u64 = 16 * MIB;
+/// Largest pool in bytes.
+pub const POOL_BYTES_MAX: u64 = 16 * TIB;
+/// Most of `MemAvailable` at start that the pool may take, in percent. The pool is pinned and cannot be swapped: what
+/// is left is all that the rest of the machine has, and the OOM killer must never be our answer.
+pub const POOL_RAM_PERCENT_MAX: u64 = 80;
+/// What the pool takes of `MemAvailable` at start, where the configuration is silent, in percent.
+pub const POOL_RAM_PERCENT_DEFAULT: u64 = 25;
+/// Bytes of RAM that a node keeps for itself: tables, buffers, queues and stacks, beyond the pool.
+pub const NODE_RAM_BYTES_RESERVED: u64 = 128 * MIB;
+/// Kernel memory of a region of 64 KiB in bytes, at most: a detached tmpfs, its inode, its pin.
+pub const REGION_KERNEL_BYTES_MAX: u64 = 12 * KIB;
+/// The node's own memory for a lease in bytes, at most: table rows, deadlines, names.
+pub const LEASE_USER_BYTES_MAX: u64 = 4 * KIB;
+/// How full the pool may be in percent before `status` warns.
+pub const POOL_WATERMARK_PERCENT: u64 = 85;
+
+// ---- Descriptors
+
+/// Descriptors held for a region: its file, or its mount.
+pub const FDS_PER_REGION: u64 = 1;
+/// Descriptors held for a session: the socket and the peer's pidfd.
+pub const FDS_PER_SESSION: u64 = 2;
+/// Descriptors kept free for audit files, timers, rings and logs, so that a flood of clients cannot take them.
+pub const FDS_RESERVED: u64 = 128;
+/// Descriptors that a node with full tables holds; `doctor` compares it with RLIMIT_NOFILE.
+pub const FDS_MAX: u64 =
+    LEASES_MAX as u64 * FDS_PER_REGION + SESSIONS_MAX as u64 * FDS_PER_SESSION + FDS_RESERVED;
+
+// ---- Audit
+
+/// Largest entry in bytes: its length stands in 16 bits.
+pub const AUDIT_ENTRY_BYTES_MAX: usize = 65_535;
+/// Refused tokens of one peer user id that get an entry each in one window; the others are counted exactly.
+pub const AUDIT_REJECTS_PER_PEER_MAX: u32 = 100;
+/// The window of [`AUDIT_REJECTS_PER_PEER_MAX`] in milliseconds.
+pub const AUDIT_REJECTS_WINDOW_MS: u64 = 10_000;
+/// Peer user ids whose refusals are counted apart; beyond that they share one count.
+pub const AUDIT_REJECT_PEERS_MAX: usize = 256;
+/// Most audit devices.
+pub const AUDIT_DEVICES_MAX: usize = 4;
+/// A device that does not answer for so many milliseconds counts as failed.
+pub const AUDIT_STALL_MS_MAX: u64 = 1_000;
+/// How often a checkpoint is signed, where the configuration is silent, in milliseconds.
+pub const CHECKPOINT_MS_DEFAULT: u64 = 1_000;
+/// Most often that a checkpoint may be signed, in milliseconds.
+pub const CHECKPOINT_MS_MIN: u64 = 10;
+/// Least often, in milliseconds (1 hour): until a checkpoint, a thief of the machine can rewrite the end of the log.
+pub const CHECKPOINT_MS_MAX: u64 = 60 * 60 * 1_000;
+/// Entries after which a checkpoint is signed early, where the configuration is silent: one full tile.
+pub const CHECKPOINT_ENTRIES_DEFAULT: u32 = 256;
+/// Most entries between two checkpoints that a configuration may ask for: one tile of tiles.
+pub const CHECKPOINT_ENTRIES_MAX: u32 = 65_536;
+
+// ---- Faults
+
+/// Protocol faults of one session that the reaction `log` forgives before it ends the session.
+pub const FAULTS_PER_SESSION_MAX: u32 = 16;
+
+// ---- The operator's files
+
+/// Largest configuration file in bytes. The default one has 3 KiB.
+pub const CONFIG_BYTES_MAX: usize = 1 << 20;
+/// Most mistakes that are listed for one file; a count of the others follows.
+pub const DIAGNOSTICS_MAX: usize = 100;
+/// Most user ids on the allow-list.
+pub const ALLOW_UIDS_MAX: usize = 256;
+/// Most quotas with a name: one for each principal.
+pub const QUOTAS_MAX: usize = PRINCIPALS_MAX;
+
+// ---- The policy
+
+/// Largest policy in bytes.
+pub const POLICY_BYTES_MAX: usize = 64 * 1024;
+/// Largest file that is read as a policy, in bytes: enough to say where the bound falls in one that is too large.
+pub const POLICY_FILE_BYTES_MAX: usize = 4 << 20;
+/// Longest line of a policy in bytes. Nobody reviews a longer one.
+pub const POLICY_LINE_BYTES_MAX: usize = 1_024;
+/// Longest statement of a policy in bytes, comments left out.
+pub const POLICY_STATEMENT_BYTES_MAX: usize = 4_096;
+/// Most statements of a policy.
+pub const POLICY_STATEMENTS_MAX: usize = 256;
+/// Deepest nesting of brackets in a policy, and most `!` in a statement. The parser recurses on each: at 10,000 it
+/// overflows the stack, which no program survives.
+pub const POLICY_NESTING_MAX: usize = 16;
+/// Most words and signs in a statement. The parser builds, and drops, one nested box for each operator.
+pub const POLICY_TOKENS_MAX: usize = 512;
+/// Most alternatives (`or`) of a statement.
+pub const POLICY_QUERIES_MAX: usize = 16;
+/// Most predicates in the body of a rule or a query. Each multiplies the combinations that are tried.
+pub const POLICY_BODY_MAX: usize = 5;
+/// Most arguments of a predicate.
+pub const POLICY_ARITY_MAX: usize = 8;
+/// Most facts that a policy may state. The engine looks through all of them for every predicate.
+pub const POLICY_FACTS_MAX: usize = 64;
+/// Most combinations of facts that all rules and queries of a policy together may have to try for one decision. The
+/// engine looks at the clock only between queries, so this is the bound that holds: at most some 10 ms.
+pub const POLICY_COMBINATIONS_MAX: u64 = 16_384;
+/// Longest chain of rules on rules. Rules that lead back to themselves are refused.
+pub const POLICY_RULE_DEPTH_MAX: usize = 4;
+/// Most facts in one decision, derived ones included.
+pub const POLICY_DECISION_FACTS_MAX: u64 = 1_024;
+/// Most rounds of rules in one decision: the longest chain, the round that finds nothing new, and one to spare.
+pub const POLICY_DECISION_ROUNDS_MAX: u64 = 8;
+/// Backstop for one decision in milliseconds. Reaching it is an error, never a "no".
+pub const POLICY_DECISION_MS_MAX: u64 = 1_000;
+/// Most pairs of alternatives that the lint compares: beyond a thousand of each it says so and stops.
+pub const POLICY_LINT_PAIRS_MAX: usize = 1 << 20;
+/// Decisions remembered, in two generations of half of it each. One is about half a KiB.
+pub const POLICY_MEMO_MAX: usize = 2_048;
+
+// How the bounds hang together. Each line names what would break.
+
+const _: () =
+    assert!(LEASE_TTL_MS_MIN <= LEASE_TTL_MS_DEFAULT && LEASE_TTL_MS_DEFAULT <= LEASE_TTL_MS_MAX_DEFAULT);
+const _: () =
+    assert!(LEASE_TTL_MS_MAX_DEFAULT <= LEASE_TTL_MS_MAX, "the default is within what may be configured");
+const _: () = assert!(FENCE_MS_MAX * 10 <= LEASE_TTL_MS_MIN, "an expiry is precise to a tenth of any life");
+const _: () =
+    assert!(FENCE_MS_MAX < DRAIN_MS_MAX && DRAIN_MS_MAX < KILL_MS_MAX, "fence, then drain, then kill");
+const _: () =
+    assert!(KILL_MS_MAX + DRAIN_MS_MAX < RESERVATION_MS_MAX, "a take-back can make room for a claim");
+const _: () =
+    assert!(RESERVATION_MS_MAX < REQUEST_MS_DEFAULT, "a client waits longer than a reservation lasts");
+const _: () = assert!(HELLO_MS_MAX < HANDSHAKE_MS_MAX && HANDSHAKE_MS_MAX < REQUEST_MS_DEFAULT);
+const _: () =
+    assert!(AUDIT_STALL_MS_MAX < RESERVATION_MS_MAX, "a hung device is given up before its request is");
+const _: () =
+    assert!(POLICY_DECISION_MS_MAX < RESERVATION_MS_MAX && TOKEN_DECISION_MS_MAX < RESERVATION_MS_MAX);
+const _: () = assert!(CLOCK_STEP_MS_MIN < CLOCK_SKEW_MS_MAX, "a step is recorded before it could matter");
+const _: () = assert!(GRANT_ACCEPT_MS_MAX <= LEASE_TTL_MS_MAX, "no offer outlives its lease");
+const _: () = assert!(LEASES_MAX >= 16_000, "what the benchmarks hold, with room");
+const _: () = assert!(LEASES_PER_PRINCIPAL_DEFAULT as usize * 16 <= LEASES_MAX);
+const _: () =
+    assert!(QUOTA_LEASED_BYTES_DEFAULT < QUOTA_RESIDENT_BYTES_DEFAULT, "a burst of ends does not block");
+const _: () = assert!(QUOTA_SHARED_BYTES_DEFAULT <= QUOTA_BYTES_MAX && POOL_BYTES_MAX <= QUOTA_BYTES_MAX);
+const _: () =
+    assert!((QUOTA_BYTES_MAX as u128) * 2 < i64::MAX as u128, "and so does any quota, booked twice");
+const _: () = assert!(GRANTS_PER_PRINCIPAL_DEFAULT as usize * 16 <= GRANTS_MAX);
+const _: () = assert!(GRANTS_PER_LEASE_MAX <= GRANTS_MAX && LEASES_MAX <= GRANTS_MAX);
+const _: () = assert!(SLOTS_MAX >= LEASES_MAX + GRANTS_MAX, "every holder of a right can have it open");
+const _: () = assert!(SLOTS_PER_SESSION_MAX >= LEASES_MAX, "one benchmark client can open all of its leases");
+const _: () = assert!(SLOTS_MAX <= u32::MAX as usize, "a slot's index has 32 bits");
+const _: () = assert!(REVOCATIONS_MAX >= LEASES_MAX + GRANTS_MAX, "everything can be revoked at once");
+const _: () =
+    assert!(SESSIONS_PER_UID_MAX + SESSIONS_RESERVED < SESSIONS_MAX, "one user cannot lock others out");
+const _: () = assert!(BROKER_QUEUE_MAX >= SESSIONS_MAX && PROVIDER_QUEUE_MAX >= SESSIONS_MAX);
+const _: () = assert!(BROKER_BATCH_MAX <= BROKER_QUEUE_MAX && AUDIT_BATCH_MAX <= AUDIT_QUEUE_MAX);
+const _: () =
+    assert!(BROKER_BATCH_MAX * 4 <= AUDIT_BATCH_MAX, "a batch of commands syncs once: four entries each");
+const _: () = assert!(AUDIT_QUEUE_MAX >= BROKER_QUEUE_MAX, "what the broker accepted can be recorded");
+const _: () = assert!(AUDIT_ENTRY_BYTES_MAX < AUDIT_BATCH_BYTES_MAX, "the largest entry fits a batch");
+const _: () = assert!(TAKE_QUEUE_MAX >= LEASES_MAX, "taking back is never refused");
+const _: () = assert!(EXPIRIES_PER_S_MAX <= TAKE_QUEUE_MAX);
+const _: () =
+    assert!(REGION_BYTES_MAX / PIN_PIECE_BYTES_MAX <= PIN_PIECES_MAX, "one ring pins the largest region");
+const _: () = assert!(REGION_BYTES_MAX <= POOL_BYTES_MAX && POOL_BYTES_MIN <= POOL_BYTES_MAX);
+const _: () = assert!(REGION_BYTES_MAX % HUGE_PAGE_BYTES == 0 && HUGE_PAGE_BYTES % PAGE_BYTES == 0);
+const _: () = assert!(
+    (REGION_BYTES_MAX as u128) * (LEASES_MAX as u128) < i64::MAX as u128,
+    "sums fit Datalog's integer"
+);
+const _: () = assert!(CHUNK_BYTES_MAX as u64 % PAGE_BYTES == 0);
+const _: () = assert!(POOL_RAM_PERCENT_DEFAULT <= POOL_RAM_PERCENT_MAX && POOL_RAM_PERCENT_MAX <= 80);
+const _: () = assert!(POOL_WATERMARK_PERCENT < 100);
+const _: () = assert!(
+    LEASES_MAX as u64 * LEASE_USER_BYTES_MAX <= NODE_RAM_BYTES_RESERVED,
+    "full tables fit what the node keeps for itself"
+);
+const _: () =
+    assert!(CHECKPOINT_MS_MIN <= CHECKPOINT_MS_DEFAULT && CHECKPOINT_MS_DEFAULT <= CHECKPOINT_MS_MAX);
+const _: () = assert!(CHECKPOINT_ENTRIES_DEFAULT <= CHECKPOINT_ENTRIES_MAX);
+const _: () = assert!(POLICY_LINE_BYTES_MAX <= POLICY_STATEMENT_BYTES_MAX);
+const _: () =
+    assert!(POLICY_STATEMENT_BYTES_MAX <= POLICY_BYTES_MAX && POLICY_BYTES_MAX <= POLICY_FILE_BYTES_MAX);
+const _: () = assert!(POLICY_FACTS_MAX <= POLICY_STATEMENTS_MAX);
+const _: () = assert!(
+    POLICY_RULE_DEPTH_MAX as u64 + 2 < POLICY_DECISION_ROUNDS_MAX,
+    "no honest policy hits the rounds"
+);
+const _: () = assert!(POLICY_ARITY_MAX >= 2 && POLICY_MEMO_MAX.is_multiple_of(2));
+
+#[cfg(test)]
+mod tests {
+    /// Every bound says its unit and its reason: a doc comment of its own stands above it.
+    #[test]
+    fn every_constant_is_documented() {
+        let lines: Vec<_> = include_str!("limits.rs").lines().collect();
+        let mut seen = 0;
+        for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("pub const ")) {
+            seen += 1;
+            let doc = lines[at - 1];
+            assert!(doc.starts_with("///") && lines[at - 1].len() > 10, "line {}: {line}", at + 1);
+        }
+        assert!(seen > 80, "the file is the list of bounds: {seen}");
+    }
+}

@@ -1,0 +1,511 @@
+//! How much one principal may hold, and the books that say how much it holds.
+//!
+//! ```text
+//!            reserve            commit               release              returned
+//!   nothing ─────────▶ reserved ─────────▶ leased ─────────────▶ ending ─────────────▶ nothing
+//!                         │ cancel          + resident            resident only
+//!                         ▼
+//!                      nothing
+//! ```
+//!
+//! A lease that ended is no longer leased, and its memory is resident until it is wiped and returned: the quota of
+//! resident bytes keeps a principal from turning leases over faster than they can be taken back.
+//!
+//! Every operation checks everything first and then changes everything, so a refusal changes nothing. The books of
+//! the principals always add up to the books of the node ([`balance`]).
+
+use caps::{Code, Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// What one principal may hold at most. Zero means none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    /// Leases, reservations included.
+    pub leases: u32,
+    /// Bytes of leases, reservations included.
+    pub leased_bytes: u64,
+    /// Bytes of memory, reservations and memory that is being taken back included.
+    pub resident_bytes: u64,
+    /// Bytes that the principal shares with others: the sum over its grants.
+    pub shared_bytes: u64,
+    /// Live grants that it issued.
+    pub grants: u32,
+}
+
+impl Quota {
+    /// No bound but that of the numbers themselves. The node's own books have it: its pool is checked elsewhere.
+    pub const UNLIMITED: Self = Self {
+        leases: u32::MAX,
+        leased_bytes: u64::MAX,
+        resident_bytes: u64::MAX,
+        shared_bytes: u64::MAX,
+        grants: u32::MAX,
+    };
+}
+
+/// Proof that a quota was asked and has booked what was asked for. Only [`Usage::reserve`] and [`Usage::share`] make
+/// one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct WithinQuota(());
+
+/// What one principal, or the whole node, holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Usage {
+    reservations: u32,
+    reserved_bytes: u64,
+    leases: u32,
+    leased_bytes: u64,
+    ending: u32,
+    ending_bytes: u64,
+    grants: u32,
+    shared_bytes: u64,
+}
+
+impl Usage {
+    /// Leases that live, without reservations.
+    #[must_use]
+    pub const fn leases(&self) -> u32 {
+        self.leases
+    }
+
+    /// Reservations that wait for their claim.
+    #[must_use]
+    pub const fn reservations(&self) -> u32 {
+        self.reservations
+    }
+
+    /// Bytes set aside by reservations.
+    #[must_use]
+    pub const fn reserved_bytes(&self) -> u64 {
+        self.reserved_bytes
+    }
+
+    /// Bytes of leases that live.
+    #[must_use]
+    pub const fn leased_bytes(&self) -> u64 {
+        self.leased_bytes
+    }
+
+    /// Bytes of memory: of leases that live and of those being taken back.
+    #[must_use]
+    pub const fn resident_bytes(&self) -> u64 {
+        self.leased_bytes + self.ending_bytes // no overflow: `invariant`
+    }
+
+    /// Bytes that no other lease can have now: resident ones and reservations.
+    #[must_use]
+    pub const fn taken_bytes(&self) -> u64 {
+        self.resident_bytes() + self.reserved_bytes // no overflow: `invariant`
+    }
+
+    /// Live grants.
+    #[must_use]
+    pub const fn grants(&self) -> u32 {
+        self.grants
+    }
+
+    /// Bytes in live grants.
+    #[must_use]
+    pub const fn shared_bytes(&self) -> u64 {
+        self.shared_bytes
+    }
+
+    /// Whether the books show nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Books a reservation of `bytes`.
+    ///
+    /// # Errors
+    /// `E_RANGE` for no bytes, `E_QUOTA` if it would exceed `quota`. Nothing changes then.
+    pub fn reserve(&mut self, quota: &Quota, bytes: u64) -> Result<WithinQuota> {
+        if bytes == 0 {
+            return Err(Error::new(Code::Range, "a lease has at least one byte"));
+        }
+        let leases = u64::from(self.leases) + u64::from(self.reservations) + 1;
+        let leased = plus(self.leased_bytes + self.reserved_bytes, bytes)?;
+        let resident = plus(self.taken_bytes(), bytes)?;
+        within(leases, quota.leases.into(), "leases")?;
+        within(leased, quota.leased_bytes, "bytes leased")?;
+        within(resident, quota.resident_bytes, "bytes resident")?;
+        self.reservations = count_up(self.reservations)?;
+        self.reserved_bytes += bytes; // `plus` showed that the larger sum fits
+        Ok(WithinQuota(()))
+    }
+
+    /// Takes a reservation of `bytes` out of the books: it was not claimed, or could not be.
+    ///
+    /// # Errors
+    /// `E_INTERNAL` if there is no such reservation. Nothing changes then.
+    pub fn cancel(&mut self, bytes: u64) -> Result<()> {
+        let next = take(self.reservations, self.reserved_bytes, bytes)?;
+        (self.reservations, self.reserved_bytes) = next;
+        Ok(())
+    }
+
+    /// Turns a reservation of `bytes` into a lease: its memory is committed.
+    ///
+    /// # Errors
+    /// `E_INTERNAL` if there is no such reservation. Nothing changes then.
+    pub fn commit(&mut self, bytes: u64) -> Result<()> {
+        let next = take(self.reservations, self.reserved_bytes, bytes)?;
+        self.leases = count_up(self.leases)?;
+        (self.reservations, self.reserved_bytes) = next;
+        self.leased_bytes += bytes; // the sum of both did not grow
+        Ok(())
+    }
+
+    /// Ends a lease of `bytes`, for whatever cause. Its memory stays booked as resident until [`Self::returned`].
+    ///
+    /// # Errors
+    /// `E_INTERNAL` if there is no such lease. Nothing changes then.
+    pub fn release(&mut self, bytes: u64) -> Result<()> {
+        let next = take(self.leases, self.leased_bytes, bytes)?;
+        self.ending = count_up(self.ending)?;
+        (self.leases, self.leased_bytes) = next;
+        self.ending_bytes += bytes; // the sum of both did not grow
+        Ok(())
+    }
+
+    /// Takes the memory of an ended lease out of the books: it is wiped and back in the pool.
+    ///
+    /// # Errors
+    /// `E_INTERNAL` if no such lease is ending. Nothing changes then.
+    pub fn returned(&mut self, bytes: u64) -> Result<()> {
+        let next = take(self.ending, self.ending_bytes, bytes)?;
+        (self.ending, self.ending_bytes) = next;
+        Ok(())
+    }
+
+    /// Books a grant over `bytes`. The owner pays: it decides to whom and how often it shares.
+    ///
+    /// # Errors
+    /// `E_RANGE` for no bytes, `E_QUOTA` if it would exceed `quota`. Nothing changes then.
+    pub fn share(&mut self, quota: &Quota, bytes: u64) -> Result<WithinQuota> {
+        if bytes == 0 {
+            return Err(Error::new(Code::Range, "a grant has at least one byte"));
+        }
+        let shared = plus(self.shared_bytes, bytes)?;
+        within(u64::from(self.grants) + 1, quota.grants.into(), "grants")?;
+        within(shared, quota.shared_bytes, "bytes shared")?;
+        self.grants = count_up(self.grants)?;
+        self.shared_bytes = shared;
+        Ok(WithinQuota(()))
+    }
+
+    /// Takes a grant over `bytes` out of the books.
+    ///
+    /// # Errors
+    /// `E_INTERNAL` if there is no such grant. Nothing changes then.
+    pub fn unshare(&mut self, bytes: u64) -> Result<()> {
+        let next = take(self.grants, self.shared_bytes, bytes)?;
+        (self.grants, self.shared_bytes) = next;
+        Ok(())
+    }
+
+    /// What always holds, in one place: call it after reading books from elsewhere, and after every step in tests.
+    ///
+    /// # Errors
+    /// The sentence that does not hold.
+    pub fn invariant(&self) -> Result<(), &'static str> {
+        let pairs = [
+            (
+                self.reservations,
+                self.reserved_bytes,
+                "each reservation has a byte, and no byte is without one",
+            ),
+            (self.leases, self.leased_bytes, "each lease has a byte, and no byte is without one"),
+            (self.ending, self.ending_bytes, "each ending lease has a byte, and no byte is without one"),
+            (self.grants, self.shared_bytes, "each grant has a byte, and no byte is without one"),
+        ];
+        for (count, bytes, sentence) in pairs {
+            if (count == 0) != (bytes == 0) || u64::from(count) > bytes {
+                return Err(sentence);
+            }
+        }
+        let sum = self
+            .reserved_bytes
+            .checked_add(self.leased_bytes)
+            .and_then(|sum| sum.checked_add(self.ending_bytes));
+        sum.map(|_| ()).ok_or("all memory of one ledger fits 64 bits")
+    }
+
+    /// Whether everything is within `quota`. Not an invariant: an operator may lower a quota below what is held, and
+    /// then nothing is taken away, but nothing more is given.
+    #[must_use]
+    pub fn fits(&self, quota: &Quota) -> bool {
+        u64::from(self.leases) + u64::from(self.reservations) <= quota.leases.into()
+            && self.leased_bytes + self.reserved_bytes <= quota.leased_bytes
+            && self.taken_bytes() <= quota.resident_bytes
+            && self.grants <= quota.grants
+            && self.shared_bytes <= quota.shared_bytes
+    }
+
+    fn fields(&self) -> [u64; 8] {
+        [
+            self.reservations.into(),
+            self.reserved_bytes,
+            self.leases.into(),
+            self.leased_bytes,
+            self.ending.into(),
+            self.ending_bytes,
+            self.grants.into(),
+            self.shared_bytes,
+        ]
+    }
+}
+
+/// Checks that the books of all principals add up to the node's.
+///
+/// # Errors
+/// The sentence that does not hold.
+pub fn balance<'a>(parts: impl IntoIterator<Item = &'a Usage>, total: &Usage) -> Result<(), &'static str> {
+    total.invariant()?;
+    let mut sum = [0_u128; 8];
+    for part in parts {
+        part.invariant()?;
+        for (sum, field) in sum.iter_mut().zip(part.fields()) {
+            *sum += u128::from(field);
+        }
+    }
+    if sum == total.fields().map(u128::from) {
+        Ok(())
+    } else {
+        Err("the principals' books add up to the node's")
+    }
+}
+
+fn plus(held: u64, more: u64) -> Result<u64> {
+    held.checked_add(more).ok_or(Error::new(Code::Quota, "the sum of all sizes does not fit 64 bits"))
+}
+
+fn count_up(count: u32) -> Result<u32> {
+    count.checked_add(1).ok_or(Error::new(Code::Quota, "the count does not fit 32 bits"))
+}
+
+fn within(wanted: u64, allowed: u64, what: &'static str) -> Result<()> {
+    if wanted <= allowed {
+        Ok(())
+    } else {
+        Err(Error::with(Code::Quota, format!("this would make {wanted} {what}, and the quota is {allowed}")))
+    }
+}
+
+/// One item of `bytes` less. The last item must take the last byte with it, and every other leave one for each.
+fn take(count: u32, held: u64, bytes: u64) -> Result<(u32, u64)> {
+    let rest = count.checked_sub(1).zip(held.checked_sub(bytes));
+    rest.filter(|(count, held)| bytes != 0 && (*count == 0) == (*held == 0) && u64::from(*count) <= *held)
+        .ok_or(Error::new(Code::Internal, "the quota's books have no such item"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, VecDeque};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SMALL: Quota = Quota { leases: 2, leased_bytes: 4, resident_bytes: 5, shared_bytes: 3, grants: 2 };
+
+    /// A world of one principal, with each item known: what the books must agree with.
+    #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+    struct World {
+        reserved: Vec<u64>,
+        leased: Vec<u64>,
+        ending: Vec<u64>,
+        shared: Vec<u64>,
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Reserve(u64),
+        Cancel(u64),
+        Commit(u64),
+        Release(u64),
+        Returned(u64),
+        Share(u64),
+        Unshare(u64),
+    }
+
+    fn remove(from: &mut Vec<u64>, bytes: u64) -> bool {
+        from.iter().position(|item| *item == bytes).map(|at| from.remove(at)).is_some()
+    }
+
+    fn add(to: &mut Vec<u64>, bytes: u64) -> bool {
+        to.push(bytes);
+        to.sort_unstable();
+        true
+    }
+
+    impl World {
+        /// The naive model: lists of items instead of sums. `None` if the step names an item that is not there.
+        fn step(&mut self, quota: &Quota, step: Step) -> Option<bool> {
+            let sum = |items: &[u64]| items.iter().sum::<u64>();
+            match step {
+                Step::Reserve(bytes) => {
+                    let leased = sum(&self.reserved) + sum(&self.leased) + bytes;
+                    let fits = self.reserved.len() + self.leased.len() < quota.leases as usize
+                        && leased <= quota.leased_bytes
+                        && leased + sum(&self.ending) <= quota.resident_bytes;
+                    Some(bytes > 0 && fits && add(&mut self.reserved, bytes))
+                }
+                Step::Cancel(bytes) => remove(&mut self.reserved, bytes).then_some(true),
+                Step::Commit(bytes) => {
+                    remove(&mut self.reserved, bytes).then(|| add(&mut self.leased, bytes))
+                }
+                Step::Release(bytes) => remove(&mut self.leased, bytes).then(|| add(&mut self.ending, bytes)),
+                Step::Returned(bytes) => remove(&mut self.ending, bytes).then_some(true),
+                Step::Share(bytes) => {
+                    let fits = self.shared.len() < quota.grants as usize
+                        && sum(&self.shared) + bytes <= quota.shared_bytes;
+                    Some(bytes > 0 && fits && add(&mut self.shared, bytes))
+                }
+                Step::Unshare(bytes) => remove(&mut self.shared, bytes).then_some(true),
+            }
+        }
+
+        fn books(&self) -> Usage {
+            Usage {
+                reservations: self.reserved.len() as u32,
+                reserved_bytes: self.reserved.iter().sum(),
+                leases: self.leased.len() as u32,
+                leased_bytes: self.leased.iter().sum(),
+                ending: self.ending.len() as u32,
+                ending_bytes: self.ending.iter().sum(),
+                grants: self.shared.len() as u32,
+                shared_bytes: self.shared.iter().sum(),
+            }
+        }
+    }
+
+    fn apply(usage: &mut Usage, quota: &Quota, step: Step) -> Result<()> {
+        match step {
+            Step::Reserve(bytes) => usage.reserve(quota, bytes).map(|_| ()),
+            Step::Cancel(bytes) => usage.cancel(bytes),
+            Step::Commit(bytes) => usage.commit(bytes),
+            Step::Release(bytes) => usage.release(bytes),
+            Step::Returned(bytes) => usage.returned(bytes),
+            Step::Share(bytes) => usage.share(quota, bytes).map(|_| ()),
+            Step::Unshare(bytes) => usage.unshare(bytes),
+        }
+    }
+
+    fn steps() -> Vec<Step> {
+        let kinds: [fn(u64) -> Step; 7] = [
+            Step::Reserve,
+            Step::Cancel,
+            Step::Commit,
+            Step::Release,
+            Step::Returned,
+            Step::Share,
+            Step::Unshare,
+        ];
+        kinds.iter().flat_map(|kind| (0..=4).map(kind)).collect()
+    }
+
+    /// Every state that a small world can reach, by every step from each: the books say what the lists say.
+    #[test]
+    fn exhaustive_small_worlds_balance() {
+        let mut seen = BTreeSet::from([World::default()]);
+        let mut queue = VecDeque::from([World::default()]);
+        let mut refused = BTreeSet::new();
+        while let Some(world) = queue.pop_front() {
+            for step in steps() {
+                let mut next = world.clone();
+                let mut books = world.books();
+                let before = books;
+                let answer = apply(&mut books, &SMALL, step);
+                match next.step(&SMALL, step) {
+                    // The books keep sums, not items: they may let an item of another size go, if the caller errs.
+                    None => {
+                        books.invariant().unwrap();
+                        continue;
+                    }
+                    Some(true) => answer.unwrap(),
+                    Some(false) => {
+                        refused.insert(answer.unwrap_err().code());
+                        assert_eq!(books, before, "a refusal changes nothing");
+                    }
+                }
+                assert_eq!(books, next.books(), "{step:?}");
+                books.invariant().unwrap();
+                assert!(books.fits(&SMALL));
+                balance([&books], &books).unwrap();
+                if seen.insert(next.clone()) {
+                    queue.push_back(next);
+                }
+            }
+        }
+        assert!(seen.len() > 100, "{} states", seen.len());
+        assert_eq!(refused, BTreeSet::from([Code::Range, Code::Quota]));
+    }
+
+    #[test]
+    fn e5_two_that_fit_alone_but_not_together() {
+        let mut usage = Usage::default();
+        usage.reserve(&SMALL, 3).unwrap();
+        assert_eq!(usage.reserve(&SMALL, 3).unwrap_err().code(), Code::Quota);
+        usage.reserve(&SMALL, 1).unwrap();
+        assert_eq!(usage.reserve(&SMALL, 1).unwrap_err().code(), Code::Quota, "the count");
+    }
+
+    #[test]
+    fn memory_that_is_not_back_yet_counts() {
+        let mut usage = Usage::default();
+        usage.reserve(&SMALL, 4).unwrap();
+        usage.commit(4).unwrap();
+        usage.release(4).unwrap();
+        assert_eq!((usage.leased_bytes(), usage.resident_bytes()), (0, 4));
+        assert_eq!(usage.reserve(&SMALL, 2).unwrap_err().code(), Code::Quota);
+        usage.returned(4).unwrap();
+        usage.reserve(&SMALL, 2).unwrap();
+    }
+
+    #[test]
+    fn e2_sums_beyond_64_bits_are_a_quota_error() {
+        let mut usage = Usage::default();
+        usage.reserve(&Quota::UNLIMITED, u64::MAX).unwrap();
+        assert_eq!(usage.reserve(&Quota::UNLIMITED, 1).unwrap_err().code(), Code::Quota);
+        usage.share(&Quota::UNLIMITED, u64::MAX).unwrap();
+        assert_eq!(usage.share(&Quota::UNLIMITED, 1).unwrap_err().code(), Code::Quota);
+        usage.invariant().unwrap();
+    }
+
+    #[test]
+    fn books_that_do_not_balance_are_found() {
+        let mut total = Usage::default();
+        let mut part = Usage::default();
+        total.reserve(&Quota::UNLIMITED, 7).unwrap();
+        assert!(balance([&part], &total).is_err());
+        part.reserve(&Quota::UNLIMITED, 7).unwrap();
+        balance([&part, &Usage::default()], &total).unwrap();
+        assert!(balance([&part, &part], &total).is_err());
+        let broken = Usage { leases: 1, ..Usage::default() };
+        assert!(broken.invariant().is_err());
+        assert!(Usage { shared_bytes: 1, ..Usage::default() }.invariant().is_err());
+        assert!(balance([&broken], &broken).is_err());
+    }
+
+    proptest! {
+        /// Several principals and the node's own books, in lockstep: they always balance.
+        #[test]
+        fn the_node_balances(moves in proptest::collection::vec((0_usize..3, 0_usize..7, 0_u64..6), 0..200)) {
+            let mut parts = [Usage::default(); 3];
+            let mut total = Usage::default();
+            let kinds: [fn(u64) -> Step; 7] =
+                [Step::Reserve, Step::Cancel, Step::Commit, Step::Release, Step::Returned, Step::Share, Step::Unshare];
+            for (who, kind, bytes) in moves {
+                let step = kinds[kind](bytes);
+                if apply(&mut parts[who], &SMALL, step).is_ok() {
+                    apply(&mut total, &Quota::UNLIMITED, step).unwrap();
+                }
+                balance(&parts, &total).map_err(TestCaseError::fail)?;
+            }
+        }
+    }
+}
