@@ -167,7 +167,10 @@ fn a_claim_that_failed_is_given_up() {
     assert_eq!(takes(&abandoned.effects), 1);
     world.system(Kind::Taken { lease: ticket.lease }).answer.unwrap();
     assert_eq!(world.status().leased_bytes, 0);
-    assert_eq!(code(world.system(Kind::Commit { lease: NO_LEASE, bytes: PAGE }).answer), Some(Code::LeaseUnknown));
+    assert_eq!(
+        code(world.system(Kind::Commit { lease: NO_LEASE, bytes: PAGE }).answer),
+        Some(Code::LeaseUnknown)
+    );
     let ticket = world.reserve(1, spec(1, 1_000)).unwrap();
     let wrong = world.system(Kind::Commit { lease: ticket.lease, bytes: 2 * PAGE });
     assert_eq!(code(wrong.answer), Some(Code::Internal));
@@ -275,7 +278,12 @@ fn the_ring_forgets_the_oldest() {
 fn revokes_are_idempotent_and_strangers_learn_nothing() {
     let mut world = World::new();
     let ticket = world.lease(1, 1, 1_000);
-    for target in [Target::Lease(ticket.lease), Target::Region(ticket.region), Target::Lease(NO_LEASE), Target::Region(NO_REGION)] {
+    for target in [
+        Target::Lease(ticket.lease),
+        Target::Region(ticket.region),
+        Target::Lease(NO_LEASE),
+        Target::Region(NO_REGION),
+    ] {
         let refused = world.revoke(2, target);
         assert_eq!(code(refused.answer), Some(Code::LeaseUnknown));
         assert_eq!(events(&refused.entries), [(Event::LeaseDeny, Some(Code::LeaseUnknown))]);

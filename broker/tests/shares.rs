@@ -46,7 +46,11 @@ fn five_steps_five_entries() {
     let accepted = world.accept(2, &contract, Lifetime::Detached);
     assert_eq!(events(&accepted.entries), [(Event::ShareAccept, None)]);
     let Answer::Accepted { grant, terms } = accepted.answer.unwrap() else { panic!() };
-    assert_eq!((grant.state, grant.expires_in), (GrantState::Accepted, Micros(490)), "counted from the issue");
+    assert_eq!(
+        (grant.state, grant.expires_in),
+        (GrantState::Accepted, Micros(490)),
+        "counted from the issue"
+    );
     assert_eq!((terms.grant, terms.holder, terms.rights), (Some(contract.grant), public(2), Rights::READ));
     assert_eq!((terms.range, terms.max_hops, terms.expires.0), (contract.range, 1, START + 500));
     terms.check().unwrap();
@@ -187,13 +191,17 @@ fn a_share_never_outlives_its_lease() {
 fn policy_and_quota_refuse_at_the_second_step() {
     let mut world = World::new();
     let ticket = world.lease(1, 16 * 1024, 1_000);
-    let contract = ShareContract { range: ByteRange::new(0, 16 * 1024).unwrap(), ..world.contract(&ticket, 5, 2) };
+    let contract =
+        ShareContract { range: ByteRange::new(0, 16 * 1024).unwrap(), ..world.contract(&ticket, 5, 2) };
     world.offer(1, contract).answer.unwrap();
     let mut command = world.command(Actor::Principal(public(1)), Kind::Issue { grant: contract.grant });
     command.policy = Some(PolicyVerdict { allowed: false, ..allowed() });
     let refused = world.apply(&command);
     assert_eq!(code(refused.answer), Some(Code::PolicyDenied));
-    assert_eq!(events(&refused.entries), [(Event::ShareIssue, Some(Code::PolicyDenied)), (Event::ShareEnd, None)]);
+    assert_eq!(
+        events(&refused.entries),
+        [(Event::ShareIssue, Some(Code::PolicyDenied)), (Event::ShareEnd, None)]
+    );
 
     let whole = ShareContract { grant: GrantId([6; 16]), ..contract };
     world.offer(1, whole).answer.unwrap();
@@ -214,7 +222,8 @@ fn tables_and_leases_have_room_for_so_many_grants() {
     let mut world = World::new();
     let ticket = world.lease(1, PAGE, 1_000);
     for grant in 1..=3 {
-        let contract = ShareContract { range: ByteRange::new(0, 1).unwrap(), ..world.contract(&ticket, grant, 2) };
+        let contract =
+            ShareContract { range: ByteRange::new(0, 1).unwrap(), ..world.contract(&ticket, grant, 2) };
         world.offer(1, contract).answer.unwrap();
     }
     let fourth = world.contract(&ticket, 4, 2);

@@ -44,10 +44,10 @@ use audit::Recorder;
 use caps::id::{PrincipalKey, ProviderId};
 use caps::key::SigningKey;
 use caps::token::RootKey;
+use caps::wire::Name;
 use caps::wire::link::Notice;
 use caps::wire::reply::Reply;
 use caps::wire::request::Request;
-use caps::wire::Name;
 use caps::{Code, Error, Result};
 use policy::{Facts, Policy};
 use tokio::sync::oneshot;
@@ -310,7 +310,11 @@ impl Shared {
         let (tell, told) = oneshot::channel();
         let urgent = order.mode == Mode::Regardless;
         let job = Job::Order(Order { tell: Some(tell), ..order });
-        if urgent { self.queue.push_urgent(job)? } else { self.queue.push(job)? }
+        if urgent {
+            self.queue.push_urgent(job)?
+        } else {
+            self.queue.push(job)?
+        }
         told.await.map_err(|_| stopping())
     }
 

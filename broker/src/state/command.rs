@@ -1,6 +1,7 @@
 //! What can be asked of the state machine. A command carries everything that its outcome depends on: the time, the
 //! random bytes, the policy's decision. Applying it asks nobody.
 
+use caps::Code;
 use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
 use caps::key::Signature;
 use caps::share::ShareContract;
@@ -9,7 +10,6 @@ use caps::wire::Name;
 use caps::wire::link::Notice;
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{EndCause, Lifetime, Revocation};
-use caps::Code;
 use serde::{Deserialize, Serialize};
 
 /// One ordered step. It holds no secret and no token, so it may be printed.

@@ -102,7 +102,9 @@ pub(super) fn principal_added(by: PrincipalKey, name: &Name, key: PrincipalKey) 
 }
 
 pub(super) fn principal_undone(key: PrincipalKey) -> Draft {
-    Draft::error(Event::ConfigLoad, Code::AuditUnavailable).holder(key).cause(cause_word(EndCause::NotRecorded))
+    Draft::error(Event::ConfigLoad, Code::AuditUnavailable)
+        .holder(key)
+        .cause(cause_word(EndCause::NotRecorded))
 }
 
 pub(super) fn reserved(lease: &Lease, policy: &[u8; 32], claim_by: UnixMicros) -> Draft {
@@ -259,4 +261,3 @@ pub(super) fn provider_up(provider: ProviderId) -> Draft {
 pub(super) fn policy_loaded(hash: &[u8; 32]) -> Draft {
     Draft::ok(Event::PolicyLoad).policy(hash)
 }
-

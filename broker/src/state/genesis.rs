@@ -124,14 +124,18 @@ impl Genesis {
     /// `E_CONFIG_VALUE` for a table without rows, an empty pool, a page size that is no power of two, or a span
     /// of zero.
     pub fn check(&self) -> Result<()> {
-        let tables = [self.capacity.principals, self.capacity.leases, self.capacity.grants, self.capacity.ended];
+        let tables =
+            [self.capacity.principals, self.capacity.leases, self.capacity.grants, self.capacity.ended];
         let bounds = &self.bounds;
         let spans = [bounds.ttl_min, bounds.claim_within, bounds.accept_within, bounds.take_again];
         if tables.contains(&0) {
             return Err(Error::new(Code::ConfigValue, "every table of the broker needs at least one row"));
         }
         if spans.contains(&Micros(0)) || bounds.ttl_max < bounds.ttl_min {
-            return Err(Error::new(Code::ConfigValue, "every span of the broker is positive and the longest life not below the shortest"));
+            return Err(Error::new(
+                Code::ConfigValue,
+                "every span of the broker is positive and the longest life not below the shortest",
+            ));
         }
         if !bounds.page_bytes.is_power_of_two() || bounds.pool_bytes == 0 {
             return Err(Error::new(Code::ConfigValue, "the pool is not empty and a page is a power of two"));

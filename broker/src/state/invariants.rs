@@ -64,10 +64,7 @@ impl Broker {
             holds(*id == lease.id, "a lease stands under its id")?;
             holds(lease.life.is_ended() == ring.contains(id), "the ring has the ended leases and no others")?;
             holds(lease.range.start() == 0, "a lease begins where its region does")?;
-            holds(
-                lease.range.is_aligned(self.genesis.bounds.page_bytes),
-                "a lease has whole pages",
-            )?;
+            holds(lease.range.is_aligned(self.genesis.bounds.page_bytes), "a lease has whole pages")?;
             let grants = self.grants.under(*id).len();
             holds(lease.grants as usize == grants, "a lease counts its grants")?;
             holds(
@@ -127,8 +124,7 @@ impl Broker {
     fn check_books(&self) -> Check {
         let mut books: BTreeMap<_, Usage> = BTreeMap::new();
         for lease in self.leases.rows.values() {
-            booked_lease(books.entry(lease.owner).or_default(), lease)
-                .map_err(|_| "leases can be booked")?;
+            booked_lease(books.entry(lease.owner).or_default(), lease).map_err(|_| "leases can be booked")?;
         }
         for grant in self.grants.rows.values() {
             booked_grant(books.entry(grant.contract.owner).or_default(), grant)

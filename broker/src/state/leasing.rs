@@ -58,7 +58,10 @@ impl Broker {
             .filter(|bytes| (bounds.lease_bytes_min..=bounds.lease_bytes_max).contains(bytes))
             .and_then(|bytes| bytes.checked_next_multiple_of(bounds.page_bytes))
             .and_then(|bytes| ByteRange::new(0, bytes).ok())
-            .ok_or(Error::new(Code::Range, "a lease is at least as large as the smallest, at most as the largest"))?;
+            .ok_or(Error::new(
+                Code::Range,
+                "a lease is at least as large as the smallest, at most as the largest",
+            ))?;
         let ttl = self.checked_ttl(spec.ttl)?;
         let provider =
             self.provider.ok_or(Error::new(Code::ProviderLost, "there is no provider at present"))?;
@@ -179,7 +182,10 @@ impl Broker {
     /// A span as asked for: not below the shortest, not past what a token can carry, cut to the longest that is allowed.
     fn checked_ttl(&self, ttl: Micros) -> Result<Micros> {
         if ttl < self.genesis.bounds.ttl_min || ttl.0 > UnixMicros::MAX.0 {
-            return Err(Error::new(Code::Range, "a lease lives at least its shortest life, at most 2^63 - 1 us"));
+            return Err(Error::new(
+                Code::Range,
+                "a lease lives at least its shortest life, at most 2^63 - 1 us",
+            ));
         }
         Ok(ttl.min(self.genesis.bounds.ttl_max))
     }

@@ -120,10 +120,9 @@ impl Broker {
             reach.leases.extend(self.leases.of(holder, None));
         }
         for id in self.grants.of(holder, None) {
-            let held = self
-                .grants
-                .get(id)
-                .is_some_and(|grant| grant.contract.receiver == holder && (all || grant.contract.owner == by));
+            let held = self.grants.get(id).is_some_and(|grant| {
+                grant.contract.receiver == holder && (all || grant.contract.owner == by)
+            });
             if held {
                 reach.grants.insert(id);
             }

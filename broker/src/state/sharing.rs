@@ -33,7 +33,10 @@ impl Broker {
         self.live_lease_of(by, contract.lease)?;
         let lease = self.leases.get(contract.lease).ok_or(Code::LeaseUnknown)?;
         if contract.owner != by || contract.region != lease.region {
-            return Err(Error::new(Code::LeaseUnknown, "the contract's owner and region are not the lease's"));
+            return Err(Error::new(
+                Code::LeaseUnknown,
+                "the contract's owner and region are not the lease's",
+            ));
         }
         if self.principals.active(contract.receiver).is_none() {
             return Err(Error::new(Code::PrincipalUnknown, "the receiver is not registered at this node"));
@@ -42,7 +45,10 @@ impl Broker {
             return Err(Error::new(Code::Range, "a lease is shared with somebody else"));
         }
         if contract.rights.is_empty() || !Rights::ALL.contains(contract.rights) {
-            return Err(Error::new(Code::Range, "a share gives at least one right, and none the lease lacks"));
+            return Err(Error::new(
+                Code::Range,
+                "a share gives at least one right, and none the lease lacks",
+            ));
         }
         if !lease.range.contains(contract.range) {
             return Err(Error::new(Code::Range, "a share's range lies within the lease's"));
@@ -189,9 +195,7 @@ impl Broker {
     pub(super) fn grant_of_party(&self, by: PrincipalKey, id: GrantId) -> Result<&Grant> {
         self.grants
             .get(id)
-            .filter(|grant| {
-                grant.contract.owner == by || grant.contract.receiver == by || self.is_admin(by)
-            })
+            .filter(|grant| grant.contract.owner == by || grant.contract.receiver == by || self.is_admin(by))
             .ok_or(Error::new(Code::GrantUnknown, "no such grant that concerns you"))
     }
 

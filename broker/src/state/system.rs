@@ -63,12 +63,8 @@ impl Broker {
 
     pub(super) fn holder_exit(&mut self, session: u64, out: &mut Out) -> Answer {
         let first = (session, RowId::Lease(LeaseId([0; 16])));
-        let rows: Vec<RowId> = self
-            .sessions
-            .range(first..)
-            .take_while(|(of, _)| *of == session)
-            .map(|(_, row)| *row)
-            .collect();
+        let rows: Vec<RowId> =
+            self.sessions.range(first..).take_while(|(of, _)| *of == session).map(|(_, row)| *row).collect();
         let mut leases = Vec::new();
         for row in rows {
             match row {

@@ -32,7 +32,8 @@ impl Broker {
             }
             Undo::Lease { lease } => self.end_lease(lease, cause, None, out),
             Undo::Renew { lease: id, expires } => {
-                if let Some((lease, Life::Live(live))) = self.leases.get(id).map(|lease| (lease, lease.life)) {
+                if let Some((lease, Life::Live(live))) = self.leases.get(id).map(|lease| (lease, lease.life))
+                {
                     out.entries.push(entry::renewal_undone(lease, expires));
                     out.effects.push(Effect::Renew(id, expires.since(self.now)));
                     self.set_expiry(id, live, live.renew(expires));

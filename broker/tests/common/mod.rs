@@ -2,7 +2,9 @@
 #![allow(dead_code, unreachable_pub)] // each test target uses a part
 
 use audit::{Draft, Event, Outcome};
-use broker::state::{Actor, Answer, Applied, Broker, Command, Effect, Genesis, Kind, PolicyVerdict, Query, View};
+use broker::state::{
+    Actor, Answer, Applied, Broker, Command, Effect, Genesis, Kind, PolicyVerdict, Query, View,
+};
 use caps::id::{GrantId, LeaseId, PrincipalKey, RegionId};
 use caps::key::SigningKey;
 use caps::range::ByteRange;
