@@ -1,0 +1,277 @@
+//! The JSON forms. The keys are a promise to scripts: cli.md in the documentation lists the ones that checks rely on.
+//!
+//! Ids and keys are lowercase hexadecimal, spans whole milliseconds or microseconds as the key's end says, rights as in
+//! `rws`, ranges `[first, one past the last]`.
+
+use caps::id::PrincipalKey;
+use caps::range::ByteRange;
+use caps::receipt::Receipt;
+use caps::share::ShareContract;
+use caps::wire::row::{GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, Target};
+use data_encoding::HEXLOWER;
+use libmem::LeaseView;
+use policy::Diagnostic;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// One document, with a line end.
+pub(crate) fn document(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+/// The name that a value of ours has in its serialized form, as in `live`.
+pub(crate) fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(word)) => word,
+        _ => super::human::NOTHING.to_owned(), // every enum that comes here serializes to a text
+    }
+}
+
+fn range(range: ByteRange) -> Value {
+    json!([range.start(), range.end()])
+}
+
+/// A lease as lists show it.
+pub(crate) fn lease(row: &LeaseRow) -> Value {
+    json!({
+        "id": row.id.to_string(),
+        "region": row.region.to_string(),
+        "name": row.name,
+        "owner": row.owner.to_string(),
+        "owner_name": row.owner_name,
+        "holder": row.owner.to_string(),
+        "rights": row.rights.to_string(),
+        "range": range(row.range),
+        "expires_in_ms": row.expires_in.as_millis(),
+        "state": row.state,
+        "cause": row.cause,
+        "epoch": row.epoch,
+        "provider": row.provider.to_string(),
+        "grants": row.grants,
+    })
+}
+
+/// A lease with its memory.
+pub(crate) fn lease_view(view: &LeaseView) -> Value {
+    let mut value = lease(&view.lease);
+    value["memory"] = view.memory.as_ref().map_or(Value::Null, memory);
+    value
+}
+
+fn memory(row: &MemoryRow) -> Value {
+    json!({
+        "bytes": row.bytes,
+        "page_bytes": row.page_bytes,
+        "tier": row.tier,
+        "mappings": row.mappings,
+        "opens": row.opens,
+        "pinned": row.pinned,
+    })
+}
+
+/// A grant as lists show it.
+pub(crate) fn grant(row: &GrantRow) -> Value {
+    json!({
+        "id": row.id.to_string(),
+        "lease": row.lease.to_string(),
+        "region": row.region.to_string(),
+        "owner": row.owner.to_string(),
+        "owner_name": row.owner_name,
+        "receiver": row.receiver.to_string(),
+        "receiver_name": row.receiver_name,
+        "rights": row.rights.to_string(),
+        "range": range(row.range),
+        "ttl_ms": row.ttl.as_millis(),
+        "max_hops": row.max_hops,
+        "expires_in_ms": row.expires_in.as_millis(),
+        "state": row.state,
+        "cause": row.cause,
+    })
+}
+
+/// A contract: exactly what is signed.
+pub(crate) fn contract(contract: &ShareContract) -> Value {
+    json!({
+        "cluster": contract.cluster.to_string(),
+        "grant": contract.grant.to_string(),
+        "lease": contract.lease.to_string(),
+        "region": contract.region.to_string(),
+        "owner": contract.owner.to_string(),
+        "receiver": contract.receiver.to_string(),
+        "rights": contract.rights.to_string(),
+        "range": range(contract.range),
+        "ttl_us": contract.ttl.0,
+        "max_hops": contract.max_hops,
+    })
+}
+
+/// A receipt.
+pub(crate) fn receipt(receipt: &Receipt) -> Value {
+    let body = &receipt.body;
+    let leases: Vec<_> = body.leases.iter().map(ToString::to_string).collect();
+    let (kind, id) = target(&body.target);
+    json!({
+        "id": body.id.to_string(),
+        "target": { "kind": kind, "id": id },
+        "leases": leases,
+        "mappings_closed": body.mappings_closed,
+        "method": body.method,
+        "fence_us": body.fence.0,
+        "dead_us": body.dead.0,
+        "wiped_bytes": body.wiped_bytes,
+        "log_index": body.log_index,
+        "issuer": body.issuer.to_string(),
+        "signature": HEXLOWER.encode(&receipt.signature.0),
+    })
+}
+
+/// What a revocation was aimed at, and its id.
+pub(crate) fn target(target: &Target) -> (&'static str, String) {
+    match target {
+        Target::Lease(id) => ("lease", id.to_string()),
+        Target::Grant(id) => ("grant", id.to_string()),
+        Target::Holder(key) => ("holder", key.to_string()),
+        Target::Subtree(id) => ("subtree", id.to_string()),
+        Target::Region(id) => ("region", id.to_string()),
+    }
+}
+
+/// A principal as the node knows it.
+pub(crate) fn principal(row: &PrincipalRow) -> Value {
+    json!({
+        "name": row.name,
+        "key": row.key.to_string(),
+        "admin": row.admin,
+        "leases": row.leases,
+        "leased_bytes": row.leased_bytes,
+    })
+}
+
+/// An identity of this user.
+pub(crate) fn identity(name: &str, key: PrincipalKey, file: &std::path::Path) -> Value {
+    json!({ "name": name, "key": key.to_string(), "file": file.to_string_lossy() })
+}
+
+/// The node's numbers.
+pub(crate) fn status(status: &NodeStatus) -> Value {
+    json!({
+        "cluster": status.cluster.to_string(),
+        "provider": status.provider.to_string(),
+        "uptime_ms": status.uptime.as_millis(),
+        "pool_bytes": status.pool_bytes,
+        "leased_bytes": status.leased_bytes,
+        "committed_bytes": status.committed_bytes,
+        "leases": status.leases,
+        "grants": status.grants,
+        "principals": status.principals,
+        "sessions": status.sessions,
+        "tier": status.tier,
+        "audit": status.audit,
+        "broker_entries": status.broker_entries,
+        "provider_entries": status.provider_entries,
+        "policy": status.policy,
+    })
+}
+
+/// A mistake in a file.
+pub(crate) fn diagnostic(mistake: &Diagnostic) -> Value {
+    json!({
+        "code": mistake.code.text(),
+        "severity": match mistake.severity {
+            policy::Severity::Error => "error",
+            policy::Severity::Warning => "warning",
+        },
+        "file": mistake.file,
+        "line": mistake.line,
+        "column": mistake.column,
+        "message": mistake.message,
+        "help": mistake.help,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use caps::id::{LeaseId, ProviderId, ReceiptId, RegionId};
+    use caps::key::SigningKey;
+    use caps::receipt::ReceiptBody;
+    use caps::rights::Rights;
+    use caps::time::Micros;
+    use caps::wire::link::Method;
+    use caps::wire::row::LeaseState;
+
+    use super::*;
+
+    fn keys(value: &Value) -> Vec<&str> {
+        value.as_object().unwrap().keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn a_receipt_has_the_promised_keys_and_no_other() {
+        let body = ReceiptBody {
+            id: ReceiptId([1; 16]),
+            target: Target::Lease(LeaseId([2; 16])),
+            leases: vec![LeaseId([2; 16])],
+            mappings_closed: 2,
+            method: Method::Cut,
+            fence: Micros(3),
+            dead: Micros(90),
+            wiped_bytes: 4096,
+            log_index: Some(7),
+            issuer: SigningKey::from_seed(&[5; 32]).public(),
+        };
+        let value = receipt(&body.sign(&SigningKey::from_seed(&[5; 32])));
+        let mut promised = [
+            "id",
+            "target",
+            "leases",
+            "mappings_closed",
+            "method",
+            "fence_us",
+            "dead_us",
+            "wiped_bytes",
+            "log_index",
+            "issuer",
+            "signature",
+        ];
+        promised.sort_unstable();
+        let mut found = keys(&value);
+        found.sort_unstable();
+        assert_eq!(found, promised);
+        assert_eq!((&value["method"], &value["dead_us"]), (&json!("cut"), &json!(90)));
+    }
+
+    #[test]
+    fn a_lease_has_the_promised_keys() {
+        let value = lease(&LeaseRow {
+            id: LeaseId([1; 16]),
+            region: RegionId([2; 16]),
+            name: None,
+            owner: PrincipalKey([3; 32]),
+            owner_name: None,
+            rights: Rights::ALL,
+            range: ByteRange::new(0, 4096).unwrap(),
+            expires_in: Micros(1_500_000),
+            state: LeaseState::Live,
+            cause: None,
+            epoch: 4,
+            provider: ProviderId([5; 16]),
+            grants: 0,
+        });
+        for key in [
+            "id",
+            "region",
+            "owner",
+            "holder",
+            "rights",
+            "range",
+            "expires_in_ms",
+            "state",
+            "epoch",
+            "provider",
+        ] {
+            assert!(!value[key].is_null(), "{key}");
+        }
+        assert_eq!(value["range"], json!([0, 4096]));
+        assert_eq!((&value["expires_in_ms"], &value["state"]), (&json!(1500), &json!("live")));
+    }
+}
