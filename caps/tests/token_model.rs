@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::cell::Cell;
+
 use caps::error::Code;
 use caps::id::{ClusterEpoch, PrincipalKey};
 use caps::rights::{Operation, Rights};
@@ -13,7 +15,7 @@ use caps::token::{
     Effective, Narrow, Narrowing, Request, Token, Usage, attenuate, delegate, forge, gate, seal,
 };
 use proptest::prelude::*;
-use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use support::*;
 
 const PAGE: u64 = 4_096;
@@ -78,7 +80,7 @@ fn start() -> Model {
 }
 
 fn maybe<T: std::fmt::Debug + Clone>(strategy: impl Strategy<Value = T>) -> impl Strategy<Value = Option<T>> {
-    proptest::option::weighted(0.3, strategy)
+    proptest::option::weighted(0.2, strategy)
 }
 
 fn rights() -> impl Strategy<Value = Rights> {
@@ -128,7 +130,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn question() -> impl Strategy<Value = (Request, u8)> {
+/// A request, and who asks; `None` is the holder, whoever that is by then.
+fn question() -> impl Strategy<Value = (Request, Option<u8>)> {
     let usage = proptest::option::weighted(
         0.8,
         (0..4u64, 0..4u64, prop_oneof![0..4u64, Just(u64::MAX)]).prop_map(
@@ -137,24 +140,16 @@ fn question() -> impl Strategy<Value = (Request, u8)> {
     );
     let operation =
         prop_oneof![3 => Just(Operation::Read), 1 => Just(Operation::Write), 1 => Just(Operation::Share)];
-    let bytes = (0..20 * PAGE, prop_oneof![Just(1), Just(PAGE), 1..8 * PAGE]);
+    let bytes =
+        (prop_oneof![0..20 * PAGE, 4 * PAGE..8 * PAGE], prop_oneof![Just(1), Just(PAGE), 1..8 * PAGE]);
     let now = prop_oneof![9 => time(), 1 => Just(u64::MAX)];
-    (operation, bytes, now, 0..PEOPLE, usage, proptest::bool::weighted(0.05)).prop_map(
-        |(operation, (start, length), now, prover, usage, elsewhere)| {
+    (operation, bytes, now, proptest::option::weighted(0.2, 0..PEOPLE), usage, proptest::bool::weighted(0.05))
+        .prop_map(|(operation, (start, length), now, prover, usage, elsewhere)| {
             let cluster = if elsewhere { ClusterEpoch([9; 16]) } else { terms().cluster };
             let range = range(start, start + length);
-            let request = Request {
-                operation,
-                range,
-                now: UnixMicros(now),
-                proven: proven(prover),
-                usage,
-                cluster,
-                ..request()
-            };
+            let request = Request { operation, range, now: UnixMicros(now), usage, cluster, ..request() };
             (request, prover)
-        },
-    )
+        })
 }
 
 /// Takes one step on the token and on the model; `None` if the token cannot take it.
@@ -218,36 +213,42 @@ fn cases() -> u32 {
     std::env::var("LEASEHOLD_TOKEN_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1_000)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
-
-    /// B7's property and the differential test in one: no chain ever widens, and model, native decision and Datalog
-    /// agree on every question.
-    #[test]
-    fn b7_random_chains_never_widen_and_both_decisions_equal_the_model(
-        steps in proptest::collection::vec(step(), 0..7),
-        questions in proptest::collection::vec(question(), 4),
-    ) {
-        let keys = keys();
+/// B7's property and the differential test in one: no chain ever widens, and model, native decision and Datalog agree
+/// on every question. At least a twentieth of the answers must be yes, and a twentieth of the chains delegated, or
+/// the test could not fail for the right reason.
+#[test]
+fn b7_random_chains_never_widen_and_both_decisions_equal_the_model() {
+    let keys = keys();
+    let (yes, delegated) = (Cell::new(0), Cell::new(0));
+    let chains = (proptest::collection::vec(step(), 0..7), proptest::collection::vec(question(), 4));
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases: cases(),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let outcome = runner.run(&chains, |(steps, questions)| {
         let (mut token, mut model) = (token(), start());
         for step in &steps {
             let Some((child, next)) = take(&token, &model, step) else { continue };
             let parent_left: Effective = *verify(token.as_bytes()).unwrap().effective();
             let child_left = *verify(child.as_bytes()).unwrap().effective();
-            prop_assert!(parent_left.contains(&child_left), "{:?} widened {:?} to {:?}", step, parent_left, child_left);
-            for (request, _) in &questions {
-                let holder = |model: &Model| *model.holders.last().unwrap();
-                let (to_parent, to_child) = (holder(&model), holder(&next));
-                if next.allows(request, to_child) {
-                    prop_assert!(model.allows(request, to_parent), "the model itself widened");
-                }
-            }
+            prop_assert!(
+                parent_left.contains(&child_left),
+                "{:?} widened {:?} to {:?}",
+                step,
+                parent_left,
+                child_left
+            );
             (token, model) = (child, next);
         }
         let verified = verify(token.as_bytes()).unwrap();
         prop_assert_eq!(verified.chain().hops.len(), model.holders.len() - 1);
+        delegated.set(delegated.get() + u32::from(model.holders.len() > 1));
         for (request, prover) in &questions {
-            let expected = model.allows(request, *prover);
+            let prover = prover.unwrap_or(*model.holders.last().unwrap());
+            let request = &Request { proven: proven(prover), ..*request };
+            let expected = model.allows(request, prover);
+            yes.set(yes.get() + u32::from(expected));
             let native = verified.authorize(request);
             prop_assert_eq!(native.is_ok(), expected, "native {:?} on {:?}", native, request);
             let datalog = verified.authorize_by_datalog(token.as_bytes(), &keys, request);
@@ -256,17 +257,15 @@ proptest! {
                 prop_assert_eq!(error.code(), Code::Denied);
             }
         }
-    }
-}
-
-/// The random questions above must reach a yes often enough, or the test could not fail for the right reason.
-#[test]
-fn the_model_says_yes_and_no() {
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let mut yes = 0;
-    for _ in 0..500 {
-        let (request, prover) = question().new_tree(&mut runner).unwrap().current();
-        yes += u32::from(start().allows(&request, prover));
-    }
-    assert!((20..400).contains(&yes), "{yes} of 500");
+        Ok(())
+    });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+    println!(
+        "{} chains, {} delegated, {} of {} answers yes",
+        cases(),
+        delegated.get(),
+        yes.get(),
+        4 * cases()
+    );
+    assert!(yes.get() >= 4 * cases() / 20 && delegated.get() >= cases() / 20);
 }

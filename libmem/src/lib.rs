@@ -61,6 +61,8 @@
 //! node is gone: each session that has mapped something watches its socket from one thread, and a hang-up revokes all its
 //! mappings even if nobody cut them. Write what you cannot lose somewhere else first; leased memory is lent.
 //!
+//! <!-- The complete example stands here, first of all: connect, lease, map, write, share, survive a revoke. -->
+//!
 //! # From a lease to a byte, and what a revoke does to it
 //!
 //! ```text
@@ -88,12 +90,18 @@
 //! | `mapping/volatile` | the safe view for raw access |
 //! | `guard` | the routines that survive a cut, and the SIGBUS handler: table, assembly, decision |
 //!
+//! # Limits
+//!
+//! **65,536** mappings a process, **4,096** segments and **64 TiB** a mapping. Words are **8** bytes on a multiple
+//! of 8. x86_64 and aarch64, 64-bit Linux.
+//!
 //! # What happens to SIGBUS in your process
 //!
-//! The first mapping installs a handler. It absorbs faults of guarded access to leased memory and nothing else; every other
-//! SIGBUS goes to the handler that was there before, or ends the process as it would have. A handler that you install
-//! *later* replaces it: keep the action that `sigaction` returns, and call it for faults that are not yours. Each thread's
-//! first guarded access unblocks SIGBUS for that thread, because Linux kills a process that faults while the signal is blocked.
+//! The first mapping installs a handler. It absorbs faults of guarded access to leased memory and nothing
+//! else; every other SIGBUS goes to the handler that was there before, or ends the process as it would have.
+//! A handler that you install *later* replaces it: keep the action that `sigaction` returns, and call it for
+//! faults that are not yours. Each thread's first guarded access unblocks SIGBUS for that thread, because
+//! Linux kills a process that faults while the signal is blocked.
 #![deny(unsafe_code)]
 
 pub mod aio;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Mapping ─┬─ window ──────▶ guard::table: "faults in here are a revoke"
-//!          ├─ reservation ─▶ 2 MiB aligned: │ segment 0 │ segment 1 │ ...   (shared, never executable, not in core dumps)
+//!          ├─ reservation ─▶ 2 MiB aligned: │ segment 0 │ segment 1 │ ...   (shared, no exec, not in core dumps)
 //!          └─ revocation ──▶ a flag that the session sets when the provider hangs up
 //! ```
 //!
@@ -16,11 +16,11 @@
 //!
 //! # Forked children
 //!
-//! A child inherits the mapping (no `MADV_DONTFORK`). The cut takes the pages from it as from everyone, and guarded access
-//! fails there as it does here; with `MADV_DONTFORK` a child would meet a hole in its addresses, which no guard can tell
-//! from a defect. What a child does not inherit is the hang-up: its copy of the flag is its own. So in the one case where
-//! only the hang-up helps (provider and guardian killed at once), a child keeps what its parent loses. A child that must
-//! not have the memory drops the mapping first.
+//! A child inherits the mapping (no `MADV_DONTFORK`). The cut takes the pages from it as from everyone, and
+//! guarded access fails there as it does here; with `MADV_DONTFORK` a child would meet a hole in its
+//! addresses, which no guard can tell from a defect. What a child does not inherit is the hang-up: its copy
+//! of the flag is its own. So in the one case where only the hang-up helps (provider and guardian killed at
+//! once), a child keeps what its parent loses. A child that must not have the memory drops the mapping first.
 
 mod descriptor;
 mod reservation;
@@ -36,9 +36,11 @@ use crate::guard::Window;
 use reservation::Reservation;
 pub use volatile::Volatile;
 
-/// Most segments side by side in one mapping. Each is a mapping of its own to the kernel, which allows a process 65,530.
+/// Most segments side by side in one mapping. Each is a mapping of its own to the kernel, which allows a
+/// process 65,530.
 pub const MAPPING_SEGMENTS_MAX: usize = 4096;
-/// Most bytes in one mapping: half the 128 TiB that both architectures give a process, more than any host's RAM.
+/// Most bytes in one mapping: half the 128 TiB that both architectures give a process, more than any host's
+/// RAM.
 pub const MAPPING_BYTES_MAX: u64 = 64 << 40;
 /// Size of the words that are read and written as one, in bytes.
 pub const WORD_BYTES: usize = size_of::<u64>();
@@ -64,8 +66,8 @@ impl Access {
 
 /// A flag that ends guarded access, shared by the mappings of a lease and the session that watches it.
 ///
-/// The kernel's cut needs no flag. This is for what the kernel does not see: the provider hung up, or said that the lease
-/// ended. It is set once and never cleared.
+/// The kernel's cut needs no flag. This is for what the kernel does not see: the provider hung up, or said
+/// that the lease ended. It is set once and never cleared.
 #[derive(Clone, Debug, Default)]
 pub struct Revocation(Arc<AtomicBool>);
 
@@ -76,7 +78,8 @@ impl Revocation {
         Self::default()
     }
 
-    /// Ends guarded access: every call that starts after this one returns, in any thread, fails with `E_REVOKED`.
+    /// Ends guarded access: every call that starts after this one returns, in any thread, fails with
+    /// `E_REVOKED`.
     pub fn revoke(&self) {
         self.0.store(true, Ordering::Release);
     }
@@ -100,7 +103,8 @@ pub struct Segment {
 
 /// Leased memory, mapped. Dropping it unmaps it.
 ///
-/// It can be shared between threads. Bytes can change at any time: other holders, in other processes, write to them.
+/// It can be shared between threads. Bytes can change at any time: other holders, in other processes, write
+/// to them.
 pub struct Mapping {
     // Dropped in this order: the range is forgotten before it is unmapped.
     window: Window,
@@ -113,10 +117,10 @@ impl Mapping {
     /// Checks the segments and maps them side by side, in the order given.
     ///
     /// # Errors
-    /// `E_RANGE` for no segment, more than [`MAPPING_SEGMENTS_MAX`], a length that is no multiple of the page size, or more
-    /// than [`MAPPING_BYTES_MAX`] in all; `E_FD_TYPE` for a descriptor that is not a lease's memory; `E_NOMEM` if the
-    /// address space has no room; `E_BUSY` if the process holds 65,536 mappings. On every error all descriptors are closed
-    /// and nothing stays mapped.
+    /// `E_RANGE` for no segment, more than [`MAPPING_SEGMENTS_MAX`], a length that is no multiple of the page
+    /// size, or more than [`MAPPING_BYTES_MAX`] in all; `E_FD_TYPE` for a descriptor that is not a lease's
+    /// memory; `E_NOMEM` if the address space has no room; `E_BUSY` if the process holds 65,536 mappings. On
+    /// every error all descriptors are closed and nothing stays mapped.
     pub fn new(segments: Vec<Segment>, access: Access, revocation: Revocation) -> Result<Self, Error> {
         let length = total_bytes(&segments)?;
         for segment in &segments {
@@ -159,14 +163,15 @@ impl Mapping {
     /// [`Mapping::load_u64`].
     ///
     /// # Errors
-    /// `E_RANGE` if the range does not lie in the mapping. `E_REVOKED` if the memory was taken back before the last byte
-    /// was read; then some first part of `buffer` may hold bytes read before that, and the mapping stays revoked.
+    /// `E_RANGE` if the range does not lie in the mapping. `E_REVOKED` if the memory was taken back before
+    /// the last byte was read; then some first part of `buffer` may hold bytes read before that, and the
+    /// mapping stays revoked.
     #[inline]
     pub fn read_at(&self, offset: usize, buffer: &mut [u8]) -> Result<(), Error> {
         let source = self.address(offset, buffer.len())?;
         self.check_live()?;
-        // SAFETY: the source lies in the window (checked by `address`), the buffer is a caller's exclusive borrow, so they
-        // do not overlap.
+        // SAFETY: the source lies in the window (checked by `address`), the buffer is a caller's exclusive
+        // borrow, so they do not overlap.
         let copied = unsafe { self.window.copy(buffer.as_mut_ptr(), source, buffer.len()) };
         if copied == buffer.len() { Ok(()) } else { Err(self.cut()) }
     }
@@ -174,24 +179,25 @@ impl Mapping {
     /// Copies all of `bytes` to `offset` and on.
     ///
     /// # Errors
-    /// `E_DENIED` on a read-only mapping, before anything is touched. `E_RANGE` if the range does not lie in the mapping.
-    /// `E_REVOKED` if the memory was taken back before the last byte was written; what was written went to memory that is
-    /// gone, and the mapping stays revoked.
+    /// `E_DENIED` on a read-only mapping, before anything is touched. `E_RANGE` if the range does not lie in
+    /// the mapping. `E_REVOKED` if the memory was taken back before the last byte was written; what was
+    /// written went to memory that is gone, and the mapping stays revoked.
     #[inline]
     pub fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<(), Error> {
         self.access.check_write()?;
         let destination = self.address(offset, bytes.len())?;
         self.check_live()?;
-        // SAFETY: the destination lies in the window, which is mapped for writing (both checked above); `bytes` is borrowed,
-        // and an overlap would need a slice made with the unsafe methods, whose contract forbids writes meanwhile.
+        // SAFETY: the destination lies in the window, which is mapped for writing (both checked above);
+        // `bytes` is borrowed, and an overlap would need a slice made with the unsafe methods, whose contract
+        // forbids writes meanwhile.
         let copied = unsafe { self.window.copy(destination, bytes.as_ptr(), bytes.len()) };
         if copied == bytes.len() { Ok(()) } else { Err(self.cut()) }
     }
 
     /// Reads the 8 bytes at `offset` as one: never a mixture of two writes that were 8-byte words themselves.
     ///
-    /// This holds on x86_64 and aarch64, between processes as between threads, because an aligned word never crosses a cache
-    /// line. The four word operations are sequentially consistent.
+    /// This holds on x86_64 and aarch64, between processes as between threads, because an aligned word never
+    /// crosses a cache line. The four word operations are sequentially consistent.
     ///
     /// # Errors
     /// `E_RANGE` outside the mapping or if `offset` is no multiple of 8; `E_REVOKED`.
@@ -225,8 +231,8 @@ impl Mapping {
         unsafe { self.window.fetch_add(address, value) }.ok_or_else(|| self.cut())
     }
 
-    /// Writes `new` to the 8 bytes at `offset` if they are `current`, as one step, and returns what they were: it took
-    /// place if that is `current`.
+    /// Writes `new` to the 8 bytes at `offset` if they are `current`, as one step, and returns what they
+    /// were: it took place if that is `current`.
     ///
     /// # Errors
     /// As [`Mapping::store_u64`].
@@ -243,10 +249,11 @@ impl Mapping {
         Volatile::new(self)
     }
 
-    /// The first byte's address. Valid as long as the mapping lives, even after a revoke, when touching it is a SIGBUS.
+    /// The first byte's address. Valid as long as the mapping lives, even after a revoke, when touching it is
+    /// a SIGBUS.
     ///
-    /// Do not register it for the kernel's asynchronous I/O, and do not wait on it with a futex: both hold on to pages that
-    /// a revoke replaces.
+    /// Do not register it for the kernel's asynchronous I/O, and do not wait on it with a futex: both hold on
+    /// to pages that a revoke replaces.
     #[must_use]
     pub const fn as_ptr(&self) -> *mut u8 {
         self.reservation.start().as_ptr()
@@ -255,16 +262,17 @@ impl Mapping {
     /// The bytes as a plain slice.
     ///
     /// # Safety
-    /// Rust assumes that the bytes of a `&[u8]` do not change. As long as the slice is in use, nobody may write to the
-    /// region: no other holder in any process (which only those who hold all of its rights to write can promise), and nobody
-    /// in this process, guarded calls included. If somebody does, the behaviour is undefined.
+    /// Rust assumes that the bytes of a `&[u8]` do not change. As long as the slice is in use, nobody may
+    /// write to the region: no other holder in any process (which only those who hold all of its rights to
+    /// write can promise), and nobody in this process, guarded calls included. If somebody does, the
+    /// behaviour is undefined.
     ///
-    /// A revoke, an expiry or the provider's death ends the process by SIGBUS at the next touch. That is no undefined
-    /// behaviour: no code runs after it.
+    /// A revoke, an expiry or the provider's death ends the process by SIGBUS at the next touch. That is no
+    /// undefined behaviour: no code runs after it.
     #[must_use]
     pub const unsafe fn as_slice(&self) -> &[u8] {
-        // SAFETY: the range is mapped readable as long as `self` lives, its length fits an isize (MAPPING_BYTES_MAX), and the
-        // caller promises that nobody writes.
+        // SAFETY: the range is mapped readable as long as `self` lives, its length fits an isize
+        // (MAPPING_BYTES_MAX), and the caller promises that nobody writes.
         unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len()) }
     }
 
@@ -277,7 +285,8 @@ impl Mapping {
     /// As [`Mapping::as_slice`], and nobody may read meanwhile either.
     pub unsafe fn as_mut_slice(&mut self) -> Result<&mut [u8], Error> {
         self.access.check_write()?;
-        // SAFETY: as in `as_slice`; mapped for writing, checked above; `&mut self` excludes this process' other borrows.
+        // SAFETY: as in `as_slice`; mapped for writing, checked above; `&mut self` excludes this process'
+        // other borrows.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.as_ptr(), self.len()) })
     }
 
@@ -314,8 +323,8 @@ impl Mapping {
         if self.revocation.is_revoked() { Err(REVOKED) } else { Ok(()) }
     }
 
-    /// A guarded access found the memory gone. The flag is set too, so that nothing succeeds after the first failure, even
-    /// if somebody who can write to the dead file puts pages back.
+    /// A guarded access found the memory gone. The flag is set too, so that nothing succeeds after the first
+    /// failure, even if somebody who can write to the dead file puts pages back.
     #[cold]
     fn cut(&self) -> Error {
         self.revocation.revoke();

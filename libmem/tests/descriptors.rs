@@ -1,4 +1,5 @@
-//! A provider that lies about a descriptor (bad input M4): `E_FD_TYPE`, the descriptor closed, nothing mapped.
+//! A provider that lies about a descriptor (bad input M4): `E_FD_TYPE`, the descriptor closed, nothing
+//! mapped.
 //!
 //! One test, so that no other thread of this process opens files while it looks at descriptor numbers.
 

@@ -9,7 +9,8 @@ use common::{map, memfd, page, segment};
 use libmem::{Access, Mapping, Revocation, Segment};
 use proptest::prelude::*;
 
-/// The lines of `/proc/self/smaps` about the mapping that starts at this address: its line of `maps`, and its flags.
+/// The lines of `/proc/self/smaps` about the mapping that starts at this address: its line of `maps`, and its
+/// flags.
 fn kernel_view(mapping: &Mapping) -> Option<(String, String)> {
     let start = format!("{:x}-", mapping.as_ptr() as usize);
     let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();

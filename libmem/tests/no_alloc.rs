@@ -1,4 +1,5 @@
-//! Guarded access allocates nothing: not when it succeeds, not in the handler, not to say that the memory is gone.
+//! Guarded access allocates nothing: not when it succeeds, not in the handler, not to say that the memory is
+//! gone.
 //!
 //! The only test of its process, because it counts the allocations of all threads.
 

@@ -1,4 +1,5 @@
-//! Memory that is cut while it is used under guard: every access comes back with `E_REVOKED`, in every thread.
+//! Memory that is cut while it is used under guard: every access comes back with `E_REVOKED`, in every
+//! thread.
 
 mod common;
 
@@ -41,7 +42,8 @@ fn use_until_revoked(mapping: &Mapping, way: usize, running: &AtomicUsize) -> Co
 fn cut_under_threads(pages: usize, cut_it: impl FnOnce(&std::os::fd::OwnedFd)) {
     const THREADS: usize = 12;
     let fd = memfd(pages);
-    // A flag for each thread, so that none stops because another met the cut: every one takes the fault itself.
+    // A flag for each thread, so that none stops because another met the cut: every one takes the fault
+    // itself.
     let mappings: Vec<_> = (0..THREADS).map(|_| map(&fd, pages, Access::ReadWrite)).collect();
     let running = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -107,7 +109,8 @@ fn threads_share_one_mapping() {
 fn the_border_of_the_cut_is_exact() {
     let (pages, kept) = (8, 3);
     let border = kept * page();
-    // Below and above the length from which x86_64 copies with its string instruction, and around the widths of the loop.
+    // Below and above the length from which x86_64 copies with its string instruction, and around the widths
+    // of the loop.
     for before in [0, 1, 7, 8, 15, 16, 17, 63, 64, 65, 127, 128, 300, 1023, 1024, 1500, border] {
         for after in [1, 7, 64, 500, 2 * page() + 3] {
             let fd = memfd(pages);
@@ -235,7 +238,8 @@ fn a_forked_child_is_cut_as_well() {
     let children: Vec<libc::pid_t> = [false, true]
         .into_iter()
         .map(|raw| {
-            // SAFETY: the child calls only what is safe after a fork of a process with threads: no allocation, no lock.
+            // SAFETY: the child calls only what is safe after a fork of a process with threads: no
+            // allocation, no lock.
             let pid = unsafe { libc::fork() };
             assert!(pid >= 0);
             if pid == 0 {

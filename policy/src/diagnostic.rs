@@ -86,7 +86,7 @@ impl fmt::Display for Diagnostic {
 
 impl std::error::Error for Diagnostic {}
 
-/// A piece of the operator's text for a message: at most 64 characters, control characters and everything outside
+/// A piece of the operator's text for a message: at most 256 characters, control characters and everything outside
 /// ASCII escaped, so that a file cannot write to the terminal of who checks it.
 #[must_use]
 pub fn quote(text: &str) -> String {

@@ -88,6 +88,20 @@ pub const SLOTS_MAX: usize = 65_536;
 pub const SLOTS_PER_SESSION_MAX: usize = 16_384;
 /// Most requests of one session that are being worked on. More wait in the socket, whose buffer is the client's.
 pub const SESSION_REQUESTS_MAX: usize = 64;
+/// Rights whose opening a session remembers as recorded. Beyond it each opening is an entry again.
+pub const SESSION_RIGHTS_MAX: usize = 1_024;
+/// Verified tokens that a session remembers, of at most 8 KiB each: opening again costs no signatures.
+pub const SESSION_TOKENS_MAX: usize = 16;
+/// Pause of the accepting task when no descriptor is left, in milliseconds: long enough not to spin, short enough
+/// that nobody in the backlog notices.
+pub const ACCEPT_PAUSE_MS: u64 = 20;
+/// How long after its hang-up a process may still be seen to have died, in milliseconds: the socket closes before
+/// the process is gone.
+pub const EXIT_NOTICE_MS_MAX: u64 = 1_000;
+/// How often a dead process' status is looked for: its parent has to reap it first.
+pub const EXIT_LOOKS_MAX: u32 = 200;
+/// Pause between two such looks, in milliseconds. Together: two seconds.
+pub const EXIT_LOOK_MS: u64 = 10;
 /// From accept to a proven key, on the local socket, in milliseconds.
 pub const HELLO_MS_MAX: u64 = 2_000;
 /// From accept to the end of the TLS handshake in milliseconds.
@@ -109,8 +123,11 @@ pub const BROKER_BATCH_MAX: usize = 256;
 pub const PROVIDER_QUEUE_MAX: usize = 4_096;
 /// Take-backs that wait for the provider: every lease at once, because taking back is never refused.
 pub const TAKE_QUEUE_MAX: usize = LEASES_MAX;
-/// Threads that cut and wipe. A take-back sleeps in the kernel most of its time; more would only queue there.
-pub const TAKE_THREADS_MAX: usize = 8;
+/// Threads that cut. A cut that the kernel holds up keeps its thread, and the next region gets another; usually one
+/// does all the work.
+pub const CUT_THREADS_MAX: usize = 64;
+/// Threads that wipe. Wiping is bound by memory: more threads would only share its rate.
+pub const WIPE_THREADS_MAX: usize = 4;
 /// Entries that wait for the audit devices.
 pub const AUDIT_QUEUE_MAX: usize = 8_192;
 /// Entries that one sync makes durable.
@@ -148,6 +165,15 @@ pub const PAGE_BYTES: u64 = 4 * KIB;
 pub const HUGE_PAGE_BYTES: u64 = 2 * MIB;
 /// Largest region in bytes. A bound so that every sum of sizes fits 64 bits; the pool is the bound that bites.
 pub const REGION_BYTES_MAX: u64 = TIB;
+/// Smallest segment in bytes, where an owner chooses: what can be mapped and cut on its own.
+pub const SEGMENT_BYTES_MIN: u64 = PAGE_BYTES;
+/// Segment of a region whose owner does not choose, in bytes: one huge page.
+pub const SEGMENT_BYTES_DEFAULT: u64 = HUGE_PAGE_BYTES;
+/// Largest segment in bytes: one registered buffer, so that a segment is pinned, copied and wiped by one buffer.
+pub const SEGMENT_BYTES_MAX: u64 = PIN_PIECE_BYTES_MAX;
+/// Bytes of the pool that are kept populated and free so that one segment can always be rotated: the largest that is
+/// in use, and never more than this.
+pub const POOL_HEADROOM_BYTES_MAX: u64 = SEGMENT_BYTES_MAX;
 /// Largest piece of memory in one io_uring registered buffer, in bytes: the kernel's bound.
 pub const PIN_PIECE_BYTES_MAX: u64 = GIB;
 /// Most registered buffers of one ring: the kernel's bound.
@@ -309,13 +335,19 @@ const _: () = assert!(TAKE_QUEUE_MAX >= LEASES_MAX, "taking back is never refuse
 const _: () = assert!(EXPIRIES_PER_S_MAX <= TAKE_QUEUE_MAX);
 const _: () =
     assert!(REGION_BYTES_MAX / PIN_PIECE_BYTES_MAX <= PIN_PIECES_MAX, "one ring pins the largest region");
+const _: () =
+    assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT && SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_MAX);
+const _: () = assert!(SEGMENT_BYTES_MAX <= REGION_BYTES_MAX && SEGMENT_BYTES_MAX <= PIN_PIECE_BYTES_MAX);
+const _: () =
+    assert!(POOL_HEADROOM_BYTES_MAX >= SEGMENT_BYTES_MAX, "a full pool can still rotate, and so revoke");
 const _: () = assert!(REGION_BYTES_MAX <= POOL_BYTES_MAX && POOL_BYTES_MIN <= POOL_BYTES_MAX);
-const _: () = assert!(REGION_BYTES_MAX % HUGE_PAGE_BYTES == 0 && HUGE_PAGE_BYTES % PAGE_BYTES == 0);
+const _: () =
+    assert!(REGION_BYTES_MAX.is_multiple_of(HUGE_PAGE_BYTES) && HUGE_PAGE_BYTES.is_multiple_of(PAGE_BYTES));
 const _: () = assert!(
     (REGION_BYTES_MAX as u128) * (LEASES_MAX as u128) < i64::MAX as u128,
     "sums fit Datalog's integer"
 );
-const _: () = assert!(CHUNK_BYTES_MAX as u64 % PAGE_BYTES == 0);
+const _: () = assert!((CHUNK_BYTES_MAX as u64).is_multiple_of(PAGE_BYTES));
 const _: () = assert!(POOL_RAM_PERCENT_DEFAULT <= POOL_RAM_PERCENT_MAX && POOL_RAM_PERCENT_MAX <= 80);
 const _: () = assert!(POOL_WATERMARK_PERCENT < 100);
 const _: () = assert!(

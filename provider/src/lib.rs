@@ -1,8 +1,35 @@
-//! The kernel of Leasehold: it owns the memory, hands it out, and takes it back.
+//! The kernel of Leasehold: it owns the memory and every mapping, hands memory out, and takes it back at once.
 //!
-//! Files: [`factory`] is the small process that makes private file systems and guards them; [`mem`] turns one into a
-//! region that can be mapped, cut and wiped. Unsafe code stands in these two alone, file by file.
+//! ```text
+//!            clients                                broker
+//!               │ SEQPACKET, descriptors               │ claim, renew, take
+//!               ▼                                      ▼
+//!            gate ──────────────▶ runtime ◀────────────┘
+//!                                  │   ▲
+//!                       events     ▼   │ effects
+//!                                 kernel            pure: no clock, no descriptor, no thread
+//!                                  │
+//!                                  ▼
+//!                                 mem ───────▶ factory   another process: makes file systems, and cuts
+//!                                                        everything when this one dies
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`kernel`] | the tables: regions, open rights, deadlines; a pure step from event to effects |
+//! | [`slot`] | the word that fences operations, model-checked |
+//! | [`runtime`] | executes effects: threads that cut and wipe, the timer, the records |
+//! | [`gate`] | the local socket: identity, proof of possession, requests |
+//! | [`mem`] | a region of memory from its first page to its wipe |
+//! | [`factory`] | the small process that makes private file systems and guards them |
+//!
+//! Unsafe code stands in `mem`, in `factory` and in the one file `sys`, each block with the facts it relies on.
 #![deny(unsafe_code)]
 
 pub mod factory;
+pub mod gate;
+pub mod kernel;
 pub mod mem;
+pub mod runtime;
+pub mod slot;
+mod sys;

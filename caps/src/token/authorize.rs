@@ -134,8 +134,8 @@ impl From<Limit> for Error {
 /// again.
 ///
 /// ```compile_fail
-/// fn forge(effective: caps::token::Effective) -> caps::token::Authorized {
-///     caps::token::Authorized { effective }
+/// fn forge(honest: caps::token::Authorized, range: caps::range::ByteRange) -> caps::token::Authorized {
+///     caps::token::Authorized { range, ..honest }
 /// }
 /// ```
 /// ```

@@ -6,10 +6,11 @@
 //!
 //! Passing the gate proves nothing about who wrote the token: see [`Gated`].
 
-use super::block::{Block, Symbols};
+use super::block::Block;
 use super::chain::RevocationId;
 use super::container::{Container, Proof};
 use super::profile;
+use super::symbols::Symbols;
 use super::terms::{Narrowing, Terms};
 use crate::error::Result;
 use crate::id::PrincipalKey;
@@ -19,10 +20,14 @@ use crate::id::PrincipalKey;
 /// signature. The one way on is [`Gated::verify`].
 ///
 /// ```compile_fail
-/// let gated: caps::token::Gated<'static> = caps::token::Gated { bytes: &[] };
+/// fn forge<'a>(honest: caps::token::Gated<'a>, bytes: &'a [u8]) -> caps::token::Gated<'a> {
+///     caps::token::Gated { bytes, ..honest }
+/// }
 /// ```
 /// ```
-/// assert!(caps::token::gate(&[]).is_err());
+/// fn honest<'a>(bytes: &'a [u8]) -> caps::Result<caps::token::Gated<'a>> {
+///     caps::token::gate(bytes)
+/// }
 /// ```
 pub struct Gated<'a> {
     pub(super) bytes: &'a [u8],

@@ -25,7 +25,7 @@
 //! | `keys.rs` | [`RootKey`] mints, [`RootKeys`] are believed |
 //! | `terms.rs` | [`Terms`], [`Narrow`], [`Effective`]: what a token says, as values |
 //! | `vocabulary.rs` | values to Datalog: every fact and check there is |
-//! | `reader.rs`, `container.rs`, `block.rs` | bytes to trees, bounded and canonical |
+//! | `reader.rs`, `container.rs`, `block.rs`, `symbols.rs` | bytes to trees, bounded and canonical |
 //! | `profile.rs` | Datalog to values, or a refusal |
 //! | `weak.rs` | keys of small order |
 //! | `gate.rs` | [`gate()`]: all of the above in order |
@@ -101,6 +101,7 @@ mod inspect;
 mod keys;
 mod profile;
 mod reader;
+mod symbols;
 mod terms;
 mod verify;
 mod vocabulary;

@@ -4,10 +4,9 @@
 //! equal the Datalog one, and the Datalog one costs a bounded number of steps. The names of variables are free: a
 //! block made by another biscuit tool passes if it says the same.
 
-use super::block::{
-    Block, CONTAINS, Check, LESS, LESS_OR_EQUAL, Op, Predicate, Symbols, Term, VERSION_MAX, outside,
-};
+use super::block::{Block, CONTAINS, Check, LESS, LESS_OR_EQUAL, Op, Predicate, Term, VERSION_MAX, outside};
 use super::reader::malformed;
+use super::symbols::Symbols;
 use super::terms::{Narrowing, Terms};
 use super::weak;
 use crate::error::{Code, Error, Result};

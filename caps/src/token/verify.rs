@@ -17,8 +17,8 @@ use crate::error::{Code, Error, Result};
 /// It keeps no token bytes and no secret, so a session can hold it for long.
 ///
 /// ```compile_fail
-/// fn forge(terms: caps::token::Terms) -> caps::token::VerifiedToken {
-///     caps::token::VerifiedToken { terms }
+/// fn forge(honest: caps::token::VerifiedToken, terms: caps::token::Terms) -> caps::token::VerifiedToken {
+///     caps::token::VerifiedToken { terms, ..honest }
 /// }
 /// ```
 /// ```

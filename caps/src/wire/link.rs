@@ -44,7 +44,7 @@ pub enum Take {
 }
 
 /// What taking back came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Taken {
     /// Descriptors handed out for mapping that the cut made useless.

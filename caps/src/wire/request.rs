@@ -153,7 +153,7 @@ pub struct LeaseSpec {
 }
 
 /// How a right is to be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Path {
     /// The memory itself, by a descriptor. Refused with `E_MEDIATED_ONLY` where the right cannot be enforced so.

@@ -8,8 +8,8 @@
 //! | bytes still to copy, exact whenever a load or a store can fault | `rcx` | `x3` |
 //! | address of the [slot](super::table) whose memory may fault; no routine writes to it | `r8` | `x4` |
 //!
-//! No routine touches the stack, so at every instruction the return address is where a `ret` expects it, and the
-//! handler may move the program counter to a landing pad without unwinding anything:
+//! No routine touches the stack, so at every instruction the return address is where a `ret` expects it, and
+//! the handler may move the program counter to a landing pad without unwinding anything:
 //!
 //! ```text
 //! copy ....... wide loads and stores ──fault──▶ copy_bytes    (find the border byte by byte)
@@ -17,8 +17,8 @@
 //! load ... compare_exchange ───────────fault──▶ word_landing  (return "faulted")
 //! ```
 //!
-//! A retried instruction does the right thing as well: a handler that has put fresh pages at the address may leave
-//! the program counter where it is. Rotation relies on that.
+//! A retried instruction does the right thing as well: a handler that has put fresh pages at the address may
+//! leave the program counter where it is. Rotation relies on that.
 
 use std::arch::global_asm;
 
@@ -301,11 +301,13 @@ unsafe extern "C" {
 /// Copies `length` bytes and returns how many were **not** copied: 0, or what was left at the first byte that
 /// faulted. The bytes before that one are copied, all of them.
 ///
-/// `string_min` is the length in bytes from which x86_64 uses its string instruction; aarch64 has no use for it.
+/// `string_min` is the length in bytes from which x86_64 uses its string instruction; aarch64 has no use for
+/// it.
 ///
 /// # Safety
-/// `source` is readable and `destination` writable for `length` bytes, and they do not overlap; the part of either
-/// that lies in the memory of the slot at address `slot` may be gone. Faults elsewhere are not absorbed.
+/// `source` is readable and `destination` writable for `length` bytes, and they do not overlap; the part of
+/// either that lies in the memory of the slot at address `slot` may be gone. Faults elsewhere are not
+/// absorbed.
 #[inline]
 pub(super) unsafe fn copy(
     destination: *mut u8,
@@ -348,7 +350,8 @@ pub(super) unsafe fn fetch_add(address: *mut u64, value: u64, slot: usize) -> Wo
     unsafe { leasehold_guard_fetch_add(address, value, 0, 0, slot) }
 }
 
-/// Stores `new` if the word is `current`, sequentially consistent. It took place if the value given back is `current`.
+/// Stores `new` if the word is `current`, sequentially consistent. It took place if the value given back is
+/// `current`.
 ///
 /// # Safety
 /// As [`store`].
@@ -425,8 +428,8 @@ impl Interrupted<'_> {
 
 /// The length in bytes from which the processor's own string copy is at least as fast as the loop.
 ///
-/// Measured on a Zen 5: at 1 KiB both take 12 ns, at 4 KiB the string copy needs 29 ns and the loop 45. A processor that
-/// does not announce fast string copies never uses them.
+/// Measured on a Zen 5: at 1 KiB both take 12 ns, at 4 KiB the string copy needs 29 ns and the loop 45. A
+/// processor that does not announce fast string copies never uses them.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn string_min_bytes() -> usize {
     /// Where the two meet, in bytes.

@@ -1,17 +1,20 @@
 //! The SIGBUS handler: one decision, made of loads and compares.
 //!
 //! A fault is absorbed only if all four hold; anything else goes to whoever handled SIGBUS before:
-//! 1. the kernel raised it for an access to a page that is not there (`BUS_ADRERR`): not sent by a process, and not a
-//!    memory error of the machine;
+//! 1. the kernel raised it for an access to a page that is not there (`BUS_ADRERR`): not sent by a process,
+//!    and not a memory error of the machine;
 //! 2. the interrupted instruction lies in a guarded routine;
 //! 3. the slot register of that routine names a slot of the table;
-//! 4. the address that faulted lies in that slot's range. So a guarded copy whose *other* side is bad (the caller's own
-//!    buffer, or raw memory of another lease) still ends the process: that is a defect, not a revoke.
+//! 4. the address that faulted lies in that slot's range. So a guarded copy whose *other* side is bad (the
+//!    caller's own buffer, or raw memory of another lease) still ends the process: that is a defect, not a
+//!    revoke.
 //!
-//! The handler allocates nothing, takes no lock, touches no thread-local and calls nothing on the way that absorbs.
+//! The handler allocates nothing, takes no lock, touches no thread-local and calls nothing on the way that
+//! absorbs.
 //!
-//! Where it will grow: before the decision, the handler that knows of a rotation looks the *address* up in the table
-//! (raw accesses too), maps the fresh segment there, and returns without moving the program counter.
+//! Where it will grow: before the decision, the handler that knows of a rotation looks the *address* up in
+//! the table (raw accesses too), maps the fresh segment there, and returns without moving the program
+//! counter.
 
 use std::cell::Cell;
 use std::io;
@@ -47,12 +50,13 @@ fn install_once() -> io::Result<()> {
     // SAFETY: all-zero bytes are a valid `sigaction`: numbers, a set of signals, and a null restorer.
     let mut ours: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
     ours.sa_sigaction = on_sigbus as *const () as usize;
-    // SA_ONSTACK: a thread whose stack is nearly full still gets its answer. The mask, SA_NODEFER and SA_RESTART are the
-    // previous handler's, because it runs inside ours and must find what it asked for.
+    // SA_ONSTACK: a thread whose stack is nearly full still gets its answer. The mask, SA_NODEFER and
+    // SA_RESTART are the previous handler's, because it runs inside ours and must find what it asked for.
     ours.sa_flags =
         libc::SA_SIGINFO | libc::SA_ONSTACK | (previous.sa_flags & (libc::SA_NODEFER | libc::SA_RESTART));
     ours.sa_mask = previous.sa_mask;
-    // Known before the handler can run; leaked, because a handler in another thread may be reading it for ever.
+    // Known before the handler can run; leaked, because a handler in another thread may be reading it for
+    // ever.
     PREVIOUS.store(Box::leak(Box::new(previous)), Ordering::Release);
     let replaced = swap_action(Some(&ours))?;
     if replaced.sa_sigaction != previous.sa_sigaction {
@@ -75,8 +79,9 @@ fn swap_action(new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
     Ok(unsafe { old.assume_init() })
 }
 
-/// Lets this thread receive SIGBUS. The kernel kills a process whose thread faults while it blocks the signal, and
-/// threads that block every signal are common; so each thread's first guarded access lifts that block for itself.
+/// Lets this thread receive SIGBUS. The kernel kills a process whose thread faults while it blocks the
+/// signal, and threads that block every signal are common; so each thread's first guarded access lifts that
+/// block for itself.
 #[inline]
 pub(super) fn admit_thread() {
     thread_local! {
@@ -84,7 +89,8 @@ pub(super) fn admit_thread() {
     }
     #[cold]
     fn admit() {
-        // SAFETY: both calls write only to `set`, which `sigemptyset` makes valid; neither can fail with a valid signal.
+        // SAFETY: both calls write only to `set`, which `sigemptyset` makes valid; neither can fail with a
+        // valid signal.
         unsafe {
             let mut set = MaybeUninit::<libc::sigset_t>::zeroed().assume_init();
             libc::sigemptyset(&raw mut set);
@@ -99,7 +105,8 @@ pub(super) fn admit_thread() {
 }
 
 extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the kernel passes a siginfo and a context that live until we return (SA_SIGINFO), to nobody else.
+    // SAFETY: the kernel passes a siginfo and a context that live until we return (SA_SIGINFO), to nobody
+    // else.
     let absorbed = unsafe { absorb(&*info, &mut Interrupted::new(&mut *context.cast::<libc::ucontext_t>())) };
     if absorbed.is_none() {
         // SAFETY: the same arguments that the kernel gave us.

@@ -1,7 +1,8 @@
 //! Guarded access: memory that can be taken away while it is being used.
 //!
-//! A revoke cuts the pages out of the mapping, and the next access is a SIGBUS. A [`Window`] makes accesses that survive
-//! that: they go through a few routines in assembly that the signal handler knows, and come back with "gone".
+//! A revoke cuts the pages out of the mapping, and the next access is a SIGBUS. A [`Window`] makes accesses
+//! that survive that: they go through a few routines in assembly that the signal handler knows, and come back
+//! with "gone".
 //!
 //! ```text
 //! Window::copy ──▶ arch::copy ──load, store──▶ pages there ──▶ all bytes copied
@@ -13,9 +14,9 @@
 //!                                                 table::Slot: which addresses may fault
 //! ```
 //!
-//! Files, in reading order: `table` (the ranges), `arch` (all assembly), `handler` (the decision); this file puts them
-//! together. All of it works in every thread. It is not meant for use inside signal handlers: a handler that blocks SIGBUS
-//! and then meets cut memory ends the process.
+//! Files, in reading order: `table` (the ranges), `arch` (all assembly), `handler` (the decision); this file
+//! puts them together. All of it works in every thread. It is not meant for use inside signal handlers: a
+//! handler that blocks SIGBUS and then meets cut memory ends the process.
 
 mod arch;
 mod handler;
@@ -24,7 +25,8 @@ mod table;
 use caps::error::Error;
 use table::Slot;
 
-/// One registered range of leased addresses. Holding one proves that the handler is installed and knows the range.
+/// One registered range of leased addresses. Holding one proves that the handler is installed and knows the
+/// range.
 pub(crate) struct Window {
     slot: &'static Slot,
     /// See [`arch::string_min_bytes`].
@@ -32,7 +34,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Registers `length` bytes from `start`, and installs the handler if this is the first window of the process.
+    /// Registers `length` bytes from `start`, and installs the handler if this is the first window of the
+    /// process.
     ///
     /// # Errors
     /// `E_BUSY` if the table is full, `E_SYSTEM` if the handler cannot be installed.
@@ -44,8 +47,8 @@ impl Window {
     /// Copies `length` bytes and returns how many were copied: all, or those before the first that was cut.
     ///
     /// # Safety
-    /// `source` is readable and `destination` writable for `length` bytes, apart from pages of this window that were cut.
-    /// They do not overlap. Nobody relies on the destination's bytes being constant meanwhile.
+    /// `source` is readable and `destination` writable for `length` bytes, apart from pages of this window
+    /// that were cut. They do not overlap. Nobody relies on the destination's bytes being constant meanwhile.
     #[inline]
     pub(crate) unsafe fn copy(&self, destination: *mut u8, source: *const u8, length: usize) -> usize {
         handler::admit_thread();

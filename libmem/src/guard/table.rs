@@ -1,14 +1,15 @@
 //! The table of leased address ranges: what the signal handler may look at.
 //!
-//! It is a static array of atomics that is never moved or freed, so the handler can read it in any thread, at any
-//! moment, without a lock that interrupted code could hold.
+//! It is a static array of atomics that is never moved or freed, so the handler can read it in any thread, at
+//! any moment, without a lock that interrupted code could hold.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use caps::error::{Code, Error};
 
-/// Most mappings that a process can hold at once. Linux allows a process 65,530 mappings (`vm.max_map_count`) unless told
-/// otherwise, so the kernel's bound is met first; the table is 1 MiB of zero pages that cost nothing until used.
+/// Most mappings that a process can hold at once. Linux allows a process 65,530 mappings (`vm.max_map_count`)
+/// unless told otherwise, so the kernel's bound is met first; the table is 1 MiB of zero pages that cost
+/// nothing until used.
 pub(super) const MAPPINGS_MAX: usize = 65_536;
 
 /// `start` of a slot that nobody uses.
@@ -69,8 +70,8 @@ impl Slot {
         std::ptr::from_ref(self) as usize
     }
 
-    /// Whether `address` lies in the range. Exact while the owner's access is under way, because the slot cannot change
-    /// before it ends.
+    /// Whether `address` lies in the range. Exact while the owner's access is under way, because the slot
+    /// cannot change before it ends.
     pub(super) fn contains(&self, address: usize) -> bool {
         let start = self.start.load(Ordering::Acquire);
         start > CLAIMED && start <= address && address < self.end.load(Ordering::Relaxed)

@@ -1,8 +1,8 @@
 //! What a received descriptor must be before it is mapped.
 //!
-//! The provider may lie, or somebody may have taken its place. A descriptor is a lease's memory only if it is a regular
-//! file of exactly the promised size that lives in RAM, opened for what the right allows. Whatever else it is, the answer
-//! is `E_FD_TYPE` and the descriptor is closed (the caller owned it and drops it).
+//! The provider may lie, or somebody may have taken its place. A descriptor is a lease's memory only if it is
+//! a regular file of exactly the promised size that lives in RAM, opened for what the right allows. Whatever
+//! else it is, the answer is `E_FD_TYPE` and the descriptor is closed (the caller owned it and drops it).
 
 use std::os::fd::BorrowedFd;
 
@@ -31,8 +31,9 @@ pub(super) fn check(descriptor: BorrowedFd<'_>, bytes: u64, access: Access) -> R
         _ => return wrong("the descriptor cannot be read"),
     }
 
-    // Attributes as the kernel has them in memory: the descriptor of a sealed lease has nobody left who could be asked,
-    // and a peer's own file system must not get the chance to keep us waiting.
+    // Attributes as the kernel has them in memory, without asking the file system. The descriptor of a sealed
+    // lease has nobody left who could be asked (a plain `fstat` fails with ENOTCONN on 6.18), and a peer's own
+    // file system must not get the chance to keep us waiting.
     let attributes = rustix::fs::statx(
         descriptor,
         "",
@@ -49,8 +50,9 @@ pub(super) fn check(descriptor: BorrowedFd<'_>, bytes: u64, access: Access) -> R
 
     match rustix::fs::fstatfs(descriptor) {
         Ok(system) if system.f_type == libc::TMPFS_MAGIC => Ok(()),
-        // A FUSE file whose server is gone: its pages can only be those of the file behind it, and that is what the
-        // descriptor of a sealed lease is. One whose server still runs could hold our reads for ever.
+        // A FUSE file whose server is gone: its pages can only be those of the file behind it, and that is
+        // what the descriptor of a sealed lease is. One whose server still runs could hold our reads for
+        // ever.
         Err(Errno::NOTCONN | Errno::CONNABORTED) => Ok(()),
         Ok(_) => wrong("the file is not in RAM"),
         Err(_) => Err(unanswered()),

@@ -16,8 +16,9 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::Access;
 
-/// Size of a huge page in bytes, on x86_64 and on aarch64 with 4 KiB pages. Only ranges that begin on its multiples are
-/// mapped with huge pages, and a misaligned 1 GiB takes 68 ms to cut where an aligned one takes 1.
+/// Size of a huge page in bytes, on x86_64 and on aarch64 with 4 KiB pages. Only ranges that begin on its
+/// multiples are mapped with huge pages, and a misaligned 1 GiB takes 68 ms to cut where an aligned one takes
+/// 1.
 const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// Addresses that belong to us until this is dropped. Nobody else maps or unmaps anything there.
@@ -61,12 +62,14 @@ impl Reservation {
         Ok(whole)
     }
 
-    /// Gives back all but `length` bytes from `head` on. If that fails, `self` still owns what it did not give back.
+    /// Gives back all but `length` bytes from `head` on. If that fails, `self` still owns what it did not
+    /// give back.
     fn trim(&mut self, head: usize, length: usize) -> Result<(), Error> {
         let tail = self.length - head - length;
         let unmap = |start: *mut u8, length: usize| match length {
             0 => Ok(()),
-            // SAFETY: both calls below pass a part of this reservation, which nothing has been mapped over yet.
+            // SAFETY: both calls below pass a part of this reservation, which nothing has been mapped over
+            // yet.
             _ => unsafe { rustix::mm::munmap(start.cast(), length) }.map_err(|errno| system("munmap", errno)),
         };
         unmap(self.start.as_ptr().wrapping_add(head + length), tail)?;

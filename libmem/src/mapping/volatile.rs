@@ -7,11 +7,13 @@ use caps::error::{Code, Error};
 
 use super::{Access, Mapping, WORD_BYTES};
 
-/// A view of a mapping, or of a part of it, through volatile loads and stores. They compile to single instructions.
+/// A view of a mapping, or of a part of it, through volatile loads and stores. They compile to single
+/// instructions.
 ///
-/// Safe, because it never makes a reference into memory that others change: each access happens exactly once, and two
-/// accesses may see different bytes. Nothing here is guarded: **the first access after the memory was cut ends the process
-/// by SIGBUS**. It never returns a wrong byte. Where that is too harsh, use the guarded methods of [`Mapping`].
+/// Safe, because it never makes a reference into memory that others change: each access happens exactly once,
+/// and two accesses may see different bytes. Nothing here is guarded: **the first access after the memory was
+/// cut ends the process by SIGBUS**. It never returns a wrong byte. Where that is too harsh, use the guarded
+/// methods of [`Mapping`].
 ///
 /// It does not look at the mapping's [`Revocation`](super::Revocation): a hang-up alone does not stop it.
 #[derive(Clone, Copy)]
@@ -65,7 +67,8 @@ impl<'a> Volatile<'a> {
     #[inline]
     pub fn load_u8(self, offset: usize) -> Result<u8, Error> {
         let address = self.address(offset, 1, 1)?;
-        // SAFETY: in the view, so mapped and readable as long as the mapping is borrowed; cut memory ends the process.
+        // SAFETY: in the view, so mapped and readable as long as the mapping is borrowed; cut memory ends the
+        // process.
         Ok(unsafe { address.read_volatile() })
     }
 
@@ -82,7 +85,8 @@ impl<'a> Volatile<'a> {
         Ok(())
     }
 
-    /// Reads the 8 bytes at `offset` with one load: never a mixture of two stores. No order towards other accesses.
+    /// Reads the 8 bytes at `offset` with one load: never a mixture of two stores. No order towards other
+    /// accesses.
     ///
     /// # Errors
     /// `E_RANGE` outside the view, or if the address is not a multiple of 8.
@@ -96,7 +100,8 @@ impl<'a> Volatile<'a> {
     /// Writes the 8 bytes at `offset` with one store. No order towards other accesses.
     ///
     /// # Errors
-    /// `E_DENIED` on a read-only mapping; `E_RANGE` outside the view, or if the address is not a multiple of 8.
+    /// `E_DENIED` on a read-only mapping; `E_RANGE` outside the view, or if the address is not a multiple of
+    /// 8.
     #[inline]
     pub fn store_u64(self, offset: usize, value: u64) -> Result<(), Error> {
         self.access.check_write()?;

@@ -1,4 +1,5 @@
-//! What the tests of leased memory share: real files in RAM, and a test that runs again as a process of its own.
+//! What the tests of leased memory share: real files in RAM, and a test that runs again as a process of its
+//! own.
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -42,8 +43,8 @@ pub fn gone(pages: usize) -> Mapping {
 
 const CHILD: &str = "LIBMEM_TEST_CHILD";
 
-/// Runs `child` in a process of its own, which is this test started again, and tells how it ended. Exit code 0 means that
-/// `child` returned.
+/// Runs `child` in a process of its own, which is this test started again, and tells how it ended. Exit code
+/// 0 means that `child` returned.
 pub fn in_child(test: &str, child: impl FnOnce()) -> ExitStatus {
     in_child_with(test, &[], child)
 }

@@ -24,7 +24,13 @@ const POLICY: &[&str] = &["file", "allow_all"];
 /// Reads a whole file. What is wrong goes to `found`; where something is, the default stands in the result.
 pub(super) fn config(text: &str, machine: &Machine, found: &mut Collector<'_>) -> Config {
     let (root, errors) = DeTable::parse_recoverable(text);
-    for error in errors {
+    // After a broken header its keys seem to stand at the top, where they are unknown; or to be the header's name.
+    let displaced = |key: &Key<'_>, value: &Value<'_>| {
+        let header =
+            text.get(value.span().start..key.span().start).is_some_and(|between| !between.contains('\n'));
+        !(errors.is_empty() || value.get_ref().is_table() && header)
+    };
+    for error in &errors {
         let offset = error.span().map_or(text.len(), |span| span.start);
         found.error(
             Code::ConfigSyntax,
@@ -60,6 +66,7 @@ pub(super) fn config(text: &str, machine: &Machine, found: &mut Collector<'_>) -
             }),
             // After [lease], whose `per_principal` is a default of it.
             "quota" => quotas = reader.table("", key, value),
+            _ if displaced(key, value) => {}
             _ => reader.unknown("", key, TABLES),
         }
     }

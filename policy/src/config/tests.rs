@@ -108,7 +108,7 @@ fn a_full_file_is_read() {
 fn k2_syntax_duplicates_and_typos_have_a_place() {
     assert_eq!(mistakes("[node\npool = \"1GiB\""), [(1, 6, Code::ConfigSyntax)]);
     assert_eq!(mistakes("[node]\npool = \"1GiB\"\npool = \"2GiB\""), [(3, 1, Code::ConfigSyntax)]);
-    assert_eq!(mistakes("[node]\n[node]"), [(2, 1, Code::ConfigSyntax)]);
+    assert_eq!(mistakes("[node]\n[node]"), [(2, 2, Code::ConfigSyntax)]);
     assert_eq!(mistakes("[nodes]"), [(1, 2, Code::ConfigSyntax)]);
     assert_eq!(mistakes("[node]\n  poll = \"1GiB\""), [(2, 3, Code::ConfigSyntax)]);
     assert_eq!(mistakes("pool = \"1GiB\""), [(1, 1, Code::ConfigSyntax)]);

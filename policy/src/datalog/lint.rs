@@ -189,6 +189,16 @@ impl Lint<'_> {
 
     /// Statements that cannot be evaluated: a name compared with a number, a length of a number.
     fn failing(&mut self, policy: &Policy) {
+        let limited = |kind| {
+            run(policy.builder.clone(), &probe(kind, Some("alice")))
+                .is_err_and(|e| e.code() == Code::TokenLimit)
+        };
+        if let Some(kind) = Kind::ALL.into_iter().find(|kind| limited(*kind)) {
+            let at = self.program.rules.first().map_or(0, |item| item.place.start);
+            let message = format!("a request of {} reaches the bounds of a decision", kind.name());
+            self.error(at, message, "derive fewer facts: every such request ends in an error");
+            return;
+        }
         let fails = |builder, kind| {
             run(builder, &probe(kind, Some("alice"))).is_err_and(|e| e.code() == Code::PolicyLint)
         };

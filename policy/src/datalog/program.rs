@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use biscuit_parser::builder::{Binary, Expression, Fact, Op, Policy, Predicate, Rule, Term, Unary};
-use biscuit_parser::parser::parse_source;
+use biscuit_parser::parser::{self, parse_source};
 use caps::Code;
 
 use super::text::Scan;
@@ -54,21 +54,13 @@ impl Program {
     }
 
     fn statement(&mut self, text: &str, place: Range<usize>, found: &mut Collector<'_>) {
-        let parsed = match parse_source(text) {
-            Ok(parsed) => parsed,
-            Err(errors) => {
-                let error = errors.first();
-                // The parser's errors are slices of what it was given.
-                let offset = error
-                    .and_then(|error| (error.input.as_ptr() as usize).checked_sub(text.as_ptr() as usize))
-                    .map_or(0, |offset| offset.min(text.len()));
-                let message =
-                    error.and_then(|error| error.message.as_deref()).unwrap_or("this cannot be read");
-                let help =
-                    "write `allow if ...;`, `deny if ...;`, a fact `f(\"a\");` or a rule `f($x) <- g($x);`";
-                found.error(Code::PolicySyntax, place.start + offset, quote(message), help);
-                return;
-            }
+        let Ok(parsed) = parse_source(text) else {
+            let (offset, message) = why(text);
+            let message = message.unwrap_or("this cannot be read".into());
+            let help =
+                "write `allow if ...;`, `deny if ...;`, a fact `f(\"a\");` or a rule `f($x) <- g($x);`";
+            found.error(Code::PolicySyntax, place.start + offset, quote(&message), help);
+            return;
         };
         if !parsed.checks.is_empty() {
             found.error(
@@ -147,7 +139,11 @@ impl Program {
     /// query the product of how many facts each predicate of its body can have at most.
     fn bounded(&self, found: &mut Collector<'_>) {
         let mut known: BTreeMap<&str, Known> = BTreeMap::new();
-        let mut total = 0_u64;
+        let (mut total, mut largest) = (0_u64, (0, 0));
+        let mut count = |combinations: u64, at: usize| {
+            total = total.saturating_add(combinations);
+            largest = largest.max((combinations, at));
+        };
         for item in &self.facts {
             known.entry(&item.node.predicate.name).or_default().facts += 1;
         }
@@ -176,28 +172,47 @@ impl Program {
                     return;
                 }
                 // A rule is tried again in each round.
-                total = total.saturating_add(product.saturating_mul(POLICY_DECISION_ROUNDS_MAX));
+                count(product.saturating_mul(POLICY_DECISION_ROUNDS_MAX), item.place.start);
                 let head = known.entry(&item.node.head.name).or_default();
                 head.facts = head.facts.saturating_add(product);
                 head.depth = head.depth.max(depth);
             }
             waiting = rest;
         }
-        let mut largest = None;
-        for (at, query) in self.bodies() {
-            let product = product(query, &known);
-            total = total.saturating_add(product);
-            largest = largest.max(Some((product, at)));
+        for item in &self.policies {
+            for query in &item.node.queries {
+                count(product(query, &known), item.place.start);
+            }
         }
-        if let Some((_, at)) = largest.filter(|_| total > POLICY_COMBINATIONS_MAX) {
+        if total > POLICY_COMBINATIONS_MAX {
             let message =
                 format!("a decision may have to try {total} combinations of facts, most of them here");
             let help = format!(
                 "at most {POLICY_COMBINATIONS_MAX}: use fewer facts, or fewer predicates in a statement"
             );
-            found.error(Code::PolicySyntax, at, message, help);
+            found.error(Code::PolicySyntax, largest.1, message, help);
         }
     }
+}
+
+/// Where and why a statement does not parse. The whole-file parser tries every kind of statement and tells of the last
+/// one; this asks the parser of the kind that was surely meant.
+fn why(text: &str) -> (usize, Option<String>) {
+    let starts = |word: &str| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    let mut place = None;
+    let mut note = |error: parser::Error<'_>| {
+        // The parser's errors are slices of what it was given.
+        let offset = (error.input.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+        place = Some((offset.min(text.len()), error.message));
+    };
+    if starts("allow") || starts("deny") {
+        let _ = parser::policy(text).map_err(|error| error.map(&mut note));
+    } else if text.contains("<-") {
+        let _ = parser::rule(text).map_err(|error| error.map(&mut note));
+    } else {
+        let _ = parser::fact(text).map_err(|error| error.map(&mut note));
+    }
+    place.unwrap_or((0, None))
 }
 
 /// What is known about a predicate: how many facts of it there can be, and on how many rules they build.

@@ -228,7 +228,7 @@ impl Measure<'_, '_> {
             self.refuse(open, "this bracket is not closed", "close it before the statement ends");
         }
         let now = std::mem::take(&mut self.now);
-        let Some(start) = now.start else { return };
+        let Some(start) = now.start.filter(|_| !now.refused) else { return };
         let length = self.clean[start..at].trim_ascii_end().len();
         let comments = self.clean[start..at].split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
         if comments.map(<[u8]>::len).sum::<usize>() > POLICY_STATEMENT_BYTES_MAX {
@@ -239,7 +239,7 @@ impl Measure<'_, '_> {
                 let help = format!("a policy has at most {POLICY_STATEMENTS_MAX}");
                 self.found.error(Code::PolicySyntax, start, "there are too many statements", help);
             }
-        } else if !now.refused {
+        } else {
             self.scan.statements.push(start..start + length);
         }
     }
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn statements_end_at_semicolons_outside_of_texts_and_comments() {
         assert_eq!(statements(" a ; b(\"x;y\\\"\") ;; // c;\n/* d; */ e"), ["a", "b(\"x;y\\\"\")", "e"]);
-        assert_eq!(statements("a /* b\n ; */ , c;"), ["a       \n      , c"]);
+        assert_eq!(statements("a /* b\n ; */ , c;"), ["a     \n      , c"]);
         assert_eq!(statements("// only ä comment"), [""; 0]);
         assert_eq!(statements("allow if a ! b != c;"), ["allow if a ! b != c"]);
     }

@@ -230,6 +230,13 @@ impl Region {
         }
     }
 
+    /// Whether [`Region::client_descriptor`] has what it needs, so that it takes microseconds.
+    #[must_use]
+    pub fn is_ready(&self, access: Access) -> bool {
+        let cached = || self.sealed[access as usize].lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        self.shape == Shape::Sealed && cached()
+    }
+
     fn sealed_descriptor(&self, access: Access) -> Result<OwnedFd> {
         let mut cached = self.sealed[access as usize].lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(descriptor) = &*cached {

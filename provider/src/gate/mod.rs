@@ -1,0 +1,66 @@
+//! The local gate: a Unix `SEQPACKET` socket on which clients prove a key, ask, and receive descriptors.
+//!
+//! ```text
+//!   accept ──▶ peer identity ──▶ Hello / Challenge / Prove / Welcome ──▶ requests, one at a time, in order
+//!    uid on the    SO_PEERCRED,       possession of a key, once                │            │
+//!    allow-list?   SO_PEERPIDFD                                                ▼            ▼
+//!                                                                        ControlPlane   Provider
+//!                                                                        (the broker)   (memory)
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `listen` | the socket's path, its permissions, accepting, bounds on sessions |
+//! | `peer` | who is at the other end, and how it died |
+//! | `socket` | packets in and out, a descriptor beside one |
+//! | `handshake` | the pure state machine of a session's beginning |
+//! | `session` | one client's session from accept to end |
+//! | `rejects` | refusals in the log, gathered so that nobody can fill it |
+//! | `memory` | the requests about memory: open, read, write, close |
+//!
+//! A client can make the gate work on its own session only: every packet is bounded, every wait has a deadline, and
+//! a session has one request in work at a time. What it sends as a descriptor is never received.
+
+mod handshake;
+mod listen;
+mod memory;
+mod peer;
+mod rejects;
+mod session;
+mod socket;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use caps::error::Result;
+use caps::id::PrincipalKey;
+use caps::wire::{Name, Reply, Request};
+
+pub use listen::{Gate, GateConfig};
+pub use peer::{Exit, Peer};
+
+/// Who asks: facts that the gate established, none of them the client's word.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// The key that the session proved.
+    pub holder: PrincipalKey,
+    /// The uid of its process.
+    pub uid: u32,
+    /// The session, numbered from the node's start.
+    pub session: u64,
+}
+
+/// A future that can be sent between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What answers the requests that are not about memory. The broker's runtime, in the all-in-one node.
+pub trait ControlPlane: Send + Sync {
+    /// Answers one request.
+    fn request(&self, caller: Caller, request: Request) -> BoxFuture<'_, Result<Reply>>;
+
+    /// The registered name of a key, and whether it is the administrator's.
+    fn principal(&self, key: PrincipalKey) -> BoxFuture<'_, (Option<Name>, bool)>;
+
+    /// A session is over: what was tied to it ends.
+    fn session_ended(&self, session: u64);
+}

@@ -1,0 +1,284 @@
+//! One client's session, from accept to end.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit::{Draft, Event as Entry};
+use caps::error::{Blame, Code, Error, Result};
+use caps::id::RequestId;
+use caps::pop::{Nonce, Proven};
+use caps::wire::frame::{self, Frame, FrameKind};
+use caps::wire::reply::Welcome;
+use caps::wire::{Reply, Request};
+use policy::limits;
+use tokio::io::unix::AsyncFd;
+use tokio::time::timeout;
+
+use super::Caller;
+use super::handshake::{Handshake, Next};
+use super::listen::Shared;
+use super::memory::{Answer, Rights};
+use super::peer::{Exit, Peer};
+use super::socket::{Socket, lost};
+use crate::runtime::Opener;
+
+/// A session with a proven key.
+pub(super) struct Session {
+    pub(super) shared: Arc<Shared>,
+    pub(super) socket: Arc<Socket>,
+    pub(super) opener: Opener,
+    pub(super) rights: Rights,
+}
+
+/// Why a session ends.
+enum End {
+    /// The client hung up, or its process died.
+    Gone,
+    /// It was told why.
+    Refused(Error),
+}
+
+impl Session {
+    /// Serves one connection until it ends, and then ends everything that lives with it.
+    pub(super) async fn run(shared: Arc<Shared>, socket: OwnedFd, peer: Peer, id: u64) {
+        let Ok(socket) = Socket::new(socket).map(Arc::new) else { return };
+        let Ok(death) = crate::sys::watch(peer.pidfd) else { return };
+        let facts = (peer.uid, peer.pid, peer.exe);
+        let hello = Duration::from_millis(limits::HANDSHAKE_MS_MAX);
+        let greeted = tokio::select! {
+            greeted = timeout(hello, greet(&shared, &socket)) => {
+                greeted.unwrap_or(Err(Error::new(Code::Timeout, "the session was not begun in time")))
+            }
+            _ = death.readable() => return,
+        };
+        let (request, proven) = match greeted {
+            Ok(greeted) => greeted,
+            Err(error) => {
+                shared.rejects.note(facts.0, &error);
+                return tell(&socket, RequestId(0), &error).await;
+            }
+        };
+        let opener = Opener { session: id, uid: facts.0, pid: facts.1, exe: facts.2, proven };
+        let ender = socket.clone();
+        shared.provider.register_session(id, Box::new(move || ender.shut_down()));
+        let mut session = Self { shared: shared.clone(), socket, opener, rights: Rights::default() };
+        let end = tokio::select! {
+            end = session.serve(request) => end,
+            _ = death.readable() => End::Gone,
+        };
+        if let End::Refused(error) = &end {
+            session.record_protocol_fault(error);
+        }
+        // From here on nothing of this session is served. First the rights, then the entry of how the process died:
+        // how it died may never be known.
+        shared.provider.session_ended(id);
+        shared.control.session_ended(id);
+        session.socket.shut_down();
+        session.say_how_it_ended(death).await;
+    }
+
+    async fn serve(&mut self, welcome: RequestId) -> End {
+        if self.welcome(welcome).await.is_err() {
+            return End::Gone;
+        }
+        loop {
+            let idle = Duration::from_millis(limits::SESSION_IDLE_MS_MAX);
+            let received = match timeout(idle, receive(&self.socket)).await {
+                Ok(Ok(Some(received))) => received,
+                Ok(Ok(None) | Err(_)) => return End::Gone,
+                Err(_) => {
+                    let error = Error::new(Code::Timeout, "the session was idle for too long");
+                    tell(&self.socket, RequestId(0), &error).await;
+                    return End::Gone;
+                }
+            };
+            let (id, request) = match received {
+                Ok(request) => request,
+                Err(error) => {
+                    tell(&self.socket, RequestId(0), &error).await;
+                    return End::Refused(error);
+                }
+            };
+            let sent = match self.answer(request, id).await {
+                Ok(Answer::Reply(reply)) => self.send(id, &reply).await,
+                Ok(Answer::WithDescriptor(reply, descriptor)) => self.send_with(id, &reply, descriptor).await,
+                Ok(Answer::Sent) => Ok(()),
+                Err(error) => {
+                    let ends = error.code() == Code::Protocol;
+                    let sent = timed(self.socket.send(&encode_error(id, &error), None)).await;
+                    if ends {
+                        return End::Refused(error);
+                    }
+                    sent
+                }
+            };
+            if sent.is_err() {
+                return End::Gone;
+            }
+        }
+    }
+
+    async fn welcome(&self, id: RequestId) -> Result<()> {
+        let (name, admin) = self.shared.control.principal(self.opener.proven.holder()).await;
+        let config = self.shared.provider.config();
+        let welcome =
+            Welcome { cluster: config.cluster, provider: config.provider, name, admin, tier: config.tier };
+        self.send(id, &Reply::Welcome(welcome)).await
+    }
+
+    /// Answers one request. What is about memory is answered here, the rest by the control plane.
+    async fn answer(&mut self, request: Request, id: RequestId) -> Result<Answer> {
+        match request {
+            Request::Hello { .. } | Request::Prove { .. } => {
+                Err(Error::new(Code::Protocol, "the session has begun already"))
+            }
+            Request::Open { token, rights, path } => self.open(&token, rights, path).await,
+            Request::Read { handle, offset, length } => self.read(id, handle, offset, length).await,
+            Request::Write { handle, offset, data, crc } => self.write(handle, offset, &data, crc),
+            Request::Close { handle } => self.close(handle),
+            request @ (Request::PrincipalAdd { .. }
+            | Request::PrincipalList { .. }
+            | Request::LeaseCreate(_)
+            | Request::LeaseRenew { .. }
+            | Request::LeaseRelease { .. }
+            | Request::LeaseList { .. }
+            | Request::LeaseShow { .. }
+            | Request::ShareOffer { .. }
+            | Request::ShareAccept { .. }
+            | Request::ShareShow { .. }
+            | Request::ShareList { .. }
+            | Request::Revoke(_)
+            | Request::Status) => {
+                let caller = Caller {
+                    holder: self.opener.proven.holder(),
+                    uid: self.opener.uid,
+                    session: self.opener.session,
+                };
+                self.shared.control.request(caller, request).await.map(Answer::Reply)
+            }
+        }
+    }
+
+    async fn send(&self, id: RequestId, reply: &Reply) -> Result<()> {
+        timed(self.socket.send(&frame::encode(FrameKind::Reply, id, reply)?, None)).await
+    }
+
+    /// Sends a reply with a descriptor, once the client has read everything before it: the kernel counts descriptors
+    /// in flight by user, and one client must not use up the others' share.
+    async fn send_with(&self, id: RequestId, reply: &Reply, descriptor: OwnedFd) -> Result<()> {
+        if !self.socket.is_drained() {
+            let error = Error::new(Code::Busy, "read the answers before asking for a descriptor");
+            return timed(self.socket.send(&encode_error(id, &error), None)).await;
+        }
+        let packet = frame::encode(FrameKind::Reply, id, reply)?;
+        timed(self.socket.send(&packet, Some(std::os::fd::AsFd::as_fd(&descriptor)))).await
+    }
+
+    /// A violation of the protocol: recorded, with who did it.
+    fn record_protocol_fault(&self, error: &Error) {
+        let entry = self.identified(Draft::deny(Entry::FaultProtocol, error.code()));
+        self.shared.provider.record_fault(entry);
+    }
+
+    /// Who this session's client is, in an entry.
+    pub(super) fn identified(&self, entry: Draft) -> Draft {
+        entry
+            .subject(self.opener.proven.holder())
+            .peer_uid(self.opener.uid)
+            .peer_pid(self.opener.pid)
+            .maybe(self.opener.exe.as_ref(), Draft::exe_sha256)
+    }
+
+    /// Waits a while for the process to be reaped, if it died, and records how. A client that only hung up has no
+    /// such entry: its rights' summaries say that it left.
+    async fn say_how_it_ended(&self, death: AsyncFd<OwnedFd>) {
+        if timeout(Duration::from_millis(limits::EXIT_NOTICE_MS_MAX), death.readable()).await.is_err() {
+            return;
+        }
+        // Its parent has to reap it first. Nothing wakes us for that on every kernel, so we look a few times.
+        let mut status = None;
+        for _ in 0..limits::EXIT_LOOKS_MAX {
+            status = crate::sys::wait_status(death.get_ref());
+            if status.is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(limits::EXIT_LOOK_MS)).await;
+        }
+        let exit = status.map(Exit::from_wait_status);
+        let mut entry = self.identified(Draft::ok(Entry::HolderExit));
+        if let Some(Exit::Signal(signal)) = exit {
+            entry = entry.signal(signal.into());
+            if i32::from(signal) == libc::SIGBUS && self.rights.mapped_ever() {
+                // It touched memory after the cut, raw, and the kernel killed it for that.
+                let fault = self.identified(Draft::deny(Entry::FaultAccess, Code::Revoked));
+                self.shared.provider.record_fault(fault.signal(signal.into()).method("mapped"));
+            }
+        }
+        self.shared.provider.record_fault(entry);
+    }
+}
+
+/// Hello, challenge, proof. Returns the number of the last request, which the welcome answers.
+async fn greet(shared: &Shared, socket: &Socket) -> Result<(RequestId, Proven)> {
+    let mut handshake = Handshake::new(shared.provider.config().provider, Nonce::random());
+    loop {
+        let (id, request) = receive(socket)
+            .await
+            .map_err(lost)?
+            .ok_or(Error::new(Code::Unreachable, "the client hung up before it proved a key"))??;
+        match handshake.step(request)? {
+            Next::Say(next, reply) => {
+                let packet = frame::encode(FrameKind::Reply, id, &reply)?;
+                timed(socket.send(&packet, None)).await?;
+                handshake = next;
+            }
+            Next::Done(proven) => return Ok((id, proven)),
+        }
+    }
+}
+
+/// One request, or why the packet is none; `None` when the client hung up.
+async fn receive(socket: &Socket) -> std::io::Result<Option<Result<(RequestId, Request)>>> {
+    socket
+        .receive(|packet| {
+            let frame = Frame::decode(packet)?;
+            match frame.kind {
+                FrameKind::Request => Ok((frame.request, frame.body()?)),
+                FrameKind::Reply | FrameKind::Error => {
+                    Err(Error::new(Code::FrameType, "a client sends requests"))
+                }
+            }
+        })
+        .await
+}
+
+fn encode_error(id: RequestId, error: &Error) -> Vec<u8> {
+    // Infallible: a code and a short text of ours fit any frame.
+    frame::encode(FrameKind::Error, id, error).unwrap_or_default()
+}
+
+/// Tells a client why its session ends, if it listens.
+async fn tell(socket: &Socket, id: RequestId, error: &Error) {
+    if error.code().blame() != Blame::Unreachable
+        || error.code() == Code::Busy
+        || error.code() == Code::Timeout
+    {
+        let _ = timed(socket.send(&encode_error(id, error), None)).await; // it may be gone
+    }
+}
+
+/// Refuses a connection that was not admitted.
+pub(super) async fn refuse(socket: OwnedFd, error: Error) {
+    if let Ok(socket) = Socket::new(socket) {
+        tell(&socket, RequestId(0), &error).await;
+    }
+}
+
+/// A client that does not read its answers is cut off at the deadline.
+async fn timed(sent: impl Future<Output = std::io::Result<()>>) -> Result<()> {
+    match timeout(Duration::from_millis(limits::SEND_MS_MAX), sent).await {
+        Ok(sent) => sent.map_err(lost),
+        Err(_) => Err(Error::new(Code::Timeout, "the client did not read its answer in time")),
+    }
+}

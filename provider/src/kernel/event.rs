@@ -1,0 +1,217 @@
+//! What can happen, and what has to be done about it.
+
+use caps::error::Result;
+use caps::id::{GrantId, LeaseId, PrincipalKey, SlotHandle};
+use caps::range::ByteRange;
+use caps::rights::Rights;
+use caps::time::{BootNanos, Micros, UnixMicros};
+use caps::wire::link::{ClaimTicket, Take};
+use caps::wire::request::Path;
+use caps::wire::row::EndCause;
+
+use super::region::RegionKey;
+use super::table::Key;
+
+/// A session of the local gate, numbered from the provider's start and never again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The broker exchanges a reservation for memory.
+    Claim {
+        /// The reservation.
+        ticket: ClaimTicket,
+        /// The session of the client that asked, if it is at this provider.
+        session: Option<SessionId>,
+        /// Wall time, for the ticket's deadline.
+        now_unix: UnixMicros,
+    },
+    /// The region's memory is committed, pinned and ready.
+    Created {
+        /// Which.
+        region: RegionKey,
+        /// Size of its pages.
+        page_bytes: u32,
+        /// Whether every page is pinned.
+        pinned: bool,
+    },
+    /// The region's memory could not be had.
+    CreateFailed {
+        /// Which.
+        region: RegionKey,
+    },
+    /// The broker moved a lease's end to `ttl` from now.
+    Renew {
+        /// Which.
+        lease: LeaseId,
+        /// From now.
+        ttl: Micros,
+    },
+    /// A session opens a right whose token was verified and authorized.
+    Open(OpenRequest),
+    /// The descriptor of a mapped right is about to be sent: from now on, ending the right takes a cut.
+    HandedOut {
+        /// Which open right.
+        open: Key,
+    },
+    /// A session closes a right.
+    Close {
+        /// Whose.
+        session: SessionId,
+        /// Which.
+        handle: SlotHandle,
+    },
+    /// A session's process died or hung up.
+    SessionEnded {
+        /// Which.
+        session: SessionId,
+    },
+    /// The broker takes something back.
+    Take {
+        /// What.
+        take: Take,
+        /// Why.
+        cause: EndCause,
+    },
+    /// A region's memory is gone: cut, wiped, unpinned, closed.
+    Taken {
+        /// Which.
+        region: RegionKey,
+    },
+    /// A deadline passed.
+    Tick,
+}
+
+/// A right as its verified token gives it. The gate fills it in from evidence, never from the client's words.
+#[derive(Clone, Debug)]
+pub struct OpenRequest {
+    /// Who asks.
+    pub session: SessionId,
+    /// The uid of its process.
+    pub uid: u32,
+    /// Whether its process runs in the sandbox.
+    pub sandboxed: bool,
+    /// The key that the session proved.
+    pub holder: PrincipalKey,
+    /// The lease.
+    pub lease: LeaseId,
+    /// The grant, if the token is a receiver's.
+    pub grant: Option<GrantId>,
+    /// What is to be opened, which the token allows.
+    pub rights: Rights,
+    /// The bytes that the token reaches.
+    pub range: ByteRange,
+    /// When the token ends.
+    pub expires: UnixMicros,
+    /// Wall time, from which the deadline is fixed once.
+    pub now_unix: UnixMicros,
+    /// Whether the token has a budget or rate, which can only be counted on mediated access.
+    pub metered: bool,
+    /// Whether the token was narrowed or delegated after it was minted.
+    pub narrowed: bool,
+    /// By which path.
+    pub path: Path,
+}
+
+/// The kernel's answer to one event.
+#[derive(Debug)]
+pub struct Step {
+    /// What the caller is told.
+    pub answer: Result<Answer>,
+    /// What the runtime does now, in this order.
+    pub effects: Vec<Effect>,
+}
+
+/// The good answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Done.
+    Done,
+    /// Build this region's memory.
+    Build {
+        /// Under which key.
+        region: RegionKey,
+        /// Bytes, whole pages.
+        bytes: u64,
+        /// When its lease will end.
+        deadline: BootNanos,
+    },
+    /// A lease's end was moved.
+    Renewed {
+        /// Its region.
+        region: RegionKey,
+        /// When it ends now.
+        deadline: BootNanos,
+    },
+    /// A right is open.
+    Opened(Opening),
+    /// These regions and rights are being taken back; `region` answers when its memory is gone.
+    Taking {
+        /// The region, if memory has to be taken back; `None` if refusing new operations was all.
+        region: Option<RegionKey>,
+        /// Descriptors handed out for mapping.
+        mappings: u32,
+    },
+    /// Already gone.
+    Gone,
+}
+
+/// An open right, for the runtime and the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// Key of the open right; its index is also the slot's.
+    pub open: Key,
+    /// Its region.
+    pub region: RegionKey,
+    /// What was opened.
+    pub rights: Rights,
+    /// The bytes.
+    pub range: ByteRange,
+    /// The region's bytes.
+    pub region_bytes: u64,
+    /// By which path.
+    pub path: Path,
+    /// When it ends.
+    pub deadline: BootNanos,
+    /// Whether this grant was opened for the first time.
+    pub first_of_grant: bool,
+}
+
+/// What the runtime has to do. Effects of one step are in the order in which they must begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Refuse new operations on an open right, at once.
+    Fence {
+        /// Which.
+        open: Key,
+    },
+    /// Cut, shut, wipe, unpin and close a region's memory, then report [`Event::Taken`].
+    TakeBack {
+        /// Which.
+        region: RegionKey,
+        /// Of which lease.
+        lease: LeaseId,
+        /// Why.
+        cause: EndCause,
+        /// Descriptors handed out for mapping.
+        mappings: u32,
+    },
+    /// A right is no longer open and its row is gone: forget what belongs to it.
+    Closed {
+        /// Which.
+        open: Key,
+        /// The row as it was.
+        row: Box<super::OpenRow>,
+        /// Why.
+        cause: EndCause,
+    },
+    /// Tell the broker that a grant's rights ended.
+    GrantEnded {
+        /// Which.
+        grant: GrantId,
+        /// Why.
+        cause: EndCause,
+    },
+}

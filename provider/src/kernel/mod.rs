@@ -1,0 +1,192 @@
+//! The kernel: who holds which memory until when, and what has to happen next.
+//!
+//! Pure. [`Kernel::step`] takes an event and the time, changes its tables, and returns an answer and a list of
+//! effects. It has no clock, no descriptor, no socket and no thread; the [`crate::runtime`] executes the effects and
+//! feeds their outcome back as events. So tests, models and fuzzers drive the very code that runs.
+//!
+//! ```text
+//!             Claim            Created               Take / Tick / HolderGone        Taken
+//!  (nothing) ───────▶ Building ────────▶ Live ──────────────────────────────▶ Ending ─────▶ (nothing)
+//!                        │ CreateFailed                                         ▲
+//!                        └──────────────────────────────────────────────────────┘ never: nothing was handed out
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `event` | what can happen and what has to be done about it |
+//! | `table` | a table of fixed capacity whose indexes carry generations |
+//! | `region` | regions and the ledger of their bytes |
+//! | `open` | rights that sessions opened, and by which path they may be used |
+//! | `claim`, `take` | the two halves of a region's life |
+//! | `ended` | how leases ended that are gone |
+//! | `revoked` | revocations to remember until the revoked tokens expire |
+//! | `invariants` | what holds after every step |
+
+mod claim;
+mod ended;
+mod event;
+mod invariants;
+#[cfg(test)]
+mod model;
+mod open;
+mod region;
+mod revoked;
+mod table;
+mod take;
+
+use std::collections::{BTreeSet, HashMap};
+
+use caps::error::{Code, Error, Result};
+use caps::id::{ClusterEpoch, LeaseId, ProviderId};
+use caps::time::BootNanos;
+use caps::wire::row::{MemoryRow, Tier};
+
+pub use event::{Answer, Effect, Event, OpenRequest, Opening, SessionId, Step};
+pub use open::OpenRow;
+pub use region::{RegionKey, RegionRow, RegionState};
+
+use ended::Ended;
+use revoked::Revocations;
+use table::Table;
+
+/// What the kernel is told once.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The life of the control plane.
+    pub cluster: ClusterEpoch,
+    /// This life of the provider.
+    pub provider: ProviderId,
+    /// Bytes that may be committed at one time.
+    pub pool_bytes: u64,
+    /// Most regions at one time.
+    pub regions_max: usize,
+    /// Most open rights at one time.
+    pub opens_max: usize,
+    /// Most open rights of one session.
+    pub opens_per_session_max: usize,
+    /// Most revocations to remember. When full, a revoke ends the whole region instead.
+    pub revocations_max: usize,
+    /// Most leases whose end is remembered.
+    pub ended_max: usize,
+    /// The tier that mappings of other uids get on this machine.
+    pub tier: Tier,
+    /// The uid of the node: in the tier `open`, the only one besides root that may map writable.
+    pub uid: u32,
+}
+
+/// What falls due at a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Region(RegionKey),
+    Open(table::Key),
+}
+
+/// The tables. See the module's documentation.
+#[derive(Debug)]
+pub struct Kernel {
+    config: Config,
+    regions: Table<RegionRow>,
+    by_lease: HashMap<LeaseId, RegionKey>,
+    opens: Table<OpenRow>,
+    by_session: HashMap<SessionId, BTreeSet<table::Key>>,
+    /// Leases that end with a session.
+    tied: HashMap<SessionId, BTreeSet<RegionKey>>,
+    deadlines: BTreeSet<(BootNanos, Due)>,
+    revoked: Revocations,
+    ended: Ended,
+    committed_bytes: u64,
+}
+
+impl Kernel {
+    /// Empty tables of the configured capacity.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            regions: Table::new(config.regions_max),
+            by_lease: HashMap::with_capacity(config.regions_max),
+            opens: Table::new(config.opens_max),
+            by_session: HashMap::new(),
+            tied: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            revoked: Revocations::new(config.revocations_max),
+            ended: Ended::new(config.ended_max),
+            committed_bytes: 0,
+            config,
+        }
+    }
+
+    /// Applies one event at `now`.
+    pub fn step(&mut self, now: BootNanos, event: Event) -> Step {
+        let mut effects = Vec::new();
+        let answer = match event {
+            Event::Claim { ticket, session, now_unix } => self.claim(now, now_unix, ticket, session),
+            Event::Created { region, page_bytes, pinned } => {
+                self.created(now, region, page_bytes, pinned, &mut effects)
+            }
+            Event::CreateFailed { region } => self.create_failed(region),
+            Event::Renew { lease, ttl } => self.renew(now, lease, ttl),
+            Event::Open(request) => self.open(now, &request, &mut effects),
+            Event::HandedOut { open } => self.handed_out(open),
+            Event::Close { session, handle } => self.close(session, handle, &mut effects),
+            Event::SessionEnded { session } => self.session_ended(now, session, &mut effects),
+            Event::Take { take, cause } => self.take(now, take, cause, &mut effects),
+            Event::Taken { region } => self.taken(region),
+            Event::Tick => self.tick(now, &mut effects),
+        };
+        Step { answer, effects }
+    }
+
+    /// When [`Event::Tick`] is due next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<BootNanos> {
+        self.deadlines.first().map(|&(at, _)| at)
+    }
+
+    /// What is known of a lease's memory.
+    #[must_use]
+    pub fn memory(&self, lease: LeaseId) -> Option<MemoryRow> {
+        let row = self.regions.get(*self.by_lease.get(&lease)?)?;
+        Some(MemoryRow {
+            bytes: row.bytes,
+            page_bytes: row.page_bytes,
+            tier: self.config.tier,
+            mappings: row.mappings,
+            opens: row.opens.len() as u32,
+            pinned: row.pinned,
+        })
+    }
+
+    /// Bytes committed to regions, the ones being taken back included.
+    #[must_use]
+    pub const fn committed_bytes(&self) -> u64 {
+        self.committed_bytes
+    }
+
+    /// Number of regions, the ones being built or taken back included.
+    #[must_use]
+    pub fn regions(&self) -> usize {
+        self.regions.len()
+    }
+
+    /// Every lease that has memory here, the ones being taken back included.
+    #[must_use]
+    pub fn leases(&self) -> Vec<LeaseId> {
+        self.by_lease.keys().copied().collect()
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn live(&self, lease: LeaseId) -> Result<RegionKey> {
+        let unknown = Error::new(Code::LeaseUnknown, "this provider holds no memory of that lease");
+        let key = *self.by_lease.get(&lease).ok_or(unknown.clone())?;
+        match self.regions.get(key).ok_or(unknown)?.state {
+            RegionState::Live => Ok(key),
+            RegionState::Building => Err(Error::new(Code::LeaseUnknown, "the lease's memory is not ready")),
+            RegionState::Ending(cause) => Err(take::ended(cause)),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The second half of a region's life: release, expiry, revocation and a holder's death, which are one operation
+//! with different causes.
+//!
+//! A region is *ended* by fencing every open right and asking for its memory to be taken back; it is *forgotten*,
+//! and its bytes return to the pool, only when the memory is gone. In between nobody can open it and nobody else
+//! can have its bytes.
+
+use caps::error::{Code, Error, Result};
+use caps::id::{GrantId, LeaseId};
+use caps::time::{BootNanos, UnixMicros};
+use caps::wire::link::Take;
+use caps::wire::row::EndCause;
+
+use super::event::{Answer, Effect, SessionId};
+use super::region::{RegionKey, RegionState};
+use super::{Due, Kernel};
+
+/// What a client of an ended right is told.
+pub(super) const fn ended(cause: EndCause) -> Error {
+    match cause {
+        EndCause::Expired => Error::new(Code::LeaseExpired, "the lease's time is over"),
+        EndCause::Released
+        | EndCause::Revoked
+        | EndCause::HolderExit
+        | EndCause::ParentEnded
+        | EndCause::NotClaimed
+        | EndCause::NotRecorded
+        | EndCause::ProviderLost
+        | EndCause::NodeStopped => Error::new(Code::TokenRevoked, "the lease was taken back"),
+    }
+}
+
+impl Kernel {
+    /// The broker takes a lease or a grant back. Idempotent: what is already gone is [`Answer::Gone`].
+    pub(super) fn take(
+        &mut self,
+        _now: BootNanos,
+        take: Take,
+        cause: EndCause,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Answer> {
+        match take {
+            Take::Lease(lease) => Ok(self.take_lease(lease, cause, effects)),
+            Take::Grant { lease, grant, expires } => {
+                Ok(self.take_grant(lease, grant, expires, cause, effects))
+            }
+        }
+    }
+
+    fn take_lease(&mut self, lease: LeaseId, cause: EndCause, effects: &mut Vec<Effect>) -> Answer {
+        let Some(&region) = self.by_lease.get(&lease) else {
+            // Perhaps a claim is still on its way: it comes too late.
+            self.ended.insert(lease, cause);
+            return Answer::Gone;
+        };
+        let mappings = self.regions.get(region).map_or(0, |row| row.mappings);
+        self.end_region(region, cause, effects);
+        Answer::Taking { region: Some(region), mappings }
+    }
+
+    /// Ends one grant's rights. Where its receiver only ever used mediated access, refusing new operations is all.
+    /// Where it maps the region, the whole region is taken back: a mapping of one among several cannot yet be ended
+    /// alone.
+    fn take_grant(
+        &mut self,
+        lease: LeaseId,
+        grant: GrantId,
+        expires: UnixMicros,
+        cause: EndCause,
+        effects: &mut Vec<Effect>,
+    ) -> Answer {
+        let remembered = self.revoked.insert(grant, expires);
+        let Some(&region) = self.by_lease.get(&lease) else { return Answer::Gone };
+        let Some(row) = self.regions.get(region) else { return Answer::Gone };
+        if row.mapped_grants.contains(&grant) || !remembered {
+            return self.take_lease(lease, cause, effects);
+        }
+        let opens: Vec<_> = row.opens.iter().copied().collect();
+        for open in opens {
+            if self.opens.get(open).is_some_and(|row| row.grant == Some(grant)) {
+                self.close_open(open, cause, effects);
+            }
+        }
+        Answer::Taking { region: None, mappings: 0 }
+    }
+
+    /// Fences everything open on a region and asks for its memory, once.
+    pub(super) fn end_region(&mut self, region: RegionKey, cause: EndCause, effects: &mut Vec<Effect>) {
+        let Some(row) = self.regions.get_mut(region) else { return };
+        let was = row.state;
+        if matches!(was, RegionState::Ending(_)) {
+            return;
+        }
+        row.state = RegionState::Ending(cause);
+        self.deadlines.remove(&(row.deadline, Due::Region(region)));
+        let (lease, mappings) = (row.lease, row.mappings);
+        let opens: Vec<_> = row.opens.iter().copied().collect();
+        for open in opens {
+            self.close_open(open, cause, effects);
+        }
+        match was {
+            RegionState::Live => effects.push(Effect::TakeBack { region, lease, cause, mappings }),
+            // The builder still has the memory in its hands; `created` sees the state and takes it back.
+            RegionState::Building | RegionState::Ending(_) => {}
+        }
+    }
+
+    /// The memory is gone: the row goes, and the bytes return to the pool.
+    pub(super) fn taken(&mut self, region: RegionKey) -> Result<Answer> {
+        match self.regions.get(region).map(|row| row.state) {
+            Some(RegionState::Ending(_)) => {
+                self.forget(region);
+                Ok(Answer::Done)
+            }
+            _ => Err(Error::new(Code::Internal, "memory of a region that was not ending was taken back")),
+        }
+    }
+
+    pub(super) fn forget(&mut self, region: RegionKey) {
+        let Some(row) = self.regions.remove(region) else { return };
+        self.by_lease.remove(&row.lease);
+        if let RegionState::Ending(cause) = row.state {
+            self.ended.insert(row.lease, cause);
+        }
+        self.committed_bytes -= row.bytes;
+        if let Some(session) = row.tied_to
+            && let Some(tied) = self.tied.get_mut(&session)
+        {
+            tied.remove(&region);
+            if tied.is_empty() {
+                self.tied.remove(&session);
+            }
+        }
+    }
+
+    /// A session is over: what it opened is closed, and the leases tied to it end. A mapping it made may live on in
+    /// a forked child, so a region that was ever mapped is still cut when it ends.
+    pub(super) fn session_ended(
+        &mut self,
+        _now: BootNanos,
+        session: SessionId,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Answer> {
+        for open in self.by_session.remove(&session).unwrap_or_default() {
+            self.close_open(open, EndCause::HolderExit, effects);
+        }
+        for region in self.tied.remove(&session).unwrap_or_default() {
+            self.end_region(region, EndCause::HolderExit, effects);
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Ends all that is due, in the order of deadlines.
+    pub(super) fn tick(&mut self, now: BootNanos, effects: &mut Vec<Effect>) -> Result<Answer> {
+        while let Some(&(at, due)) = self.deadlines.first() {
+            if at > now {
+                break;
+            }
+            self.deadlines.remove(&(at, due));
+            match due {
+                Due::Region(region) => self.end_region(region, EndCause::Expired, effects),
+                Due::Open(open) => self.expire_open(open, effects),
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    /// A right's own time is over before its region's. Only rights that are never mapped have such a deadline.
+    fn expire_open(&mut self, open: super::table::Key, effects: &mut Vec<Effect>) {
+        let Some(row) = self.opens.get(open) else { return };
+        let (region, grant, handed_out) = (row.region, row.grant, row.handed_out);
+        self.close_open(open, EndCause::Expired, effects);
+        if handed_out {
+            self.end_region(region, EndCause::Expired, effects);
+        }
+        if let Some(grant) = grant {
+            effects.push(Effect::GrantEnded { grant, cause: EndCause::Expired });
+        }
+    }
+}

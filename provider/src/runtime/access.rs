@@ -1,0 +1,151 @@
+//! Mediated reads and writes: every one passes its slot, and its bytes leave only while the slot is open.
+
+use std::sync::atomic::Ordering;
+
+use caps::error::{Code, Error, Result};
+use caps::id::SlotHandle;
+use caps::limits::CHUNK_BYTES_MAX;
+use caps::range::ByteRange;
+use caps::rights::Rights;
+
+use super::Provider;
+use crate::kernel::RegionKey;
+
+/// Why an access was refused, for the entry that tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// After the right ended, or through a handle that never was this session's.
+    UseAfterRevoke,
+    /// An operation or bytes that the right does not have.
+    Right,
+}
+
+/// A refused access.
+#[derive(Debug)]
+pub struct Refused {
+    /// What the client is told.
+    pub error: Error,
+    /// What it is guilty of; `None` if it only sent something malformed.
+    pub violation: Option<Violation>,
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self { error, violation: None }
+    }
+}
+
+const fn gone() -> Refused {
+    Refused {
+        error: Error::new(Code::Revoked, "no open right of this session has that handle"),
+        violation: Some(Violation::UseAfterRevoke),
+    }
+}
+
+impl Provider {
+    /// Reads `length` bytes at `offset` and hands them to `send` while the slot is held; `send` says whether they
+    /// left. A revoke waits for `send`, so it must not wait itself: `Ok(false)` means that there was no room, and the
+    /// caller comes again, to be judged again.
+    ///
+    /// # Errors
+    /// `E_REVOKED`, `E_LEASE_EXPIRED`, `E_DENIED`, `E_RANGE`, `E_SYSTEM`, or the error of `send`.
+    pub fn read(
+        &self,
+        session: u64,
+        handle: SlotHandle,
+        offset: u64,
+        length: u32,
+        send: impl FnOnce(&[u8]) -> Result<bool>,
+    ) -> Result<bool, Refused> {
+        let length = length as usize;
+        if length > CHUNK_BYTES_MAX {
+            return Err(Error::new(Code::Range, "a read has at most 64 KiB").into());
+        }
+        let key = RegionKey { index: handle.slot, generation: handle.epoch };
+        let (inside, right) = self.0.cells.enter(key).ok_or_else(gone)?;
+        self.judge(session, &right, Rights::READ, offset, length)?;
+        let mut bytes = vec![0; length];
+        let read = right.memory.region.read_at(offset, &mut bytes)?;
+        if read != length {
+            return Err(Error::new(Code::Range, "the read ends past the region").into());
+        }
+        if !inside.still_open() {
+            return Err(gone());
+        }
+        let sent = send(&bytes)?;
+        if sent {
+            right.operations.fetch_add(1, Ordering::Relaxed);
+            right.bytes.fetch_add(length as u64, Ordering::Relaxed);
+        }
+        Ok(sent)
+    }
+
+    /// Writes `bytes` at `offset`, all of them or none that anybody can see after a revoke.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and `E_CHECKSUM` if the bytes are not those that `crc` was made of.
+    pub fn write(
+        &self,
+        session: u64,
+        handle: SlotHandle,
+        offset: u64,
+        bytes: &[u8],
+        crc: u32,
+    ) -> Result<(), Refused> {
+        if bytes.len() > CHUNK_BYTES_MAX {
+            return Err(Error::new(Code::Range, "a write has at most 64 KiB").into());
+        }
+        if crc32c::crc32c(bytes) != crc {
+            return Err(Error::new(Code::Checksum, "the chunk's checksum does not match its bytes").into());
+        }
+        let key = RegionKey { index: handle.slot, generation: handle.epoch };
+        let (_inside, right) = self.0.cells.enter(key).ok_or_else(gone)?;
+        self.judge(session, &right, Rights::WRITE, offset, bytes.len())?;
+        let written = right.memory.region.write_at(offset, bytes)?;
+        debug_assert_eq!(written, bytes.len(), "the range was judged to lie in the region");
+        right.operations.fetch_add(1, Ordering::Relaxed);
+        right.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether this right allows this access now. The deadline is asked here too: a timer may be late, a clock is not.
+    fn judge(
+        &self,
+        session: u64,
+        right: &super::cells::Right,
+        needed: Rights,
+        offset: u64,
+        length: usize,
+    ) -> Result<(), Refused> {
+        if right.session != session {
+            return Err(gone());
+        }
+        if right.deadline() <= self.0.clock.boot() {
+            let error = Error::new(Code::LeaseExpired, "the right's time is over");
+            return Err(Refused { error, violation: Some(Violation::UseAfterRevoke) });
+        }
+        if !right.rights.contains(needed) {
+            let error = Error::new(Code::Denied, "rights: the right was not opened for this operation");
+            return Err(Refused { error, violation: Some(Violation::Right) });
+        }
+        let end = offset
+            .checked_add(length as u64)
+            .ok_or(Error::new(Code::Range, "offset and length wrap past 2^64"))?;
+        if length == 0 {
+            // Nothing is asked for; an offset outside the right is still wrong.
+            return if right.range.start() <= offset && end <= right.range.end() {
+                Ok(())
+            } else {
+                Err(Error::new(Code::Range, "the offset lies outside the right").into())
+            };
+        }
+        if right.range.contains(ByteRange::new(offset, end)?) {
+            return Ok(());
+        }
+        if end > right.memory.region.len() {
+            return Err(Error::new(Code::Range, "the access ends past the region").into());
+        }
+        let error = Error::new(Code::Denied, "range: the right does not reach all of these bytes");
+        Err(Refused { error, violation: Some(Violation::Right) })
+    }
+}

@@ -1,0 +1,293 @@
+//! The runtime: executes the kernel's effects on real memory, real time and real sessions.
+//!
+//! ```text
+//!  gate (sessions) ─┐                       ┌─▶ slots: fence, at once, under the kernel's lock
+//!  broker (takes) ──┼─▶ step(event) ─▶ effects ─▶ cut threads ─▶ wipe threads ─▶ step(Taken) ─▶ waiters, notices
+//!  timer (ticks) ───┘     │                 └─▶ audit drafts
+//!                     one mutex
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `clock` | `CLOCK_BOOTTIME` and the wall time advanced by it |
+//! | `cells` | the memory of regions and the slots of open rights, by the kernel's keys |
+//! | `claim` | building a region's memory and recording the claim |
+//! | `open` | opening a right: descriptor, slot, record |
+//! | `access` | mediated reads and writes under the slot |
+//! | `take_back` | fence, cut, shut, wipe, acknowledge; each on its thread |
+//! | `pool` | a bounded pool of threads that grows while all are busy |
+//! | `timer` | wakes at the kernel's next deadline; watches the wall clock for steps |
+//! | `record` | the provider's entries in its log |
+//!
+//! # Locks
+//!
+//! `kernel` guards the tables. It is held for one step and for the fences that the step ordered, never across a
+//! system call that can wait: so a fence is complete when the lock is released, and a slot is never opened for a new
+//! right before the fence of the old one.
+
+mod access;
+mod cells;
+mod claim;
+mod clock;
+mod open;
+mod pool;
+mod record;
+mod take_back;
+mod timer;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use audit::Recorder;
+use audit::salt::Salt;
+use caps::error::Result;
+use caps::id::LeaseId;
+use caps::time::BootNanos;
+use caps::token::RootKeys;
+use caps::wire::link::{Notice, Taken};
+use caps::wire::row::MemoryRow;
+use tokio::sync::oneshot;
+
+use crate::kernel::{Answer, Config, Effect, Event, Kernel, RegionKey};
+use crate::mem::Memory as Store;
+
+pub use access::{Refused, Violation};
+pub use cells::Memory;
+pub use clock::Clock;
+pub use open::{Opened, Opener};
+
+use cells::{Cells, Right};
+use pool::Pool;
+use timer::Timer;
+
+/// What the provider tells the broker unasked.
+pub type NoticeSink = Box<dyn Fn(Notice) + Send + Sync>;
+
+/// What a provider is made of.
+pub struct Parts {
+    /// The kernel's configuration.
+    pub config: Config,
+    /// Where regions come from.
+    pub store: Store,
+    /// Its log.
+    pub recorder: Recorder,
+    /// The salt of token HMACs in its log.
+    pub salt: Salt,
+    /// The public keys whose tokens it accepts.
+    pub roots: RootKeys,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// A running provider. Cheap to clone; the last clone that goes takes everything back.
+#[derive(Clone)]
+pub struct Provider(Arc<Shared>);
+
+struct Shared {
+    kernel: Mutex<Kernel>,
+    cells: Cells,
+    store: Store,
+    recorder: Recorder,
+    salt: Salt,
+    roots: RwLock<Arc<RootKeys>>,
+    clock: Clock,
+    timer: Timer,
+    cuts: Pool,
+    wipes: Pool,
+    /// Who waits for a region's memory to be gone. Guards the list only.
+    waiting: Mutex<HashMap<RegionKey, Vec<oneshot::Sender<Taken>>>>,
+    /// Ends a session's socket. Guards the list only; filled by the gate.
+    sessions: Mutex<HashMap<u64, Box<dyn Fn() + Send>>>,
+    notices: std::sync::OnceLock<NoticeSink>,
+}
+
+/// Takes a lock whose holder may have panicked: the panic is being reported already, and refusing to take memory
+/// back because of it would be worse.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Provider {
+    /// Starts a provider: its timer and its threads.
+    ///
+    /// # Errors
+    /// `E_SYSTEM` if a thread or a timer cannot be had.
+    pub fn start(parts: Parts) -> Result<Self> {
+        let config = parts.config;
+        let shared = Arc::new(Shared {
+            cells: Cells::new(config.regions_max, config.opens_max),
+            store: parts.store,
+            recorder: parts.recorder,
+            salt: parts.salt,
+            roots: RwLock::new(Arc::new(parts.roots)),
+            clock: parts.clock,
+            timer: Timer::new()?,
+            cuts: Pool::new("cut", policy::limits::CUT_THREADS_MAX, true)?,
+            wipes: Pool::new("wipe", policy::limits::WIPE_THREADS_MAX, false)?,
+            waiting: Mutex::default(),
+            sessions: Mutex::default(),
+            notices: std::sync::OnceLock::new(),
+            kernel: Mutex::new(Kernel::new(config)),
+        });
+        timer::watch_deadlines(&shared)?;
+        timer::watch_wall_clock(&shared)?;
+        Ok(Self(shared))
+    }
+
+    /// Names who is told of what ends here. Once, before the gate opens.
+    pub fn on_notice(&self, sink: NoticeSink) {
+        let set = self.0.notices.set(sink);
+        debug_assert!(set.is_ok(), "the broker is connected once");
+    }
+
+    /// What is known of a lease's memory.
+    #[must_use]
+    pub fn memory(&self, lease: LeaseId) -> Option<MemoryRow> {
+        lock(&self.0.kernel).memory(lease)
+    }
+
+    /// Bytes committed to regions, the ones being taken back included.
+    #[must_use]
+    pub fn committed_bytes(&self) -> u64 {
+        lock(&self.0.kernel).committed_bytes()
+    }
+
+    /// Sessions at the gate.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        lock(&self.0.sessions).len()
+    }
+
+    /// Entries in this provider's log, and whether it records.
+    #[must_use]
+    pub fn log(&self) -> (u64, bool) {
+        (self.0.recorder.status().durable, self.0.recorder.is_available())
+    }
+
+    /// The kernel's configuration.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        lock(&self.0.kernel).config().clone()
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// Replaces the public keys whose tokens are accepted.
+    pub fn set_roots(&self, roots: RootKeys) {
+        *self.0.roots.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(roots);
+    }
+
+    /// The salt of token HMACs in this provider's log.
+    pub(crate) fn salt(&self) -> &Salt {
+        &self.0.salt
+    }
+
+    /// Records what has happened already and cannot be refused: a fault, a reject, an exit.
+    pub(crate) fn record_fault(&self, entry: audit::Draft) {
+        self.0.record_regardless(entry);
+    }
+
+    /// Closes a session's right.
+    pub(crate) fn close(&self, session: u64, handle: caps::id::SlotHandle) -> Result<()> {
+        self.0.step(Event::Close { session: crate::kernel::SessionId(session), handle }).map(drop)
+    }
+
+    fn roots(&self) -> Arc<RootKeys> {
+        self.0.roots.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets the runtime end a session's socket.
+    pub(crate) fn register_session(&self, session: u64, end: Box<dyn Fn() + Send>) {
+        lock(&self.0.sessions).insert(session, end);
+    }
+
+    /// A session is over.
+    pub(crate) fn session_ended(&self, session: u64) {
+        lock(&self.0.sessions).remove(&session);
+        let ended = self.0.step(Event::SessionEnded { session: crate::kernel::SessionId(session) });
+        debug_assert!(ended.is_ok(), "a session can always end");
+    }
+}
+
+impl Shared {
+    /// One step of the kernel and everything it ordered. Returns the kernel's answer.
+    fn step(self: &Arc<Self>, event: Event) -> Result<Answer> {
+        let started = self.clock.boot();
+        let mut kernel = lock(&self.kernel);
+        let step = kernel.step(started, event);
+        let fenced = self.fence(started, &step.effects);
+        self.timer.arm(kernel.next_deadline());
+        drop(kernel);
+        self.execute(step.effects, fenced);
+        step.answer
+    }
+
+    /// Fences what a step ordered, under the kernel's lock.
+    fn fence(&self, started: BootNanos, effects: &[Effect]) -> Fenced {
+        let rights = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Fence { open } => Some((*open, self.cells.fence(*open)?)),
+                Effect::TakeBack { .. } | Effect::Closed { .. } | Effect::GrantEnded { .. } => None,
+            })
+            .collect();
+        Fenced { started, fenced: self.clock.boot(), rights }
+    }
+
+    fn execute(self: &Arc<Self>, effects: Vec<Effect>, fenced: Fenced) {
+        for effect in effects {
+            match effect {
+                Effect::Fence { .. } => {} // done under the lock
+                Effect::Closed { open, row, cause } => {
+                    if let Some(right) = fenced.right(open) {
+                        self.record_close(&row, right, cause);
+                    }
+                }
+                Effect::TakeBack { region, lease, cause, mappings } => {
+                    let rights = fenced
+                        .rights
+                        .iter()
+                        .filter(|(_, right)| right.region == region)
+                        .map(|(open, right)| (*open, right.session))
+                        .collect();
+                    let (started, fenced) = (fenced.started, fenced.fenced);
+                    self.take_back(take_back::Job {
+                        region,
+                        lease,
+                        cause,
+                        mappings,
+                        started,
+                        fenced,
+                        rights,
+                    });
+                }
+                Effect::GrantEnded { grant, cause } => self.notify(Notice::GrantEnded { grant, cause }),
+            }
+        }
+    }
+
+    fn notify(&self, notice: Notice) {
+        if let Some(sink) = self.notices.get() {
+            sink(notice);
+        }
+    }
+}
+
+/// What one step fenced.
+struct Fenced {
+    /// When the step began.
+    started: BootNanos,
+    /// When the last slot was closed.
+    fenced: BootNanos,
+    rights: Vec<(RegionKey, Arc<Right>)>,
+}
+
+impl Fenced {
+    fn right(&self, open: RegionKey) -> Option<&Arc<Right>> {
+        self.rights.iter().find(|(key, _)| *key == open).map(|(_, right)| right)
+    }
+}

@@ -1,0 +1,251 @@
+//! Opening a right: from a token's bytes to a slot and, for a mapping, a descriptor.
+//!
+//! ```text
+//! token ─gate─verify─authorize─▶ evidence ─▶ kernel: Open ─▶ record ─▶ kernel: HandedOut ─▶ slot open ─▶ reply
+//!                                                                 (durable)   (mapped only)
+//! ```
+//! The right counts as handed out before its descriptor is sent and only after it is recorded, so there is never a
+//! mapping that nobody would cut or that no entry tells of.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use audit::{Draft, Event as Entry};
+use caps::error::{Code, Error, Result};
+use caps::id::SlotHandle;
+use caps::pop::Proven;
+use caps::rights::Rights;
+use caps::time::Micros;
+use caps::token::{Authorized, Request, Token, VerifiedToken, gate};
+use caps::wire::link::Notice;
+use caps::wire::request::Path;
+
+use super::cells::Right;
+use super::{Provider, lock};
+use crate::kernel::{Answer, Event, OpenRequest, Opening, SessionId};
+use crate::mem::{Access, Holder};
+
+/// Who opens: facts that the gate established.
+#[derive(Clone, Copy, Debug)]
+pub struct Opener {
+    /// The session.
+    pub session: u64,
+    /// The uid of its process.
+    pub uid: u32,
+    /// The process' id, for the log.
+    pub pid: u32,
+    /// SHA-256 of its executable, for the log.
+    pub exe: Option<[u8; 32]>,
+    /// The key that it proved.
+    pub proven: Proven,
+}
+
+/// An opened right.
+#[derive(Debug)]
+pub struct Opened {
+    /// For the client.
+    pub reply: caps::wire::reply::Opened,
+    /// For the client, if it asked for a mapping.
+    pub descriptor: Option<OwnedFd>,
+}
+
+impl Provider {
+    /// Gates and verifies a token with the keys in force.
+    ///
+    /// # Errors
+    /// The codes of [`gate`] and of [`caps::token::Gated::verify`].
+    pub fn verify(&self, token: &Token) -> Result<VerifiedToken> {
+        gate(token.as_bytes())?.verify(&self.roots())
+    }
+
+    /// Asks a verified token for every operation of `rights` over all the bytes it reaches.
+    ///
+    /// # Errors
+    /// The codes of [`VerifiedToken::authorize`]; `E_RANGE` for no rights, or a right that cannot be opened.
+    pub fn authorize(
+        &self,
+        token: &VerifiedToken,
+        rights: Rights,
+        proven: Proven,
+    ) -> Result<Vec<Authorized>> {
+        if rights.is_empty() || !Rights::READ_WRITE.contains(rights) {
+            return Err(Error::new(Code::Range, "a right is opened for r, w or rw"));
+        }
+        let (terms, config) = (token.terms(), self.config());
+        let range = token.effective().range.ok_or(Error::new(Code::Denied, "the token reaches no byte"))?;
+        rights
+            .iter()
+            .map(|operation| {
+                token.authorize(&Request {
+                    operation,
+                    range,
+                    now: self.0.clock.unix(),
+                    proven,
+                    lease: terms.lease,
+                    region: terms.region,
+                    cluster: config.cluster,
+                    provider: config.provider,
+                    usage: None,
+                })
+            })
+            .collect()
+    }
+
+    /// Opens a right. `known` says that this session opened the same right before, so that the opening is on record.
+    ///
+    /// # Errors
+    /// What [`Self::authorize`] and the kernel refuse; `E_AUDIT_UNAVAILABLE` if the opening could not be recorded;
+    /// `E_REVOKED` if the right ended meanwhile.
+    pub async fn open(
+        &self,
+        opener: &Opener,
+        token: &Token,
+        verified: &VerifiedToken,
+        rights: Rights,
+        path: Path,
+        known: bool,
+    ) -> Result<Opened> {
+        let shared = &self.0;
+        let authorized = self.authorize(verified, rights, opener.proven)?;
+        let evidence = authorized.first().ok_or(Error::new(Code::Internal, "nothing was authorized"))?;
+        let request = OpenRequest {
+            session: SessionId(opener.session),
+            uid: opener.uid,
+            sandboxed: false,
+            holder: evidence.holder(),
+            lease: evidence.lease(),
+            grant: verified.terms().grant,
+            rights,
+            range: evidence.range(),
+            expires: evidence.effective().expires,
+            now_unix: shared.clock.unix(),
+            metered: evidence.effective().mediated_only(),
+            narrowed: evidence.effective().expires < verified.terms().expires
+                || !verified.chain().hops.is_empty(),
+            path,
+        };
+        let Answer::Opened(opening) = shared.step(Event::Open(request))? else {
+            return Err(Error::new(Code::Internal, "an opening was answered with something else"));
+        };
+        let handle = SlotHandle { slot: opening.open.index, epoch: opening.open.generation };
+        match self.finish_open(opener, token, verified, &opening, known).await {
+            Ok((audit, descriptor)) => Ok(Opened {
+                reply: caps::wire::reply::Opened {
+                    handle,
+                    rights: opening.rights,
+                    range: opening.range,
+                    region_bytes: opening.region_bytes,
+                    mapped: descriptor.is_some(),
+                    tier: self.config().tier,
+                    expires_in: opening.deadline.since(shared.clock.boot()),
+                    audit,
+                },
+                descriptor,
+            }),
+            Err(error) => {
+                let session = SessionId(opener.session);
+                let _ = shared.step(Event::Close { session, handle }); // it may have ended meanwhile: the same thing
+                Err(error)
+            }
+        }
+    }
+
+    async fn finish_open(
+        &self,
+        opener: &Opener,
+        token: &Token,
+        verified: &VerifiedToken,
+        opening: &Opening,
+        known: bool,
+    ) -> Result<(Micros, Option<OwnedFd>)> {
+        let shared = &self.0;
+        let revoked = || Error::new(Code::Revoked, "the right ended while it was opened");
+        let memory = shared.cells.memory(opening.region).ok_or_else(revoked)?;
+        let mut audit = Micros(0);
+        if !known {
+            let started = Instant::now();
+            let recorded = shared.record(self.opening_entry(opener, token, verified, opening)).await?;
+            tracing::trace!(entry = recorded.last(), "a right was opened");
+            audit = Micros(started.elapsed().as_micros() as u64); // a wait of 584,000 years does not happen
+        }
+        let descriptor = match opening.path {
+            Path::Mediated => None,
+            Path::Mapped => Some(self.descriptor(opener, opening, &memory).await?),
+        };
+        if descriptor.is_some() {
+            shared.step(Event::HandedOut { open: opening.open })?;
+        }
+        if opening.first_of_grant
+            && let Some(grant) = verified.terms().grant
+        {
+            shared.notify(Notice::GrantOpened { grant });
+        }
+        // The slot opens last. The index' previous right may still have an operation inside, for microseconds.
+        loop {
+            {
+                let kernel = lock(&shared.kernel);
+                let row = kernel.open_row(opening.open).ok_or_else(revoked)?;
+                let right = Arc::new(Right::new(row, opening.open.generation, memory.clone()));
+                if shared.cells.open(opening.open, &right) {
+                    return Ok((audit, descriptor));
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The descriptor of a mapped right. The first one of a region and right takes milliseconds in the tier
+    /// `sealed`, so it is made off the gate's workers.
+    async fn descriptor(
+        &self,
+        opener: &Opener,
+        opening: &Opening,
+        memory: &Arc<super::Memory>,
+    ) -> Result<OwnedFd> {
+        let access =
+            if opening.rights.contains(Rights::WRITE) { Access::ReadWrite } else { Access::ReadOnly };
+        let own = opener.uid == 0 || opener.uid == self.config().uid;
+        let holder = if own { Holder::SameUser } else { Holder::OtherUser };
+        if memory.region.is_ready(access) {
+            return memory.region.client_descriptor(access, holder);
+        }
+        let memory = memory.clone();
+        tokio::task::spawn_blocking(move || memory.region.client_descriptor(access, holder))
+            .await
+            .unwrap_or(Err(Error::new(Code::Internal, "making a descriptor panicked")))
+    }
+
+    fn opening_entry(
+        &self,
+        opener: &Opener,
+        token: &Token,
+        verified: &VerifiedToken,
+        opening: &Opening,
+    ) -> Draft {
+        let terms = verified.terms();
+        let event = if terms.grant.is_some() { Entry::ShareOpen } else { Entry::LeaseOpen };
+        let chain: Vec<_> = std::iter::once(verified.chain().first_holder)
+            .chain(verified.chain().hops.iter().map(|hop| hop.to))
+            .collect();
+        let path = match opening.path {
+            Path::Mapped => "mapped",
+            Path::Mediated => "mediated",
+        };
+        Draft::ok(event)
+            .subject(opener.proven.holder())
+            .peer_uid(opener.uid)
+            .peer_pid(opener.pid)
+            .maybe(opener.exe.as_ref(), Draft::exe_sha256)
+            .lease(terms.lease)
+            .region(terms.region)
+            .maybe(terms.grant, Draft::grant)
+            .rights(opening.rights)
+            .range(opening.range)
+            .expires(verified.effective().expires)
+            .chain(&chain)
+            .token_hmac(self.0.salt.token(token.as_bytes()))
+            .maybe(verified.revocation_ids().first(), |draft, id| draft.revocation_id(&id.0))
+            .method(path)
+    }
+}

@@ -1,0 +1,63 @@
+//! The provider's entries in its log.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use audit::{Draft, Event as Entry, Recorded};
+use caps::error::{Code, Error, Result};
+use caps::wire::row::EndCause;
+use tokio::sync::oneshot;
+
+use super::Shared;
+use super::cells::Right;
+use crate::kernel::OpenRow;
+
+impl Shared {
+    /// Records one entry and waits until it is durable.
+    ///
+    /// # Errors
+    /// `E_AUDIT_UNAVAILABLE` if no device records, `E_BUSY` if the queue is full.
+    pub(super) async fn record(&self, entry: Draft) -> Result<Recorded> {
+        let (sender, receiver) = oneshot::channel();
+        let done = Box::new(move |recorded| {
+            let _ = sender.send(recorded); // who gave up waiting needs no answer
+        });
+        self.recorder.submit(vec![entry], self.clock.unix(), done)?;
+        receiver.await.unwrap_or(Err(Error::new(Code::AuditUnavailable, "the recorder stopped")))
+    }
+
+    /// Records what has happened already and cannot be refused any more. It waits in memory while no device records.
+    pub(super) fn record_regardless(&self, entry: Draft) {
+        self.recorder.submit_regardless(vec![entry], self.clock.unix(), Box::new(|_| {}));
+    }
+
+    /// The summary of a right, at its end: how much moved through the provider. What moved through a mapping leaves no
+    /// trace, and the entry does not pretend it does.
+    pub(super) fn record_close(&self, row: &OpenRow, right: &Arc<Right>, cause: EndCause) {
+        let cause = match cause {
+            EndCause::Released => "released",
+            EndCause::HolderExit => "holder_exit",
+            EndCause::Expired => "expired",
+            EndCause::Revoked => "revoked",
+            EndCause::ParentEnded => "parent_ended",
+            EndCause::NotClaimed => "not_claimed",
+            EndCause::NotRecorded => "not_recorded",
+            EndCause::ProviderLost => "provider_lost",
+            EndCause::NodeStopped => "node_stopped",
+        };
+        let entry = Draft::ok(Entry::LeaseClose)
+            .subject(right.holder)
+            .maybe(row.grant, Draft::grant)
+            .lease(right.lease)
+            .rights(row.rights)
+            .cause(cause)
+            .ops(right.operations.load(Ordering::Relaxed))
+            .bytes(right.bytes.load(Ordering::Relaxed));
+        self.record_regardless(entry);
+    }
+
+    /// Somebody set the machine's clock.
+    pub(super) fn record_clock_step(&self, step_us: i64) {
+        self.record_regardless(Draft::ok(Entry::TimeStep).step_us(step_us));
+    }
+}

@@ -1,0 +1,214 @@
+//! Taking memory back: fence, cut, shut, wipe, acknowledge.
+//!
+//! One sequence for release, expiry, revocation and a holder's death. Each step says what a crash there leaves; in
+//! every case the guardian cuts what is still mapped, because the provider's process is gone.
+//!
+//! | step | where | a crash right after it leaves |
+//! |---|---|---|
+//! | 1 fence | under the kernel's lock, in the step that ended the region | mappings, until the guardian cuts |
+//! | 2 cut | a cut thread, real-time where allowed | orphaned pages, freed with the process |
+//! | 3 shut | the same thread | the same |
+//! | 4 drain | a wipe thread | the same; operations died with the process |
+//! | 5 wipe | the same thread | zeros |
+//! | 6 acknowledge | the same thread | nothing: the row, the bytes and the waiters are settled |
+//!
+//! Cutting and wiping have threads of their own, because a wipe takes as long as the memory is large and the next
+//! region's cut must not wait for it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use audit::{Draft, Event as Entry};
+use caps::error::{Code, Error, Result};
+use caps::id::LeaseId;
+use caps::time::{BootNanos, Micros};
+use caps::wire::link::{Method, Notice, Take, Taken};
+use caps::wire::row::EndCause;
+use tokio::sync::oneshot;
+
+use super::cells::Memory;
+use super::{Provider, Shared, lock};
+use crate::kernel::{Answer, Event, RegionKey};
+
+/// Everything that taking one region back needs to know.
+pub(super) struct Job {
+    pub(super) region: RegionKey,
+    pub(super) lease: LeaseId,
+    pub(super) cause: EndCause,
+    pub(super) mappings: u32,
+    /// When the call came in, and when its last slot was fenced.
+    pub(super) started: BootNanos,
+    pub(super) fenced: BootNanos,
+    /// The fenced rights and the session of each, to be drained.
+    pub(super) rights: Vec<(RegionKey, u64)>,
+}
+
+/// A take-back whose fence is done.
+struct Begun {
+    answer: Answer,
+    /// From the call to the last slot closed.
+    fence: Micros,
+    /// The fenced rights and the session of each.
+    rights: Vec<(RegionKey, u64)>,
+}
+
+impl Provider {
+    /// Takes a lease or a grant back. When this returns, nothing of it can be reached by any path. Idempotent: what is
+    /// being taken back by somebody else's call is waited for. A lease that is taken before its claim can no longer be
+    /// claimed.
+    ///
+    /// # Errors
+    /// `E_LEASE_UNKNOWN` if there is no memory of the lease; `E_INTERNAL` if the kernel's answer makes no sense. A client cannot cause an error here.
+    pub async fn take(&self, take: Take, cause: EndCause) -> Result<Taken> {
+        let shared = &self.0;
+        let (sender, receiver) = oneshot::channel();
+        let started = shared.clock.boot();
+        let Begun { answer, fence, rights } = shared.begin_take(started, take, cause, sender)?;
+        match answer {
+            Answer::Gone => {
+                Err(Error::new(Code::LeaseUnknown, "this provider holds no memory of that lease"))
+            }
+            Answer::Taking { region: None, .. } => {
+                // No memory to take: the operations that were inside the fenced rights are all there is to wait for.
+                let shared = shared.clone();
+                let drained = tokio::task::spawn_blocking(move || shared.drain(&rights)).await;
+                drained.map_err(|_| Error::new(Code::Internal, "draining a right panicked"))?;
+                Ok(Taken { fence, dead: self.0.clock.boot().since(started), ..Taken::default() })
+            }
+            Answer::Taking { region: Some(_), .. } => receiver
+                .await
+                .map_err(|_| Error::new(Code::Internal, "a region's end was not reported to its waiter")),
+            _ => Err(Error::new(Code::Internal, "a take-back was answered with something else")),
+        }
+    }
+
+    /// Takes everything back, for the end of the node.
+    pub async fn take_everything(&self) {
+        let leases = lock(&self.0.kernel).leases();
+        let takes: Vec<_> = leases
+            .into_iter()
+            .map(|lease| {
+                let provider = self.clone();
+                tokio::spawn(async move { provider.take(Take::Lease(lease), EndCause::NodeStopped).await })
+            })
+            .collect();
+        for take in takes {
+            let _ = take.await; // what could not be taken back is the guardian's to cut when this process ends
+        }
+        if let Err(error) = self.0.recorder.shutdown() {
+            tracing::error!(%error, "the provider's log could not be closed");
+        }
+    }
+}
+
+impl Shared {
+    /// Step 1, and the waiter's place in the list.
+    fn begin_take(
+        self: &Arc<Self>,
+        started: BootNanos,
+        take: Take,
+        cause: EndCause,
+        sender: oneshot::Sender<Taken>,
+    ) -> Result<Begun> {
+        let mut kernel = lock(&self.kernel);
+        let step = kernel.step(started, Event::Take { take, cause });
+        let fenced = self.fence(started, &step.effects);
+        let answer = step.answer?;
+        if let Answer::Taking { region: Some(region), .. } = answer {
+            // Under the kernel's lock: the region's end cannot be reported before its waiter is in the list.
+            lock(&self.waiting).entry(region).or_default().push(sender);
+        }
+        drop(kernel);
+        let fence = fenced.fenced.since(started);
+        let rights = fenced.rights.iter().map(|(open, right)| (*open, right.session)).collect();
+        self.execute(step.effects, fenced);
+        Ok(Begun { answer, fence, rights })
+    }
+
+    /// Steps 2 to 6, on the threads that are for them.
+    pub(super) fn take_back(self: &Arc<Self>, job: Job) {
+        let Some(memory) = self.cells.take_memory(job.region) else {
+            debug_assert!(false, "a live region has memory");
+            return;
+        };
+        let shared = self.clone();
+        self.cuts.submit(move || {
+            // An error here means that the kernel refuses to truncate our own file. What was promised cannot be kept
+            // by going on, and the guardian cuts everything when this process ends.
+            if let Err(error) = memory.region.cut() {
+                tracing::error!(%error, "a region could not be cut; ending the process so that the guardian cuts");
+                std::process::abort();
+            }
+            let dead = shared.clock.boot();
+            if let Err(error) = memory.region.shut() {
+                tracing::warn!(%error, "a dead region's file could not be shut"); // best effort: see the design
+            }
+            let wiper = shared.clone();
+            shared.wipes.submit(move || wiper.finish(&job, &memory, dead));
+        });
+    }
+
+    /// Steps 4 to 6.
+    fn finish(self: &Arc<Self>, job: &Job, memory: &Arc<Memory>, dead: BootNanos) {
+        self.drain(&job.rights);
+        let wiped_bytes = memory.region.wipe().unwrap_or_else(|error| {
+            tracing::error!(%error, "a dead region could not be wiped");
+            0
+        });
+        let taken = Taken {
+            mappings_closed: job.mappings,
+            method: Method::Cut,
+            fence: job.fenced.since(job.started),
+            dead: dead.since(job.started),
+            wiped_bytes,
+        };
+        let ended = self.step(Event::Taken { region: job.region });
+        debug_assert!(ended.is_ok(), "{ended:?}");
+        self.record_regardless(entry(job, &taken));
+        self.notify(Notice::LeaseEnded { lease: job.lease, cause: job.cause });
+        for waiter in lock(&self.waiting).remove(&job.region).unwrap_or_default() {
+            let _ = waiter.send(taken); // who gave up waiting needs no answer
+        }
+    }
+
+    /// Waits until no operation is inside these rights. An operation that is still inside after the bound is on its
+    /// way to a socket: the socket is shut down, so that its bytes never leave.
+    pub(super) fn drain(&self, rights: &[(RegionKey, u64)]) {
+        let bound = Duration::from_millis(policy::limits::DRAIN_MS_MAX);
+        let started = Instant::now();
+        for &(open, session) in rights {
+            while !self.cells.is_drained(open) {
+                if started.elapsed() > bound {
+                    if let Some(end) = lock(&self.sessions).get(&session) {
+                        end();
+                    }
+                    break;
+                }
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+/// The entry of a region's end.
+fn entry(job: &Job, taken: &Taken) -> Draft {
+    let (event, cause) = match job.cause {
+        EndCause::Released => (Entry::LeaseRelease, "released"),
+        EndCause::Expired => (Entry::LeaseExpire, "expired"),
+        EndCause::Revoked => (Entry::LeaseRevoke, "revoked"),
+        EndCause::HolderExit => (Entry::LeaseRelease, "holder_exit"),
+        EndCause::ParentEnded => (Entry::LeaseRevoke, "parent_ended"),
+        EndCause::NotClaimed => (Entry::LeaseRelease, "not_claimed"),
+        EndCause::NotRecorded => (Entry::LeaseRelease, "not_recorded"),
+        EndCause::ProviderLost => (Entry::LeaseRevoke, "provider_lost"),
+        EndCause::NodeStopped => (Entry::LeaseRevoke, "node_stopped"),
+    };
+    Draft::ok(event)
+        .lease(job.lease)
+        .cause(cause)
+        .method("cut")
+        .mappings_closed(taken.mappings_closed.into())
+        .fence_us(taken.fence.0)
+        .dead_us(taken.dead.0)
+        .wiped_bytes(taken.wiped_bytes)
+}
