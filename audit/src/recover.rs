@@ -1,7 +1,7 @@
 //! Opening a log.
 //!
 //! Recovery has no second half of its own: it reads the directory up to the checkpoint, takes the journal's entries
-//! through [`Log::stage`] as an append would, and publishes them as every publication does.
+//! the way of an append, and publishes them as every publication does.
 
 use std::path::Path;
 use std::sync::Arc;

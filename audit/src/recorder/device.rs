@@ -1,11 +1,11 @@
 //! The two threads beside the recorder's: one that publishes, one that looks at the clock.
 
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use caps::error::{Code, Error};
 
-use super::{DEVICE_MS_MAX, Job, Shared, call};
+use super::{Job, Shared, call};
 
 /// Runs publications until told to go.
 pub(super) fn publisher(shared: &Shared) {
@@ -32,10 +32,10 @@ pub(super) fn publisher(shared: &Shared) {
 /// Declares the device lost when a call to it takes too long. The call itself cannot be ended; the thread that made
 /// it finds out when it returns.
 ///
-/// Under load it wakes about once per [`DEVICE_MS_MAX`]: at the end of the time of a call that has long returned it
+/// Under load it wakes about once per `DEVICE_MS_MAX`: at the end of the time of a call that has long returned it
 /// looks which call is under way by then. Idle, it sleeps until the next call begins.
 pub(super) fn watchdog(shared: &Shared) {
-    let limit = Duration::from_millis(DEVICE_MS_MAX);
+    let limit = shared.settings.device_max;
     let mut state = shared.lock();
     while !state.exit {
         let Some(began) = state.inflight.as_ref().map(|inflight| inflight.began) else {
@@ -49,7 +49,7 @@ pub(super) fn watchdog(shared: &Shared) {
             state = shared.watch.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
             continue;
         }
-        let error = Error::new(Code::AuditUnavailable, "the audit device has not answered for a second");
+        let error = Error::new(Code::AuditUnavailable, "the audit device does not answer in time");
         let calls = state.lose(error, (shared.clock)());
         drop(state);
         call(calls);

@@ -69,10 +69,42 @@ pub type Opener = Box<dyn FnMut() -> Result<Arc<dyn Store>> + Send>;
 /// Called once with the outcome, on one of the recorder's threads: it must be quick and must not block.
 pub type Done = Box<dyn FnOnce(Result<Recorded>) + Send>;
 
+/// The recorder's times. The defaults are the constants of this module; tests choose others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// [`DEVICE_MS_MAX`].
+    pub device_max: Duration,
+    /// [`PUBLISH_MS_MAX`].
+    pub publish_max: Duration,
+    /// [`CHECKPOINT_MS`].
+    pub checkpoint: Duration,
+    /// [`REOPEN_MS`].
+    pub reopen: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            device_max: Duration::from_millis(DEVICE_MS_MAX),
+            publish_max: Duration::from_millis(PUBLISH_MS_MAX),
+            checkpoint: Duration::from_millis(CHECKPOINT_MS),
+            reopen: Duration::from_millis(REOPEN_MS),
+        }
+    }
+}
+
 /// Evidence that entries are durable. Only the recorder makes one, after the sync.
 ///
 /// ```compile_fail
 /// let recorded = audit::Recorded { first: 0, last: 0, sync_us: 0 };
+/// ```
+///
+/// Whoever was handed one can read it:
+///
+/// ```
+/// fn log_index(recorded: audit::Recorded) -> u64 {
+///     recorded.first()
+/// }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a reply that grants something needs the evidence that it was recorded"]
@@ -181,6 +213,7 @@ struct Shared {
     /// The recorder thread ended.
     ended: Condvar,
     clock: Clock,
+    settings: Settings,
 }
 
 type Calls = Vec<(Done, Result<Recorded>)>;
@@ -268,14 +301,14 @@ impl Recorder {
             let disk = if std::mem::take(&mut first) { Disk::create(&dir) } else { Disk::open(&dir) };
             disk.map(|disk| Arc::new(disk) as Arc<dyn Store>)
         });
-        Self::start(opener, identity, clock)
+        Self::start(opener, identity, clock, Settings::default())
     }
 
     /// Opens the log on a device of any kind, records `log.start` with what recovery found, and starts.
     ///
     /// # Errors
     /// As [`Log::open`].
-    pub fn start(mut opener: Opener, identity: Identity, clock: Clock) -> Result<Self> {
+    pub fn start(mut opener: Opener, identity: Identity, clock: Clock, settings: Settings) -> Result<Self> {
         let identity = Arc::new(identity);
         let opening = Opening { verify_all: true, acknowledged: None };
         let mut log = Log::open_on(opener()?, Arc::clone(&identity), opening)?;
@@ -296,6 +329,7 @@ impl Recorder {
             watch: Condvar::new(),
             ended: Condvar::new(),
             clock,
+            settings,
         });
         let recorder = Self { shared: Arc::clone(&shared), recovery };
         let worker = worker::Worker::new(Arc::clone(&shared), log, opener, identity);

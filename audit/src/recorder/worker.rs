@@ -1,14 +1,13 @@
 //! The recorder's own thread: it alone has the log.
 
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use caps::error::{Code, Error, Result};
 use caps::time::UnixMicros;
 
 use super::{
-    BATCH_ENTRIES_MAX, CHECKPOINT_ENTRIES, CHECKPOINT_MS, Inflight, Job, Opener, PUBLISH_MS_MAX, REOPEN_MS,
-    Recorded, Shared, Submission, call,
+    BATCH_ENTRIES_MAX, CHECKPOINT_ENTRIES, Inflight, Job, Opener, Recorded, Shared, Submission, call,
 };
 use crate::draft::Draft;
 use crate::event::Event;
@@ -64,7 +63,7 @@ impl Worker {
     pub(super) fn new(shared: Arc<Shared>, log: Log, opener: Opener, identity: Arc<Identity>) -> Self {
         let acknowledged = log.durable();
         let now = Instant::now();
-        let publish_at = Some(now + Duration::from_millis(CHECKPOINT_MS));
+        let publish_at = Some(now + shared.settings.checkpoint);
         Self { shared, log: Some(log), opener, identity, acknowledged, publish_at, reopen_at: now }
     }
 
@@ -112,8 +111,7 @@ impl Worker {
                 state.publishing_since = None;
                 return Work::Finish(publication, outcome);
             }
-            let publish_limit =
-                state.publishing_since.map(|since| since + Duration::from_millis(PUBLISH_MS_MAX));
+            let publish_limit = state.publishing_since.map(|since| since + self.shared.settings.publish_max);
             if publish_limit.is_some_and(|limit| limit <= now) {
                 return Work::Drop(Some(Error::new(Code::AuditUnavailable, "a checkpoint takes too long")));
             }
@@ -188,7 +186,7 @@ impl Worker {
     fn committed(&mut self, sync_us: u64) {
         let Some(log) = &self.log else { return };
         self.acknowledged = log.durable();
-        self.publish_at.get_or_insert_with(|| Instant::now() + Duration::from_millis(CHECKPOINT_MS));
+        self.publish_at.get_or_insert_with(|| Instant::now() + self.shared.settings.checkpoint);
         let mut state = self.shared.lock();
         state.status.durable = log.durable();
         state.status.syncs += 1;
@@ -213,8 +211,7 @@ impl Worker {
             Ok(_) => {
                 let Some(log) = &self.log else { return };
                 if log.wants_publishing() {
-                    self.publish_at
-                        .get_or_insert_with(|| Instant::now() + Duration::from_millis(CHECKPOINT_MS));
+                    self.publish_at.get_or_insert_with(|| Instant::now() + self.shared.settings.checkpoint);
                 }
                 self.shared.lock().status.published = log.published();
             }
@@ -235,7 +232,7 @@ impl Worker {
     fn drop_log(&mut self, error: Option<Error>) {
         self.log = None;
         self.publish_at = None;
-        self.reopen_at = Instant::now() + Duration::from_millis(REOPEN_MS);
+        self.reopen_at = Instant::now() + self.shared.settings.reopen;
         let mut state = self.shared.lock();
         state.job = None;
         let mut calls = Vec::new();
@@ -249,10 +246,10 @@ impl Worker {
 
     /// Opens the device anew, records the gap and what was held, and only then takes submissions again.
     fn reopen(&mut self) {
-        self.reopen_at = Instant::now() + Duration::from_millis(REOPEN_MS);
+        self.reopen_at = Instant::now() + self.shared.settings.reopen;
         if let Err(error) = self.catch_up() {
             self.log = None;
-            self.reopen_at = Instant::now() + Duration::from_millis(REOPEN_MS);
+            self.reopen_at = Instant::now() + self.shared.settings.reopen;
             self.shared.lock().status.failure = Some(error);
         }
     }
@@ -271,7 +268,7 @@ impl Worker {
                 state.status.durable = log.durable();
                 state.status.published = log.published();
                 drop(state);
-                self.publish_at = Some(Instant::now() + Duration::from_millis(CHECKPOINT_MS));
+                self.publish_at = Some(Instant::now() + self.shared.settings.checkpoint);
                 self.log = Some(log);
                 return Ok(());
             }

@@ -42,8 +42,8 @@ struct State {
     journal: Option<Vec<u8>>,
     /// Length of the journal's durable prefix.
     journal_durable: usize,
-    mark: Option<[u8; MARK_BYTES]>,
-    mark_durable: Option<[u8; MARK_BYTES]>,
+    mark: Option<Vec<u8>>,
+    mark_durable: Option<Vec<u8>>,
     /// After a failed sync the system believes that these bytes are clean: no later sync makes them durable.
     journal_lost: bool,
     calls: u64,
@@ -109,7 +109,7 @@ impl Memory {
             }
         }
         if survivors != Survivors::All {
-            state.mark = state.mark_durable;
+            state.mark = state.mark_durable.clone();
         }
         state.journal_durable = state.journal.as_ref().map_or(0, Vec::len);
         state.journal_lost = false;
@@ -127,8 +127,8 @@ impl Memory {
                 state.journal = bytes;
             }
             ACKED => {
-                state.mark = bytes.and_then(|bytes| bytes.try_into().ok());
-                state.mark_durable = state.mark;
+                state.mark = bytes;
+                state.mark_durable = state.mark.clone();
             }
             _ => {
                 match bytes {
@@ -145,7 +145,7 @@ impl Memory {
         let state = self.state();
         let mut all = state.files.clone();
         all.extend(state.journal.clone().map(|bytes| (JOURNAL.to_owned(), bytes)));
-        all.extend(state.mark.map(|bytes| (ACKED.to_owned(), bytes.to_vec())));
+        all.extend(state.mark.clone().map(|bytes| (ACKED.to_owned(), bytes)));
         all
     }
 
@@ -183,7 +183,7 @@ impl Files for Memory {
         let state = self.state();
         let bytes = match path {
             JOURNAL => state.journal.clone(),
-            ACKED => state.mark.map(|mark| mark.to_vec()),
+            ACKED => state.mark.clone(),
             _ => state.files.get(path).cloned(),
         };
         if bytes.as_ref().is_some_and(|bytes| bytes.len() > max) {
@@ -195,7 +195,7 @@ impl Files for Memory {
     fn list(&self, path: &str) -> io::Result<Vec<Listed>> {
         let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
         let state = self.state();
-        let local = [state.journal.as_ref().map(|_| JOURNAL), state.mark.map(|_| ACKED)];
+        let local = [state.journal.as_ref().map(|_| JOURNAL), state.mark.as_ref().map(|_| ACKED)];
         let names = state.files.range(prefix.clone()..).map(|(name, _)| &name[..]);
         let mut found: Vec<_> = local
             .into_iter()
@@ -218,8 +218,8 @@ impl Store for Memory {
         let (mut state, fault) = self.begin()?;
         for (path, bytes) in &files[..done(fault, files.len())] {
             if path == ACKED {
-                state.mark = bytes[..].try_into().ok();
-                state.mark_durable = state.mark;
+                state.mark = Some(bytes.clone());
+                state.mark_durable = state.mark.clone();
             } else {
                 state.files.insert(path.clone(), bytes.clone());
             }
@@ -278,8 +278,8 @@ impl Store for Memory {
         }
         if done(fault, 1) == 1 {
             // The one before is what a power cut would leave.
-            state.mark_durable = state.mark;
-            state.mark = Some(*mark);
+            state.mark_durable = state.mark.clone();
+            state.mark = Some(mark.to_vec());
         }
         result(fault)
     }
