@@ -1,0 +1,87 @@
+//! `LeaseCreate`: judge, reserve, claim, commit, mint.
+//!
+//! Only the last record is waited for: the log is in order, so when it is durable the reservation's is. Minting goes
+//! on beside the sync.
+
+use caps::time::UnixMicros;
+use caps::wire::link::Take;
+use caps::wire::reply::Reply;
+use caps::wire::request::LeaseSpec;
+use caps::wire::row::EndCause;
+use caps::{Code, Error, Result};
+use policy::Facts;
+
+use super::{Caller, Handle, principal, recorded_index, system, unexpected};
+use crate::runtime::engine::{Mode, Order};
+use crate::state::{Answer, Kind};
+
+impl Handle {
+    pub(super) async fn create(&self, caller: Caller, spec: LeaseSpec) -> Result<Reply> {
+        let shared = &self.shared;
+        let mut facts = self.facts(policy::Kind::LeaseCreate, caller);
+        facts.bytes = Some(spec.bytes);
+        facts.ttl = Some(spec.ttl);
+        facts.class.clone_from(&spec.class);
+        let verdict = shared.judge(&facts, None)?;
+
+        let kind = Kind::Reserve { spec, session: caller.session };
+        let order = Order { random: random()?, ..principal(caller, kind, None, Some(verdict)) };
+        let reserved = shared.order(order).await?;
+        let ticket = match reserved.answer {
+            Ok(Answer::Reserved(ticket)) => ticket,
+            Ok(_) => return Err(unexpected()),
+            Err(refused) => {
+                recorded_index(reserved.recorded).await?;
+                return Err(refused);
+            }
+        };
+        let lease = ticket.lease;
+        let claimed = match shared.link.claim(ticket, caller.session).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                shared.order_and_wait(Kind::Abandon { lease }).await?;
+                return Err(error);
+            }
+        };
+        let commit = Kind::Commit { lease, bytes: claimed.bytes };
+        let committed = shared.order(Order { mode: Mode::Recorded, ..system(commit) }).await?;
+        let (row, terms) = match committed.answer {
+            Ok(Answer::Leased { lease, terms, .. }) => (lease, terms),
+            Ok(_) => return Err(unexpected()),
+            Err(error) => {
+                self.give_back(lease).await;
+                return Err(error);
+            }
+        };
+        let token = shared.root.mint(&terms);
+        recorded_index(committed.recorded).await?;
+        Ok(Reply::Leased { lease: row, token: token? })
+    }
+
+    /// The lease was not committed, but its memory may be.
+    async fn give_back(&self, lease: caps::id::LeaseId) {
+        // A reservation ends; one that ended while it was being claimed had nothing to take then.
+        if self.shared.order_and_wait(Kind::Abandon { lease }).await.is_ok() {
+            let _ = self.shared.link.take(Take::Lease(lease), EndCause::NotClaimed).await;
+        }
+    }
+
+    /// The facts that every request has.
+    pub(super) fn facts(&self, kind: policy::Kind, caller: Caller) -> Facts {
+        Facts::new(kind, caller.holder, self.shared.directory.get(caller.holder), caller.uid)
+    }
+
+    /// The broker's time.
+    #[must_use]
+    pub fn now(&self) -> UnixMicros {
+        self.shared.clock.now()
+    }
+}
+
+/// The bytes that new ids are made of.
+fn random() -> Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|_| Error::new(Code::System, "the kernel's random source does not answer"))?;
+    Ok(bytes)
+}

@@ -1,0 +1,54 @@
+//! What the broker asks of a provider. In the all-in-one node the other end is in the same process.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use caps::Result;
+use caps::id::LeaseId;
+use caps::time::Micros;
+use caps::wire::link::{ClaimTicket, Take, Taken};
+use caps::wire::row::{EndCause, MemoryRow, Tier};
+
+/// A future that a trait object can return.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What a claim came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// Bytes that were committed: those of the ticket.
+    pub bytes: u64,
+}
+
+/// The provider's part of `Status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProviderStatus {
+    /// Bytes of memory committed to regions, the ones being taken back included.
+    pub committed_bytes: u64,
+    /// Open sessions.
+    pub sessions: u32,
+    /// How strongly mappings of other uids are held.
+    pub tier: Tier,
+    /// Entries in the provider's log.
+    pub entries: u64,
+}
+
+/// The broker's hand at a provider. Every future ends by itself, within bounds that the provider states, and runs to
+/// its end whether or not somebody waits for it.
+pub trait ProviderLink: Send + Sync {
+    /// Turns a ticket into memory, for the session that will own it. Refused after `claim_by`.
+    fn claim(&self, ticket: ClaimTicket, session: u64) -> Boxed<'_, Result<Claimed>>;
+
+    /// Makes a lease's deadline `ttl` from now.
+    fn renew(&self, lease: LeaseId, ttl: Micros) -> Boxed<'_, Result<()>>;
+
+    /// Takes rights back. Answered when nothing of them can be reached. Doing it twice is no error: a lease that is
+    /// being taken is waited for, one that is gone, or never came, is `E_LEASE_UNKNOWN`, and a ticket that was taken
+    /// cannot be claimed.
+    fn take(&self, take: Take, cause: EndCause) -> Boxed<'_, Result<Taken>>;
+
+    /// What the provider knows of a lease's memory; `None` if there is none.
+    fn memory(&self, lease: LeaseId) -> Boxed<'_, Option<MemoryRow>>;
+
+    /// The provider's numbers.
+    fn status(&self) -> Boxed<'_, ProviderStatus>;
+}

@@ -1,0 +1,71 @@
+//! Requests that look and change nothing.
+
+use caps::Result;
+use caps::id::{GrantId, LeaseId, PrincipalKey};
+use caps::wire::reply::Reply;
+use caps::wire::row::NodeStatus;
+
+use super::{Caller, Handle, unexpected};
+use crate::state::{Query, View};
+
+impl Handle {
+    pub(super) async fn principals(&self, caller: Caller, after: Option<PrincipalKey>) -> Result<Reply> {
+        match self.shared.look(caller.holder, Query::Principals(after)).await? {
+            View::Principals(page) => Ok(Reply::Principals(page)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub(super) async fn leases(&self, caller: Caller, after: Option<LeaseId>) -> Result<Reply> {
+        match self.shared.look(caller.holder, Query::Leases(after)).await? {
+            View::Leases(page) => Ok(Reply::Leases(page)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub(super) async fn lease(&self, caller: Caller, lease: LeaseId) -> Result<Reply> {
+        match self.shared.look(caller.holder, Query::Lease(lease)).await? {
+            View::Lease(row) => Ok(Reply::Lease { lease: row, memory: self.shared.link.memory(lease).await }),
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub(super) async fn grants(&self, caller: Caller, after: Option<GrantId>) -> Result<Reply> {
+        match self.shared.look(caller.holder, Query::Grants(after)).await? {
+            View::Grants(page) => Ok(Reply::Grants(page)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub(super) async fn contract(&self, caller: Caller, grant: GrantId) -> Result<Reply> {
+        match self.shared.look(caller.holder, Query::Grant(grant)).await? {
+            View::Grant(grant, contract) => Ok(Reply::Contract { grant, contract }),
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub(super) async fn status(&self, caller: Caller) -> Result<Reply> {
+        let View::Status(books) = self.shared.look(caller.holder, Query::Status).await? else {
+            return Err(unexpected());
+        };
+        let provider = self.shared.link.status().await;
+        let audit = self.shared.recorder.status();
+        Ok(Reply::Status(NodeStatus {
+            cluster: self.shared.genesis.cluster,
+            provider: books.provider,
+            uptime: books.uptime,
+            pool_bytes: books.pool_bytes,
+            leased_bytes: books.leased_bytes,
+            committed_bytes: provider.committed_bytes,
+            leases: books.leases,
+            grants: books.grants,
+            principals: books.principals,
+            sessions: provider.sessions,
+            tier: provider.tier,
+            audit: audit.available,
+            broker_entries: audit.durable,
+            provider_entries: provider.entries,
+            policy: data_encoding::HEXLOWER.encode(&books.policy),
+        }))
+    }
+}

@@ -1,0 +1,375 @@
+//! The thin shell around [`crate::state`]: a thread that owns it, a queue in front, and the requests of clients as
+//! sequences of commands.
+//!
+//! ```text
+//! Handle::request ──▶ policy, on the caller's task ──▶ queue ──▶ engine: state + entries ──▶ recorder
+//!        ▲                                                         │            ▲
+//!        │   claim, mint, receipt: on the caller's task            └─▶ takes ──▶ ProviderLink
+//!        └────────────────────────────────────────────── answer, once it is durable
+//! ```
+//!
+//! | file | idea |
+//! |---|---|
+//! | `clock.rs` | time that never steps |
+//! | `link.rs` | what the broker asks of a provider |
+//! | `queue.rs` | two lanes of fixed size |
+//! | `engine.rs` | the thread: batches, entries, effects, undoing |
+//! | `directory.rs` | names by key, for the policy |
+//! | `create.rs`, `renew.rs`, `share.rs`, `revoke.rs`, `lists.rs` | requests as sequences of commands |
+//!
+//! # What a crash, or a caller that goes away, leaves
+//!
+//! | between | leaves | who tidies up |
+//! |---|---|---|
+//! | reserve and claim | a reservation | its deadline |
+//! | claim and commit | memory nobody knows the token of | the reservation's deadline takes it |
+//! | commit and reply | a lease that its owner sees in a list | its expiry, or the owner |
+//! | revoke and reply | nothing: taking back runs as a task of its own | - |
+
+mod clock;
+mod create;
+mod directory;
+mod engine;
+mod link;
+mod lists;
+mod queue;
+mod renew;
+mod revoke;
+mod share;
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use audit::Recorder;
+use caps::id::{PrincipalKey, ProviderId};
+use caps::key::SigningKey;
+use caps::token::RootKey;
+use caps::wire::Name;
+use caps::wire::link::Notice;
+use caps::wire::reply::Reply;
+use caps::wire::request::Request;
+use caps::{Code, Error, Result};
+use policy::{Facts, Policy};
+use tokio::sync::oneshot;
+
+pub use clock::{Clock, SteadyClock};
+use directory::Directory;
+use engine::{Engine, Job, Mode, Order, Outcome};
+pub use link::{Boxed, Claimed, ProviderLink, ProviderStatus};
+use queue::Queue;
+pub use queue::URGENT_QUEUE_MAX;
+pub use revoke::RECEIPT_LEASES_MAX;
+
+use crate::state::{Actor, Answer, Broker, Genesis, Kind, PolicyVerdict, Query, RowId, View};
+
+/// What a running broker is made of.
+pub struct Parts {
+    /// How the cluster begins.
+    pub genesis: Genesis,
+    /// The policy whose hash stands in `genesis`.
+    pub policy: Arc<Policy>,
+    /// The broker's log.
+    pub recorder: Arc<Recorder>,
+    /// The provider.
+    pub link: Arc<dyn ProviderLink>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Signs tokens, and nothing else.
+    pub root: RootKey,
+    /// Signs receipts, and nothing else.
+    pub receipts: SigningKey,
+    /// Where take-backs run.
+    pub tasks: tokio::runtime::Handle,
+}
+
+/// Who sends a request: what the session has proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The key whose possession it proved.
+    pub holder: PrincipalKey,
+    /// The user id of its process, of which the policy knows.
+    pub uid: u32,
+    /// The session. Rights with the lifetime of a process end with [`Handle::holder_exit`] of it.
+    pub session: u64,
+}
+
+struct Shared {
+    queue: Queue<Job>,
+    directory: Directory,
+    /// Held for one clone or one exchange of the pointer, never while a policy runs.
+    policy: RwLock<Arc<Policy>>,
+    recorder: Arc<Recorder>,
+    link: Arc<dyn ProviderLink>,
+    clock: Arc<dyn Clock>,
+    root: RootKey,
+    receipts: SigningKey,
+    tasks: tokio::runtime::Handle,
+    genesis: Genesis,
+}
+
+/// Asks a running broker. Cheap to clone; all methods may be called from any task.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+/// The running broker. Dropping it stops the thread once the queue is empty.
+pub struct Runtime {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<Broker>>,
+}
+
+/// Starts a broker: records how its cluster begins, then serves.
+///
+/// # Errors
+/// As [`Broker::new`]; `E_CONFIG_VALUE` if the policy is not the one in `genesis`; `E_AUDIT_UNAVAILABLE` if the beginning
+/// cannot be recorded; `E_SYSTEM` if the thread cannot be started.
+pub fn start(parts: Parts) -> Result<(Runtime, Handle)> {
+    let Parts { genesis, policy, recorder, link, clock, root, receipts, tasks } = parts;
+    let broker = Broker::new(genesis.clone())?;
+    if policy.hash().0 != genesis.policy {
+        return Err(Error::new(Code::ConfigValue, "the policy is not the one that the cluster begins with"));
+    }
+    // Blocking is fine here: nobody is served yet.
+    let (tell, told) = std::sync::mpsc::channel();
+    let done = Box::new(move |outcome: Result<audit::Recorded>| {
+        let _ = tell.send(outcome.map(|recorded| recorded.first()));
+    });
+    recorder.submit(Broker::opening(&genesis), genesis.at, done)?;
+    told.recv().unwrap_or(Err(Error::new(Code::AuditUnavailable, "the recorder has stopped")))?;
+
+    let directory = Directory::default();
+    directory.insert(genesis.admin, genesis.admin_name.clone());
+    let policy = RwLock::new(policy);
+    let queue = Queue::new();
+    let shared =
+        Arc::new(Shared { queue, directory, policy, recorder, link, clock, root, receipts, tasks, genesis });
+    let engine = Engine::new(Arc::clone(&shared), broker);
+    let thread = std::thread::Builder::new()
+        .name("broker".to_owned())
+        .spawn(move || engine.work())
+        .map_err(|_| Error::new(Code::System, "the broker's thread cannot be started"))?;
+    let handle = Handle { shared: Arc::clone(&shared) };
+    Ok((Runtime { shared, thread: Some(thread) }, handle))
+}
+
+impl Runtime {
+    /// Lets nothing more in, applies what waits, and returns the last state. The recorder is the caller's to shut down
+    /// afterwards.
+    ///
+    /// # Errors
+    /// `E_INTERNAL` if the thread died of a defect.
+    pub fn stop(mut self) -> Result<Broker> {
+        self.shared.queue.close();
+        let defect = Error::new(Code::Internal, "the broker's thread died");
+        self.thread.take().and_then(|thread| thread.join().ok()).ok_or(defect)
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        if let Some(thread) = self.thread.take() {
+            // A panic of it has been printed; whoever wants to know calls `stop`.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Handle {
+    /// Answers one request of a client.
+    ///
+    /// # Errors
+    /// The code that the client is told. `E_PROTOCOL` for requests that are the provider's.
+    pub async fn request(&self, caller: Caller, request: Request) -> Result<Reply> {
+        match request {
+            Request::PrincipalAdd { name, key } => {
+                let kind = Kind::PrincipalAdd { name, key };
+                self.shared.order_recorded(caller, kind, None, None).await?;
+                Ok(Reply::Done)
+            }
+            Request::PrincipalList { after } => self.principals(caller, after).await,
+            Request::LeaseCreate(spec) => self.create(caller, spec).await,
+            Request::LeaseRenew { lease, ttl } => self.renew(caller, lease, ttl).await,
+            Request::LeaseRelease { lease } => self.release(caller, lease).await,
+            Request::LeaseList { after } => self.leases(caller, after).await,
+            Request::LeaseShow { lease } => self.lease(caller, lease).await,
+            Request::ShareOffer { contract, signature } => self.offer(caller, contract, signature).await,
+            Request::ShareAccept { grant, signature, lifetime } => {
+                self.accept(caller, grant, signature, lifetime).await
+            }
+            Request::ShareShow { grant } => self.contract(caller, grant).await,
+            Request::ShareList { after } => self.grants(caller, after).await,
+            Request::Revoke(revocation) => self.revoke(caller, revocation).await,
+            Request::Status => self.status(caller).await,
+            Request::Hello { .. }
+            | Request::Prove { .. }
+            | Request::Open { .. }
+            | Request::Read { .. }
+            | Request::Write { .. }
+            | Request::Close { .. } => {
+                Err(Error::new(Code::Protocol, "this is a request to the provider, not to the broker"))
+            }
+        }
+    }
+
+    /// The registered name of a key, and whether it is the administrator's: for the `Welcome` of a session.
+    ///
+    /// # Errors
+    /// `E_BUSY` or `E_UNREACHABLE`.
+    pub async fn who(&self, key: PrincipalKey) -> Result<(Option<Name>, bool)> {
+        match self.shared.look(key, Query::Who).await? {
+            View::Who { name, admin } => Ok((name, admin)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// What the provider tells unasked. Returns at once.
+    ///
+    /// # Errors
+    /// `E_BUSY` if the urgent lane is full: tell it again later. `E_UNREACHABLE` once the broker stops.
+    pub fn notice(&self, notice: Notice) -> Result<()> {
+        self.shared.order_unattended(Kind::Notice(notice))
+    }
+
+    /// A session's process is gone. Returns at once.
+    ///
+    /// # Errors
+    /// As [`Self::notice`].
+    pub fn holder_exit(&self, session: u64) -> Result<()> {
+        self.shared.order_unattended(Kind::HolderExit { session })
+    }
+
+    /// The provider's process is gone, and with it all memory. New leases are refused until [`Self::provider_up`].
+    ///
+    /// # Errors
+    /// As [`Self::notice`]; `E_EXISTS` if that is known.
+    pub async fn provider_lost(&self) -> Result<()> {
+        self.shared.order_and_wait(Kind::ProviderLost).await
+    }
+
+    /// A provider is there again, with none of the old memory.
+    ///
+    /// # Errors
+    /// As [`Self::notice`]; `E_EXISTS` if the one before was not lost.
+    pub async fn provider_up(&self, provider: ProviderId) -> Result<()> {
+        self.shared.order_and_wait(Kind::ProviderUp { provider }).await
+    }
+
+    /// Puts another policy in force. Requests that were judged by the one before and not yet ordered are refused with
+    /// `E_BUSY`.
+    ///
+    /// # Errors
+    /// `E_AUDIT_UNAVAILABLE` if it cannot be recorded; then the one before stays in force.
+    pub async fn policy_load(&self, policy: Arc<Policy>) -> Result<()> {
+        let before = self.shared.exchange_policy(Arc::clone(&policy));
+        let kind = Kind::PolicyLoad { hash: policy.hash().0 };
+        let order = Order { mode: Mode::Recorded, ..system(kind) };
+        let result = match self.shared.order(order).await {
+            Ok(outcome) => recorded_index(outcome.recorded).await.and(outcome.answer.map(drop)),
+            Err(error) => Err(error),
+        };
+        if result.is_err() {
+            let kind = Kind::PolicyLoad { hash: before.hash().0 };
+            self.shared.exchange_policy(before);
+            self.shared.order_unattended(kind)?;
+        }
+        result
+    }
+}
+
+impl Shared {
+    fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn exchange_policy(&self, policy: Arc<Policy>) -> Arc<Policy> {
+        let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *current, policy)
+    }
+
+    /// Judges a request on the caller's task. The policy's no is ordered like its yes, so that it is recorded.
+    fn judge(&self, facts: &Facts, about: Option<RowId>) -> Result<PolicyVerdict> {
+        let policy = self.policy();
+        match policy.decide(facts) {
+            Ok(decision) => Ok(PolicyVerdict {
+                allowed: decision.allowed,
+                rule: decision.rule.map(|rule| rule.index),
+                hash: decision.policy.0,
+            }),
+            Err(error) => {
+                let kind = Kind::Refused { who: facts.key, code: error.code(), about };
+                self.order_unattended(kind)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Orders commands and waits for the answer, not for the record.
+    async fn order(&self, order: Order) -> Result<Outcome> {
+        let (tell, told) = oneshot::channel();
+        let urgent = order.mode == Mode::Regardless;
+        let job = Job::Order(Box::new(Order { tell: Some(tell), ..order }));
+        if urgent {
+            self.queue.push_urgent(job)?
+        } else {
+            self.queue.push(job)?
+        }
+        told.await.map_err(|_| stopping())
+    }
+
+    /// Orders one or two commands of a principal, and waits for the answer and the record.
+    async fn order_recorded(
+        &self,
+        caller: Caller,
+        first: Kind,
+        then: Option<Kind>,
+        policy: Option<PolicyVerdict>,
+    ) -> Result<Answer> {
+        let outcome = self.order(principal(caller, first, then, policy)).await?;
+        recorded_index(outcome.recorded).await?;
+        outcome.answer
+    }
+
+    /// Orders a command of the node's own and waits until it is applied.
+    async fn order_and_wait(&self, kind: Kind) -> Result<()> {
+        self.order(system(kind)).await?.answer.map(drop)
+    }
+
+    /// Orders a command of the node's own.
+    fn order_unattended(&self, kind: Kind) -> Result<()> {
+        self.queue.push_urgent(Job::Order(Box::new(system(kind))))
+    }
+
+    async fn look(&self, by: PrincipalKey, query: Query) -> Result<View> {
+        let (tell, told) = oneshot::channel();
+        self.queue.push(Job::Look { by, query, tell })?;
+        told.await.map_err(|_| stopping())?
+    }
+}
+
+/// Commands of a principal that stand or fall with their record.
+fn principal(caller: Caller, first: Kind, then: Option<Kind>, policy: Option<PolicyVerdict>) -> Order {
+    let by = Actor::Principal(caller.holder);
+    Order { by, random: [0; 32], policy, first, then, mode: Mode::Recorded, tell: None }
+}
+
+/// A command of the node's own, which takes effect regardless.
+fn system(kind: Kind) -> Order {
+    let (by, mode) = (Actor::System, Mode::Regardless);
+    Order { by, random: [0; 32], policy: None, first: kind, then: None, mode, tell: None }
+}
+
+/// Waits for the record: the index of the first entry, `None` if there was nothing to record.
+async fn recorded_index(recorded: oneshot::Receiver<Result<u64>>) -> Result<Option<u64>> {
+    recorded.await.map_or(Ok(None), |outcome| outcome.map(Some))
+}
+
+const fn stopping() -> Error {
+    Error::new(Code::Unreachable, "the node is stopping")
+}
+
+/// The state answered something that does not belong to the command.
+const fn unexpected() -> Error {
+    Error::new(Code::Internal, "the answer is not of the kind that was asked for")
+}

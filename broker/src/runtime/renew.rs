@@ -1,0 +1,47 @@
+//! `LeaseRenew`: judge, order, record, then move the provider's deadline.
+
+use caps::id::LeaseId;
+use caps::time::Micros;
+use caps::wire::reply::Reply;
+use caps::{Code, Result};
+
+use super::{Caller, Handle, principal, recorded_index, unexpected};
+use crate::state::{Answer, Kind, Query, RowId, Undo, View};
+
+impl Handle {
+    pub(super) async fn renew(&self, caller: Caller, lease: LeaseId, ttl: Micros) -> Result<Reply> {
+        let shared = &self.shared;
+        let View::Lease(row) = shared.look(caller.holder, Query::Lease(lease)).await? else {
+            return Err(unexpected());
+        };
+        let mut facts = self.facts(policy::Kind::LeaseRenew, caller);
+        facts.bytes = Some(row.range.len());
+        facts.ttl = Some(ttl);
+        let verdict = shared.judge(&facts, Some(RowId::Lease(lease)))?;
+
+        let kind = Kind::Renew { lease, ttl };
+        let outcome = shared.order(principal(caller, kind, None, Some(verdict))).await?;
+        let (row, terms, before) = match outcome.answer {
+            Ok(Answer::Leased { lease, terms, before }) => (lease, terms, before),
+            Ok(_) => return Err(unexpected()),
+            Err(refused) => {
+                recorded_index(outcome.recorded).await?;
+                return Err(refused);
+            }
+        };
+        // Minted beside the sync, given out after it.
+        let token = shared.root.mint(&terms);
+        recorded_index(outcome.recorded).await?;
+        if let Some((lease, ttl)) = outcome.renew
+            && let Err(error) = shared.link.renew(lease, ttl).await
+        {
+            // The provider's deadline is the one that counts, so the broker's goes back to it.
+            shared.order_unattended(Kind::Undo(Undo::Renew { lease, expires: before }))?;
+            return Err(match error.code() {
+                Code::LeaseUnknown => Code::LeaseExpired.into(),
+                _ => error,
+            });
+        }
+        Ok(Reply::Leased { lease: row, token: token? })
+    }
+}

@@ -1,0 +1,92 @@
+//! `Revoke` and `LeaseRelease`: order, have the provider take back, sign a receipt.
+//!
+//! Taking back begins when the command is applied, beside the record, and goes on whether or not the record comes and
+//! whether or not the caller waits. The receipt is signed when the last of it is dead.
+
+use caps::Result;
+use caps::id::{LeaseId, ReceiptId};
+use caps::limits::FRAME_BYTES_MAX;
+use caps::receipt::ReceiptBody;
+use caps::time::Micros;
+use caps::wire::link::{Method, Taken};
+use caps::wire::reply::Reply;
+use caps::wire::row::{Revocation, Target};
+
+use super::{Caller, Handle, principal, recorded_index, unexpected};
+use crate::runtime::engine::{Mode, Order};
+use crate::state::{Answer, Kind};
+
+/// Leases that a receipt names, so that it fits a frame. A revocation that reaches more takes all of them back; the
+/// log has an entry for each.
+pub const RECEIPT_LEASES_MAX: usize = 4_096;
+
+// 17 bytes an id, and room for the rest.
+const _: () = assert!(RECEIPT_LEASES_MAX * 17 + 4 * 1024 < FRAME_BYTES_MAX);
+
+impl Handle {
+    pub(super) async fn release(&self, caller: Caller, lease: LeaseId) -> Result<Reply> {
+        self.end(caller, Kind::Release { lease }, Target::Lease(lease), None).await
+    }
+
+    pub(super) async fn revoke(&self, caller: Caller, revocation: Revocation) -> Result<Reply> {
+        let facts = self.facts(policy::Kind::Revoke, caller);
+        let verdict = self.shared.judge(&facts, None)?;
+        let target = revocation.target.clone();
+        self.end(caller, Kind::Revoke(revocation), target, Some(verdict)).await
+    }
+
+    async fn end(
+        &self,
+        caller: Caller,
+        kind: Kind,
+        target: Target,
+        policy: Option<crate::state::PolicyVerdict>,
+    ) -> Result<Reply> {
+        let order = Order { mode: Mode::Regardless, ..principal(caller, kind, None, policy) };
+        let outcome = self.shared.order(order).await?;
+        let mut total = Taken {
+            mappings_closed: 0,
+            method: Method::Fence,
+            fence: Micros(0),
+            dead: Micros(0),
+            wiped_bytes: 0,
+        };
+        // All of them run already; the slowest decides.
+        let mut failed = None;
+        for take in outcome.takes {
+            match take.await.unwrap_or_else(|_| Err(unexpected())) {
+                Ok(taken) => add(&mut total, &taken),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        // Not recorded is no failure here: the receipt says so by having no place in the log.
+        let log_index = recorded_index(outcome.recorded).await.unwrap_or(None);
+        let Answer::Ending { mut leases } = outcome.answer? else { return Err(unexpected()) };
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        leases.truncate(RECEIPT_LEASES_MAX);
+        let body = ReceiptBody {
+            id: ReceiptId::random(),
+            target,
+            leases,
+            mappings_closed: total.mappings_closed,
+            method: total.method,
+            fence: total.fence,
+            dead: total.dead,
+            wiped_bytes: total.wiped_bytes,
+            log_index,
+            issuer: self.shared.receipts.public(),
+        };
+        Ok(Reply::Receipt(body.sign(&self.shared.receipts)))
+    }
+}
+
+/// Sums and the slowest.
+fn add(total: &mut Taken, taken: &Taken) {
+    total.mappings_closed = total.mappings_closed.saturating_add(taken.mappings_closed);
+    total.method = total.method.max(taken.method);
+    total.fence = total.fence.max(taken.fence);
+    total.dead = total.dead.max(taken.dead);
+    total.wiped_bytes = total.wiped_bytes.saturating_add(taken.wiped_bytes);
+}

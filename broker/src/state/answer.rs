@@ -1,0 +1,70 @@
+//! What applying a command comes to.
+
+use audit::Draft;
+use caps::Result;
+use caps::id::LeaseId;
+use caps::time::{Micros, UnixMicros};
+use caps::token::Terms;
+use caps::wire::link::{ClaimTicket, Take};
+use caps::wire::row::{EndCause, GrantRow, LeaseRow};
+
+/// The outcome of one command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Applied {
+    /// What to tell whoever asked. An error changed nothing but the count of refusals (and ends a grant that could
+    /// not be issued).
+    pub answer: Result<Answer>,
+    /// What to record, in this order, before anybody is told.
+    pub entries: Vec<Draft>,
+    /// What the runtime must do.
+    pub effects: Vec<Effect>,
+}
+
+/// A yes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Done, and there is nothing to say.
+    Done,
+    /// Capacity is set aside: exchange the ticket at the provider.
+    Reserved(ClaimTicket),
+    /// A lease lives, or lives longer.
+    Leased {
+        /// As lists show it.
+        lease: LeaseRow,
+        /// What its token says.
+        terms: Terms,
+        /// When it would have ended before a renewal.
+        before: UnixMicros,
+    },
+    /// A grant was offered or issued.
+    Shared(GrantRow),
+    /// A grant was accepted.
+    Accepted {
+        /// As lists show it.
+        grant: GrantRow,
+        /// What the receiver's token says.
+        terms: Terms,
+    },
+    /// Rights were taken back. The effects hold what the provider has to do before that may be acknowledged.
+    Ending {
+        /// Leases whose memory is going back, by this command or by one before.
+        leases: Vec<LeaseId>,
+    },
+}
+
+/// What the runtime must do because of a command. Both may be done twice without harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Make the provider take something back.
+    Take(Take, EndCause),
+    /// Make the provider's deadline of a lease `ttl` from now.
+    Renew(LeaseId, Micros),
+}
+
+/// Collects entries and effects while a command is applied.
+#[derive(Debug, Default)]
+pub(super) struct Out {
+    pub(super) entries: Vec<Draft>,
+    pub(super) effects: Vec<Effect>,
+}

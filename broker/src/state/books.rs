@@ -1,0 +1,132 @@
+//! Principals and what each uses of its quota; and the pool, which all use.
+//!
+//! Each step of a row's life is booked twice: to its owner, and to the node, whose sum is what the pool has given.
+//! [`check_invariants`](super::Broker::check_invariants) adds both up again from the rows.
+
+use std::collections::BTreeMap;
+
+use caps::id::PrincipalKey;
+use caps::wire::Name;
+use caps::{Code, Error, Result};
+use policy::quota::{Quota, Usage};
+use serde::{Deserialize, Serialize};
+
+use super::Broker;
+use super::denials::Denials;
+
+/// Somebody that may ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Principal {
+    pub(super) name: Name,
+    pub(super) key: PrincipalKey,
+    pub(super) denials: Denials,
+    /// Its registration was undone: it may not ask, and the row goes with the last of its leases.
+    pub(super) leaving: bool,
+    /// What it uses. Derived from the rows, so it is not in the serialized form.
+    #[serde(skip)]
+    pub(super) usage: Usage,
+}
+
+/// The table of principals, with names unique.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Principals {
+    pub(super) rows: BTreeMap<PrincipalKey, Principal>,
+    pub(super) by_name: BTreeMap<Name, PrincipalKey>,
+}
+
+impl Principals {
+    pub(super) fn insert(&mut self, principal: Principal) {
+        self.by_name.insert(principal.name.clone(), principal.key);
+        self.rows.insert(principal.key, principal);
+    }
+
+    pub(super) fn remove(&mut self, key: PrincipalKey) {
+        if let Some(principal) = self.rows.remove(&key) {
+            self.by_name.remove(&principal.name);
+        }
+    }
+
+    /// One that may ask.
+    pub(super) fn active(&self, key: PrincipalKey) -> Option<&Principal> {
+        self.rows.get(&key).filter(|principal| !principal.leaving)
+    }
+
+    /// Its name, if it has one here.
+    pub(super) fn name(&self, key: PrincipalKey) -> Option<&Name> {
+        self.rows.get(&key).map(|principal| &principal.name)
+    }
+
+    /// Lets a principal go that is leaving and has nothing any more.
+    pub(super) fn let_go(&mut self, key: PrincipalKey) {
+        if self.rows.get(&key).is_some_and(|principal| principal.leaving && principal.usage.is_empty()) {
+            self.remove(key);
+        }
+    }
+}
+
+/// A step of a row's life, as the books see it. `reserve` and `share` are not among them: they can be refused.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Booking {
+    Cancel,
+    Commit,
+    Release,
+    Returned,
+    Unshare,
+}
+
+impl Booking {
+    fn book(self, usage: &mut Usage, bytes: u64) -> Result<()> {
+        match self {
+            Self::Cancel => usage.cancel(bytes),
+            Self::Commit => usage.commit(bytes),
+            Self::Release => usage.release(bytes),
+            Self::Returned => usage.returned(bytes),
+            Self::Unshare => usage.unshare(bytes),
+        }
+    }
+}
+
+impl Broker {
+    /// Books what a row of `owner` has just done, to both books.
+    ///
+    /// # Panics
+    /// If the books have no such row: a defect, and every answer after it would be wrong.
+    pub(super) fn book(&mut self, owner: PrincipalKey, bytes: u64, booking: Booking) {
+        let entered = "the books have what the rows have";
+        booking.book(&mut self.total, bytes).expect(entered);
+        let principal = self.principals.rows.get_mut(&owner).expect(entered);
+        booking.book(&mut principal.usage, bytes).expect(entered);
+        self.principals.let_go(owner);
+    }
+
+    /// Books a reservation of `bytes`, if the owner's quota and the pool have them.
+    pub(super) fn book_reservation(&mut self, owner: PrincipalKey, bytes: u64) -> Result<()> {
+        let (principal, quota) = self.account(owner)?;
+        let mut usage = principal.usage;
+        // The caller's own bound comes first: only who is within it learns that the pool is full.
+        usage.reserve(&quota, bytes)?;
+        if bytes > self.genesis.bounds.pool_bytes - self.total.taken_bytes() {
+            return Err(Error::new(Code::NoMemory, "the pool has not that many bytes left"));
+        }
+        self.total.reserve(&Quota::UNLIMITED, bytes)?;
+        self.account(owner)?.0.usage = usage;
+        Ok(())
+    }
+
+    /// Books a grant over `bytes`, if the owner's quota has them.
+    pub(super) fn book_share(&mut self, owner: PrincipalKey, bytes: u64) -> Result<()> {
+        let (principal, quota) = self.account(owner)?;
+        let mut usage = principal.usage;
+        usage.share(&quota, bytes)?;
+        self.total.share(&Quota::UNLIMITED, bytes)?;
+        self.account(owner)?.0.usage = usage;
+        Ok(())
+    }
+
+    fn account(&mut self, owner: PrincipalKey) -> Result<(&mut Principal, Quota)> {
+        let principal = self.principals.rows.get_mut(&owner).ok_or(Code::PrincipalUnknown)?;
+        let quota = self.genesis.quota_of(&principal.name);
+        Ok((principal, quota))
+    }
+}

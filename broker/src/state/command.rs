@@ -1,0 +1,220 @@
+//! What can be asked of the state machine. A command carries everything that its outcome depends on: the time, the
+//! random bytes, the policy's decision. Applying it asks nobody.
+
+use caps::Code;
+use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
+use caps::key::Signature;
+use caps::share::ShareContract;
+use caps::time::{Micros, UnixMicros};
+use caps::wire::Name;
+use caps::wire::link::Notice;
+use caps::wire::request::LeaseSpec;
+use caps::wire::row::{EndCause, Lifetime, Revocation};
+use serde::{Deserialize, Serialize};
+
+/// One ordered step. It holds no secret and no token, so it may be printed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// When it was proposed. The state's time is the latest that any command named: it never goes back.
+    pub at: UnixMicros,
+    /// Who asks.
+    pub by: Actor,
+    /// Where new ids come from. Drawn by the proposer, so that every replica draws the same.
+    #[serde(with = "serde_bytes")]
+    pub random: [u8; 32],
+    /// What the policy said, for the kinds that need it. Without it they are refused.
+    pub policy: Option<PolicyVerdict>,
+    /// What is asked.
+    pub kind: Kind,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Actor {
+    /// The node itself: ticks, notices of the provider, the second half of a request, undoing.
+    System,
+    /// A session that proved this key.
+    Principal(PrincipalKey),
+}
+
+/// A decision of the policy, made before ordering because it has a wall-clock limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyVerdict {
+    /// Yes or no.
+    pub allowed: bool,
+    /// Which rule of the policy decided, counted from 0; `None` if no rule matched.
+    pub rule: Option<u32>,
+    /// SHA-256 of the policy that was asked.
+    #[serde(with = "serde_bytes")]
+    pub hash: [u8; 32],
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// Registers a principal. Administrator only.
+    PrincipalAdd {
+        /// Its name.
+        name: Name,
+        /// Its key.
+        key: PrincipalKey,
+    },
+    /// Sets capacity aside. Needs the policy.
+    Reserve {
+        /// What for.
+        spec: LeaseSpec,
+        /// The session that asks, for leases that end with their process.
+        session: u64,
+    },
+    /// The provider committed the memory of a reservation. System only.
+    Commit {
+        /// Which.
+        lease: LeaseId,
+        /// How much.
+        bytes: u64,
+    },
+    /// The claim of a reservation failed. System only.
+    Abandon {
+        /// Which.
+        lease: LeaseId,
+    },
+    /// Moves a lease's end to `ttl` from now. Needs the policy.
+    Renew {
+        /// Which.
+        lease: LeaseId,
+        /// From now.
+        ttl: Micros,
+    },
+    /// Gives a lease back.
+    Release {
+        /// Which.
+        lease: LeaseId,
+    },
+    /// Step 1 of `MEM_SHARE`: the owner's signed contract.
+    Offer {
+        /// The contract.
+        contract: ShareContract,
+        /// The owner's signature.
+        signature: Signature,
+    },
+    /// Step 2: policy and quota are checked. Needs the policy.
+    Issue {
+        /// Which.
+        grant: GrantId,
+    },
+    /// Step 3: the receiver's signature on the same contract. Needs the policy.
+    Accept(Acceptance),
+    /// Takes rights back. Needs the policy, unless it is the administrator who asks.
+    Revoke(Revocation),
+    /// Nothing but the time. Ends what is over; proposed when [`next_deadline`](super::Broker::next_deadline) is
+    /// reached.
+    Tick,
+    /// What the provider said unasked. System only.
+    Notice(Notice),
+    /// The provider said that it took a lease's memory back. System only.
+    Taken {
+        /// Which.
+        lease: LeaseId,
+    },
+    /// A session's process is gone. System only.
+    HolderExit {
+        /// Which session.
+        session: u64,
+    },
+    /// The provider's process is gone, and with it all memory. System only.
+    ProviderLost,
+    /// A provider is there, with none of the old memory. System only.
+    ProviderUp {
+        /// Its new incarnation.
+        provider: ProviderId,
+    },
+    /// Another policy is in force. Decisions of the one before are refused from here on. System only.
+    PolicyLoad {
+        /// SHA-256 of the policy.
+        #[serde(with = "serde_bytes")]
+        hash: [u8; 32],
+    },
+    /// Takes back what could not be recorded. System only.
+    Undo(Undo),
+    /// A refusal that was decided outside, because nothing had to be ordered for it. System only.
+    Refused {
+        /// Who was refused.
+        who: PrincipalKey,
+        /// With what.
+        code: Code,
+        /// About which row.
+        about: Option<RowId>,
+    },
+}
+
+/// A receiver's signature on the contract of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acceptance {
+    /// Which grant.
+    pub grant: GrantId,
+    /// The receiver's signature.
+    pub signature: Signature,
+    /// Whether the grant ends with the receiver's process.
+    pub lifetime: Lifetime,
+    /// The session that asks, for grants that do.
+    pub session: u64,
+}
+
+/// What to take back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Undo {
+    /// A registration, with all that the principal began since.
+    PrincipalAdd {
+        /// Which.
+        key: PrincipalKey,
+    },
+    /// A reservation or a lease.
+    Lease {
+        /// Which.
+        lease: LeaseId,
+    },
+    /// A renewal.
+    Renew {
+        /// Which.
+        lease: LeaseId,
+        /// The end before it.
+        expires: UnixMicros,
+    },
+    /// Steps 1 and 2 of a grant.
+    Offer {
+        /// Which.
+        grant: GrantId,
+    },
+    /// Step 3 of a grant: it waits for its receiver again.
+    Accept {
+        /// Which.
+        grant: GrantId,
+    },
+}
+
+/// A row that has a deadline, a session, or a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RowId {
+    /// A lease.
+    Lease(LeaseId),
+    /// A grant.
+    Grant(GrantId),
+}
+
+/// The word for a cause in entries.
+pub(super) const fn cause_word(cause: EndCause) -> &'static str {
+    match cause {
+        EndCause::Released => "released",
+        EndCause::Expired => "expired",
+        EndCause::Revoked => "revoked",
+        EndCause::HolderExit => "holder_exit",
+        EndCause::ParentEnded => "parent_ended",
+        EndCause::NotClaimed => "not_claimed",
+        EndCause::NotRecorded => "not_recorded",
+        EndCause::ProviderLost => "provider_lost",
+        EndCause::NodeStopped => "node_stopped",
+    }
+}

@@ -1,0 +1,263 @@
+//! What the log says: one function an entry, so that a reader of the log finds here what each field means.
+//!
+//! Drafts are a function of the commands alone. They name principals by key and by what the state calls them, never by
+//! text that came with a request, the reason of a revocation and the names of rows excepted.
+
+use audit::{Draft, Event};
+use caps::id::{PrincipalKey, ProviderId};
+use caps::key::Signature;
+use caps::share::ShareContract;
+use caps::time::UnixMicros;
+use caps::wire::row::{EndCause, Target};
+use caps::wire::{Name, Reason};
+use caps::{Code, Error};
+
+use super::Broker;
+use super::answer::Out;
+use super::command::{Actor, Command, Kind, RowId, cause_word};
+use super::genesis::Genesis;
+use super::grant::Grant;
+use super::lease::Lease;
+
+/// Who revoked, and why.
+pub(super) struct Revoked<'a> {
+    pub(super) by: PrincipalKey,
+    pub(super) reason: &'a Reason,
+}
+
+impl Broker {
+    /// What a log begins with: which life of the control plane it is, whose, and under which policy.
+    #[must_use]
+    pub fn opening(genesis: &Genesis) -> Vec<Draft> {
+        vec![
+            Draft::ok(Event::EpochBump).cluster(genesis.cluster).provider(genesis.provider),
+            Draft::ok(Event::PolicyLoad).policy(&genesis.policy),
+            principal_added(genesis.admin, &genesis.admin_name, genesis.admin).cause("administrator"),
+        ]
+    }
+
+    /// Records that `command` was refused, before whatever else it caused.
+    pub(super) fn record_refusal(&mut self, command: &Command, error: &Error, out: &mut Out) {
+        let Actor::Principal(who) = command.by else { return };
+        let Some(suppressed) = self.count_denial(who) else { return };
+        let (event, about) = refusal_event(&command.kind);
+        let mut draft = deny(event, error.code(), who, about, suppressed);
+        match &command.kind {
+            Kind::Reserve { spec, .. } => draft = draft.bytes(spec.bytes).ttl_us(spec.ttl),
+            Kind::Renew { ttl, .. } => draft = draft.ttl_us(*ttl),
+            Kind::PrincipalAdd { name, key } => draft = draft.name(name.as_str()).holder(*key),
+            Kind::Revoke(revocation) => draft = aim(draft, &revocation.target),
+            Kind::Offer { contract, .. } => draft = draft.lease(contract.lease).receiver(contract.receiver),
+            _ => {}
+        }
+        if let (Code::PolicyDenied, Some(verdict)) = (error.code(), &command.policy) {
+            draft = draft.policy(&verdict.hash);
+        }
+        out.entries.insert(0, draft);
+    }
+
+    /// Counts a refusal of `who`: `Some` with how many were left out before, if this one is to be recorded.
+    pub(super) fn count_denial(&mut self, who: PrincipalKey) -> Option<u64> {
+        match self.principals.rows.get_mut(&who) {
+            Some(principal) => principal.denials.count(self.now),
+            None => self.strangers.count(self.now),
+        }
+    }
+}
+
+/// The event of a refused request, and which row it was about.
+fn refusal_event(kind: &Kind) -> (Event, Option<RowId>) {
+    match kind {
+        Kind::PrincipalAdd { .. } => (Event::ConfigLoad, None),
+        Kind::Renew { lease, .. } | Kind::Release { lease } | Kind::Commit { lease, .. } => {
+            (Event::LeaseDeny, Some(RowId::Lease(*lease)))
+        }
+        Kind::Offer { contract, .. } => (Event::ShareOffer, Some(RowId::Grant(contract.grant))),
+        Kind::Issue { grant } => (Event::ShareIssue, Some(RowId::Grant(*grant))),
+        Kind::Accept(acceptance) => (Event::ShareAccept, Some(RowId::Grant(acceptance.grant))),
+        _ => (Event::LeaseDeny, None),
+    }
+}
+
+fn deny(event: Event, code: Code, who: PrincipalKey, about: Option<RowId>, suppressed: u64) -> Draft {
+    let event = if matches!(code, Code::Quota | Code::NoMemory) { Event::QuotaDeny } else { event };
+    let draft = Draft::deny(event, code).subject(who);
+    let draft = match about {
+        Some(RowId::Lease(id)) => draft.lease(id),
+        Some(RowId::Grant(id)) => draft.grant(id),
+        None => draft,
+    };
+    if suppressed > 0 { draft.suppressed(suppressed) } else { draft }
+}
+
+/// A refusal that was decided before anything had to be ordered.
+pub(super) fn refused(who: PrincipalKey, code: Code, about: Option<RowId>, suppressed: u64) -> Draft {
+    deny(Event::LeaseDeny, code, who, about, suppressed)
+}
+
+// The log has no event of its own for principals: they are configuration that takes effect while running.
+
+pub(super) fn principal_added(by: PrincipalKey, name: &Name, key: PrincipalKey) -> Draft {
+    Draft::ok(Event::ConfigLoad).subject(by).holder(key).name(name.as_str())
+}
+
+pub(super) fn principal_undone(key: PrincipalKey) -> Draft {
+    Draft::error(Event::ConfigLoad, Code::AuditUnavailable)
+        .holder(key)
+        .cause(cause_word(EndCause::NotRecorded))
+}
+
+pub(super) fn reserved(lease: &Lease, policy: &[u8; 32], claim_by: UnixMicros) -> Draft {
+    Draft::ok(Event::LeaseOffer)
+        .subject(lease.owner)
+        .lease(lease.id)
+        .region(lease.region)
+        .bytes(lease.range.len())
+        .ttl_us(lease.ttl)
+        .expires(claim_by)
+        .policy(policy)
+        .maybe(lease.name.as_ref(), |draft, name| draft.name(name.as_str()))
+}
+
+pub(super) fn granted(lease: &Lease, expires: UnixMicros) -> Draft {
+    Draft::ok(Event::LeaseGrant)
+        .subject(lease.owner)
+        .lease(lease.id)
+        .region(lease.region)
+        .provider(lease.provider)
+        .rights(caps::rights::Rights::ALL)
+        .range(lease.range)
+        .expires(expires)
+}
+
+pub(super) fn renewed(lease: &Lease, expires: UnixMicros, policy: &[u8; 32]) -> Draft {
+    Draft::ok(Event::LeaseRenew).subject(lease.owner).lease(lease.id).expires(expires).policy(policy)
+}
+
+pub(super) fn renewal_undone(lease: &Lease, expires: UnixMicros) -> Draft {
+    Draft::error(Event::LeaseRenew, Code::AuditUnavailable)
+        .subject(lease.owner)
+        .lease(lease.id)
+        .expires(expires)
+        .cause(cause_word(EndCause::NotRecorded))
+}
+
+/// A lease begins to end, or is found to have ended.
+pub(super) fn ended(lease: &Lease, cause: EndCause, words: Option<&Revoked<'_>>) -> Draft {
+    let event = match cause {
+        EndCause::Released => Event::LeaseRelease,
+        EndCause::Expired | EndCause::NotClaimed => Event::LeaseExpire,
+        EndCause::HolderExit => Event::HolderExit,
+        EndCause::ProviderLost => Event::ProviderLost,
+        EndCause::Revoked | EndCause::NotRecorded | EndCause::ParentEnded | EndCause::NodeStopped => {
+            Event::LeaseRevoke
+        }
+    };
+    let draft = Draft::ok(event)
+        .subject(words.map_or(lease.owner, |words| words.by))
+        .owner(lease.owner)
+        .lease(lease.id)
+        .region(lease.region)
+        .bytes(lease.range.len())
+        .cause(cause_word(cause));
+    with_reason(draft, words)
+}
+
+/// A revocation that found nothing left to take.
+pub(super) fn revoked_again(target: &Target, words: &Revoked<'_>) -> Draft {
+    let draft = Draft::ok(Event::LeaseRevoke).subject(words.by).cause(cause_word(EndCause::Revoked)).count(0);
+    with_reason(aim(draft, target), Some(words))
+}
+
+fn aim(draft: Draft, target: &Target) -> Draft {
+    match target {
+        Target::Lease(id) => draft.lease(*id),
+        Target::Grant(id) => draft.grant(*id),
+        Target::Subtree(id) => draft.parent_grant(*id),
+        Target::Holder(key) => draft.holder(*key),
+        Target::Region(id) => draft.region(*id),
+    }
+}
+
+fn with_reason(draft: Draft, words: Option<&Revoked<'_>>) -> Draft {
+    match words.map(|words| words.reason.as_str()) {
+        Some(reason) if !reason.is_empty() => draft.reason(reason),
+        Some(_) | None => draft,
+    }
+}
+
+/// The fields of the contract that both sign. With both signatures an auditor can check the pair offline.
+fn contract(draft: Draft, contract: &ShareContract) -> Draft {
+    draft
+        .cluster(contract.cluster)
+        .grant(contract.grant)
+        .lease(contract.lease)
+        .region(contract.region)
+        .owner(contract.owner)
+        .receiver(contract.receiver)
+        .rights(contract.rights)
+        .range(contract.range)
+        .ttl_us(contract.ttl)
+        .hops(u32::from(contract.max_hops))
+}
+
+pub(super) fn offered(grant: &Grant) -> Draft {
+    contract(Draft::ok(Event::ShareOffer), &grant.contract)
+        .subject(grant.contract.owner)
+        .signature(&grant.by_owner)
+}
+
+pub(super) fn issued(grant: &Grant, expires: UnixMicros, policy: &[u8; 32]) -> Draft {
+    Draft::ok(Event::ShareIssue)
+        .subject(grant.contract.owner)
+        .grant(grant.contract.grant)
+        .lease(grant.contract.lease)
+        .receiver(grant.contract.receiver)
+        .expires(expires)
+        .policy(policy)
+}
+
+/// The receiver's signature; the owner's stands in the entry of the offer, which has the same contract.
+pub(super) fn accepted(grant: &Grant, by_receiver: &Signature, expires: UnixMicros) -> Draft {
+    contract(Draft::ok(Event::ShareAccept), &grant.contract)
+        .subject(grant.contract.receiver)
+        .signature(by_receiver)
+        .expires(expires)
+}
+
+pub(super) fn acceptance_undone(grant: &Grant) -> Draft {
+    Draft::error(Event::ShareAccept, Code::AuditUnavailable)
+        .subject(grant.contract.receiver)
+        .grant(grant.contract.grant)
+        .lease(grant.contract.lease)
+        .cause(cause_word(EndCause::NotRecorded))
+}
+
+pub(super) fn opened(grant: &Grant) -> Draft {
+    Draft::ok(Event::ShareOpen)
+        .subject(grant.contract.receiver)
+        .grant(grant.contract.grant)
+        .lease(grant.contract.lease)
+}
+
+pub(super) fn share_ended(grant: &Grant, cause: EndCause, words: Option<&Revoked<'_>>) -> Draft {
+    let draft = Draft::ok(Event::ShareEnd)
+        .subject(words.map_or(grant.contract.owner, |words| words.by))
+        .grant(grant.contract.grant)
+        .lease(grant.contract.lease)
+        .receiver(grant.contract.receiver)
+        .cause(cause_word(cause));
+    with_reason(draft, words)
+}
+
+pub(super) fn provider_lost(provider: ProviderId, leases: usize) -> Draft {
+    Draft::ok(Event::ProviderLost).provider(provider).count(leases as u64)
+}
+
+pub(super) fn provider_up(provider: ProviderId) -> Draft {
+    Draft::ok(Event::NodeJoin).provider(provider)
+}
+
+pub(super) fn policy_loaded(hash: &[u8; 32]) -> Draft {
+    Draft::ok(Event::PolicyLoad).policy(hash)
+}

@@ -1,0 +1,164 @@
+//! What is always true. Checked after every step in tests and fuzzing, and after every restore; there is no switch.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use policy::quota::{Usage, balance};
+
+use super::Broker;
+use super::command::RowId;
+use super::deadlines::Deadlines;
+use super::lease::Life;
+use super::snapshot::{booked_grant, booked_lease};
+use super::table::{Grants, Leases};
+
+/// `Err` with what does not hold.
+type Check = Result<(), &'static str>;
+
+fn holds(condition: bool, rule: &'static str) -> Check {
+    if condition { Ok(()) } else { Err(rule) }
+}
+
+impl Broker {
+    /// Adds everything up again from the rows and compares.
+    ///
+    /// # Errors
+    /// The rule that does not hold: a defect.
+    pub fn check_invariants(&self) -> Result<(), &'static str> {
+        self.check_principals()?;
+        self.check_leases()?;
+        self.check_grants()?;
+        self.check_books()?;
+        self.check_timers()
+    }
+
+    fn check_principals(&self) -> Check {
+        let principals = &self.principals;
+        let capacity = self.genesis.capacity.principals as usize;
+        holds(principals.rows.len() <= capacity, "the table of principals keeps its size")?;
+        holds(principals.active(self.genesis.admin).is_some(), "there is an administrator")?;
+        holds(
+            principals.by_name.len() == principals.rows.len()
+                && principals.rows.iter().all(|(key, principal)| {
+                    *key == principal.key && principals.by_name.get(&principal.name) == Some(key)
+                }),
+            "names and keys of principals are unique",
+        )?;
+        holds(
+            principals.rows.values().all(|principal| !principal.leaving || !principal.usage.is_empty()),
+            "a principal that leaves goes with its last row",
+        )
+    }
+
+    fn check_leases(&self) -> Check {
+        let capacity = &self.genesis.capacity;
+        let leases = &self.leases;
+        holds(leases.ended.len() <= capacity.ended as usize, "the ring of ended leases keeps its size")?;
+        holds(
+            leases.ended.len() <= leases.rows.len() && leases.active() <= capacity.leases as usize,
+            "the table of leases keeps its size",
+        )?;
+        let ring: BTreeSet<_> = leases.ended.iter().copied().collect();
+        holds(ring.len() == leases.ended.len(), "a lease ends once")?;
+        let mut rebuilt = Leases { ended: leases.ended.clone(), ..Leases::default() };
+        for (id, lease) in &leases.rows {
+            holds(*id == lease.id, "a lease stands under its id")?;
+            holds(lease.life.is_ended() == ring.contains(id), "the ring has the ended leases and no others")?;
+            holds(lease.range.start() == 0, "a lease begins where its region does")?;
+            holds(lease.range.is_aligned(self.genesis.bounds.page_bytes), "a lease has whole pages")?;
+            let grants = self.grants.under(*id).len();
+            holds(lease.grants as usize == grants, "a lease counts its grants")?;
+            holds(
+                grants == 0 || matches!(lease.life, Life::Live(_)),
+                "only a live lease has grants that have not ended",
+            )?;
+            holds(
+                lease.life.is_ended() || self.principals.rows.contains_key(&lease.owner),
+                "a lease that has not ended has an owner",
+            )?;
+            holds(
+                lease.life.is_ended() || self.provider == Some(lease.provider),
+                "leases live at the provider that is there",
+            )?;
+            rebuilt.insert(lease.clone());
+        }
+        rebuilt.ended.clone_from(&leases.ended);
+        holds(rebuilt == *leases, "the indices of leases are those of the rows")?;
+        holds(rebuilt.by_region.len() == leases.rows.len(), "a region has one lease")
+    }
+
+    fn check_grants(&self) -> Check {
+        let capacity = &self.genesis.capacity;
+        let grants = &self.grants;
+        holds(grants.ended.len() <= capacity.ended as usize, "the ring of ended grants keeps its size")?;
+        holds(
+            grants.ended.len() <= grants.rows.len() && grants.active() <= capacity.grants as usize,
+            "the table of grants keeps its size",
+        )?;
+        let ring: BTreeSet<_> = grants.ended.iter().copied().collect();
+        holds(ring.len() == grants.ended.len(), "a grant ends once")?;
+        let mut rebuilt = Grants::default();
+        for (id, grant) in &grants.rows {
+            let contract = &grant.contract;
+            holds(*id == contract.grant, "a grant stands under its id")?;
+            holds(grant.life.is_ended() == ring.contains(id), "the ring has the ended grants and no others")?;
+            if !grant.life.is_ended() {
+                let Some(lease) = self.leases.get(contract.lease) else {
+                    return Err("a grant that has not ended has a lease");
+                };
+                holds(
+                    lease.owner == contract.owner
+                        && lease.region == contract.region
+                        && lease.range.contains(contract.range)
+                        && !contract.rights.is_empty(),
+                    "a grant gives no more than its lease has",
+                )?;
+                holds(contract.owner != contract.receiver, "a grant has two parties")?;
+                holds(contract.cluster == self.genesis.cluster, "a grant is of this cluster")?;
+            }
+            rebuilt.insert(grant.clone());
+        }
+        rebuilt.ended.clone_from(&grants.ended);
+        holds(rebuilt == *grants, "the indices of grants are those of the rows")
+    }
+
+    fn check_books(&self) -> Check {
+        let mut books: BTreeMap<_, Usage> = BTreeMap::new();
+        for lease in self.leases.rows.values() {
+            booked_lease(books.entry(lease.owner).or_default(), lease).map_err(|_| "leases can be booked")?;
+        }
+        for grant in self.grants.rows.values() {
+            booked_grant(books.entry(grant.contract.owner).or_default(), grant)
+                .map_err(|_| "grants can be booked")?;
+        }
+        balance(books.values(), &self.total)?;
+        holds(self.total.taken_bytes() <= self.genesis.bounds.pool_bytes, "the pool is not oversold")?;
+        for (key, principal) in &self.principals.rows {
+            let booked = books.remove(key).unwrap_or_default();
+            holds(booked == principal.usage, "a principal's book is the sum of its rows")?;
+            let quota = self.genesis.quota_of(&principal.name);
+            holds(principal.usage.fits(&quota), "every principal is within its quota")?;
+        }
+        holds(books.values().all(Usage::is_empty), "every row that is booked has an owner")
+    }
+
+    fn check_timers(&self) -> Check {
+        let mut deadlines = Deadlines::default();
+        let mut sessions = BTreeSet::new();
+        for lease in self.leases.rows.values() {
+            deadlines.swap(RowId::Lease(lease.id), None, lease.life.deadline());
+            if lease.is_tied() {
+                sessions.insert((lease.session, RowId::Lease(lease.id)));
+            }
+        }
+        for grant in self.grants.rows.values() {
+            let row = RowId::Grant(grant.contract.grant);
+            deadlines.swap(row, None, grant.life.deadline());
+            if let Some(session) = grant.life.session() {
+                sessions.insert((session, row));
+            }
+        }
+        holds(deadlines == self.deadlines, "every row that can end by itself has its timer")?;
+        holds(sessions == self.sessions, "every row that ends with a process is found by its session")?;
+        holds(self.now <= caps::time::UnixMicros::MAX, "time fits a token")
+    }
+}

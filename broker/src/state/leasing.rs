@@ -1,0 +1,236 @@
+//! Principals come, leases are reserved, committed and renewed.
+
+use caps::id::{LeaseId, PrincipalKey, RegionId};
+use caps::key::VerifyingKey;
+use caps::range::ByteRange;
+use caps::rights::Rights;
+use caps::time::{Micros, UnixMicros};
+use caps::token::Terms;
+use caps::wire::Name;
+use caps::wire::link::ClaimTicket;
+use caps::wire::request::LeaseSpec;
+use caps::wire::row::EndCause;
+use caps::{Code, Error, Result};
+use policy::quota::Usage;
+
+use super::answer::{Answer, Effect, Out};
+use super::books::{Booking, Principal};
+use super::command::{Command, RowId};
+use super::denials::Denials;
+use super::lease::{Lease, Life, Live, Reserved};
+use super::{Broker, entry};
+
+impl Broker {
+    pub(super) fn principal_add(
+        &mut self,
+        by: PrincipalKey,
+        name: &Name,
+        key: PrincipalKey,
+        out: &mut Out,
+    ) -> Result<Answer> {
+        if !self.is_admin(by) {
+            return Err(Error::new(Code::NotAdmin, "only the administrator registers principals"));
+        }
+        VerifyingKey::parse(key)?;
+        if self.principals.rows.contains_key(&key) || self.principals.by_name.contains_key(name) {
+            return Err(Error::new(Code::Exists, "a principal of this name or key is registered"));
+        }
+        if self.principals.rows.len() >= self.genesis.capacity.principals as usize {
+            return Err(Error::new(Code::Busy, "the table of principals is full"));
+        }
+
+        let (denials, usage) = (Denials::default(), Usage::default());
+        self.principals.insert(Principal { name: name.clone(), key, denials, leaving: false, usage });
+        out.entries.push(entry::principal_added(by, name, key));
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn reserve(
+        &mut self,
+        by: PrincipalKey,
+        spec: &LeaseSpec,
+        session: u64,
+        command: &Command,
+        out: &mut Out,
+    ) -> Result<Answer> {
+        let bounds = self.genesis.bounds;
+        let range = Some(spec.bytes)
+            .filter(|bytes| (bounds.lease_bytes_min..=bounds.lease_bytes_max).contains(bytes))
+            .and_then(|bytes| bytes.checked_next_multiple_of(bounds.page_bytes))
+            .and_then(|bytes| ByteRange::new(0, bytes).ok())
+            .ok_or(Error::new(
+                Code::Range,
+                "a lease is at least as large as the smallest, at most as the largest",
+            ))?;
+        let ttl = self.checked_ttl(spec.ttl)?;
+        let provider =
+            self.provider.ok_or(Error::new(Code::ProviderLost, "there is no provider at present"))?;
+        self.permitted(command)?;
+        if spec.name.as_ref().is_some_and(|name| self.leases.by_name.contains_key(&(by, name.clone()))) {
+            return Err(Error::new(Code::Exists, "a live lease of yours has this name"));
+        }
+        let (lease, region) = new_ids(&command.random);
+        if self.leases.rows.contains_key(&lease) || self.leases.by_region.contains_key(&region) {
+            return Err(Error::new(Code::Exists, "the random bytes of this command were used before"));
+        }
+        let row = Lease {
+            id: lease,
+            region,
+            owner: by,
+            name: spec.name.clone(),
+            class: spec.class.clone(),
+            range,
+            ttl,
+            lifetime: spec.lifetime,
+            session,
+            provider,
+            epoch: 0,
+            life: Life::Reserved(Reserved { claim_by: self.now.plus(bounds.claim_within) }),
+            grants: 0,
+        };
+        if self.leases.active() >= self.genesis.capacity.leases as usize {
+            return Err(Error::new(Code::Busy, "the table of leases is full"));
+        }
+        self.book_reservation(by, range.len())?;
+
+        let claim_by = self.now.plus(bounds.claim_within);
+        self.deadlines.swap(RowId::Lease(lease), None, Some(claim_by));
+        if row.is_tied() {
+            self.sessions.insert((session, RowId::Lease(lease)));
+        }
+        out.entries.push(entry::reserved(&row, &self.policy, claim_by));
+        self.leases.insert(row);
+        Ok(Answer::Reserved(ClaimTicket {
+            lease,
+            region,
+            owner: by,
+            bytes: range.len(),
+            ttl,
+            lifetime: spec.lifetime,
+            claim_by,
+        }))
+    }
+
+    pub(super) fn commit(&mut self, id: LeaseId, bytes: u64, out: &mut Out) -> Result<Answer> {
+        let now = self.now;
+        let lease = self.leases.rows.get_mut(&id).ok_or(Error::new(Code::LeaseUnknown, "no such lease"))?;
+        let reserved = match lease.life {
+            Life::Reserved(reserved) => reserved,
+            Life::Live(_) => return Err(Error::new(Code::Exists, "the reservation was committed before")),
+            Life::Ending(_) | Life::Ended(_) => {
+                return Err(Error::new(Code::LeaseExpired, "the reservation ended before it was committed"));
+            }
+        };
+        if reserved.claim_by <= now {
+            return Err(Error::new(Code::LeaseExpired, "the reservation was not committed in time"));
+        }
+        if bytes != lease.range.len() {
+            return Err(Error::new(Code::Internal, "the provider committed another size than was reserved"));
+        }
+
+        let live = reserved.commit(now, lease.ttl);
+        lease.life = Life::Live(live);
+        out.entries.push(entry::granted(lease, live.expires));
+        let owner = lease.owner;
+        self.deadlines.swap(RowId::Lease(id), Some(reserved.claim_by), Some(live.expires));
+        self.book(owner, bytes, Booking::Commit);
+        Ok(self.leased(id, live, live.expires))
+    }
+
+    pub(super) fn abandon(&mut self, id: LeaseId, out: &mut Out) -> Result<Answer> {
+        match self.leases.get(id).map(|lease| lease.life) {
+            None => Err(Error::new(Code::LeaseUnknown, "no such lease")),
+            Some(Life::Reserved(_)) => {
+                self.end_lease(id, EndCause::NotClaimed, None, out);
+                Ok(Answer::Ending { leases: vec![id] })
+            }
+            Some(Life::Live(_)) => Err(Error::new(Code::Exists, "the reservation was committed")),
+            // It timed out meanwhile: what was to be done is done.
+            Some(Life::Ending(_) | Life::Ended(_)) => Ok(Answer::Done),
+        }
+    }
+
+    pub(super) fn renew(
+        &mut self,
+        by: PrincipalKey,
+        id: LeaseId,
+        ttl: Micros,
+        command: &Command,
+        out: &mut Out,
+    ) -> Result<Answer> {
+        let ttl = self.checked_ttl(ttl)?;
+        let live = self.live_lease_of(by, id)?;
+        self.permitted(command)?;
+
+        let renewed = live.renew(self.now.plus(ttl));
+        self.set_expiry(id, live, renewed);
+        if let Some(lease) = self.leases.get(id) {
+            out.entries.push(entry::renewed(lease, renewed.expires, &self.policy));
+        }
+        out.effects.push(Effect::Renew(id, ttl));
+        Ok(self.leased(id, renewed, live.expires))
+    }
+
+    /// Moves the end of a live lease.
+    pub(super) fn set_expiry(&mut self, id: LeaseId, from: Live, to: Live) {
+        if let Some(lease) = self.leases.rows.get_mut(&id) {
+            lease.life = Life::Live(to);
+            self.deadlines.swap(RowId::Lease(id), Some(from.expires), Some(to.expires));
+        }
+    }
+
+    /// A span as asked for: not below the shortest, not past what a token can carry, cut to the longest that is allowed.
+    fn checked_ttl(&self, ttl: Micros) -> Result<Micros> {
+        if ttl < self.genesis.bounds.ttl_min || ttl.0 > UnixMicros::MAX.0 {
+            return Err(Error::new(
+                Code::Range,
+                "a lease lives at least its shortest life, at most 2^63 - 1 us",
+            ));
+        }
+        Ok(ttl.min(self.genesis.bounds.ttl_max))
+    }
+
+    /// The live state of a lease that `by` owns. To anybody else it does not exist.
+    pub(super) fn live_lease_of(&self, by: PrincipalKey, id: LeaseId) -> Result<Live> {
+        match self.leases.get(id).filter(|lease| lease.owner == by).map(|lease| lease.life) {
+            None => Err(Error::new(Code::LeaseUnknown, "no such lease of yours")),
+            Some(Life::Live(live)) if self.now < live.expires => Ok(live),
+            Some(Life::Reserved(_)) => Err(Error::new(Code::Busy, "the lease is not yet committed")),
+            Some(Life::Live(_) | Life::Ending(_) | Life::Ended(_)) => {
+                Err(Error::new(Code::LeaseExpired, "the lease's time is over"))
+            }
+        }
+    }
+
+    fn leased(&self, id: LeaseId, live: Live, before: UnixMicros) -> Answer {
+        match self.leases.get(id) {
+            Some(lease) => Answer::Leased {
+                lease: self.lease_row(lease, self.now),
+                terms: Terms {
+                    lease: id,
+                    region: lease.region,
+                    grant: None,
+                    range: lease.range,
+                    rights: Rights::ALL,
+                    holder: lease.owner,
+                    not_before: live.since,
+                    expires: live.expires,
+                    max_hops: self.genesis.bounds.hops_max,
+                    cluster: self.genesis.cluster,
+                    provider: lease.provider,
+                },
+                before,
+            },
+            // Callers have just looked the row up.
+            None => Answer::Done,
+        }
+    }
+}
+
+/// The ids that a command's random bytes stand for.
+fn new_ids(random: &[u8; 32]) -> (LeaseId, RegionId) {
+    let (mut lease, mut region) = ([0; 16], [0; 16]);
+    lease.copy_from_slice(&random[..16]);
+    region.copy_from_slice(&random[16..]);
+    (LeaseId(lease), RegionId(region))
+}

@@ -1,0 +1,141 @@
+//! Release and revoke: by lease, grant, holder, subtree or region.
+//!
+//! Who may not know of a row is told that it does not exist. A second revoke of the same is not an error: the one who
+//! asks wants it gone, and it is. A lease that is still going back is taken again, so that the second receipt, too, is
+//! sent only when the memory is dead.
+
+use std::collections::BTreeSet;
+
+use caps::id::{GrantId, LeaseId, PrincipalKey};
+use caps::wire::link::Take;
+use caps::wire::row::{EndCause, Revocation, Target};
+use caps::{Code, Error, Result};
+
+use super::answer::{Answer, Effect, Out};
+use super::command::Command;
+use super::lease::Life;
+use super::{Broker, entry};
+
+/// What a revocation reaches.
+#[derive(Default)]
+struct Reach {
+    leases: BTreeSet<LeaseId>,
+    grants: BTreeSet<GrantId>,
+}
+
+impl Broker {
+    pub(super) fn release(&mut self, by: PrincipalKey, id: LeaseId, out: &mut Out) -> Result<Answer> {
+        if self.leases.get(id).is_none_or(|lease| lease.owner != by) {
+            return Err(Error::new(Code::LeaseUnknown, "no such lease of yours"));
+        }
+        Ok(Answer::Ending { leases: self.take_leases([id], EndCause::Released, None, out) })
+    }
+
+    pub(super) fn revoke(
+        &mut self,
+        by: PrincipalKey,
+        revocation: &Revocation,
+        command: &Command,
+        out: &mut Out,
+    ) -> Result<Answer> {
+        // No policy stands between the administrator and a revoke.
+        if !self.is_admin(by) {
+            self.permitted(command)?;
+        }
+        let reach = self.reach(by, &revocation.target)?;
+        let words = entry::Revoked { by, reason: &revocation.reason };
+        let before = out.entries.len();
+        for &grant in &reach.grants {
+            self.take_grant(grant, EndCause::Revoked, Some(&words), out);
+        }
+        let leases = self.take_leases(reach.leases, EndCause::Revoked, Some(&words), out);
+        if out.entries.len() == before {
+            // Nothing was left to take. That it was asked for is recorded all the same, and has a place in the log.
+            out.entries.push(entry::revoked_again(&revocation.target, &words));
+        }
+        Ok(Answer::Ending { leases })
+    }
+
+    /// Ends leases, and tells the provider again about those that are ending. Returns those whose memory is going
+    /// back.
+    fn take_leases(
+        &mut self,
+        ids: impl IntoIterator<Item = LeaseId>,
+        cause: EndCause,
+        words: super::ending::Words<'_>,
+        out: &mut Out,
+    ) -> Vec<LeaseId> {
+        let mut taken = Vec::new();
+        for id in ids {
+            match self.leases.get(id).map(|lease| lease.life) {
+                Some(Life::Reserved(_) | Life::Live(_)) => self.end_lease(id, cause, words, out),
+                Some(Life::Ending(ending)) => {
+                    out.effects.push(Effect::Take(Take::Lease(id), ending.cause));
+                }
+                Some(Life::Ended(_)) | None => continue,
+            }
+            taken.push(id);
+        }
+        taken
+    }
+
+    /// The rows that `by` may revoke by naming `target`.
+    fn reach(&self, by: PrincipalKey, target: &Target) -> Result<Reach> {
+        let mut reach = Reach::default();
+        match target {
+            Target::Lease(id) => {
+                reach.leases.insert(self.revocable(by, *id)?);
+            }
+            Target::Region(region) => {
+                let id = self.leases.by_region.get(region).copied();
+                let unknown = Error::new(Code::LeaseUnknown, "no lease of this region that concerns you");
+                reach.leases.insert(id.and_then(|id| self.revocable(by, id).ok()).ok_or(unknown)?);
+            }
+            Target::Grant(id) => {
+                self.grant_of_party(by, *id)?;
+                reach.grants.insert(*id);
+            }
+            // A subtree is named by its root, which is a grant or, all of it, a lease.
+            Target::Subtree(root) => {
+                if self.grant_of_party(by, *root).is_ok() {
+                    reach.grants.insert(*root);
+                } else if let Ok(lease) = self.revocable(by, LeaseId(root.0)) {
+                    reach.leases.insert(lease);
+                } else {
+                    return Err(Error::new(Code::GrantUnknown, "no such subtree that concerns you"));
+                }
+            }
+            Target::Holder(holder) => self.reach_holder(by, *holder, &mut reach)?,
+        }
+        Ok(reach)
+    }
+
+    /// What `holder` holds: for the administrator and the holder itself all of it, for others what they gave.
+    fn reach_holder(&self, by: PrincipalKey, holder: PrincipalKey, reach: &mut Reach) -> Result<()> {
+        if !self.principals.rows.contains_key(&holder) {
+            return Err(Error::new(Code::PrincipalUnknown, "no such principal"));
+        }
+        let all = self.is_admin(by) || by == holder;
+        if all {
+            reach.leases.extend(self.leases.of(holder, None));
+        }
+        for id in self.grants.of(holder, None) {
+            let held = self.grants.get(id).is_some_and(|grant| {
+                grant.contract.receiver == holder && (all || grant.contract.owner == by)
+            });
+            if held {
+                reach.grants.insert(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// A lease that `by` owns, or any for the administrator.
+    fn revocable(&self, by: PrincipalKey, id: LeaseId) -> Result<LeaseId> {
+        self.leases
+            .get(id)
+            .filter(|lease| lease.owner == by || self.is_admin(by))
+            .map(|lease| lease.id)
+            .ok_or(Error::new(Code::LeaseUnknown, "no such lease that concerns you"))
+    }
+}

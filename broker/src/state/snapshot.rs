@@ -1,0 +1,172 @@
+//! The serialized form: rows and counters, never an index. What can be derived is derived again on restore, so a
+//! snapshot cannot contradict itself; what remains is checked.
+
+use std::collections::BTreeSet;
+
+use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
+use caps::time::UnixMicros;
+use caps::{Code, Error, Result};
+use policy::quota::{Quota, Usage};
+use serde::{Deserialize, Serialize};
+
+use super::Broker;
+use super::books::{Principal, Principals};
+use super::command::RowId;
+use super::deadlines::Deadlines;
+use super::denials::Denials;
+use super::genesis::Genesis;
+use super::grant::Grant;
+use super::lease::{Ending, Lease, Life};
+use super::table::{Grants, Leases};
+
+/// The version of the form. A snapshot of another version is refused.
+pub const SNAPSHOT_VERSION: u16 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Snapshot {
+    version: u16,
+    genesis: Genesis,
+    now: UnixMicros,
+    provider: Option<ProviderId>,
+    #[serde(with = "serde_bytes")]
+    policy: [u8; 32],
+    strangers: Denials,
+    principals: Vec<Principal>,
+    leases: Vec<Lease>,
+    ended_leases: Vec<LeaseId>,
+    grants: Vec<Grant>,
+    ended_grants: Vec<GrantId>,
+}
+
+impl Broker {
+    /// The whole state as CBOR. Equal states have equal bytes.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        let snapshot = Snapshot {
+            version: SNAPSHOT_VERSION,
+            genesis: self.genesis.clone(),
+            now: self.now,
+            provider: self.provider,
+            policy: self.policy,
+            strangers: self.strangers,
+            principals: self.principals.rows.values().cloned().collect(),
+            leases: self.leases.rows.values().cloned().collect(),
+            ended_leases: self.leases.ended.iter().copied().collect(),
+            grants: self.grants.rows.values().cloned().collect(),
+            ended_grants: self.grants.ended.iter().copied().collect(),
+        };
+        let mut bytes = Vec::new();
+        // Infallible: the writer is memory and every field has a CBOR form.
+        ciborium::into_writer(&snapshot, &mut bytes).expect("the state encodes");
+        bytes
+    }
+
+    /// The state of a snapshot.
+    ///
+    /// # Errors
+    /// `E_INTERNAL` if the bytes are no snapshot of this version, or of a state that cannot be.
+    pub fn restore(bytes: &[u8]) -> Result<Self> {
+        let broken = |what| Error::new(Code::Internal, what);
+        let mut rest = bytes;
+        let snapshot: Snapshot =
+            ciborium::from_reader(&mut rest).map_err(|_| broken("the bytes are no snapshot of a broker"))?;
+        if !rest.is_empty() {
+            return Err(broken("bytes follow the snapshot"));
+        }
+        if snapshot.version != SNAPSHOT_VERSION {
+            return Err(broken("the snapshot is of another version"));
+        }
+        snapshot.genesis.check()?;
+        let mut broker = Self {
+            genesis: snapshot.genesis,
+            now: snapshot.now,
+            provider: snapshot.provider,
+            policy: snapshot.policy,
+            total: Usage::default(),
+            principals: Principals::default(),
+            strangers: snapshot.strangers,
+            leases: Leases::default(),
+            grants: Grants::default(),
+            deadlines: Deadlines::default(),
+            sessions: BTreeSet::new(),
+        };
+        for principal in snapshot.principals {
+            broker.principals.insert(principal);
+        }
+        for lease in snapshot.leases {
+            broker.restore_lease(lease)?;
+        }
+        for grant in snapshot.grants {
+            broker.restore_grant(grant)?;
+        }
+        broker.leases.ended = snapshot.ended_leases.into();
+        broker.grants.ended = snapshot.ended_grants.into();
+        broker.check_invariants().map_err(broken)?;
+        Ok(broker)
+    }
+
+    fn restore_lease(&mut self, lease: Lease) -> Result<()> {
+        self.deadlines.swap(RowId::Lease(lease.id), None, lease.life.deadline());
+        if lease.is_tied() {
+            self.sessions.insert((lease.session, RowId::Lease(lease.id)));
+        }
+        self.rebook(lease.owner, |usage| booked_lease(usage, &lease))?;
+        self.leases.insert(lease);
+        Ok(())
+    }
+
+    fn restore_grant(&mut self, grant: Grant) -> Result<()> {
+        let row = RowId::Grant(grant.contract.grant);
+        self.deadlines.swap(row, None, grant.life.deadline());
+        if let Some(session) = grant.life.session() {
+            self.sessions.insert((session, row));
+        }
+        self.rebook(grant.contract.owner, |usage| booked_grant(usage, &grant))?;
+        if !grant.life.is_ended()
+            && let Some(lease) = self.leases.rows.get_mut(&grant.contract.lease)
+        {
+            lease.grants += 1;
+        }
+        self.grants.insert(grant);
+        Ok(())
+    }
+
+    /// Books a row to its owner and to the node, whatever the quota: what is over one fails the check of invariants.
+    /// An ended row may have outlived its owner, and books nothing.
+    fn rebook(&mut self, owner: PrincipalKey, book: impl Fn(&mut Usage) -> Result<()>) -> Result<()> {
+        if let Some(principal) = self.principals.rows.get_mut(&owner) {
+            book(&mut principal.usage)?;
+        }
+        book(&mut self.total)
+    }
+}
+
+/// Books a lease as far as it is in its life.
+pub(super) fn booked_lease(usage: &mut Usage, lease: &Lease) -> Result<()> {
+    let bytes = lease.range.len();
+    match lease.life {
+        Life::Ended(_) => return Ok(()),
+        Life::Reserved(_) | Life::Ending(Ending { committed: false, .. }) => {
+            usage.reserve(&Quota::UNLIMITED, bytes)?;
+        }
+        Life::Live(_) => {
+            usage.reserve(&Quota::UNLIMITED, bytes)?;
+            usage.commit(bytes)?;
+        }
+        Life::Ending(Ending { committed: true, .. }) => {
+            usage.reserve(&Quota::UNLIMITED, bytes)?;
+            usage.commit(bytes)?;
+            usage.release(bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// Books a grant if it is charged.
+pub(super) fn booked_grant(usage: &mut Usage, grant: &Grant) -> Result<()> {
+    if grant.life.is_charged() {
+        usage.share(&Quota::UNLIMITED, grant.contract.range.len())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! What happens without a principal asking: time, the provider's notices, its comings and goings, a new policy.
+
+use caps::id::{LeaseId, PrincipalKey, ProviderId};
+use caps::wire::link::Notice;
+use caps::wire::row::EndCause;
+use caps::{Code, Error, Result};
+
+use super::answer::{Answer, Out};
+use super::command::RowId;
+use super::lease::Life;
+use super::{Broker, entry};
+
+/// Rows that one tick ends at most, so that a burst of expiries does not hold up a revoke. The next tick goes on.
+pub const TICK_ROWS_MAX: usize = 256;
+
+impl Broker {
+    pub(super) fn tick(&mut self, out: &mut Out) -> Answer {
+        for row in self.deadlines.due(self.now, TICK_ROWS_MAX) {
+            match row {
+                RowId::Lease(id) => match self.leases.get(id).map(|lease| lease.life) {
+                    Some(Life::Reserved(_)) => self.end_lease(id, EndCause::NotClaimed, None, out),
+                    Some(Life::Live(_)) => self.end_lease(id, EndCause::Expired, None, out),
+                    Some(Life::Ending(ending)) => self.take_again(id, ending, out),
+                    Some(Life::Ended(_)) | None => {}
+                },
+                // Its token says when it ends, so the provider needs no telling.
+                RowId::Grant(id) => self.end_grant(id, EndCause::Expired, None, out),
+            }
+        }
+        Answer::Done
+    }
+
+    pub(super) fn notice(&mut self, notice: &Notice, out: &mut Out) -> Result<Answer> {
+        match *notice {
+            Notice::LeaseEnded { lease, cause } => {
+                self.known(lease)?;
+                self.close_lease(lease, cause, out);
+                Ok(Answer::Done)
+            }
+            Notice::GrantOpened { grant } => self.opened(grant, out),
+            Notice::GrantEnded { grant, cause } => {
+                if self.grants.get(grant).is_none() {
+                    return Err(Error::new(Code::GrantUnknown, "no such grant"));
+                }
+                self.end_grant(grant, cause, None, out);
+                Ok(Answer::Done)
+            }
+        }
+    }
+
+    pub(super) fn taken(&mut self, lease: LeaseId, out: &mut Out) -> Result<Answer> {
+        match self.known(lease)? {
+            Life::Reserved(_) | Life::Live(_) => {
+                Err(Error::new(Code::Protocol, "the provider was not told to take this lease back"))
+            }
+            Life::Ending(ending) => {
+                self.close_lease(lease, ending.cause, out);
+                Ok(Answer::Done)
+            }
+            Life::Ended(_) => Ok(Answer::Done),
+        }
+    }
+
+    pub(super) fn holder_exit(&mut self, session: u64, out: &mut Out) -> Answer {
+        let first = (session, RowId::Lease(LeaseId([0; 16])));
+        let rows: Vec<RowId> =
+            self.sessions.range(first..).take_while(|(of, _)| *of == session).map(|(_, row)| *row).collect();
+        let mut leases = Vec::new();
+        for row in rows {
+            match row {
+                RowId::Lease(id) => {
+                    self.end_lease(id, EndCause::HolderExit, None, out);
+                    leases.push(id);
+                }
+                RowId::Grant(id) => self.take_grant(id, EndCause::HolderExit, None, out),
+            }
+        }
+        Answer::Ending { leases }
+    }
+
+    pub(super) fn provider_lost(&mut self, out: &mut Out) -> Result<Answer> {
+        let lost = self.provider.take().ok_or(Error::new(Code::Exists, "the provider is lost already"))?;
+        let leases: Vec<LeaseId> = self
+            .leases
+            .rows
+            .values()
+            .filter(|lease| !matches!(lease.life, Life::Ended(_)))
+            .map(|lease| lease.id)
+            .collect();
+        out.entries.push(entry::provider_lost(lost, leases.len()));
+        for id in leases {
+            self.close_lease(id, EndCause::ProviderLost, out);
+        }
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn provider_up(&mut self, provider: ProviderId, out: &mut Out) -> Result<Answer> {
+        if self.provider.is_some() {
+            return Err(Error::new(Code::Exists, "the provider before it was not reported lost"));
+        }
+        self.provider = Some(provider);
+        out.entries.push(entry::provider_up(provider));
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn policy_load(&mut self, hash: &[u8; 32], out: &mut Out) -> Answer {
+        self.policy = *hash;
+        out.entries.push(entry::policy_loaded(hash));
+        Answer::Done
+    }
+
+    /// Records a refusal that was decided outside.
+    pub(super) fn refused(
+        &mut self,
+        who: PrincipalKey,
+        code: Code,
+        about: Option<RowId>,
+        out: &mut Out,
+    ) -> Answer {
+        if let Some(suppressed) = self.count_denial(who) {
+            out.entries.push(entry::refused(who, code, about, suppressed));
+        }
+        Answer::Done
+    }
+
+    fn known(&self, lease: LeaseId) -> Result<Life> {
+        let known = self.leases.get(lease).map(|lease| lease.life);
+        known.ok_or(Error::new(Code::LeaseUnknown, "no such lease"))
+    }
+}

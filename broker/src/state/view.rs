@@ -1,0 +1,230 @@
+//! Lists, page by page, each row as it is now. A principal sees what concerns it: its leases, the grants that it gave
+//! or was offered, and the names and keys of all principals, because sharing needs them; the administrator sees all.
+
+use std::ops::Bound;
+
+use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
+use caps::limits::PAGE_ROWS_MAX;
+use caps::rights::Rights;
+use caps::share::ShareContract;
+use caps::time::{Micros, UnixMicros};
+use caps::wire::Name;
+use caps::wire::reply::Page;
+use caps::wire::row::{GrantRow, LeaseRow, PrincipalRow};
+use caps::{Code, Error, Result};
+use policy::quota::Usage;
+
+use super::Broker;
+use super::grant::{Grant, GrantLife};
+use super::lease::Lease;
+
+/// What can be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// Who the one who asks is. The only question that an unregistered key may ask.
+    Who,
+    /// Principals in the order of their keys, after this one.
+    Principals(Option<PrincipalKey>),
+    /// Leases in the order of their ids, after this one.
+    Leases(Option<LeaseId>),
+    /// One lease.
+    Lease(LeaseId),
+    /// Grants in the order of their ids, after this one.
+    Grants(Option<GrantId>),
+    /// One grant.
+    Grant(GrantId),
+    /// The books.
+    Status,
+}
+
+/// What is seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum View {
+    /// To [`Query::Who`].
+    Who {
+        /// The registered name.
+        name: Option<Name>,
+        /// Whether it is the administrator.
+        admin: bool,
+    },
+    /// To [`Query::Principals`].
+    Principals(Page<PrincipalRow>),
+    /// To [`Query::Leases`].
+    Leases(Page<LeaseRow>),
+    /// To [`Query::Lease`].
+    Lease(LeaseRow),
+    /// To [`Query::Grants`].
+    Grants(Page<GrantRow>),
+    /// To [`Query::Grant`].
+    Grant(GrantRow, ShareContract),
+    /// To [`Query::Status`].
+    Status(StatusView),
+}
+
+/// The numbers of the books.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusView {
+    /// The provider, or the last one if it is lost.
+    pub provider: ProviderId,
+    /// How long the cluster has been up.
+    pub uptime: Micros,
+    /// Bytes of the pool.
+    pub pool_bytes: u64,
+    /// Bytes reserved or leased.
+    pub leased_bytes: u64,
+    /// Leases that have not ended.
+    pub leases: u32,
+    /// Grants that have not ended.
+    pub grants: u32,
+    /// Registered principals.
+    pub principals: u32,
+    /// SHA-256 of the policy in force.
+    pub policy: [u8; 32],
+}
+
+impl Broker {
+    /// Looks at the state as it is at `at`, or at the latest time of a command if that is later.
+    ///
+    /// # Errors
+    /// `E_PRINCIPAL_UNKNOWN` for a key that is not registered; `E_LEASE_UNKNOWN` or `E_GRANT_UNKNOWN` for a row that
+    /// is not there or does not concern `by`.
+    pub fn query(&self, by: PrincipalKey, query: &Query, at: UnixMicros) -> Result<View> {
+        let now = self.now.max(at.min(UnixMicros::MAX));
+        if *query == Query::Who {
+            let name = self.principals.active(by).map(|principal| principal.name.clone());
+            return Ok(View::Who { admin: name.is_some() && self.is_admin(by), name });
+        }
+        if self.principals.active(by).is_none() {
+            return Err(Error::new(Code::PrincipalUnknown, "this key is not registered at this node"));
+        }
+        match *query {
+            Query::Who => unreachable!("answered above"),
+            Query::Principals(after) => Ok(View::Principals(self.principals_after(by, after))),
+            Query::Leases(after) => Ok(View::Leases(self.leases_after(by, after, now))),
+            Query::Lease(id) => match self.leases.get(id) {
+                Some(lease) if lease.owner == by || self.is_admin(by) => {
+                    Ok(View::Lease(self.lease_row(lease, now)))
+                }
+                Some(_) | None => Err(Error::new(Code::LeaseUnknown, "no such lease that concerns you")),
+            },
+            Query::Grants(after) => Ok(View::Grants(self.grants_after(by, after, now))),
+            Query::Grant(id) => {
+                let grant = self.grant_of_party(by, id)?;
+                Ok(View::Grant(self.grant_row(grant, now), grant.contract))
+            }
+            Query::Status => Ok(View::Status(self.status(now))),
+        }
+    }
+
+    fn principals_after(&self, by: PrincipalKey, after: Option<PrincipalKey>) -> Page<PrincipalRow> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = self.principals.rows.range((from, Bound::Unbounded)).map(|(key, principal)| {
+            // What others use is theirs to know.
+            let shown = *key == by || self.is_admin(by);
+            let used = if shown { principal.usage } else { Usage::default() };
+            PrincipalRow {
+                name: principal.name.clone(),
+                key: *key,
+                admin: self.is_admin(*key),
+                leases: used.leases(),
+                leased_bytes: used.leased_bytes(),
+            }
+        });
+        page(rows)
+    }
+
+    fn leases_after(&self, by: PrincipalKey, after: Option<LeaseId>, now: UnixMicros) -> Page<LeaseRow> {
+        if self.is_admin(by) {
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            return page(
+                self.leases.rows.range((from, Bound::Unbounded)).map(|(_, lease)| self.lease_row(lease, now)),
+            );
+        }
+        let rows = self.leases.of(by, after).filter_map(|id| self.leases.get(id));
+        page(rows.map(|lease| self.lease_row(lease, now)))
+    }
+
+    fn grants_after(&self, by: PrincipalKey, after: Option<GrantId>, now: UnixMicros) -> Page<GrantRow> {
+        if self.is_admin(by) {
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            return page(
+                self.grants.rows.range((from, Bound::Unbounded)).map(|(_, grant)| self.grant_row(grant, now)),
+            );
+        }
+        let rows = self.grants.of(by, after).filter_map(|id| self.grants.get(id));
+        page(rows.map(|grant| self.grant_row(grant, now)))
+    }
+
+    pub(super) fn lease_row(&self, lease: &Lease, now: UnixMicros) -> LeaseRow {
+        LeaseRow {
+            id: lease.id,
+            region: lease.region,
+            name: lease.name.clone(),
+            owner: lease.owner,
+            owner_name: self.principals.name(lease.owner).cloned(),
+            rights: Rights::ALL,
+            range: lease.range,
+            expires_in: lease.life.left(now),
+            state: lease.life.state(now),
+            cause: lease.life.cause(),
+            epoch: lease.epoch,
+            provider: lease.provider,
+            grants: lease.grants,
+        }
+    }
+
+    pub(super) fn grant_row(&self, grant: &Grant, now: UnixMicros) -> GrantRow {
+        let contract = &grant.contract;
+        let left = match grant.life {
+            // An offer has no end of its own yet.
+            GrantLife::Offered(_) | GrantLife::Ended(_) => Micros(0),
+            _ => grant.life.deadline().map_or(Micros(0), |expires| expires.since(now)),
+        };
+        // A renewal may have made the lease shorter than the grant.
+        let lease = self.leases.get(contract.lease).map_or(Micros(0), |lease| lease.life.left(now));
+        GrantRow {
+            id: contract.grant,
+            lease: contract.lease,
+            region: contract.region,
+            owner: contract.owner,
+            owner_name: self.principals.name(contract.owner).cloned(),
+            receiver: contract.receiver,
+            receiver_name: self.principals.name(contract.receiver).cloned(),
+            rights: contract.rights,
+            range: contract.range,
+            ttl: contract.ttl,
+            max_hops: contract.max_hops,
+            expires_in: left.min(lease),
+            state: grant.life.state(now),
+            cause: grant.life.cause(),
+        }
+    }
+
+    /// The row of a grant that the caller has just changed.
+    pub(super) fn grant_row_of(&self, id: GrantId) -> Result<GrantRow> {
+        let grant = self.grants.get(id).ok_or(Code::GrantUnknown)?;
+        Ok(self.grant_row(grant, self.now))
+    }
+
+    fn status(&self, now: UnixMicros) -> StatusView {
+        // The tables' capacities have 32 bits, and active rows are at most that many.
+        StatusView {
+            provider: self.provider.unwrap_or(self.genesis.provider),
+            uptime: now.since(self.genesis.at),
+            pool_bytes: self.genesis.bounds.pool_bytes,
+            leased_bytes: self.total.leased_bytes() + self.total.reserved_bytes(),
+            leases: self.leases.active() as u32,
+            grants: self.grants.active() as u32,
+            principals: self.principals.rows.len() as u32,
+            policy: self.policy,
+        }
+    }
+}
+
+/// The first rows, and whether there are more.
+fn page<T>(rows: impl Iterator<Item = T>) -> Page<T> {
+    let mut rows: Vec<T> = rows.take(PAGE_ROWS_MAX + 1).collect();
+    let more = rows.len() > PAGE_ROWS_MAX;
+    rows.truncate(PAGE_ROWS_MAX);
+    Page { rows, more }
+}
