@@ -99,7 +99,11 @@ fn list(context: &Context) -> Result<Report> {
     // A list of one's keys needs no node, and says what it could not ask.
     let known = context
         .connect_as_anybody()
-        .and_then(|client| Ok(client.principals().collect::<caps::Result<Vec<_>>>()?));
+        .and_then(|client| Ok(client.principals().collect::<caps::Result<Vec<_>>>()?))
+        .map(|mut rows| {
+            rows.sort_by(|a, b| a.name.cmp(&b.name));
+            rows
+        });
     let mut table = Table::new([
         ("NAME", Align::Left),
         ("KEY", Align::Left),

@@ -29,9 +29,7 @@ pub(crate) fn run(command: &Lease, context: &Context) -> Result<Report> {
         }
         Lease::Renew { lease, ttl } => renew(lease, *ttl, &session, context),
         Lease::Release { lease } => {
-            let id = find(lease, &session)?;
-            let receipt = session.client.release(id)?;
-            session.tokens.forget(&id.to_string());
+            let receipt = session.client.release(find(lease, &session)?)?;
             Ok(super::revoke::report(&receipt, context))
         }
     }

@@ -16,9 +16,6 @@ pub(crate) fn run(arguments: &Revoke, context: &Context) -> Result<Report> {
     let session = context.connect()?;
     let target = target(arguments, &session, context)?;
     let receipt = session.client.revoke(target, arguments.reason.clone())?;
-    for lease in &receipt.body.leases {
-        session.tokens.forget(&lease.to_string());
-    }
     Ok(report(&receipt, context))
 }
 

@@ -63,10 +63,11 @@ fn accept(arguments: &Accept, session: &Session, context: &Context) -> Result<Re
         tokens::write(path, &accepted.token)?;
     }
     let text = format!(
-        "accepted; the token is in {}\n  leasehold{} get {} --len 16 >bytes\n",
+        "accepted; the token is in {}\n  leasehold{} get {} --as {} --len 16 >bytes\n",
         crate::files::show(&file),
         context.dirs.argument(),
-        accepted.grant.id
+        accepted.grant.id,
+        context.identity()?,
     );
     let value = json!({
         "share": json::grant(&accepted.grant),
