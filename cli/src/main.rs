@@ -18,6 +18,7 @@
 //! | `files` | files that hold secrets: made and read with care |
 //! | `identity`, `tokens` | keys and tokens on disk |
 //! | `node/` | the node that `leasehold up` runs |
+//! | `demo/` | the story that `leasehold demo` plays |
 //!
 //! No secret is ever taken from an argument or an environment variable, or printed: keys and tokens are files that only
 //! their owner may read, or standard input.
@@ -26,10 +27,12 @@
 mod args;
 mod commands;
 mod context;
+mod demo;
 mod dirs;
 mod failure;
 mod files;
 mod identity;
+mod node;
 mod output;
 mod tokens;
 

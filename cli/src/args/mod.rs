@@ -11,6 +11,7 @@ pub(crate) mod revoke;
 pub(crate) mod share;
 pub(crate) mod token;
 pub(crate) mod transfer;
+pub(crate) mod up;
 mod usage;
 pub(crate) mod value;
 
@@ -65,6 +66,14 @@ pub(crate) struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// The whole story in one go: a node, two clients, a share, a revoke, a verified log
+    #[command(after_help = "Example:\n  leasehold demo")]
+    Demo,
+    /// A node in the foreground: broker, provider and audit log in one
+    Up(up::Up),
+    /// A client process of the demo
+    #[command(hide = true)]
+    DemoClient(up::DemoClient),
     /// What is running, in numbers
     #[command(after_help = "Example:\n  leasehold status --json")]
     Status,

@@ -12,6 +12,7 @@ mod share;
 mod status;
 mod token;
 mod transfer;
+mod up;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -21,6 +22,9 @@ use crate::output::Report;
 /// Does what was asked.
 pub(crate) fn run(command: &Command, context: &Context) -> Result<Report> {
     match command {
+        Command::Demo => up::demo(context),
+        Command::Up(arguments) => up::run(arguments, context),
+        Command::DemoClient(arguments) => up::demo_client(arguments),
         Command::Status => status::run(context),
         Command::Doctor => doctor::run(context),
         Command::Id(command) => id::run(command, context),
