@@ -28,8 +28,8 @@ const BACKLOG: i32 = 1024;
 pub struct GateConfig {
     /// Path of the socket.
     pub path: PathBuf,
-    /// Uids that may connect; `None` lets every uid in (a key must be proven all the same).
-    pub allow_uids: Option<Vec<u32>>,
+    /// Uids that may connect. There is no way to let every uid in: who is not named is refused.
+    pub allow_uids: Vec<u32>,
     /// Most sessions at one time.
     pub sessions_max: usize,
     /// Most sessions of one uid at one time.
@@ -75,7 +75,7 @@ impl Drop for Place {
 impl Shared {
     /// Whether one more session of this uid may begin.
     fn admit(self: &Arc<Self>, uid: u32) -> Result<Place> {
-        if self.config.allow_uids.as_ref().is_some_and(|allowed| !allowed.contains(&uid)) {
+        if !self.config.allow_uids.contains(&uid) {
             return Err(Error::new(Code::PeerUid, "this user id is not on the node's allow-list"));
         }
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
