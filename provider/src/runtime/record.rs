@@ -1,7 +1,7 @@
 //! The provider's entries in its log.
 
-use std::sync::{Arc, PoisonError};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use audit::{Draft, Event as Entry, Recorded};
 use caps::error::{Code, Error, Result};
