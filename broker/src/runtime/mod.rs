@@ -309,7 +309,7 @@ impl Shared {
     async fn order(&self, order: Order) -> Result<Outcome> {
         let (tell, told) = oneshot::channel();
         let urgent = order.mode == Mode::Regardless;
-        let job = Job::Order(Order { tell: Some(tell), ..order });
+        let job = Job::Order(Box::new(Order { tell: Some(tell), ..order }));
         if urgent {
             self.queue.push_urgent(job)?
         } else {
@@ -338,7 +338,7 @@ impl Shared {
 
     /// Orders a command of the node's own.
     fn order_unattended(&self, kind: Kind) -> Result<()> {
-        self.queue.push_urgent(Job::Order(system(kind)))
+        self.queue.push_urgent(Job::Order(Box::new(system(kind))))
     }
 
     async fn look(&self, by: PrincipalKey, query: Query) -> Result<View> {
