@@ -1,3 +1,4 @@
+mod bench;
 mod demo;
 mod dirs;
 mod failure;
@@ -13,13 +14,30 @@ fn main() {
             let dir = args.iter().position(|a| a == "--dir").map(|i| &args[i + 1]).unwrap();
             let o = node::Options {
                 dirs: dirs::Dirs::below(std::path::Path::new(dir)),
-                pool: Some(256 << 20),
+                pool: args.iter().position(|a| a == "--pool").map(|i| args[i + 1].parse().unwrap()),
                 allow_swap: false,
                 json: args.contains(&"--json".into()),
             };
             if let Err(e) = node::run(o) {
                 eprintln!("{e:?}");
                 std::process::exit(1)
+            }
+        }
+        "bench" => {
+            #[derive(clap::Parser)]
+            struct Cli {
+                #[arg(long, global = true)]
+                json: bool,
+                #[command(flatten)]
+                bench: bench::Args,
+            }
+            let cli = <Cli as clap::Parser>::parse_from(&args[1..]);
+            match bench::run(&cli.bench, cli.json) {
+                Ok(ok) => std::process::exit(i32::from(!ok)),
+                Err(e) => {
+                    eprintln!("{e}");
+                    std::process::exit(1)
+                }
             }
         }
         "demo" => {
