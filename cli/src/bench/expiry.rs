@@ -72,7 +72,8 @@ pub fn bench(scratch: &Path) -> Result<Report> {
 
     let (fences, cuts) = lateness(&directory)?;
     if fences.len() != ending {
-        return Err(Error::new(Code::Internal, "the log does not tell of every end"));
+        let text = format!("the log tells of {} ends of {ending}", fences.len());
+        return Err(Error::with(Code::Internal, text));
     }
     let mut report = Report::new("expiry");
     report.param("alive", ALIVE + ENDING - ending);

@@ -69,12 +69,18 @@ enum What {
         #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=256))]
         clients: u32,
         /// Instead of rates: the cost of a live lease, and of an operation, with FEW and with MANY of them
-        #[arg(long, value_name = "FEW,MANY", value_delimiter = ',', num_args = 2)]
-        leases: Vec<u32>,
+        #[arg(long, value_name = "FEW,MANY", value_parser = two)]
+        leases: Option<(u32, u32)>,
     },
     /// How late leases end: 1,000 expiries a second with 10,000 others alive
     #[command(after_help = "Example:\n  leasehold bench expiry")]
     Expiry,
+}
+
+/// Two numbers with a comma between them.
+fn two(text: &str) -> Result<(u32, u32), String> {
+    let numbers = text.split_once(',').and_then(|(few, many)| Some((few.parse().ok()?, many.parse().ok()?)));
+    numbers.ok_or("two numbers with a comma between them, as in 10,10000".into())
 }
 
 /// Runs one benchmark and prints what came of it. `Ok(true)` if every bound was met.
@@ -87,13 +93,13 @@ pub fn run(args: &Args, json: bool) -> Result<bool> {
     let report = match &args.what {
         What::Access => access::bench(&scratch, rounds.unwrap_or(access::ROUNDS)),
         What::Map => map::bench(&scratch, rounds.unwrap_or(map::ROUNDS)),
-        What::Control { clients, leases } => match leases[..] {
-            [few, many] => {
-                let rounds = rounds.unwrap_or(population::ROUNDS);
-                population::bench(&scratch, rounds, *clients, few, many)
-            }
-            _ => control::bench(&scratch, rounds.unwrap_or(control::ROUNDS), *clients),
-        },
+        What::Control { clients, leases: Some((few, many)) } => {
+            let rounds = rounds.unwrap_or(population::ROUNDS);
+            population::bench(&scratch, rounds, *clients, *few, *many)
+        }
+        What::Control { clients, leases: None } => {
+            control::bench(&scratch, rounds.unwrap_or(control::ROUNDS), *clients)
+        }
         What::Expiry => expiry::bench(&scratch),
     }?;
     report.print(json)?;

@@ -165,11 +165,15 @@ impl Session {
     }
 
     /// Sends a reply with a descriptor, once the client has read everything before it: the kernel counts descriptors
-    /// in flight by user, and one client must not use up the others' share.
+    /// in flight by user, and one client must not use up the others' share. A client that has just closed a right
+    /// reads the answer to that while it waits for this one.
     async fn send_with(&self, id: RequestId, reply: &Reply, descriptor: OwnedFd) -> Result<()> {
-        if !self.socket.is_drained() {
-            let error = Error::new(Code::Busy, "read the answers before asking for a descriptor");
-            return timed(self.socket.send(&encode_error(id, &error), None)).await;
+        match timed(self.socket.drained()).await {
+            Err(error) if error.code() == Code::Timeout => {
+                let error = Error::new(Code::Busy, "read the answers before asking for a descriptor");
+                return timed(self.socket.send(&encode_error(id, &error), None)).await;
+            }
+            drained => drained?,
         }
         let packet = frame::encode(FrameKind::Reply, id, reply)?;
         timed(self.socket.send(&packet, Some(std::os::fd::AsFd::as_fd(&descriptor)))).await
