@@ -15,7 +15,7 @@ use caps::wire::request::Path;
 use policy::limits;
 use tokio::time::timeout;
 
-use super::session::{Session, unread};
+use super::session::{Session, timed, unread};
 use super::socket::lost;
 use crate::runtime::{Refused, Violation};
 
@@ -57,9 +57,13 @@ impl Session {
         rights: caps::rights::Rights,
         path: Path,
     ) -> Result<Answer> {
-        if path == Path::Mapped && !self.socket.is_drained() {
-            // Before anything is opened: a right whose descriptor cannot be sent would stay open without a handle.
-            return Err(Error::new(Code::Busy, "read the answers before asking for a descriptor"));
+        if path == Path::Mapped {
+            // Before anything is opened: a right whose descriptor cannot be sent would stay open without a handle. A
+            // client that has just closed another right reads the answer to that while it waits for this one.
+            timed(self.socket.drained()).await.map_err(|error| match error.code() {
+                Code::Timeout => Error::new(Code::Busy, "read the answers before asking for a descriptor"),
+                _ => error,
+            })?;
         }
         let verified = self.verified(token)?;
         let terms = verified.terms();

@@ -56,9 +56,24 @@ impl Socket {
 
     /// Whether the client has read everything that was sent. The kernel counts descriptors in flight per user, so
     /// the next one is sent only when none is.
-    pub(super) fn is_drained(&self) -> bool {
-        // SIOCOUTQ on a Unix socket: bytes the peer has not read (unix(7), net/unix/af_unix.c unix_outq_len).
-        crate::sys::unread_bytes(self.as_fd()).is_ok_and(|bytes| bytes == 0)
+    fn is_drained(&self) -> bool {
+        // SIOCOUTQ on a Unix socket: what the peer has not read (unix(7), net/unix/af_unix.c unix_outq_len). It wakes us
+        // while it frees a packet, whose last byte it takes off the count just after (net/core/sock.c sock_wfree); the
+        // packet's descriptors are off theirs by then, and no packet counts for a single byte.
+        crate::sys::unread_bytes(self.as_fd()).is_ok_and(|bytes| bytes <= 1)
+    }
+
+    /// Waits until the client has read everything that was sent.
+    pub(super) async fn drained(&self) -> io::Result<()> {
+        loop {
+            // The kernel says that a socket is writable each time its peer has read a packet. What it says between
+            // here and `clear_ready` is not cleared, so no reading is missed.
+            let mut ready = self.0.writable().await?;
+            if self.is_drained() {
+                return Ok(());
+            }
+            ready.clear_ready();
+        }
     }
 
     /// Tries to send one packet now; `false` if the socket's buffer is full.
