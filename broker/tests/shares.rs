@@ -4,7 +4,7 @@ mod common;
 
 use audit::Event;
 use audit::draft::Key;
-use broker::state::{Actor, Answer, Effect, Kind, PolicyVerdict, Query, Undo, View};
+use broker::state::{Acceptance, Actor, Answer, Effect, Kind, PolicyVerdict, Query, Undo, View};
 use caps::Code;
 use caps::id::{ClusterEpoch, GrantId, RegionId};
 use caps::range::ByteRange;
@@ -164,7 +164,8 @@ fn an_acceptance_is_the_receivers_own() {
     assert_eq!(code(world.accept(1, &contract, Lifetime::Detached).answer), Some(Code::Denied));
     assert_eq!(code(world.accept(3, &contract, Lifetime::Detached).answer), Some(Code::GrantUnknown));
     let signature = contract.sign(&key(1));
-    let kind = Kind::Accept { grant: contract.grant, signature, lifetime: Lifetime::Detached, session: 1 };
+    let lifetime = Lifetime::Detached;
+    let kind = Kind::Accept(Acceptance { grant: contract.grant, signature, lifetime, session: 1 });
     let refused = world.by(2, kind);
     assert_eq!(code(refused.answer), Some(Code::ContractSignature));
     assert_eq!(events(&refused.entries), [(Event::ShareAccept, Some(Code::ContractSignature))]);

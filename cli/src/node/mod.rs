@@ -20,4 +20,4 @@ mod links;
 mod state;
 mod up;
 
-pub use up::{Failure, Options, run};
+pub(crate) use up::{Options, run};

@@ -26,7 +26,7 @@ use caps::wire::row::Tier;
 use caps::wire::{Name, Request};
 use policy::config::{self, Config};
 use policy::machine::Machine;
-use policy::{Diagnostic, Policy, Severity, limits};
+use policy::{Policy, Severity, limits};
 use provider::factory::{Factory, FactoryConfig, Namespace};
 use provider::gate::{Gate, GateConfig};
 use provider::kernel;
@@ -37,6 +37,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::links::{LocalBroker, LocalProvider};
 use super::state::{self, ADMIN, Keys, NodeDir};
 use crate::dirs::Dirs;
+use crate::failure::Failure;
 
 /// What the operator says on the command line.
 #[derive(Clone, Debug)]
@@ -49,21 +50,6 @@ pub struct Options {
     pub allow_swap: bool,
     /// Say what happens in JSON.
     pub json: bool,
-}
-
-/// Why a node did not start.
-#[derive(Debug)]
-pub enum Failure {
-    /// One reason.
-    Error(Error),
-    /// Mistakes in the operator's files, all of them.
-    Mistakes(Vec<Diagnostic>),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
-    }
 }
 
 /// Steps 1 to 3 done: what is needed to serve.
@@ -89,14 +75,14 @@ pub fn run(options: Options) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|_| Error::new(Code::System, "cannot start the gate's threads"))?;
-    runtime.block_on(serve(prepared)).map_err(Failure::Error)
+    runtime.block_on(serve(prepared)).map_err(Into::into)
 }
 
 /// Steps 1 to 3.
 fn prepare(options: Options) -> Result<Prepared, Failure> {
     let dir = NodeDir::lock(options.dirs.clone())?;
     let config_file = dir.default_file("leasehold.toml", config::default_text())?;
-    let config = config::load(&config_file).map_err(Failure::Mistakes)?;
+    let config = config::load(&config_file).map_err(Failure::mistakes)?;
     let policy = load_policy(&dir, &config, &config_file)?;
     let keys = dir.keys()?;
 
@@ -124,13 +110,13 @@ fn load_policy(dir: &NodeDir, config: &Config, config_file: &std::path::Path) ->
         Some(file) => file,
         None => dir.default_file("policy.dl", policy::datalog::DEFAULT)?,
     };
-    let policy = Policy::load(&file).map_err(Failure::Mistakes)?;
+    let policy = Policy::load(&file).map_err(Failure::mistakes)?;
     let (errors, warnings): (Vec<_>, Vec<_>) =
         policy.lint(config.policy.allow_all).into_iter().partition(|found| found.severity == Severity::Error);
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    if errors.is_empty() { Ok(policy) } else { Err(Failure::Mistakes(errors)) }
+    if errors.is_empty() { Ok(policy) } else { Err(Failure::mistakes(errors)) }
 }
 
 /// A pool within the bounds of the system and of this machine.

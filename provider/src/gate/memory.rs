@@ -59,6 +59,11 @@ impl Session {
         let terms = verified.terms();
         let known = (terms.lease, terms.grant, rights, path);
         let recorded = self.rights.recorded.contains(&known);
+        let bytes = verified.effective().range.map_or(0, |range| range.len());
+        self.shared
+            .control
+            .may_open(self.caller(), bytes, rights)
+            .inspect_err(|error| self.denied(token, Some(&verified), error))?;
         let opened = self
             .shared
             .provider

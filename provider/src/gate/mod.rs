@@ -34,6 +34,7 @@ use std::pin::Pin;
 
 use caps::error::Result;
 use caps::id::PrincipalKey;
+use caps::rights::Rights;
 use caps::wire::{Name, Reply, Request};
 
 pub use listen::{Gate, GateConfig};
@@ -60,6 +61,13 @@ pub trait ControlPlane: Send + Sync {
 
     /// The registered name of a key, and whether it is the administrator's.
     fn principal(&self, key: PrincipalKey) -> BoxFuture<'_, (Option<Name>, bool)>;
+
+    /// Whether the policy lets the caller open a right to `bytes` bytes. Asked on every opening, with a token that
+    /// was verified.
+    ///
+    /// # Errors
+    /// `E_POLICY_DENIED`, or why it could not be decided.
+    fn may_open(&self, caller: Caller, bytes: u64, rights: Rights) -> Result<()>;
 
     /// A session is over: what was tied to it ends.
     fn session_ended(&self, session: u64);

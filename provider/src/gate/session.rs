@@ -150,14 +150,14 @@ impl Session {
             | Request::ShareList { .. }
             | Request::Revoke(_)
             | Request::Status) => {
-                let caller = Caller {
-                    holder: self.opener.proven.holder(),
-                    uid: self.opener.uid,
-                    session: self.opener.session,
-                };
-                self.shared.control.request(caller, request).await.map(Answer::Reply)
+                self.shared.control.request(self.caller(), request).await.map(Answer::Reply)
             }
         }
+    }
+
+    /// This session's client, as the control plane knows it.
+    pub(super) const fn caller(&self) -> Caller {
+        Caller { holder: self.opener.proven.holder(), uid: self.opener.uid, session: self.opener.session }
     }
 
     async fn send(&self, id: RequestId, reply: &Reply) -> Result<()> {

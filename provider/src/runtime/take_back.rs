@@ -95,9 +95,7 @@ impl Provider {
         for take in takes {
             let _ = take.await; // what could not be taken back is the guardian's to cut when this process ends
         }
-        if let Err(error) = self.0.recorder.shutdown() {
-            tracing::error!(%error, "the provider's log could not be closed");
-        }
+        self.0.close_log();
     }
 }
 
