@@ -200,7 +200,9 @@ impl Player {
                 _ => None,
             })
             .expect("a descriptor came");
-        let start = attack::map(&descriptor, bytes, libc::PROT_READ).expect("whoever has it can map it");
+        let Ok(start) = attack::map(&descriptor, bytes, libc::PROT_READ) else {
+            return Ok(Said::Refused { code: "mmap".into() });
+        };
         answer(&mut self.line, &Said::Started);
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
