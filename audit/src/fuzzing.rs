@@ -7,7 +7,10 @@ use crate::key::{LogKey, Origin, Vkey};
 use crate::note::Note;
 use crate::store::memory::Memory;
 use crate::tile::Tile;
-use crate::{proof, scan, verify};
+use crate::{merkle, proof, scan, verify};
+
+/// Most leaves of a tree of [`path`].
+const LEAVES_MAX: u64 = 300;
 
 /// A checkpoint: what was read prints as it was read; no forged signature holds.
 pub fn note(bytes: &[u8]) {
@@ -52,6 +55,60 @@ pub fn inclusion(bytes: &[u8]) {
     let vkeys = [LogKey::from_seed(&[0x5a; 32]).vkey(&origin)];
     assert!(proof::check(proof, entry, &vkeys).is_err());
     assert!(proof::check_consistency(proof, proof, &vkeys).is_err());
+}
+
+/// Proof paths without a signature in the way: the first bytes choose a tree, an old size and a leaf; the others edit
+/// the honest proofs, with hashes of the same tree or of nothing. Only the honest proof proves, and only its claim.
+pub fn path(bytes: &[u8]) {
+    let Some((&[a, b, c, d, e, f, g], edits)) = bytes.split_first_chunk::<7>() else { return };
+    let number = |high, low| u64::from(u16::from_be_bytes([high, low]));
+    let size = 1 + number(a, b) % LEAVES_MAX;
+    let (index, old, claimed) = (number(c, d) % size, 1 + number(e, f) % size, i64::from(g as i8));
+    let leaf = |i: u64| Hash::leaf(&i.to_be_bytes());
+    let mut perfect = |level: u32, i: u64| {
+        let leaves: Vec<_> = (i << level..(i + 1) << level).map(leaf).collect();
+        caps::Result::Ok(Hash::perfect(&leaves))
+    };
+    let root = merkle::subtree(0, size, &mut perfect).expect("every leaf is known");
+    let old_root = merkle::subtree(0, old, &mut perfect).expect("every leaf is known");
+    let included = merkle::inclusion(index, size, &mut perfect).expect("there is such a leaf");
+    let consistent = merkle::consistency(old, size, &mut perfect).expect("there is such a prefix");
+
+    let edit = |honest: &[Hash]| {
+        let mut path = honest.to_vec();
+        for edit in edits.chunks_exact(3) {
+            let at = usize::from(edit[1]) % (path.len() + 1);
+            let hash = match edit[2] {
+                0 => root,
+                1 => old_root,
+                2 => Hash::ZERO,
+                n => honest.get(usize::from(n) % 8).copied().unwrap_or_else(|| leaf(n.into())),
+            };
+            match edit[0] % 4 {
+                0 => path.insert(at, hash),
+                1 if at < path.len() => drop(path.remove(at)),
+                2 if at < path.len() => path[at] = hash,
+                _ => path.truncate(at),
+            }
+        }
+        path
+    };
+    let path = edit(&included);
+    let shifted = index.wrapping_add_signed(claimed);
+    let proved = merkle::inclusion_root(shifted, size, leaf(index), &path) == Some(root);
+    assert_eq!(
+        proved,
+        shifted == index && path == included,
+        "only the honest proof leads from a leaf to its root"
+    );
+    let path = edit(&consistent);
+    let shifted = old.wrapping_add_signed(claimed);
+    let proved = merkle::is_consistent(shifted, old_root, size, root, &path);
+    assert_eq!(
+        proved,
+        shifted == old && path == consistent,
+        "only the honest proof leads from a tree to its prefix"
+    );
 }
 
 /// A journal: the good part reads again to the same, and is never longer than what was given.
@@ -104,7 +161,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-            for target in [note, vkey, entry, inclusion, journal, directory] {
+            for target in [note, vkey, entry, inclusion, path, journal, directory] {
                 target(&bytes);
             }
         }

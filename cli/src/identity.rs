@@ -106,7 +106,6 @@ pub(crate) fn load_seed(path: &Path) -> caps::Result<Zeroizing<[u8; 32]>> {
 ///
 /// # Errors
 /// As [`load_seed`].
-#[allow(dead_code)] // for the node, which makes its keys at its first start
 pub(crate) fn seed_or_new(path: &Path) -> caps::Result<Zeroizing<[u8; 32]>> {
     match create_seed(path) {
         Err(error) if error.code() == Code::Exists => load_seed(path),

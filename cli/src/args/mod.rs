@@ -137,10 +137,10 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// Every command, with the words that lead to it.
+    /// Every command that a help text lists, with the words that lead to it.
     fn each(command: &clap::Command, path: &str, visit: &mut dyn FnMut(&str, &clap::Command)) {
         visit(path, command);
-        for child in command.get_subcommands() {
+        for child in command.get_subcommands().filter(|child| !child.is_hide_set()) {
             each(child, &format!("{path} {}", child.get_name()), visit);
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use audit::Vkey;
 use audit::proof::{Inclusion, prove};
 use audit::read::{Reader, Stored};
-use audit::verify::{Damage, LogReport, Options, Report as Logs, verify_dir, verify_dir_with};
+use audit::verify::{Damage, LogReport, Options, Report as Logs, verify_dir_with};
 use caps::error::Code;
 use serde_json::{Value, json};
 
@@ -32,26 +32,6 @@ pub(crate) fn run(command: &Audit, context: &Context) -> Result<Report> {
         Audit::Tail(arguments) => tail(arguments, context),
         Audit::Prove(arguments) => inclusion(arguments, context),
     }
-}
-
-/// Verifies the logs below `dir` with the keys that the node published beside them. That shows what happened to the
-/// files since, and nothing about a node that lies: whoever can change the logs can change these keys.
-///
-/// Returns how many logs and entries there are.
-///
-/// # Errors
-/// The first damage.
-#[allow(dead_code)] // for the demo, which verifies what its node leaves
-pub(crate) fn verify_with_published_keys(dir: &Path) -> caps::Result<(usize, u64)> {
-    let vkeys = files::read_text(&dir.join("vkeys"), VKEY_FILE_BYTES_MAX)?;
-    let vkeys = vkeys.lines().map(Vkey::parse).collect::<caps::Result<Vec<_>>>()?;
-    let report = verify_dir(dir, &vkeys)?;
-    if let Some((_, damage)) = report.damage() {
-        return Err(damage.clone().into_error());
-    }
-    let entries = report.logs.iter().filter_map(|log| log.outcome.as_ref().ok());
-    let entries = entries.map(|summary| summary.signed.checkpoint().size + summary.unsigned).sum();
-    Ok((report.logs.len(), entries))
 }
 
 fn verify(arguments: &Verify, context: &Context) -> Result<Report> {

@@ -1,6 +1,7 @@
 //! `leasehold up`, `leasehold demo`, and the demo's clients.
 
 use serde_json::Value;
+use tracing_subscriber::EnvFilter;
 
 use crate::args::up::{DemoClient, Up};
 use crate::context::Context;
@@ -8,7 +9,15 @@ use crate::failure::Result;
 use crate::node::{self, Options};
 use crate::output::Report;
 
+/// Which of the node's messages go to standard error, as in `debug` or `provider=trace`. Warnings without it.
+const LOG_VARIABLE: &str = "LEASEHOLD_LOG";
+
 pub(crate) fn run(arguments: &Up, context: &Context) -> Result<Report> {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("warn")))
+        .with_writer(std::io::stderr)
+        .with_ansi(context.style.stderr)
+        .init();
     node::run(Options {
         dirs: context.dirs.clone(),
         pool: arguments.pool,

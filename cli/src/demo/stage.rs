@@ -57,6 +57,11 @@ impl Stage {
         // The clients of other uids pass through it to the socket.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))
             .map_err(failed("cannot set the temporary directory's mode"))?;
+        if root {
+            // A node lets in nobody but its own user and root unless it is told to.
+            fs::write(dir.join("leasehold.toml"), format!("[node]\nallow_uids = {CLIENT_UIDS:?}\n"))
+                .map_err(failed("cannot write the node's configuration"))?;
+        }
         let mut node = Command::new("/proc/self/exe");
         node.arg0("leasehold")
             .args(["up", "--json", "--dir"])

@@ -275,11 +275,12 @@ async fn register_known(handle: &Handle, dir: &NodeDir, admin: caps::id::Princip
     }
 }
 
-/// Who may connect. Root may whatever the list says: it could take on any of the uids.
-fn allow_uids(config: &Config, own: u32) -> Option<Vec<u32>> {
-    let mut allowed = config.node.allow_uids.clone()?;
+/// Who may connect: the node's own user, and whom the configuration names. Root may whatever the list says: it could
+/// take on any of the uids.
+fn allow_uids(config: &Config, own: u32) -> Vec<u32> {
+    let mut allowed = config.node.allow_uids.clone().unwrap_or_default();
     allowed.extend([own, 0]);
-    Some(allowed)
+    allowed
 }
 
 const fn tier_of(tier: mem::Tier) -> Tier {

@@ -3,17 +3,19 @@
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use audit::{Draft, Event as Entry};
-use caps::error::{Error, Result};
+use caps::error::{Code, Error, Result};
 use caps::id::{GrantId, LeaseId, RequestId, SlotHandle};
 use caps::token::{Token, VerifiedToken};
 use caps::wire::Reply;
 use caps::wire::frame::{self, FrameKind};
 use caps::wire::request::Path;
 use policy::limits;
+use tokio::time::timeout;
 
-use super::session::Session;
+use super::session::{Session, unread};
 use super::socket::lost;
 use crate::runtime::{Refused, Violation};
 
@@ -55,6 +57,10 @@ impl Session {
         rights: caps::rights::Rights,
         path: Path,
     ) -> Result<Answer> {
+        if path == Path::Mapped && !self.socket.is_drained() {
+            // Before anything is opened: a right whose descriptor cannot be sent would stay open without a handle.
+            return Err(Error::new(Code::Busy, "read the answers before asking for a descriptor"));
+        }
         let verified = self.verified(token)?;
         let terms = verified.terms();
         let known = (terms.lease, terms.grant, rights, path);
@@ -105,6 +111,7 @@ impl Session {
         offset: u64,
         length: u32,
     ) -> Result<Answer> {
+        let began = Instant::now();
         loop {
             let socket = self.socket.clone();
             let sent = self.shared.provider.read(self.opener.session, handle, offset, length, |bytes| {
@@ -114,7 +121,14 @@ impl Session {
             });
             match sent.map_err(|refused| self.refused(handle, refused))? {
                 true => return Ok(Answer::Sent),
-                false => self.socket.writable().await.map_err(lost)?,
+                // One deadline for all of it, however often there was room and then again was none.
+                false => match Duration::from_millis(limits::SEND_MS_MAX).checked_sub(began.elapsed()) {
+                    Some(left) => match timeout(left, self.socket.writable()).await {
+                        Ok(writable) => writable.map_err(lost)?,
+                        Err(_) => return Err(unread()),
+                    },
+                    None => return Err(unread()),
+                },
             }
         }
     }
@@ -152,7 +166,7 @@ impl Session {
             entry =
                 entry.lease(verified.terms().lease).maybe(verified.terms().grant, Draft::grant).chain(&chain);
         }
-        self.shared.rejects.deny(self.opener.proven.holder(), entry);
+        self.shared.rejects.deny(self.opener.uid, entry);
     }
 
     /// Records a violation and gives back what the client is told.
@@ -166,7 +180,7 @@ impl Session {
             .identified(Draft::deny(event, refused.error.code()))
             .method("mediated")
             .epoch(handle.epoch.into());
-        self.shared.rejects.deny(self.opener.proven.holder(), entry);
+        self.shared.rejects.deny(self.opener.uid, entry);
         refused.error
     }
 }

@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `listen` | the socket's path, its permissions, accepting, bounds on sessions |
 //! | `peer` | who is at the other end, and how it died |
+//! | `executable` | which program it runs |
 //! | `socket` | packets in and out, a descriptor beside one |
 //! | `handshake` | the pure state machine of a session's beginning |
 //! | `session` | one client's session from accept to end |
@@ -21,6 +22,7 @@
 //! A client can make the gate work on its own session only: every packet is bounded, every wait has a deadline, and
 //! a session has one request in work at a time. What it sends as a descriptor is never received.
 
+mod executable;
 mod handshake;
 mod listen;
 mod memory;

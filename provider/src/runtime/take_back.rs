@@ -164,7 +164,12 @@ impl Shared {
         debug_assert!(ended.is_ok(), "{ended:?}");
         self.record_regardless(entry(job, &taken));
         self.notify(Notice::LeaseEnded { lease: job.lease, cause: job.cause });
-        for waiter in lock(&self.waiting).remove(&job.region).unwrap_or_default() {
+        self.tell_waiting(job.region, taken);
+    }
+
+    /// Tells those who wait for a region's memory to be gone that it is.
+    pub(super) fn tell_waiting(&self, region: RegionKey, taken: Taken) {
+        for waiter in lock(&self.waiting).remove(&region).unwrap_or_default() {
             let _ = waiter.send(taken); // who gave up waiting needs no answer
         }
     }
