@@ -57,9 +57,12 @@ impl Session {
         rights: caps::rights::Rights,
         path: Path,
     ) -> Result<Answer> {
-        if path == Path::Mapped && !self.socket.is_drained() {
-            // Before anything is opened: a right whose descriptor cannot be sent would stay open without a handle.
-            return Err(Error::new(Code::Busy, "read the answers before asking for a descriptor"));
+        if path == Path::Mapped {
+            // Before anything is opened: a right whose descriptor cannot be sent would stay open without a handle. An
+            // honest client may have answers to read that it does not wait for, such as those to its closings.
+            let patience = Duration::from_millis(limits::SEND_MS_MAX);
+            let busy = |_| Error::new(Code::Busy, "read the answers before asking for a descriptor");
+            timeout(patience, self.socket.drained()).await.map_err(busy)?;
         }
         let verified = self.verified(token)?;
         let terms = verified.terms();

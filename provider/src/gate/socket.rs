@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use caps::error::{Code, Error};
 use caps::limits::FRAME_BYTES_MAX;
@@ -16,6 +17,9 @@ thread_local! {
     /// borrowed between two awaits.
     static PACKET: RefCell<Box<[u8]>> = RefCell::new(vec![0; FRAME_BYTES_MAX + 1].into_boxed_slice());
 }
+
+/// How often to look whether a client has read its answers, should the kernel not say so.
+const DRAINED_LOOK: Duration = Duration::from_millis(1);
 
 /// A session's socket.
 #[derive(Debug)]
@@ -59,6 +63,14 @@ impl Socket {
     pub(super) fn is_drained(&self) -> bool {
         // SIOCOUTQ on a Unix socket: bytes the peer has not read (unix(7), net/unix/af_unix.c unix_outq_len).
         crate::sys::unread_bytes(self.as_fd()).is_ok_and(|bytes| bytes == 0)
+    }
+
+    /// Waits until [`Self::is_drained`].
+    pub(super) async fn drained(&self) {
+        while !self.is_drained() {
+            // The kernel wakes us a moment before it has counted the last packet as read, so we also look by ourselves.
+            let _ = tokio::time::timeout(DRAINED_LOOK, self.writable()).await;
+        }
     }
 
     /// Tries to send one packet now; `false` if the socket's buffer is full.
