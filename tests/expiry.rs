@@ -51,7 +51,7 @@ fn a_lease_expires_under_its_readers_as_they_chose() {
     assert!(client.open_mediated(&token, Rights::READ).is_err());
     refused(client.renew(lease.id, MINUTE), Code::LeaseExpired);
     let fault = log::await_provider(&world.node.audit(), "the fault of whoever read raw", |entry| {
-        entry["event"] == "fault.access"
+        entry["event"] == "fault.access" && entry["method"] == "mapped"
     });
     assert_eq!(fault["signal"], libc::SIGBUS);
     drop((owner, raw, mediated, client));

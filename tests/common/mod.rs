@@ -17,7 +17,7 @@
 //! | `log` | entries of the node's logs, and their verification |
 //!
 //! Every wait is for a condition and has a deadline; nothing sleeps and hopes.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
 pub mod actor;
 pub mod attack;
