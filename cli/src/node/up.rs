@@ -32,7 +32,7 @@ use provider::gate::{Gate, GateConfig};
 use provider::kernel;
 use provider::mem::{self, Memory, Strength};
 use provider::runtime::{Clock, Parts, Provider};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::links::{LocalBroker, LocalProvider};
 use super::state::{self, ADMIN, Keys, NodeDir};
@@ -212,8 +212,11 @@ async fn serve(prepared: Prepared) -> Result<()> {
         provider.clone(),
         Arc::new(control),
     )?;
+    // Before anybody is told that the node is there: who has read that it is ready may stop it at once, and must find
+    // a node that takes everything back.
+    let stop = Stop::listen()?;
     say_ready(&options, &dir.socket(), tier, pool_bytes);
-    let guarded = until_stopped(&gate, &guardian).await;
+    let guarded = until_stopped(&gate, &guardian, stop).await;
 
     drop(gate);
     provider.end_sessions().await;
@@ -291,18 +294,29 @@ const fn tier_of(tier: mem::Tier) -> Tier {
     }
 }
 
+/// The two signals that stop a node in good order.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    /// From here on the signals no longer end the process by themselves.
+    fn listen() -> Result<Self> {
+        let listen = |kind| {
+            signal(kind).map_err(|_| Error::new(Code::System, "a node that cannot be stopped must not start"))
+        };
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+}
+
 /// Serves until a signal or the guardian's death. `false` for the latter: without it a killed node would leave its
 /// clients' mappings alive, so the node ends while it still can cut them itself.
-async fn until_stopped(gate: &Gate, memory: &Memory) -> bool {
-    let (Ok(mut term), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return true; // a node that could not be stopped must not start
-    };
+async fn until_stopped(gate: &Gate, memory: &Memory, mut stop: Stop) -> bool {
     tokio::select! {
         () = gate.serve() => true,
-        _ = term.recv() => true,
-        _ = interrupt.recv() => true,
+        _ = stop.terminate.recv() => true,
+        _ = stop.interrupt.recv() => true,
         () = provider::runtime::guardian_died(memory) => false,
     }
 }

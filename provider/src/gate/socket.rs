@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use caps::error::{Code, Error};
 use caps::limits::FRAME_BYTES_MAX;
@@ -16,6 +17,9 @@ thread_local! {
     /// borrowed between two awaits.
     static PACKET: RefCell<Box<[u8]>> = RefCell::new(vec![0; FRAME_BYTES_MAX + 1].into_boxed_slice());
 }
+
+/// How often to look whether a client has read its answers, should the kernel not say so.
+const DRAINED_LOOK: Duration = Duration::from_millis(1);
 
 /// A session's socket.
 #[derive(Debug)]
