@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use audit::{Draft, Event as Entry};
-use caps::error::{Code, Error, Result};
+use caps::error::{Blame, Code, Error, Result};
 use caps::id::{GrantId, LeaseId, RequestId, SlotHandle};
 use caps::token::{Token, VerifiedToken};
 use caps::wire::Reply;
@@ -178,6 +178,8 @@ impl Session {
         let event = match refused.violation {
             Some(Violation::UseAfterRevoke) => Entry::FaultAccess,
             Some(Violation::Right) => Entry::FaultRight,
+            // Offsets past the end, wrong checksums: what no client of ours sends.
+            None if refused.error.code().blame() == Blame::Client => Entry::FaultProtocol,
             None => return refused.error,
         };
         let entry = self

@@ -18,9 +18,6 @@ thread_local! {
     static PACKET: RefCell<Box<[u8]>> = RefCell::new(vec![0; FRAME_BYTES_MAX + 1].into_boxed_slice());
 }
 
-/// How often to look whether a client has read its answers, should the kernel not say so.
-const DRAINED_LOOK: Duration = Duration::from_millis(1);
-
 /// A session's socket.
 #[derive(Debug)]
 pub(super) struct Socket(AsyncFd<OwnedFd>);
