@@ -52,7 +52,6 @@ impl Closer {
 enum Answer {
     /// With a reply, and perhaps a descriptor.
     Reply(Reply, Attached),
-    Silence,
     End,
 }
 
@@ -106,7 +105,6 @@ impl Serve {
                         return false;
                     }
                 }
-                Answer::Silence => {}
                 Answer::End => return false,
             }
         }
@@ -129,7 +127,7 @@ impl Serve {
                 if let Some(hold) = self.table.remove(key) {
                     self.closer.close(hold.into_fd());
                 }
-                Answer::Silence
+                Answer::Reply(reply(request, Status::Done, key), Attached::Nothing)
             }
             Kind::Goodbye => Answer::End,
         }

@@ -142,17 +142,21 @@ impl Shared {
                 tracing::warn!(%error, "a dead region's file could not be shut"); // best effort: see the design
             }
             let wiper = shared.clone();
-            shared.wipes.submit(move || wiper.finish(&job, &memory, dead));
+            shared.wipes.submit(move || wiper.finish(&job, memory, dead));
         });
     }
 
     /// Steps 4 to 6.
-    fn finish(self: &Arc<Self>, job: &Job, memory: &Arc<Memory>, dead: BootNanos) {
+    fn finish(self: &Arc<Self>, job: &Job, memory: Arc<Memory>, dead: BootNanos) {
         self.drain(&job.rights);
         let wiped_bytes = memory.region.wipe().unwrap_or_else(|error| {
             tracing::error!(%error, "a dead region could not be wiped");
             0
         });
+        // Unpinned and closed before its bytes are anybody else's: the kernel gives them out again from the next step on,
+        // and the factory must have them by then. An opening that was under way may hold on to it until its record
+        // comes, and has found by then that the right is gone; it is not waited for.
+        drop(memory);
         let taken = Taken {
             mappings_closed: job.mappings,
             method: Method::Cut,
