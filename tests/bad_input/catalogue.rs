@@ -23,11 +23,14 @@ const ROWS: &[(char, &[u8])] = &[
     ('N', &[1, 2, 3, 4, 5, 7]),
 ];
 
-/// Whether `file::name` is a test: a function of that name, below `#[test]`, or in a `proptest!`.
+/// Whether `file::name` is a test: a function of that name, below `#[test]`; or, in a program that lists its tests by
+/// name, in that list.
 fn exists(root: &Path, test: &str) -> Result<(), String> {
     let (file, name) = test.split_once("::").ok_or(format!("{test}: not file::name"))?;
-    let name = name.rsplit("::").next().unwrap_or(name);
     let text = std::fs::read_to_string(root.join(file)).map_err(|error| format!("{file}: {error}"))?;
+    if text.contains("harness::run(TESTS)") {
+        return text.contains(&format!("\"{name}\",")).then_some(()).ok_or(format!("{file} lists no {name}"));
+    }
     let lines: Vec<_> = text.lines().map(str::trim).collect();
     let at = lines
         .iter()

@@ -66,7 +66,10 @@ impl Node {
 
     /// The same in a directory that is there already.
     pub fn start_in(dir: TempDir, config: &str) -> Self {
-        fs::write(dir.path().join("leasehold.toml"), config).unwrap();
+        // Nothing to say is no file: an empty one is a mistake.
+        if !config.is_empty() {
+            fs::write(dir.path().join("leasehold.toml"), config).unwrap();
+        }
         let mut child = up(dir.path()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use caps::error::Code;
 use caps::key::SigningKey;
 use caps::rights::Rights;
-use caps::wire::request::Path;
-use caps::wire::row::{MemoryRow, Revocation, Target};
+use caps::wire::request::{LeaseSpec, Path};
+use caps::wire::row::{Lifetime, MemoryRow, Revocation, Target};
 use caps::wire::{Reason, Reply, Request};
 
 use super::bed::Bed;
@@ -26,7 +26,7 @@ fn child_that_leases_and_dies() {
     let seed = data_encoding::HEXLOWER.decode(lines.next().unwrap().unwrap().as_bytes()).unwrap();
     let key = SigningKey::from_seed(&seed.try_into().unwrap());
     let (mut raw, _) = Raw::session(&socket, &key).unwrap();
-    raw.post(&Request::LeaseCreate(spec(LARGE_BYTES))).unwrap();
+    raw.post(&Request::LeaseCreate(LeaseSpec { lifetime: Lifetime::Process, ..spec(LARGE_BYTES) })).unwrap();
     std::process::exit(0);
 }
 
@@ -43,9 +43,10 @@ fn lease_and_die(bed: &Bed) {
     assert!(child.wait().unwrap().success());
 }
 
-fn committed(raw: &mut Raw) -> u64 {
+/// Bytes that the broker has given, and that the provider has committed.
+fn given(raw: &mut Raw) -> (u64, u64) {
     match raw.ask(&Request::Status) {
-        Ok(Reply::Status(status)) => status.committed_bytes,
+        Ok(Reply::Status(status)) => (status.leased_bytes, status.committed_bytes),
         other => panic!("{other:?}"),
     }
 }
@@ -61,11 +62,16 @@ fn memory(raw: &mut Raw, bed: &Bed) -> MemoryRow {
 fn a_client_that_dies_while_its_memory_is_built_leaves_nothing() {
     let mut bed = Bed::new("");
     let mut raw = bed.session();
-    let before = committed(&mut raw);
+    let before = given(&mut raw);
+    let reserved = |bed: &Bed| {
+        bed.node.entries().iter().filter(|entry| entry.contains("\"event\":\"lease.offer\"")).count()
+    };
     for _ in 0..3 {
+        let known = reserved(&bed);
         lease_and_die(&bed);
+        until("the request was seen", || (reserved(&bed) > known).then_some(()));
         // The reservation's deadline takes it, whatever the claim came to.
-        until("the pool has its bytes back", || (committed(&mut raw) == before).then_some(()));
+        until("the pool has its bytes back", || (given(&mut raw) == before).then_some(()));
     }
     let (lease, _) = raw.lease(LARGE_BYTES);
     assert!(raw.ask(&Request::LeaseRelease { lease: lease.id }).is_ok());
@@ -128,9 +134,9 @@ fn no_access_that_begins_after_a_revoke_is_acknowledged_succeeds() {
             let users: Vec<_> = (0..3)
                 .map(|n| {
                     let (token, acknowledged, mut raw) = (&token, &acknowledged, bed.session());
+                    let mut handle = raw.open(token, Rights::READ_WRITE).unwrap().handle;
                     scope.spawn(move || {
                         use std::sync::atomic::Ordering::SeqCst;
-                        let mut handle = raw.open(token, Rights::READ_WRITE).unwrap().handle;
                         loop {
                             let after = acknowledged.load(SeqCst);
                             let outcome = match n {

@@ -63,6 +63,15 @@ fn m1_a_user_who_is_not_on_the_list() {
     }
 }
 
+/// Ends a loop, also when the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn m2_connecting_while_the_node_starts() {
     let dir = directory();
@@ -86,10 +95,11 @@ fn m2_connecting_while_the_node_starts() {
             (early, later)
         });
         until("the hammer is going", || (tried.load(Ordering::Relaxed) > 1_000).then_some(()));
+        let stop = Stop(&going);
         let node = Node::start_in(dir, "");
         let ready = tried.load(Ordering::Relaxed);
         until("some get in", || (tried.load(Ordering::Relaxed) > ready + 100).then_some(()));
-        going.store(false, Ordering::Relaxed);
+        drop(stop);
         let (early, later) = hammer.join().unwrap();
         assert!(early > 1_000 && later >= 100, "{early} {later}");
         node.stop();

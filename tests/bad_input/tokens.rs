@@ -217,7 +217,7 @@ fn b12_b14_b17_the_wrong_time_holder_or_life() {
     let token = minted(&bed, &Terms { cluster: ClusterEpoch::random(), ..terms });
     refused(&mut bed, "B17 cluster", Code::Epoch, token.as_bytes());
     let token = minted(&bed, &Terms { provider: ProviderId::random(), ..terms });
-    refused(&mut bed, "B13 B17 provider", Code::Epoch, token.as_bytes());
+    refused(&mut bed, "B13 provider", Code::Denied, token.as_bytes());
     // Signed by the true key, of a lease that never was: nothing tells it from one that ended.
     let token = minted(&bed, &Terms { lease: LeaseId::random(), ..terms });
     refused(&mut bed, "B13 lease", Code::TokenRevoked, token.as_bytes());

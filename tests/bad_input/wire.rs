@@ -111,12 +111,15 @@ impl Raw {
         let mut space =
             vec![MaybeUninit::uninit(); if room > 0 { rustix::cmsg_space!(ScmRights(4)) } else { 0 }];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = rustix::net::recvmsg(
-            &self.socket,
-            &mut [IoSliceMut::new(&mut buffer)],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        );
+        let mut receive = || {
+            let room = &mut [IoSliceMut::new(&mut buffer)];
+            rustix::net::recvmsg(&self.socket, room, &mut control, RecvFlags::CMSG_CLOEXEC)
+        };
+        // A node that hung up on what it had not read resets the connection. Its last words are behind that error.
+        let received = match receive() {
+            Err(Errno::CONNRESET) => receive(),
+            received => received,
+        };
         let descriptors = control
             .drain()
             .flat_map(|message| match message {
@@ -141,16 +144,15 @@ impl Raw {
 
     /// Asks and waits for the answer.
     pub fn ask(&mut self, request: &Request) -> Result<Reply> {
-        self.post(request).map_err(|_| Error::new(Code::Unreachable, "the node hung up"))?;
+        // If it hung up already, it may have said why.
+        let _ = self.post(request);
         self.answer()
     }
 
     /// Sends any bytes and returns the code that the node answers them with.
     pub fn code_of(&self, packet: &[u8]) -> Code {
-        match self.send(packet) {
-            Ok(()) => self.answer().map(|reply| panic!("{reply:?}")).unwrap_err().code(),
-            Err(_) => Code::Unreachable,
-        }
+        let _ = self.send(packet); // if it hung up already, it may have said why
+        self.answer().map(|reply| panic!("{reply:?}")).unwrap_err().code()
     }
 
     /// The code that a request is refused with.

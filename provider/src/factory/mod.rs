@@ -211,12 +211,11 @@ impl Factory {
         self.call_for_descriptor(Kind::Mount, key)
     }
 
-    /// Forgets a region that the caller has cut; its bytes return to the pool, and the guardian will not cut it again.
-    /// Nobody waits for it. If the factory is gone there is nothing
-    /// to forget, so there is no error to report.
+    /// Forgets a region that the caller has cut; the guardian will not cut it again. When this returns, its bytes are
+    /// back in the pool: a request that follows on any channel finds them there. If the factory is gone there is
+    /// nothing to forget, so there is no error to report.
     pub fn forget(&self, key: RegionKey) {
-        let request = request(Kind::Drop, 0, 0, key.0, 0);
-        let _ = link::send(&self.channel().socket, &request, None);
+        let _ = self.call(Kind::Drop, 0, key.0, 0);
     }
 
     /// Tells the factory to cut everything and exit, and waits for it.

@@ -52,7 +52,6 @@ impl Closer {
 enum Answer {
     /// With a reply, and perhaps a descriptor.
     Reply(Reply, Attached),
-    Silence,
     End,
 }
 
@@ -92,12 +91,9 @@ impl Serve {
             return false;
         }
         for index in (0..self.channels.len()).filter(|index| ready[index + 1]) {
-            let request = match link::peek::<Request>(&self.channels[index]) {
-                // A request before this one has taken it in.
-                Err(Errno::AGAIN) => continue,
-                _ => link::receive_plain::<Request>(&self.channels[index]),
+            let Ok(Some(request)) = link::receive_plain::<Request>(&self.channels[index]) else {
+                return false;
             };
-            let Ok(Some(request)) = request else { return false };
             match self.answer(&request) {
                 Answer::Reply(reply, attached) => {
                     let fd = match &attached {
@@ -109,7 +105,6 @@ impl Serve {
                         return false;
                     }
                 }
-                Answer::Silence => {}
                 Answer::End => return false,
             }
         }
@@ -129,8 +124,10 @@ impl Serve {
                 rustix::io::fcntl_dupfd_cloexec(mount, 0).map(Some).or_else(tmpfs::step(Step::Reopen))
             }),
             Kind::Drop => {
-                self.forget(key);
-                Answer::Silence
+                if let Some(hold) = self.table.remove(key) {
+                    self.closer.close(hold.into_fd());
+                }
+                Answer::Reply(reply(request, Status::Done, key), Attached::Nothing)
             }
             Kind::Goodbye => Answer::End,
         }
@@ -143,9 +140,6 @@ impl Serve {
         };
         if bytes == 0 || !bytes.is_multiple_of(self.page) {
             return refuse(request, Status::Malformed, None);
-        }
-        if !self.table.has_room(bytes) {
-            self.forget_what_was_given_back();
         }
         if !self.table.has_room(bytes) {
             return refuse(request, Status::Full, None);
@@ -168,26 +162,6 @@ impl Serve {
                 Answer::Reply(reply(request, Status::Done, key), attached)
             }
             Err(_) => refuse(request, Status::Full, None),
-        }
-    }
-
-    fn forget(&mut self, key: RegionKey) {
-        if let Some(hold) = self.table.remove(key) {
-            self.closer.close(hold.into_fd());
-        }
-    }
-
-    /// Takes in what was given back on any channel. Between two channels there is no order: a request for bytes may be
-    /// read before the message that gave them back, although it was sent after it. In each channel the messages that
-    /// nobody waits for come first, because whoever waits for an answer has the channel to himself.
-    fn forget_what_was_given_back(&mut self) {
-        for index in 0..self.channels.len() {
-            while let Ok(Some(request)) = link::peek::<Request>(&self.channels[index])
-                && Kind::from_number(request.kind.get()) == Some(Kind::Drop)
-                && let Ok(Some(_)) = link::receive_plain::<Request>(&self.channels[index])
-            {
-                self.forget(RegionKey(request.region.get()));
-            }
         }
     }
 
