@@ -90,9 +90,8 @@ pub fn bench(scratch: &Path, rounds: u32, clients: u32) -> Result<Report> {
 /// New leases, renewals, shares, releases; each by all clients at once.
 fn round_of(crew: &mut Crew, receiver: PrincipalKey, leases: usize, changes: usize) -> Result<[Phase; 4]> {
     let created = crew.all(leases, |member, _| member.create())?;
-    let renewed = crew.all(changes, |member, n| {
-        member.client.renew(nth(member, n)?.lease.id, LEASE_TTL).map(drop)
-    })?;
+    let renewed =
+        crew.all(changes, |member, n| member.client.renew(nth(member, n)?.lease.id, LEASE_TTL).map(drop))?;
     let options = ShareOptions::new(receiver, Rights::READ).ttl(LEASE_TTL / 2);
     let shared = crew.all(changes, |member, n| {
         member.client.share_offer(&nth(member, n)?.lease, &options, &member.key).map(drop)

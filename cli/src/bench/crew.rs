@@ -118,10 +118,13 @@ impl Crew {
     /// Makes the clients hold `count` leases together, as evenly as that goes.
     pub fn hold(&mut self, count: usize) -> Result<()> {
         let clients = self.0.len();
-        let shares: Vec<_> = (0..clients).map(|n| count / clients + usize::from(n < count % clients)).collect();
+        let shares: Vec<_> =
+            (0..clients).map(|n| count / clients + usize::from(n < count % clients)).collect();
         let held: Vec<_> = self.0.iter().map(|member| member.leases.len()).collect();
-        let more: Vec<_> = shares.iter().zip(&held).map(|(share, held)| share.saturating_sub(*held)).collect();
-        let fewer: Vec<_> = shares.iter().zip(&held).map(|(share, held)| held.saturating_sub(*share)).collect();
+        let more: Vec<_> =
+            shares.iter().zip(&held).map(|(share, held)| share.saturating_sub(*held)).collect();
+        let fewer: Vec<_> =
+            shares.iter().zip(&held).map(|(share, held)| held.saturating_sub(*share)).collect();
         self.each(&more, |member, _| member.create())?;
         self.each(&fewer, |member, _| member.release()).map(drop)
     }

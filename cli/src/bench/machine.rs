@@ -59,7 +59,8 @@ fn kib(text: &str, name: &str) -> Result<i64> {
 }
 
 fn read(path: &str) -> Result<String> {
-    fs::read_to_string(path).map_err(|_| Error::new(Code::System, "cannot read what the kernel says in /proc"))
+    fs::read_to_string(path)
+        .map_err(|_| Error::new(Code::System, "cannot read what the kernel says in /proc"))
 }
 
 /// The type of the file system that holds a directory, as mount(8) names it.
