@@ -15,6 +15,7 @@
 //! | `queue.rs` | two lanes of fixed size |
 //! | `engine.rs` | the thread: batches, entries, effects, undoing |
 //! | `directory.rs` | names by key, for the policy |
+//! | `open.rs` | whether the policy lets a right be opened |
 //! | `create.rs`, `renew.rs`, `share.rs`, `revoke.rs`, `lists.rs` | requests as sequences of commands |
 //!
 //! # What a crash, or a caller that goes away, leaves
@@ -32,6 +33,7 @@ mod directory;
 mod engine;
 mod link;
 mod lists;
+mod open;
 mod queue;
 mod renew;
 mod revoke;

@@ -39,7 +39,7 @@ const GUARDED: Bound = Bound::AtLeast(0.8);
 
 pub fn bench(scratch: &Path, rounds: u32) -> Result<Report> {
     let mut report = Report::new("access");
-    let node = Spawned::start(scratch, "bench", 4 * BYTES as u64)?;
+    let node = Spawned::start(scratch, "bench", 4 * BYTES as u64, None)?;
     let member = Member::join(&node, "reader")?;
     report.param("rounds", rounds);
     report.param("bytes", BYTES);

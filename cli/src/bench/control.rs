@@ -42,7 +42,7 @@ const CHANGE: Bound = Bound::AtLeast(5_000.0);
 const LATENCY: Bound = Bound::AtMost(20_000.0);
 
 pub fn bench(scratch: &Path, rounds: u32, clients: u32) -> Result<Report> {
-    let node = Spawned::start(scratch, "bench", u64::from(clients) * POOL_BYTES)?;
+    let node = Spawned::start(scratch, "bench", u64::from(clients) * POOL_BYTES, None)?;
     let mut crew = Crew::join(&node, clients)?;
     let receiver = node.admin()?.holder();
     // Not measured: the first of everything.

@@ -35,7 +35,7 @@ const CUT: Bound = Bound::AtMost(10_000.0);
 
 pub fn bench(scratch: &Path) -> Result<Report> {
     let pool = (ALIVE + ENDING) as u64 * LEASE_BYTES + (64 << 20);
-    let mut node = Spawned::start(scratch, "bench", pool)?;
+    let mut node = Spawned::start(scratch, "bench", pool, None)?;
     let mut crew = Crew::join(&node, CLIENTS)?;
     crew.hold(ALIVE + ENDING)?;
 

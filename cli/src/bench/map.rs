@@ -40,7 +40,7 @@ const COLD: Bound = Bound::AtMost(600.0);
 
 pub fn bench(scratch: &Path, rounds: u32) -> Result<Report> {
     let mut report = Report::new("map");
-    let node = Spawned::start(scratch, "bench", 2 * BYTES)?;
+    let node = Spawned::start(scratch, "bench", 2 * BYTES, None)?;
     let member = Member::join(&node, "mapper")?;
     let options = LeaseOptions::new(BYTES, LEASE_TTL).lifetime(Lifetime::Detached);
     // Sealed once, as the documentation of `open_mapped` advises to programs that open a token often.

@@ -47,7 +47,7 @@ pub fn bench(scratch: &Path, rounds: u32, clients: u32, few: u32, many: u32) -> 
         let text = format!("FEW is less than MANY, and MANY at most {}", most.min(room));
         return Err(Error::with(Code::Range, text));
     }
-    let node = Spawned::start(scratch, "bench", u64::from(many) * LEASE_BYTES + POOL_SPARE_BYTES)?;
+    let node = Spawned::start(scratch, "bench", u64::from(many) * LEASE_BYTES + POOL_SPARE_BYTES, None)?;
     let pid = node.pid().ok_or(Error::new(Code::Internal, "the node does not run"))?;
     let mut crew = Crew::join(&node, clients)?;
     let mut single = Member::join(&node, "single")?;

@@ -48,7 +48,9 @@ impl Stage {
     /// Starts a node and connects as its administrator.
     pub fn set() -> Result<Self> {
         let root = rustix::process::geteuid().is_root();
-        let node = Spawned::start(&std::env::temp_dir(), "demo", POOL_BYTES)?;
+        // A node lets in nobody but its own user and root unless it is told to.
+        let config = root.then(|| format!("[node]\nallow_uids = {CLIENT_UIDS:?}\n"));
+        let node = Spawned::start(&std::env::temp_dir(), "demo", POOL_BYTES, config.as_deref())?;
         let tier = node.admin()?.status()?.tier;
         Ok(Self { node, tier, root })
     }

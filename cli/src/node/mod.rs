@@ -22,5 +22,5 @@ mod spawned;
 mod state;
 mod up;
 
-pub use spawned::Spawned;
-pub use up::{Failure, Options, run};
+pub(crate) use spawned::Spawned;
+pub(crate) use up::{Options, run};

@@ -28,18 +28,22 @@ fn failed(what: &'static str) -> impl Fn(std::io::Error) -> Error {
 
 impl Spawned {
     /// Starts a node with a pool of `pool_bytes` in a directory named after `purpose` in `parent`, waits until it
-    /// serves, and connects as its administrator.
+    /// serves, and connects as its administrator. `config` is its `leasehold.toml`, if not the default.
     ///
     /// # Errors
     /// `E_SYSTEM` if there is no directory or process to be had, `E_UNREACHABLE` if the node did not start (it has said
     /// why on standard error), and what connecting answers.
-    pub fn start(parent: &Path, purpose: &str, pool_bytes: u64) -> Result<Self> {
+    pub fn start(parent: &Path, purpose: &str, pool_bytes: u64, config: Option<&str>) -> Result<Self> {
         let dir = parent.join(format!("leasehold-{purpose}-{}", std::process::id()));
         fs::create_dir(&dir).map_err(failed("cannot make a temporary directory"))?;
         let mut spawned = Self { dir, child: None, admin: None };
         // Clients of other uids pass through it to the socket.
         fs::set_permissions(&spawned.dir, fs::Permissions::from_mode(0o755))
             .map_err(failed("cannot set the temporary directory's mode"))?;
+        if let Some(config) = config {
+            fs::write(spawned.dir.join("leasehold.toml"), config)
+                .map_err(failed("cannot write the node's configuration"))?;
+        }
         let mut command = Command::new("/proc/self/exe");
         command
             .arg0("leasehold")

@@ -124,10 +124,21 @@ impl Kernel {
     ///
     /// Refused while a receiver maps the region until an earlier end than the new one: that receiver could only be
     /// cut together with everybody else.
-    pub(super) fn renew(&mut self, now: BootNanos, lease: LeaseId, ttl: Micros) -> Result<Answer> {
+    pub(super) fn renew(
+        &mut self,
+        now: BootNanos,
+        lease: LeaseId,
+        ttl: Micros,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Answer> {
         let region = self.live(lease)?;
         let deadline = now.plus(ttl);
         let row = self.regions.get(region).ok_or(not_building())?;
+        if row.deadline <= now {
+            // Due, and the tick has not come yet: a renewal moves an end, it does not undo one.
+            self.tick(now, effects)?;
+            return Err(super::take::ended(EndCause::Expired));
+        }
         let cut_short = row
             .opens
             .iter()

@@ -21,10 +21,13 @@
 //! | `ended` | how leases ended that are gone |
 //! | `revoked` | revocations to remember until the revoked tokens expire |
 //! | `invariants` | what holds after every step |
+//! | `fuzzing` | the fuzz target's world: any bytes as events |
 
 mod claim;
 mod ended;
 mod event;
+#[doc(hidden)]
+pub mod fuzzing;
 mod invariants;
 #[cfg(test)]
 mod model;
@@ -124,7 +127,7 @@ impl Kernel {
                 self.created(now, region, page_bytes, pinned, &mut effects)
             }
             Event::CreateFailed { region } => self.create_failed(region),
-            Event::Renew { lease, ttl } => self.renew(now, lease, ttl),
+            Event::Renew { lease, ttl } => self.renew(now, lease, ttl, &mut effects),
             Event::Open(request) => self.open(now, &request, &mut effects),
             Event::HandedOut { open } => self.handed_out(open),
             Event::Close { session, handle } => self.close(session, handle, &mut effects),

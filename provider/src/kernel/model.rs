@@ -3,34 +3,17 @@
 use std::collections::BTreeSet;
 
 use caps::error::Code;
-use caps::id::{ClusterEpoch, GrantId, LeaseId, PrincipalKey, ProviderId, RegionId, SlotHandle};
+use caps::id::{GrantId, LeaseId, PrincipalKey, RegionId, SlotHandle};
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::{BootNanos, Micros, UnixMicros};
 use caps::wire::link::{ClaimTicket, Take};
 use caps::wire::request::Path;
-use caps::wire::row::{EndCause, Lifetime, Tier};
+use caps::wire::row::{EndCause, Lifetime};
 use proptest::prelude::*;
 
-use super::{Answer, Config, Effect, Event, Kernel, OpenRequest, SessionId};
-
-const PAGE: u64 = 4096;
-const POOL_PAGES: u64 = 8;
-
-fn kernel() -> Kernel {
-    Kernel::new(Config {
-        cluster: ClusterEpoch([1; 16]),
-        provider: ProviderId([2; 16]),
-        pool_bytes: POOL_PAGES * PAGE,
-        regions_max: 5,
-        opens_max: 8,
-        opens_per_session_max: 4,
-        revocations_max: 2,
-        ended_max: 2,
-        tier: Tier::Sealed,
-        uid: 0,
-    })
-}
+use super::fuzzing::{PAGE, POOL_PAGES, REGIONS_MAX, small_config};
+use super::{Answer, Effect, Event, Kernel, OpenRequest, SessionId};
 
 /// What a test does. Small numbers name things, so that wrong names, repeats and races come up often.
 #[derive(Clone, Debug)]
@@ -121,7 +104,7 @@ proptest! {
 
     #[test]
     fn the_kernel_agrees_with_the_model(acts in prop::collection::vec(act(), 1..60)) {
-        let (mut kernel, mut model) = (kernel(), Model::default());
+        let (mut kernel, mut model) = (Kernel::new(small_config()), Model::default());
         let mut now = 0; // milliseconds on both clocks
         let mut handles: Vec<(super::event::Opening, u8)> = Vec::new();
         let mut fenced = BTreeSet::new();
@@ -155,7 +138,7 @@ proptest! {
                         Some(Code::LeaseExpired)
                     } else if used + pages > POOL_PAGES {
                         Some(Code::NoMemory)
-                    } else if model.leases.len() == 5 {
+                    } else if model.leases.len() == REGIONS_MAX {
                         Some(Code::Busy)
                     } else {
                         None
