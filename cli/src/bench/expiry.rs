@@ -96,7 +96,8 @@ fn lateness(directory: &Path) -> Result<(Times, Times)> {
     for stored in audit::read::entries(directory, 0)? {
         let entry: Value = serde_json::from_slice(&stored?.bytes).unwrap_or_else(|_| json!({}));
         if entry["event"] == Event::LeaseExpire.name() {
-            let number = |key: &str| entry[key].as_f64();
+            // Numbers are texts in the log.
+            let number = |key: &str| entry[key].as_str()?.parse::<f64>().ok();
             if let (Some(fence), Some(cut)) = (number("fence_us"), number("dead_us")) {
                 fences.push(fence);
                 cuts.push(cut);
