@@ -91,13 +91,11 @@ fn a_renewal_outlives_the_first_end_and_the_first_token_does_not() {
     region.write_at(0, b"kept").unwrap();
     let renewed = alice.client.renew(leased.lease.id, MINUTE).unwrap();
     // The first token names the first end, and is over then, whatever became of the lease.
-    until("the first token expires", || {
-        match alice.client.open_mediated(&leased.token, Rights::READ) {
-            Err(error) if error.code() == Code::TokenExpired => Some(()),
-            other => {
-                other.unwrap();
-                None
-            }
+    until("the first token expires", || match alice.client.open_mediated(&leased.token, Rights::READ) {
+        Err(error) if error.code() == Code::TokenExpired => Some(()),
+        other => {
+            other.unwrap();
+            None
         }
     });
     let mut bytes = [0; 4];

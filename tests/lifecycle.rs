@@ -173,8 +173,14 @@ fn a_lease_id_is_no_authority() {
     let client = world.connect(&stranger);
     refused(client.lease(LeaseOptions::new(SMALL, MINUTE)), Code::PrincipalUnknown);
     refused(client.lease_show(id), Code::PrincipalUnknown);
-    refused(client.principal_add(libmem::Name::new("me").unwrap(), stranger.public()), Code::PrincipalUnknown);
-    refused(mallory.client.principal_add(libmem::Name::new("me").unwrap(), stranger.public()), Code::NotAdmin);
+    refused(
+        client.principal_add(libmem::Name::new("me").unwrap(), stranger.public()),
+        Code::PrincipalUnknown,
+    );
+    refused(
+        mallory.client.principal_add(libmem::Name::new("me").unwrap(), stranger.public()),
+        Code::NotAdmin,
+    );
 
     alice.client.release(id).unwrap();
     drop((alice, mallory, client));
@@ -187,7 +193,8 @@ fn a_lease_id_is_no_authority() {
 #[test]
 fn quotas_the_pool_and_the_bounds_refuse_and_kill_nobody() {
     let kills = oom_kills();
-    let world = World::with("[quota.default]\nleases = 4\nleased_bytes = \"200MiB\"\nresident_bytes = \"1GiB\"\n");
+    let world =
+        World::with("[quota.default]\nleases = 4\nleased_bytes = \"200MiB\"\nresident_bytes = \"1GiB\"\n");
     let (alice, bob) = (world.person(), world.person());
     let lease = |who: &common::world::Person, bytes, ttl| {
         who.client.lease(LeaseOptions::new(bytes, ttl).lifetime(Lifetime::Detached))

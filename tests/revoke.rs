@@ -99,7 +99,11 @@ fn revoking_again_is_done_and_revoking_nothing_is_refused() {
     // What a stranger may aim at is what he himself gave, which is nothing.
     let nothing = mallory.client.revoke(Target::Holder(alice.key.public()), reason()).unwrap();
     assert!(nothing.body.leases.is_empty());
-    assert_eq!(alice.client.lease_show(id).unwrap().memory.unwrap().bytes, SMALL, "all of which changed nothing");
+    assert_eq!(
+        alice.client.lease_show(id).unwrap().memory.unwrap().bytes,
+        SMALL,
+        "all of which changed nothing"
+    );
 
     let first = alice.client.revoke(Target::Lease(id), reason()).unwrap();
     let second = alice.client.revoke(Target::Lease(id), reason()).unwrap();

@@ -74,7 +74,8 @@ fn the_five_steps_leave_one_entry_each() {
         assert_eq!(log::about(&log.broker, event, grant.id).len(), 1, "{event}");
     }
     assert_eq!(log::about(&log.provider, "share.open", grant.id).len(), 1);
-    let mut steps: Vec<_> = log.broker.iter().filter(|entry| entry["grant"] == grant.id.to_string()[..]).collect();
+    let mut steps: Vec<_> =
+        log.broker.iter().filter(|entry| entry["grant"] == grant.id.to_string()[..]).collect();
     steps.sort_by_key(|entry| entry["seq"].as_str().unwrap().parse::<u64>().unwrap());
     let order: Vec<_> = steps.iter().map(|entry| entry["event"].as_str().unwrap()).collect();
     assert_eq!(order, ["share.offer", "share.issue", "share.accept", "share.open", "share.end"]);
@@ -151,7 +152,8 @@ fn only_the_two_who_are_named_can_sign() {
     let grant = offer(&alice, &leased, &bob, Rights::READ);
     refused(mallory.client.share_show(grant.id), Code::GrantUnknown);
     let proposal = bob.client.share_show(grant.id).unwrap();
-    let accept = |signature| Request::ShareAccept { grant: grant.id, signature, lifetime: Lifetime::Detached };
+    let accept =
+        |signature| Request::ShareAccept { grant: grant.id, signature, lifetime: Lifetime::Detached };
     let by_bob = proposal.contract.sign(&bob.key);
     refused(by_mallory.ask(&accept(by_bob)), Code::GrantUnknown);
     refused(by_alice.ask(&accept(by_bob)), Code::Denied);
@@ -180,7 +182,8 @@ fn a_share_is_never_wider_than_what_the_owner_has() {
         hand.ask(&Request::ShareOffer { contract, signature: contract.sign(&alice.key) }).map(drop)
     };
     let range = |start, end| ByteRange::new(start, end).unwrap();
-    for wide in [range(0, SMALL + 1), range(SMALL - 1, SMALL + 1), range(SMALL, SMALL + 1), range(0, 1 << 40)] {
+    for wide in [range(0, SMALL + 1), range(SMALL - 1, SMALL + 1), range(SMALL, SMALL + 1), range(0, 1 << 40)]
+    {
         refused(ask(ShareContract { range: wide, ..honest }), Code::Range);
     }
     refused(ask(ShareContract { rights: Rights::NONE, ..honest }), Code::Range);

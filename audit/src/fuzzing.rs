@@ -1,5 +1,7 @@
 //! One call per fuzz target. Each takes any bytes, must not panic on good parsers, and panics on a broken promise.
 
+use std::sync::LazyLock;
+
 use crate::entry::Entry;
 use crate::hash::Hash;
 use crate::journal::{Journal, Mark};
@@ -11,6 +13,27 @@ use crate::{merkle, proof, scan, verify};
 
 /// Most leaves of a tree of [`path`].
 const LEAVES_MAX: u64 = 300;
+
+/// The roots of all perfect subtrees of those leaves, by level.
+static TREE: LazyLock<Vec<Vec<Hash>>> = LazyLock::new(|| {
+    let mut levels = vec![(0..LEAVES_MAX).map(leaf).collect::<Vec<_>>()];
+    while let Some(below) = levels.last().filter(|below| below.len() > 1) {
+        levels.push(below.as_chunks::<2>().0.iter().map(|&[left, right]| Hash::node(left, right)).collect());
+    }
+    levels
+});
+
+fn leaf(i: u64) -> Hash {
+    Hash::leaf(&i.to_be_bytes())
+}
+
+/// A log that only these targets know, and its key.
+static LOG: LazyLock<(Origin, LogKey, Vec<Vkey>)> = LazyLock::new(|| {
+    let origin = Origin::parse("fuzz.example/audit").expect("a good name");
+    let key = LogKey::from_seed(&[0x5a; 32]);
+    let vkeys = vec![key.vkey(&origin)];
+    (origin, key, vkeys)
+});
 
 /// A checkpoint: what was read prints as it was read; no forged signature holds.
 pub fn note(bytes: &[u8]) {
@@ -51,10 +74,9 @@ pub fn entry(bytes: &[u8]) {
 /// A proof, after the entry it is for: nothing is proved without the key.
 pub fn inclusion(bytes: &[u8]) {
     let (entry, proof) = bytes.split_at(bytes.len().min(16));
-    let origin = Origin::parse("fuzz.example/audit").expect("a good name");
-    let vkeys = [LogKey::from_seed(&[0x5a; 32]).vkey(&origin)];
-    assert!(proof::check(proof, entry, &vkeys).is_err());
-    assert!(proof::check_consistency(proof, proof, &vkeys).is_err());
+    let (_, _, vkeys) = &*LOG;
+    assert!(proof::check(proof, entry, vkeys).is_err());
+    assert!(proof::check_consistency(proof, proof, vkeys).is_err());
 }
 
 /// Proof paths without a signature in the way: the first bytes choose a tree, an old size and a leaf; the others edit
@@ -64,11 +86,7 @@ pub fn path(bytes: &[u8]) {
     let number = |high, low| u64::from(u16::from_be_bytes([high, low]));
     let size = 1 + number(a, b) % LEAVES_MAX;
     let (index, old, claimed) = (number(c, d) % size, 1 + number(e, f) % size, i64::from(g as i8));
-    let leaf = |i: u64| Hash::leaf(&i.to_be_bytes());
-    let mut perfect = |level: u32, i: u64| {
-        let leaves: Vec<_> = (i << level..(i + 1) << level).map(leaf).collect();
-        caps::Result::Ok(Hash::perfect(&leaves))
-    };
+    let mut perfect = |level: u32, i: u64| caps::Result::Ok(TREE[level as usize][i as usize]);
     let root = merkle::subtree(0, size, &mut perfect).expect("every leaf is known");
     let old_root = merkle::subtree(0, old, &mut perfect).expect("every leaf is known");
     let included = merkle::inclusion(index, size, &mut perfect).expect("there is such a leaf");
@@ -134,21 +152,20 @@ pub fn journal(bytes: &[u8]) {
 /// accepts no files that are not the log's.
 pub fn directory(bytes: &[u8]) {
     let store = Memory::new();
-    let origin = Origin::parse("fuzz.example/audit").expect("a good name");
-    let key = LogKey::from_seed(&[0x5a; 32]);
-    let vkeys = vec![key.vkey(&origin)];
+    let (origin, key, vkeys) = &*LOG;
     let Some((&[size_high, size_low, cut_a, cut_b], rest)) = bytes.split_first_chunk::<4>() else { return };
     let size = u64::from(u16::from_be_bytes([size_high, size_low])) % 1_024;
     let at = |cut: u8| rest.len() * usize::from(cut) / 256;
     let (first, last) = (at(cut_a.min(cut_b)), at(cut_a.max(cut_b)));
-    let checkpoint = crate::note::Checkpoint { origin, size, root: Hash::leaf(bytes) }.sign([&key]);
+    let checkpoint =
+        crate::note::Checkpoint { origin: origin.clone(), size, root: Hash::leaf(bytes) }.sign([key]);
     store.tamper("checkpoint", Some(checkpoint.into_bytes()));
     store.tamper("journal", Some(rest[..first].to_vec()));
     for tile in Tile::partials(size).chain(Tile::partials(256)) {
         let part = if tile.kind == crate::tile::Kind::Entries { &rest[first..last] } else { &rest[last..] };
         store.tamper(&tile.path(), Some(part.to_vec()));
     }
-    let options = verify::Options { vkeys, against: Vec::new() };
+    let options = verify::Options { vkeys: vkeys.clone(), against: Vec::new() };
     assert!(verify::log(&store, &options).is_err(), "no tree has the hash of its own files as its root");
 }
 

@@ -19,12 +19,14 @@
 //! | `identity`, `tokens` | keys and tokens on disk |
 //! | `node/` | the node that `leasehold up` runs |
 //! | `demo/` | the story that `leasehold demo` plays |
+//! | `bench/` | benchmarks that anyone can repeat, each beside its baseline |
 //!
 //! No secret is ever taken from an argument or an environment variable, or printed: keys and tokens are files that only
 //! their owner may read, or standard input.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod args;
+mod bench;
 mod commands;
 mod context;
 mod demo;

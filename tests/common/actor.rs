@@ -102,7 +102,13 @@ impl Actor {
 
     /// Offers and has accepted; the receiver's token.
     #[track_caller]
-    pub fn share(&mut self, lease: &LeaseRow, receiver: &mut Self, to: &SigningKey, rights: Rights) -> String {
+    pub fn share(
+        &mut self,
+        lease: &LeaseRow,
+        receiver: &mut Self,
+        to: &SigningKey,
+        rights: Rights,
+    ) -> String {
         let ask = Ask::Offer { lease: lease.clone(), to: to.public(), rights, range: None };
         let Said::Offered { grant } = self.ask(&ask) else { panic!("not offered") };
         match receiver.ask(&Ask::Accept { grant, detached: true }) {

@@ -76,7 +76,8 @@ impl Attack {
                 Self::Extend => libc::ftruncate(fd, 2 * bytes).into(),
                 Self::Grow => libc::fallocate(fd, 0, bytes, bytes).into(),
                 Self::Punch => {
-                    libc::fallocate(fd, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, 0, 4096).into()
+                    libc::fallocate(fd, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, 0, 4096)
+                        .into()
                 }
                 Self::Zero => libc::fallocate(fd, libc::FALLOC_FL_ZERO_RANGE, 0, 4096).into(),
                 Self::Write => libc::pwrite(fd, page.as_ptr().cast(), page.len(), 0) as i64,
@@ -113,8 +114,14 @@ impl Attack {
                     let mut pipe = [0; 2];
                     assert_eq!(libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC), 0);
                     let mut from = 0;
-                    let moved =
-                        libc::splice(fd, &raw mut from, pipe[1], std::ptr::null_mut(), 4096, libc::SPLICE_F_NONBLOCK);
+                    let moved = libc::splice(
+                        fd,
+                        &raw mut from,
+                        pipe[1],
+                        std::ptr::null_mut(),
+                        4096,
+                        libc::SPLICE_F_NONBLOCK,
+                    );
                     let errno = std::io::Error::last_os_error();
                     libc::close(pipe[0]);
                     libc::close(pipe[1]);

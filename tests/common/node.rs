@@ -140,9 +140,8 @@ impl Node {
         let list = |name: &str| fs::read_dir(proc.join(name)).unwrap().map_while(Result::ok);
         // Pools grow under load, to a bound of their own, and keep what they have.
         let pooled = |comm: &str| ["lh-cut", "lh-wipe", "lh-gate"].contains(&comm.trim_end());
-        let threads = list("task").filter(|task| {
-            fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| !pooled(&comm))
-        });
+        let threads = list("task")
+            .filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| !pooled(&comm)));
         Held { descriptors: list("fd").count(), threads: threads.count() }
     }
 

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use libmem::{
-    Client, Endpoint, LeaseOptions, Lifetime, Mediated, Memory, Region, Result, Rights, ShareOptions, SigningKey,
-    Token,
+    Client, Endpoint, LeaseOptions, Lifetime, Mediated, Memory, Region, Result, Rights, ShareOptions,
+    SigningKey, Token,
 };
 
 use super::PATIENCE;
@@ -73,8 +73,7 @@ fn leased(leased: libmem::Leased) -> Said {
 impl Player {
     fn play(mut self) {
         while let Some(ask) = next(&mut self.line) {
-            let said =
-                self.act(ask).unwrap_or_else(|error| Said::Refused { code: error.code().to_string() });
+            let said = self.act(ask).unwrap_or_else(|error| Said::Refused { code: error.code().to_string() });
             answer(&mut self.line, &said);
         }
     }

@@ -12,8 +12,8 @@ use caps::wire::request::Path as By;
 use caps::wire::{Reply, Request};
 use libmem::{Error, Result, Rights, SigningKey, Token};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags,
-    SocketType, sockopt,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, sockopt,
 };
 
 use super::PATIENCE;

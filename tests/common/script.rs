@@ -48,19 +48,38 @@ pub enum Ask {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Said {
     Ready,
-    Leased { lease: LeaseRow, token: String },
-    Offered { grant: GrantId },
-    Accepted { token: String },
-    Opened { memory: usize },
-    Bytes { bytes: Vec<u8> },
+    Leased {
+        lease: LeaseRow,
+        token: String,
+    },
+    Offered {
+        grant: GrantId,
+    },
+    Accepted {
+        token: String,
+    },
+    Opened {
+        memory: usize,
+    },
+    Bytes {
+        bytes: Vec<u8>,
+    },
     /// It uses memory from now on; the next line, if any, says how that ended.
     Started,
     /// Guarded use ended with this code.
-    Stopped { code: String },
+    Stopped {
+        code: String,
+    },
     /// The forked child was ended by this signal.
-    Forked { signal: i32 },
+    Forked {
+        signal: i32,
+    },
     /// What each attack came to: 0 for success, else the errno.
-    Tried { errnos: Vec<i32> },
+    Tried {
+        errnos: Vec<i32>,
+    },
     Done,
-    Refused { code: String },
+    Refused {
+        code: String,
+    },
 }

@@ -41,7 +41,7 @@ impl Handle {
         lifetime: Lifetime,
     ) -> Result<Reply> {
         let shared = &self.shared;
-        let View::Grant(_, contract) = shared.look(caller.holder, Query::Grant(grant)).await? else {
+        let View::Grant(_, contract, _) = shared.look(caller.holder, Query::Grant(grant)).await? else {
             return Err(unexpected());
         };
         let mut facts = self.facts(policy::Kind::ShareAccept, caller);

@@ -218,7 +218,15 @@ impl World {
             Identity::new(Origin::parse("example/audit/broker").unwrap(), LogKey::from_seed(&[9; 32])),
         );
         let opener = Box::new(move || Ok(Arc::new(opened.reopen()) as Arc<dyn audit::store::Store>));
-        let recorder = Arc::new(Recorder::start(opener, identity, Arc::new(move || clock.now())).unwrap());
+        let recorder = Arc::new(
+            Recorder::start(
+                opener,
+                identity,
+                Arc::new(move || clock.now()),
+                audit::recorder::Settings::default(),
+            )
+            .unwrap(),
+        );
         let bounds = Bounds {
             claim_within: Micros::from_millis(200),
             take_again: Micros::from_millis(50),

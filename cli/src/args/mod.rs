@@ -113,6 +113,9 @@ pub(crate) enum Command {
     /// The node's configuration
     #[command(subcommand, after_help = "Example:\n  leasehold config check leasehold.toml")]
     Config(check::Config),
+    /// Benchmarks that anyone can repeat, each beside its baseline in the same run
+    #[command(after_help = "Example:\n  leasehold bench map --json")]
+    Bench(crate::bench::Args),
     /// Completions for a shell, to standard output
     #[command(after_help = "Example:\n  leasehold completions bash >leasehold.bash")]
     Completions {

@@ -2,6 +2,7 @@
 //! that cannot wait for the end.
 
 pub(crate) mod audit;
+mod bench;
 mod check;
 mod completions;
 mod doctor;
@@ -37,6 +38,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Report> {
         Command::Audit(command) => audit::run(command, context),
         Command::Policy(command) => check::policy(command),
         Command::Config(command) => check::config(command),
+        Command::Bench(arguments) => bench::run(arguments, context),
         Command::Completions { shell } => completions::run(*shell),
     }
 }

@@ -47,7 +47,7 @@ fn offer(arguments: &Offer, session: &Session, context: &Context) -> Result<Repo
 
 fn accept(arguments: &Accept, session: &Session, context: &Context) -> Result<Report> {
     let id = arguments.id.map_or_else(|| only_waiting(session), Ok)?;
-    let Proposal { grant, contract } = session.client.share_show(id)?;
+    let Proposal { grant, contract, .. } = session.client.share_show(id)?;
     // What is signed is what was shown: this very value goes on to be signed.
     let shown = table::pairs(context.style.stdout, &contract_pairs(&contract, &grant));
     if arguments.dry_run {

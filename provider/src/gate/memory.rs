@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use audit::{Draft, Event as Entry};
-use caps::error::{Code, Error, Result};
+use caps::error::{Blame, Code, Error, Result};
 use caps::id::{GrantId, LeaseId, RequestId, SlotHandle};
 use caps::token::{Token, VerifiedToken};
 use caps::wire::Reply;
@@ -15,7 +15,7 @@ use caps::wire::request::Path;
 use policy::limits;
 use tokio::time::timeout;
 
-use super::session::{Session, unread};
+use super::session::{Session, timed, unread};
 use super::socket::lost;
 use crate::runtime::{Refused, Violation};
 
@@ -58,11 +58,12 @@ impl Session {
         path: Path,
     ) -> Result<Answer> {
         if path == Path::Mapped {
-            // Before anything is opened: a right whose descriptor cannot be sent would stay open without a handle. An
-            // honest client may have answers to read that it does not wait for, such as those to its closings.
-            let patience = Duration::from_millis(limits::SEND_MS_MAX);
-            let busy = |_| Error::new(Code::Busy, "read the answers before asking for a descriptor");
-            timeout(patience, self.socket.drained()).await.map_err(busy)?;
+            // Before anything is opened: a right whose descriptor cannot be sent would stay open without a handle. A
+            // client that has just closed another right reads the answer to that while it waits for this one.
+            timed(self.socket.drained()).await.map_err(|error| match error.code() {
+                Code::Timeout => Error::new(Code::Busy, "read the answers before asking for a descriptor"),
+                _ => error,
+            })?;
         }
         let verified = self.verified(token)?;
         let terms = verified.terms();
@@ -177,6 +178,8 @@ impl Session {
         let event = match refused.violation {
             Some(Violation::UseAfterRevoke) => Entry::FaultAccess,
             Some(Violation::Right) => Entry::FaultRight,
+            // Offsets past the end, wrong checksums: what no client of ours sends.
+            None if refused.error.code().blame() == Blame::Client => Entry::FaultProtocol,
             None => return refused.error,
         };
         let entry = self

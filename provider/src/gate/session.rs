@@ -285,7 +285,7 @@ pub(super) async fn refuse(socket: OwnedFd, error: Error) {
 }
 
 /// A client that does not read its answers is cut off at the deadline.
-async fn timed(sent: impl Future<Output = std::io::Result<()>>) -> Result<()> {
+pub(super) async fn timed(sent: impl Future<Output = std::io::Result<()>>) -> Result<()> {
     match timeout(Duration::from_millis(limits::SEND_MS_MAX), sent).await {
         Ok(sent) => sent.map_err(lost),
         Err(_) => Err(unread()),

@@ -18,9 +18,6 @@ thread_local! {
     static PACKET: RefCell<Box<[u8]>> = RefCell::new(vec![0; FRAME_BYTES_MAX + 1].into_boxed_slice());
 }
 
-/// How often to look whether a client has read its answers, should the kernel not say so.
-const DRAINED_LOOK: Duration = Duration::from_millis(1);
-
 /// A session's socket.
 #[derive(Debug)]
 pub(super) struct Socket(AsyncFd<OwnedFd>);
@@ -60,16 +57,23 @@ impl Socket {
 
     /// Whether the client has read everything that was sent. The kernel counts descriptors in flight per user, so
     /// the next one is sent only when none is.
-    pub(super) fn is_drained(&self) -> bool {
-        // SIOCOUTQ on a Unix socket: bytes the peer has not read (unix(7), net/unix/af_unix.c unix_outq_len).
-        crate::sys::unread_bytes(self.as_fd()).is_ok_and(|bytes| bytes == 0)
+    fn is_drained(&self) -> bool {
+        // SIOCOUTQ on a Unix socket: what the peer has not read (unix(7), net/unix/af_unix.c unix_outq_len). It wakes us
+        // while it frees a packet, whose last byte it takes off the count just after (net/core/sock.c sock_wfree); the
+        // packet's descriptors are off theirs by then, and no packet counts for a single byte.
+        crate::sys::unread_bytes(self.as_fd()).is_ok_and(|bytes| bytes <= 1)
     }
 
-    /// Waits until [`Self::is_drained`].
-    pub(super) async fn drained(&self) {
-        while !self.is_drained() {
-            // The kernel wakes us a moment before it has counted the last packet as read, so we also look by ourselves.
-            let _ = tokio::time::timeout(DRAINED_LOOK, self.writable()).await;
+    /// Waits until the client has read everything that was sent.
+    pub(super) async fn drained(&self) -> io::Result<()> {
+        loop {
+            // The kernel says that a socket is writable each time its peer has read a packet. What it says between
+            // here and `clear_ready` is not cleared, so no reading is missed.
+            let mut ready = self.0.writable().await?;
+            if self.is_drained() {
+                return Ok(());
+            }
+            ready.clear_ready();
         }
     }
 

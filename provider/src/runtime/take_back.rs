@@ -37,7 +37,7 @@ pub(super) struct Job {
     pub(super) lease: LeaseId,
     pub(super) cause: EndCause,
     pub(super) mappings: u32,
-    /// When the call came in, and when its last slot was fenced.
+    /// When the call came in, or when the lease's time was over; and when its last slot was fenced.
     pub(super) started: BootNanos,
     pub(super) fenced: BootNanos,
     /// The fenced rights and the session of each, to be drained.
@@ -125,11 +125,15 @@ impl Shared {
     }
 
     /// Steps 2 to 7, on the threads that are for them.
-    pub(super) fn take_back(self: &Arc<Self>, job: Job) {
+    pub(super) fn take_back(self: &Arc<Self>, mut job: Job) {
         let Some(memory) = self.cells.take_memory(job.region) else {
             debug_assert!(false, "a live region has memory");
             return;
         };
+        if job.cause == EndCause::Expired {
+            // An expiry has no call: what the log says of its fence and its cut is how late they were.
+            job.started = job.started.min(memory.deadline());
+        }
         let shared = self.clone();
         self.cuts.submit(move || {
             // An error here means that the kernel refuses to truncate our own file. What was promised cannot be kept

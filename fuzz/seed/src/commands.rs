@@ -1,0 +1,148 @@
+//! Runs of broker commands: a lease's life and a share's, with real signatures.
+
+use broker::fuzzing::{encode, small_genesis};
+use broker::state::{Actor, Answer, Broker, Command, Kind, PolicyVerdict, Undo};
+use caps::id::{GrantId, LeaseId, ProviderId};
+use caps::key::SigningKey;
+use caps::range::ByteRange;
+use caps::rights::Rights;
+use caps::share::ShareContract;
+use caps::time::{Micros, UnixMicros};
+use caps::wire::link::{ClaimTicket, Notice};
+use caps::wire::request::LeaseSpec;
+use caps::wire::row::{EndCause, Lifetime, Revocation, Target};
+use caps::wire::{Name, Reason};
+
+const GRANT: GrantId = GrantId([9; 16]);
+
+/// Builds one input while the broker that it is for follows.
+struct Run {
+    broker: Broker,
+    bytes: Vec<u8>,
+    now: u64,
+    draws: u8,
+}
+
+impl Run {
+    /// Alice and Bob are registered.
+    fn new() -> Self {
+        let genesis = small_genesis();
+        let mut run = Self {
+            now: genesis.at.0,
+            broker: Broker::new(genesis).expect("the small cluster is valid"),
+            bytes: Vec::new(),
+            draws: 0,
+        };
+        for (n, name) in [(1, "alice"), (2, "bob")] {
+            let name = Name::new(name).expect("a literal name");
+            run.apply(
+                Actor::Principal(small_genesis().admin),
+                Kind::PrincipalAdd { name, key: key(n).public() },
+            );
+        }
+        run
+    }
+
+    fn apply(&mut self, by: Actor, kind: Kind) -> Answer {
+        self.draws += 1;
+        let policy = PolicyVerdict { allowed: true, rule: Some(0), hash: small_genesis().policy };
+        let mut random = [self.draws; 32];
+        random[16..].fill(self.draws ^ 0x80);
+        let command = Command { at: UnixMicros(self.now), by, random, policy: Some(policy), kind };
+        self.bytes.extend(encode(&command));
+        self.broker.apply(&command).answer.expect("a seed is accepted")
+    }
+
+    fn by(&mut self, n: u8, kind: Kind) -> Answer {
+        self.apply(Actor::Principal(key(n).public()), kind)
+    }
+
+    fn node(&mut self, kind: Kind) -> Answer {
+        self.apply(Actor::System, kind)
+    }
+
+    fn lease(&mut self, lifetime: Lifetime) -> ClaimTicket {
+        let spec = LeaseSpec { bytes: 8192, ttl: Micros(5_000), name: None, class: None, lifetime };
+        let Answer::Reserved(ticket) = self.by(1, Kind::Reserve { spec, session: 1 }) else {
+            unreachable!("a reservation is answered with a ticket")
+        };
+        self.node(Kind::Commit { lease: ticket.lease, bytes: ticket.bytes });
+        ticket
+    }
+
+    fn share(&mut self, ticket: &ClaimTicket) {
+        let contract = ShareContract {
+            cluster: small_genesis().cluster,
+            grant: GRANT,
+            lease: ticket.lease,
+            region: ticket.region,
+            owner: key(1).public(),
+            receiver: key(2).public(),
+            rights: Rights::READ,
+            range: ByteRange::new(0, 4096).expect("a range"),
+            ttl: Micros(500),
+            max_hops: 1,
+        };
+        self.by(1, Kind::Offer { contract, signature: contract.sign(&key(1)) });
+        self.by(1, Kind::Issue { grant: GRANT });
+        let signature = contract.sign(&key(2));
+        self.by(2, Kind::Accept { grant: GRANT, signature, lifetime: Lifetime::Detached, session: 2 });
+        self.node(Kind::Notice(Notice::GrantOpened { grant: GRANT }));
+    }
+
+    fn revoke(&mut self, n: u8, target: Target) {
+        let reason = Reason::new("over").expect("a literal reason");
+        self.by(n, Kind::Revoke(Revocation { target, reason }));
+    }
+
+    fn taken(&mut self, lease: LeaseId) {
+        self.node(Kind::Taken { lease });
+    }
+}
+
+fn key(n: u8) -> SigningKey {
+    SigningKey::from_seed(&[n; 32])
+}
+
+/// The inputs.
+pub fn runs() -> Vec<Vec<u8>> {
+    let run = |acts: &dyn Fn(&mut Run)| {
+        let mut run = Run::new();
+        acts(&mut run);
+        run.bytes
+    };
+    vec![
+        run(&|run| {
+            let lease = run.lease(Lifetime::Detached).lease;
+            run.by(1, Kind::Renew { lease, ttl: Micros(9_000) });
+            run.by(1, Kind::Release { lease });
+            run.taken(lease);
+        }),
+        run(&|run| {
+            let ticket = run.lease(Lifetime::Detached);
+            run.share(&ticket);
+            run.revoke(1, Target::Grant(GRANT));
+            run.revoke(1, Target::Lease(ticket.lease));
+            run.taken(ticket.lease);
+        }),
+        run(&|run| {
+            let ticket = run.lease(Lifetime::Process);
+            run.share(&ticket);
+            run.node(Kind::HolderExit { session: 1 });
+            run.node(Kind::Notice(Notice::LeaseEnded { lease: ticket.lease, cause: EndCause::HolderExit }));
+        }),
+        run(&|run| {
+            let ticket = run.lease(Lifetime::Detached);
+            run.share(&ticket);
+            run.now += 6_000;
+            run.node(Kind::Tick);
+            run.node(Kind::ProviderLost);
+            run.node(Kind::ProviderUp { provider: ProviderId([7; 16]) });
+        }),
+        run(&|run| {
+            let ticket = run.lease(Lifetime::Detached);
+            run.node(Kind::Undo(Undo::Lease { lease: ticket.lease }));
+            run.node(Kind::PolicyLoad { hash: [3; 32] });
+        }),
+    ]
+}

@@ -1,0 +1,77 @@
+//! Frames of the local socket: one for each shape of body.
+
+use caps::error::{Code, Error};
+use caps::id::{GrantId, LeaseId, PrincipalKey, RequestId, SlotHandle};
+use caps::key::{Signature, SigningKey};
+use caps::pop::Nonce;
+use caps::range::ByteRange;
+use caps::rights::Rights;
+use caps::share::ShareContract;
+use caps::time::Micros;
+use caps::token::Token;
+use caps::wire::request::{LeaseSpec, Path};
+use caps::wire::row::{Lifetime, Revocation, Target};
+use caps::wire::{FrameKind, Name, Reason, Reply, Request, frame};
+use serde::Serialize;
+
+/// Requests, replies and an error, encoded.
+pub fn frames() -> Vec<Vec<u8>> {
+    let name = |text| Name::new(text).expect("a literal name");
+    let (key, signature) = (PrincipalKey([7; 32]), Signature([8; 64]));
+    let (lease, grant, handle) = (LeaseId([1; 16]), GrantId([2; 16]), SlotHandle { slot: 3, epoch: 4 });
+    let token = caps::token::fuzzing::token_seeds().swap_remove(0);
+    let contract = ShareContract {
+        cluster: caps::id::ClusterEpoch([5; 16]),
+        grant,
+        lease,
+        region: caps::id::RegionId([6; 16]),
+        owner: key,
+        receiver: SigningKey::from_seed(&[9; 32]).public(),
+        rights: Rights::READ,
+        range: ByteRange::new(0, 4096).expect("a range"),
+        ttl: Micros::from_millis(1_000),
+        max_hops: 1,
+    };
+    let spec = LeaseSpec {
+        bytes: 65_536,
+        ttl: Micros::from_millis(60_000),
+        name: Some(name("weights")),
+        class: Some(name("training")),
+        lifetime: Lifetime::Detached,
+    };
+    let revocation =
+        Revocation { target: Target::Holder(key), reason: Reason::new("left").expect("a reason") };
+    let requests = [
+        Request::Hello { holder: key, nonce: Nonce([1; 32]) },
+        Request::Prove { signature },
+        Request::PrincipalAdd { name: name("bob"), key },
+        Request::PrincipalList { after: Some(key) },
+        Request::LeaseCreate(spec),
+        Request::LeaseRenew { lease, ttl: Micros::from_millis(5) },
+        Request::ShareOffer { contract, signature },
+        Request::ShareAccept { grant, signature, lifetime: Lifetime::Process },
+        Request::Revoke(revocation),
+        Request::Status,
+        Request::Open {
+            token: Token::from_bytes(token).expect("a seed is a token"),
+            rights: Rights::READ_WRITE,
+            path: Path::Mapped,
+        },
+        Request::Read { handle, offset: 512, length: 4096 },
+        Request::Write { handle, offset: 0, data: vec![0xab; 64], crc: 1 },
+    ];
+    let replies = [
+        Reply::Done,
+        Reply::Challenge { node: caps::id::ProviderId([5; 16]), nonce: Nonce([2; 32]) },
+        Reply::Data { bytes: vec![1; 32], crc: 2 },
+    ];
+    let mut frames: Vec<_> = requests.iter().map(|request| encode(FrameKind::Request, request)).collect();
+    frames.extend(replies.iter().map(|reply| encode(FrameKind::Reply, reply)));
+    let error = Error::new(Code::Quota, "the principal's quota is spent");
+    frames.push(encode(FrameKind::Error, &error));
+    frames
+}
+
+fn encode(kind: FrameKind, body: &impl Serialize) -> Vec<u8> {
+    frame::encode(kind, RequestId(1), body).expect("a message of ours encodes")
+}
