@@ -9,8 +9,8 @@ mod common;
 use common::attack::Attack;
 use common::world::Person;
 use common::{Actor, Ask, NOBODY, SMALL, Said, World, is_root, log, pattern};
-use libmem::{Code, Leased, Rights, ShareOptions, SigningKey};
 use libc::{EACCES, EBADF, EINVAL, ENOTCONN, EPERM, EROFS, EXDEV};
+use libmem::{Code, Leased, Rights, ShareOptions, SigningKey};
 
 #[test]
 #[ignore = "a client process of the other tests"]

@@ -63,14 +63,20 @@ impl Shell {
         let plain = self.pipe(args, b"");
         assert_eq!(plain.status.code(), Some(exit), "{args:?}: {plain:?}");
         let text = String::from_utf8(plain.stderr).unwrap();
-        assert!(text.starts_with(&format!("error[{code}]: ")) && text.contains("\nhelp: "), "{args:?}: {text}");
+        assert!(
+            text.starts_with(&format!("error[{code}]: ")) && text.contains("\nhelp: "),
+            "{args:?}: {text}"
+        );
         assert!(plain.stdout.is_empty(), "{args:?}: {:?}", plain.stdout);
         let json = self.pipe(&[args, &["--json"]].concat(), b"");
         assert_eq!(json.status.code(), Some(exit), "{args:?}: {json:?}");
         let document: Value = serde_json::from_slice(&json.stderr).unwrap();
         assert_eq!(document["error"]["code"], code, "{args:?}: {document}");
         for key in ["message", "help"] {
-            assert!(document["error"][key].as_str().is_some_and(|text| !text.is_empty()), "{args:?}: {document}");
+            assert!(
+                document["error"][key].as_str().is_some_and(|text| !text.is_empty()),
+                "{args:?}: {document}"
+            );
         }
         assert!(json.stdout.is_empty(), "{args:?}: {:?}", json.stdout);
     }
