@@ -103,10 +103,18 @@ fn the_story_of_the_readme_by_commands_and_pipes() {
         "t.token",
     ];
     shell.json(&narrow);
-    assert_eq!(
-        shell.json(&["token", "verify", "./t.token"])["token"]["valid"].as_bool().unwrap_or(true),
-        true
-    );
+    shell.json(&["token", "verify", "./t.token"]);
+    let root = ["token", "verify", "./t.token", "--root", "admin.key"];
+    let admin = node.key("admin").public();
+    fs::write(
+        node.path().join("admin.key"),
+        format!(
+            "{admin}
+"
+        ),
+    )
+    .unwrap();
+    shell.fails(&root, 1, "E_TOKEN_UNKNOWN_KEY");
     assert_eq!(shell.bytes(&["get", "./t.token", "--as", "alice"]), bytes[..4096]);
     shell.fails(&["put", "./t.token", "--as", "alice"], 3, "E_DENIED");
     shell.fails(&get("./t.token", "bob"), 3, "E_TOKEN_BOUND");
@@ -234,8 +242,9 @@ fn no_secret_is_printed_and_none_is_taken_from_the_command_line() {
     let made = shell.bytes(&create);
     let seed = fs::read_to_string(node.path().join("ids/alice.key")).unwrap();
     let seed = seed.trim_end().rsplit(':').next().unwrap();
-    let tokens = fs::read_dir(node.path().join("tokens/alice")).unwrap().map(|entry| entry.unwrap().path());
-    let token = tokens.filter(|path| path.extension().is_some_and(|end| end == "token")).next().unwrap();
+    let mut tokens =
+        fs::read_dir(node.path().join("tokens/alice")).unwrap().map(|entry| entry.unwrap().path());
+    let token = tokens.find(|path| path.extension().is_some_and(|end| end == "token")).unwrap();
     let token = fs::read_to_string(token).unwrap();
     let secret = &token.trim_end()[token.trim_end().len() - 40..];
     let mut said = vec![made];

@@ -71,7 +71,10 @@ fn a_short_lease_ends_by_itself_and_its_token_says_so() {
     // The lease ends a moment before its token, which was minted when the memory was there.
     until("the token expires", || match alice.client.open_mapped(&leased.token, Rights::READ) {
         Err(error) if error.code() == Code::LeaseExpired => None,
-        over => Some(refused(over, Code::TokenExpired)),
+        over => {
+            refused(over, Code::TokenExpired);
+            Some(())
+        }
     });
     refused(alice.client.open_mediated(&leased.token, Rights::READ), Code::TokenExpired);
     refused(alice.client.renew(leased.lease.id, MINUTE), Code::LeaseExpired);
