@@ -16,7 +16,7 @@ use crate::failure::{Failure, Result};
 use crate::files;
 
 /// What a key file begins with.
-const PREFIX: &str = "leasehold-key-v1:";
+pub(crate) const PREFIX: &str = "leasehold-key-v1:";
 /// Characters of a seed in base64.
 const SEED_TEXT_BYTES: usize = 43;
 /// Bytes of a key file: prefix, seed, line end.

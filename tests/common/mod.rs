@@ -14,6 +14,7 @@
 //! | `script`, `actor`, `player` | client processes: the lines, the side that tells, the side that does |
 //! | `attack` | what a holder of a descriptor may try with it |
 //! | `raw` | frames by hand |
+//! | `shell` | commands of a second terminal |
 //! | `log` | entries of the node's logs, and their verification |
 //!
 //! Every wait is for a condition and has a deadline; nothing sleeps and hopes.
@@ -26,6 +27,7 @@ pub mod node;
 pub mod player;
 pub mod raw;
 pub mod script;
+pub mod shell;
 pub mod world;
 
 use std::time::{Duration, Instant};

@@ -29,8 +29,8 @@ pub struct Node {
 /// How many of the node's resources are in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// Open descriptors.
-    pub descriptors: usize,
+    /// Open descriptors; `None` where only root may count those of a process that leaves no core dumps.
+    pub descriptors: Option<usize>,
     /// Threads, those of pools left out: they are bounded and stay.
     pub threads: usize,
 }
@@ -137,12 +137,13 @@ impl Node {
     /// What it holds now.
     pub fn held(&self) -> Held {
         let proc = PathBuf::from(format!("/proc/{}", self.pid().as_raw_nonzero()));
-        let list = |name: &str| fs::read_dir(proc.join(name)).unwrap().map_while(Result::ok);
+        let list = |name: &str| Some(fs::read_dir(proc.join(name)).ok()?.map_while(Result::ok));
         // Pools grow under load, to a bound of their own, and keep what they have.
         let pooled = |comm: &str| ["lh-cut", "lh-wipe", "lh-gate"].contains(&comm.trim_end());
         let threads = list("task")
+            .expect("the node runs")
             .filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| !pooled(&comm)));
-        Held { descriptors: list("fd").count(), threads: threads.count() }
+        Held { descriptors: list("fd").map(Iterator::count), threads: threads.count() }
     }
 
     /// Sends it a signal.

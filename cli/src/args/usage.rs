@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use caps::token::TOKEN_TEXT_PREFIX;
 use clap::error::ErrorKind;
 
 use crate::failure::{Failure, USAGE_EXIT};
+use crate::identity::PREFIX as KEY_PREFIX;
 use crate::output::{self, Style};
 
 /// Why there is nothing to do.
@@ -68,7 +70,7 @@ impl Stop {
 /// The parser's message, with its tips and its usage line as the help.
 fn failure(text: &str) -> Failure {
     let text = text.strip_prefix("error: ").unwrap_or(text);
-    let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let flat = |text: &str| text.split_whitespace().map(unsecret).collect::<Vec<_>>().join(" ");
     let (mut message, mut help) = (Vec::new(), Vec::new());
     for paragraph in text.split("\n\n").map(flat) {
         if paragraph.starts_with("For more information") || paragraph.is_empty() {
@@ -81,9 +83,25 @@ fn failure(text: &str) -> Failure {
     Failure::usage(message.join("; "), help.join("; "))
 }
 
+/// A word of the parser's message, which quotes what it does not understand. Somebody who passes a token or a key as an
+/// argument has shown it to everybody who lists processes; it must not go on into a terminal's history or a CI log.
+fn unsecret(word: &str) -> &str {
+    let secret = [TOKEN_TEXT_PREFIX, KEY_PREFIX].iter().any(|prefix| word.contains(prefix));
+    if secret { "(a secret, not shown: tokens and keys go through files)" } else { word }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_on_the_command_line_is_not_repeated() {
+        for prefix in [TOKEN_TEXT_PREFIX, KEY_PREFIX] {
+            let failure = failure(&format!("error: invalid value '{prefix}c2VjcmV0' for '<LEASE>': no\n"));
+            assert!(!failure.message.contains("c2VjcmV0"), "{}", failure.message);
+            assert!(failure.message.ends_with("for '<LEASE>': no"), "{}", failure.message);
+        }
+    }
 
     #[test]
     fn the_parsers_text_becomes_message_and_help() {
