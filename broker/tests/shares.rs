@@ -4,7 +4,7 @@ mod common;
 
 use audit::Event;
 use audit::draft::Key;
-use broker::state::{Actor, Answer, Effect, Kind, PolicyVerdict, Query, Undo, View};
+use broker::state::{Acceptance, Actor, Answer, Effect, Kind, PolicyVerdict, Query, Undo, View};
 use caps::Code;
 use caps::id::{ClusterEpoch, GrantId, RegionId};
 use caps::range::ByteRange;
@@ -17,7 +17,7 @@ use common::*;
 
 fn grant_row(world: &World, n: u8, grant: GrantId) -> caps::wire::row::GrantRow {
     match world.view(n, Query::Grant(grant)).unwrap() {
-        View::Grant(row, _) => row,
+        View::Grant(row, _, _) => row,
         other => panic!("{other:?}"),
     }
 }
@@ -115,7 +115,7 @@ fn any_other_order_is_refused() {
 
 fn grant_state(world: &World, grant: GrantId) -> Option<GrantState> {
     match world.view(0, Query::Grant(grant)) {
-        Ok(View::Grant(row, _)) => Some(row.state),
+        Ok(View::Grant(row, _, _)) => Some(row.state),
         _ => None,
     }
 }
@@ -164,7 +164,8 @@ fn an_acceptance_is_the_receivers_own() {
     assert_eq!(code(world.accept(1, &contract, Lifetime::Detached).answer), Some(Code::Denied));
     assert_eq!(code(world.accept(3, &contract, Lifetime::Detached).answer), Some(Code::GrantUnknown));
     let signature = contract.sign(&key(1));
-    let kind = Kind::Accept { grant: contract.grant, signature, lifetime: Lifetime::Detached, session: 1 };
+    let lifetime = Lifetime::Detached;
+    let kind = Kind::Accept(Acceptance { grant: contract.grant, signature, lifetime, session: 1 });
     let refused = world.by(2, kind);
     assert_eq!(code(refused.answer), Some(Code::ContractSignature));
     assert_eq!(events(&refused.entries), [(Event::ShareAccept, Some(Code::ContractSignature))]);

@@ -47,7 +47,9 @@ impl Context {
         let mut names = self.identities().names()?;
         match names.len() {
             1 => Ok(names.remove(0)),
-            0 => Err(Failure::usage("there is no identity here yet", "make one with `leasehold id new NAME`")),
+            0 => {
+                Err(Failure::usage("there is no identity here yet", "make one with `leasehold id new NAME`"))
+            }
             _ => {
                 let list: Vec<_> = names.iter().map(Name::as_str).collect();
                 let help = format!("say --as NAME, with one of: {}", list.join(", "));
@@ -67,6 +69,20 @@ impl Context {
         let key = self.identities().load(&name)?;
         let client = self.connect_with(&key)?;
         Ok(Session { client, key, tokens: Tokens::new(&self.dirs.tokens(), &name) })
+    }
+
+    /// Connects as who I am, or, where that is not said, as any identity of this user: for what concerns nobody in
+    /// particular.
+    pub(crate) fn connect_as_anybody(&self) -> Result<Client> {
+        let mut names = self.identities().names()?;
+        let name = match &self.named {
+            None if names.len() > 1 => {
+                let administrator = names.iter().position(|name| name.as_str() == "admin");
+                names.remove(administrator.unwrap_or(0))
+            }
+            _ => self.identity()?,
+        };
+        self.connect_with(&self.identities().load(&name)?)
     }
 
     /// Connects with a key.

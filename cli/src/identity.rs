@@ -21,6 +21,8 @@ const PREFIX: &str = "leasehold-key-v1:";
 const SEED_TEXT_BYTES: usize = 43;
 /// Bytes of a key file: prefix, seed, line end.
 const FILE_BYTES: usize = PREFIX.len() + SEED_TEXT_BYTES + 1;
+/// Most bytes of a file that are looked at: enough to say of a longer one that it holds no key.
+const FILE_BYTES_MAX: usize = 4 * FILE_BYTES;
 /// The end of a key file's name.
 const EXTENSION: &str = "key";
 /// Most identities that are listed. A person has a few; a directory with more is not ours.
@@ -97,7 +99,7 @@ impl Identities {
 /// `E_CONFIG_PERMS` if the file is a link, another user's, or one that others may read; `E_CONFIG_SYNTAX` if it holds
 /// no key; `E_CONFIG_IO`.
 pub(crate) fn load_seed(path: &Path) -> caps::Result<Zeroizing<[u8; 32]>> {
-    decode(&files::read_secret(path, FILE_BYTES)?, path)
+    decode(&files::read_secret(path, FILE_BYTES_MAX)?, path)
 }
 
 /// Reads the seed in a key file, or draws one and makes the file if there is none.

@@ -1,3 +1,34 @@
+//! The `leasehold` command.
+//!
+//! Thin: every command is a call into the crates beside it. What is here is what people see.
+//!
+//! ```text
+//! arguments ──args──▶ Command ──commands──▶ Report ──output──▶ stdout: a table, or one JSON document
+//!                        │           │
+//!                        │           └─ Failure ──output──▶ stderr: error[E_CODE] and help; the exit code
+//!                        └─ Context: which node (dirs), who I am (identity), where my tokens are (tokens)
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `args/` | the commands and their options, with the help texts; one file a noun |
+//! | `commands/` | what each does; one file a noun |
+//! | `output/` | tables, JSON, errors, colours, progress |
+//! | `context`, `dirs` | which node and which directories |
+//! | `files` | files that hold secrets: made and read with care |
+//! | `identity`, `tokens` | keys and tokens on disk |
+//! | `node/` | the node that `leasehold up` runs |
+//! | `demo/` | the story that `leasehold demo` plays |
+//! | `bench/` | benchmarks that anyone can repeat, each beside its baseline |
+//!
+//! No secret is ever taken from an argument or an environment variable, or printed: keys and tokens are files that only
+//! their owner may read, or standard input.
+#![deny(unsafe_code)]
+
+mod args;
+mod bench;
+mod commands;
+mod context;
 mod demo;
 mod dirs;
 mod failure;
@@ -5,33 +36,20 @@ mod files;
 mod identity;
 mod node;
 mod output;
-fn main() {
-    let args: Vec<_> = std::env::args().collect();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    match &args[1][..] {
-        "up" => {
-            let dir = args.iter().position(|a| a == "--dir").map(|i| &args[i + 1]).unwrap();
-            let o = node::Options {
-                dirs: dirs::Dirs::below(std::path::Path::new(dir)),
-                pool: Some(256 << 20),
-                allow_swap: false,
-                json: args.contains(&"--json".into()),
-            };
-            if let Err(e) = node::run(o) {
-                eprintln!("{e:?}");
-                std::process::exit(1)
-            }
-        }
-        "demo" => {
-            let r = demo::demo(false);
-            eprintln!("{r:?}");
-        }
-        "demo-client" => {
-            let r = <demo::Role as clap::ValueEnum>::from_str(&args[2], true).unwrap();
-            if let Err(e) = demo::play(r) {
-                eprintln!("{e}");
-            }
-        }
-        _ => {}
-    }
+mod tokens;
+
+use std::process::ExitCode;
+
+use context::Context;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let style = output::Style::detect();
+    let cli = match args::parse(&arguments, style) {
+        Ok(cli) => cli,
+        Err(stop) => return stop.finish(),
+    };
+    let json = cli.global.json;
+    let outcome = Context::new(&cli.global, style).and_then(|context| commands::run(&cli.command, &context));
+    output::finish(outcome, json, style)
 }

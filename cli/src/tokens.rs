@@ -4,6 +4,7 @@
 //! the owner's last stood for. A `LEASE` is an id, a name, a path to a token's file, or `-` for standard input.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use caps::error::Code;
 use caps::id::LeaseId;
@@ -17,6 +18,10 @@ use crate::files;
 const ID_FILE_BYTES: usize = 33;
 /// Most tokens that are looked through for one of a lease. More than one principal may hold by default.
 const TOKENS_MAX: usize = 4096;
+/// Most tokens that are looked at for one that can go, each time one is kept: more come in than go out only for a while.
+const SWEPT_MAX: usize = 64;
+/// How long a token stays after its end.
+const KEPT_AFTER_END: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How a command line names a lease or a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +79,7 @@ impl Tokens {
     /// Keeps a token under the id of its lease or grant, in place of an older one. Returns its file.
     pub(crate) fn keep(&self, id: &str, name: Option<&Name>, token: &Token) -> Result<PathBuf> {
         files::make_directory(&self.directory)?;
+        self.sweep();
         let path = self.path(id);
         files::replace(&path, &line(token))?;
         if let Some(name) = name {
@@ -82,10 +88,19 @@ impl Tokens {
         Ok(path)
     }
 
-    /// Forgets the token of a lease or grant that is over.
-    pub(crate) fn forget(&self, id: &str) {
-        // Gone already is as good as gone now, and a token of a dead lease opens nothing.
-        let _ = std::fs::remove_file(self.path(id));
+    /// Removes tokens that have been over for so long that nobody asks any more why. Those of the last hours stay, so
+    /// that opening one says that it expired or was revoked, and not that there is none.
+    fn sweep(&self) {
+        let Ok(now) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) else { return };
+        let old = now.saturating_sub(KEPT_AFTER_END).as_micros();
+        let is_old = |path: &Path| {
+            let token = files::read_secret(path, TOKEN_TEXT_BYTES_MAX).ok()?;
+            let inspection = inspect(&Token::parse_text(&token).ok()?, None).ok()?;
+            Some(u128::from(inspection.effective.expires) < old)
+        };
+        for path in self.files().take(SWEPT_MAX).filter(|path| is_old(path) == Some(true)) {
+            let _ = std::fs::remove_file(path); // the next sweep tries again
+        }
     }
 
     /// The token that an argument names.
@@ -114,12 +129,16 @@ impl Tokens {
     }
 
     fn all(&self) -> impl Iterator<Item = Token> {
-        let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten().take(TOKENS_MAX);
-        entries
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == "token"))
+        self.files()
+            .take(TOKENS_MAX)
             .filter_map(|path| files::read_secret(&path, TOKEN_TEXT_BYTES_MAX).ok())
             .filter_map(|text| Token::parse_text(&text).ok())
+    }
+
+    fn files(&self) -> impl Iterator<Item = PathBuf> {
+        let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path());
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "token"))
     }
 
     fn path(&self, id: &str) -> PathBuf {
@@ -175,6 +194,10 @@ mod tests {
     use super::*;
 
     fn token(lease: LeaseId) -> Token {
+        until(UnixMicros::MAX, lease)
+    }
+
+    fn until(expires: UnixMicros, lease: LeaseId) -> Token {
         let terms = Terms {
             lease,
             region: RegionId::random(),
@@ -183,7 +206,7 @@ mod tests {
             rights: Rights::READ,
             holder: SigningKey::from_seed(&[1; 32]).public(),
             not_before: UnixMicros(0),
-            expires: UnixMicros::MAX,
+            expires,
             max_hops: 0,
             cluster: ClusterEpoch::random(),
             provider: ProviderId::random(),
@@ -225,11 +248,24 @@ mod tests {
 
         let newer = token(lease);
         tokens.keep(&lease.to_string(), Some(&name), &newer).unwrap();
-        assert!(tokens.find(&LeaseArg::Name(name.clone())).unwrap() == newer);
-        tokens.forget(&lease.to_string());
-        for gone in [LeaseArg::Id(lease), LeaseArg::Name(name)] {
-            assert_eq!(tokens.find(&gone).unwrap_err().code, "E_LEASE_UNKNOWN");
+        assert!(tokens.find(&LeaseArg::Name(name)).unwrap() == newer);
+        for unknown in [LeaseArg::Id(LeaseId::random()), LeaseArg::Name(Name::new("unknown").unwrap())] {
+            assert_eq!(tokens.find(&unknown).unwrap_err().code, "E_LEASE_UNKNOWN");
         }
+    }
+
+    #[test]
+    fn a_token_goes_a_day_after_its_end() {
+        let (_directory, tokens) = tokens();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let ended = |ago: Duration| UnixMicros((now - ago).as_micros() as u64);
+        let (lately, long_ago) = (LeaseId::random(), LeaseId::random());
+        let keep = |lease: LeaseId, token| tokens.keep(&lease.to_string(), None, &token).unwrap();
+        keep(lately, until(ended(KEPT_AFTER_END / 2), lately));
+        keep(long_ago, until(ended(KEPT_AFTER_END * 2), long_ago));
+        keep(LeaseId::random(), token(LeaseId::random()));
+        assert!(tokens.find(&LeaseArg::Id(lately)).is_ok());
+        assert_eq!(tokens.find(&LeaseArg::Id(long_ago)).unwrap_err().code, "E_LEASE_UNKNOWN");
     }
 
     #[test]

@@ -161,7 +161,7 @@ pub(crate) fn share_offer(contract: ShareContract, key: &SigningKey) -> Call<Gra
 
 pub(crate) fn share_show(grant: GrantId) -> Call<Proposal> {
     let read = |reply| match reply {
-        Reply::Contract { grant, contract } => Some(Proposal { grant, contract }),
+        Reply::Contract { grant, contract, by_owner } => Some(Proposal { grant, contract, by_owner }),
         _ => None,
     };
     Call { request: Request::ShareShow { grant }, read }

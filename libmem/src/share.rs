@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use caps::error::{Code, Error, Result};
 use caps::id::{ClusterEpoch, GrantId, PrincipalKey};
+use caps::key::Signature;
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::share::ShareContract;
@@ -99,15 +100,18 @@ pub struct Proposal {
     pub grant: GrantRow,
     /// What accepting it signs.
     pub contract: ShareContract,
+    /// The owner's signature on the same contract. It was verified.
+    pub by_owner: Signature,
 }
 
 impl Proposal {
-    /// Checks that the contract is the grant that was asked for and says what the row says.
+    /// Checks that the contract is the grant that was asked for, says what the row says, and was signed by the owner
+    /// it names: a node can neither show one thing and have another signed, nor make up an offer.
     ///
     /// # Errors
-    /// `E_PROTOCOL` if not: the node shows one thing and would have another signed.
+    /// `E_PROTOCOL` if the contract is another; `E_CONTRACT_SIG` if the owner did not sign it.
     pub(crate) fn checked(self, asked: GrantId, cluster: ClusterEpoch) -> Result<Self> {
-        let Self { grant, contract } = &self;
+        let Self { grant, contract, by_owner } = &self;
         let shown = (grant.lease, grant.region, grant.owner, grant.receiver);
         let signed = (contract.lease, contract.region, contract.owner, contract.receiver);
         let agrees = contract.grant == asked
@@ -116,11 +120,11 @@ impl Proposal {
             && shown == signed
             && (grant.rights, grant.range, grant.ttl, grant.max_hops)
                 == (contract.rights, contract.range, contract.ttl, contract.max_hops);
-        if agrees {
-            Ok(self)
-        } else {
-            Err(Error::new(Code::Protocol, "the contract does not say what the grant says"))
+        if !agrees {
+            return Err(Error::new(Code::Protocol, "the contract does not say what the grant says"));
         }
+        contract.verify(contract.owner, by_owner)?;
+        Ok(self)
     }
 }
 
@@ -143,6 +147,7 @@ impl std::fmt::Debug for Accepted {
 #[cfg(test)]
 mod tests {
     use caps::id::{LeaseId, ProviderId, RegionId};
+    use caps::key::SigningKey;
     use caps::time::Micros;
     use caps::wire::row::{GrantState, LeaseState};
 
@@ -150,12 +155,16 @@ mod tests {
 
     const CLUSTER: ClusterEpoch = ClusterEpoch([1; 16]);
 
+    fn owner_key() -> SigningKey {
+        SigningKey::from_seed(&[4; 32])
+    }
+
     fn lease() -> LeaseRow {
         LeaseRow {
             id: LeaseId([2; 16]),
             region: RegionId([3; 16]),
             name: None,
-            owner: PrincipalKey([4; 32]),
+            owner: owner_key().public(),
             owner_name: None,
             rights: Rights::ALL,
             range: ByteRange::new(0, 8192).unwrap(),
@@ -187,7 +196,7 @@ mod tests {
             state: GrantState::Issued,
             cause: None,
         };
-        Proposal { grant, contract }
+        Proposal { grant, contract, by_owner: contract.sign(&owner_key()) }
     }
 
     #[test]
@@ -222,6 +231,8 @@ mod tests {
         ] {
             assert_eq!(bad.checked(contract.grant, CLUSTER).unwrap_err().code(), Code::Protocol);
         }
+        let forged = Proposal { by_owner: contract.sign(&SigningKey::from_seed(&[5; 32])), ..good.clone() };
+        assert_eq!(forged.checked(contract.grant, CLUSTER).unwrap_err().code(), Code::ContractSignature);
         assert!(good.checked(GrantId([9; 16]), CLUSTER).is_err());
     }
 }

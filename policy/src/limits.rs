@@ -95,9 +95,13 @@ pub const SESSION_TOKENS_MAX: usize = 16;
 /// Pause of the accepting task when no descriptor is left, in milliseconds: long enough not to spin, short enough
 /// that nobody in the backlog notices.
 pub const ACCEPT_PAUSE_MS: u64 = 20;
-/// How long after its hang-up a process may still be seen to have died, in milliseconds: the socket closes before
-/// the process is gone.
+/// How long after its hang-up every process may still be seen to have died, in milliseconds: the socket closes before
+/// the process is gone, by some microseconds where a core is free.
+pub const EXIT_SOON_MS: u64 = 50;
+/// How long after that a few sessions of each user go on looking, in milliseconds: for a machine that is very busy.
 pub const EXIT_NOTICE_MS_MAX: u64 = 1_000;
+/// Ended sessions of one user id that wait so long. They count as sessions until then.
+pub const EXIT_WAITS_PER_UID_MAX: usize = 64;
 /// How often a dead process' status is looked for: its parent has to reap it first.
 pub const EXIT_LOOKS_MAX: u32 = 200;
 /// Pause between two such looks, in milliseconds. Together: two seconds.
@@ -303,6 +307,7 @@ const _: () =
     assert!(KILL_MS_MAX + DRAIN_MS_MAX < RESERVATION_MS_MAX, "a take-back can make room for a claim");
 const _: () =
     assert!(RESERVATION_MS_MAX < REQUEST_MS_DEFAULT, "a client waits longer than a reservation lasts");
+const _: () = assert!(EXIT_SOON_MS < EXIT_NOTICE_MS_MAX && EXIT_WAITS_PER_UID_MAX * 4 < SESSIONS_PER_UID_MAX);
 const _: () = assert!(HELLO_MS_MAX < HANDSHAKE_MS_MAX && HANDSHAKE_MS_MAX < REQUEST_MS_DEFAULT);
 const _: () =
     assert!(AUDIT_STALL_MS_MAX < RESERVATION_MS_MAX, "a hung device is given up before its request is");

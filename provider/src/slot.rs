@@ -12,12 +12,12 @@
 //! a new generation and used for another right, so that a handle kept from before can never reach it.
 //!
 //! Everything is in one atomic word, because two words would let an operation begin between reading the one and
-//! changing the other. The model check (`--cfg loom`, at the end of this file) explores every interleaving of two
+//! changing the other. The model check (`--cfg leasehold_loom`, at the end of this file) explores every interleaving of two
 //! operations with a fence.
 
-#[cfg(loom)]
+#[cfg(leasehold_loom)]
 use loom::sync::atomic::{AtomicU64, Ordering};
-#[cfg(not(loom))]
+#[cfg(not(leasehold_loom))]
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const CLOSED: u64 = 1 << 31;
@@ -110,7 +110,7 @@ impl Drop for InFlight<'_> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(leasehold_loom)))]
 mod tests {
     use super::*;
 
@@ -135,7 +135,7 @@ mod tests {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, leasehold_loom))]
 mod model {
     use loom::sync::Arc;
     use loom::sync::atomic::{AtomicBool, Ordering};

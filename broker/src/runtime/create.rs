@@ -1,7 +1,7 @@
 //! `LeaseCreate`: judge, reserve, claim, commit, mint.
 //!
-//! Only the last record is waited for: the log is in order, so when it is durable the reservation's is. Minting goes
-//! on beside the sync.
+//! The reservation's record is waited for at the end only, when it is long durable or the reservation has been undone:
+//! claiming and minting go on beside the syncs.
 
 use caps::time::UnixMicros;
 use caps::wire::link::Take;
@@ -40,6 +40,7 @@ impl Handle {
             Ok(claimed) => claimed,
             Err(error) => {
                 shared.order_and_wait(Kind::Abandon { lease }).await?;
+                recorded_index(reserved.recorded).await?;
                 return Err(error);
             }
         };
@@ -50,10 +51,12 @@ impl Handle {
             Ok(_) => return Err(unexpected()),
             Err(error) => {
                 self.give_back(lease).await;
+                recorded_index(reserved.recorded).await?;
                 return Err(error);
             }
         };
         let token = shared.root.mint(&terms);
+        recorded_index(reserved.recorded).await?;
         recorded_index(committed.recorded).await?;
         Ok(Reply::Leased { lease: row, token: token? })
     }

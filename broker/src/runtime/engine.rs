@@ -31,7 +31,7 @@ use crate::state::{Actor, Answer, Broker, Command, Effect, Kind, PolicyVerdict, 
 /// Something for the thread to do.
 pub(super) enum Job {
     /// Order commands, each only if the one before was answered with a yes; the answer is that of the last.
-    Order(Order),
+    Order(Box<Order>),
     /// Look at the state.
     Look { by: PrincipalKey, query: Query, tell: oneshot::Sender<Result<View>> },
     /// Take back what could not be recorded, then tell the one who waits for it.
@@ -59,13 +59,16 @@ pub(super) enum Mode {
     Regardless,
 }
 
+/// Take-backs under way. Dropping a handle lets its task run on.
+pub(super) type Takes = Vec<JoinHandle<Result<Taken>>>;
+
 /// What ordering came to. The entries may not be durable yet.
 pub(super) struct Outcome {
     pub(super) answer: Result<Answer>,
     /// The index of the first entry, once all are durable.
     pub(super) recorded: oneshot::Receiver<Result<u64>>,
     /// What the provider is taking back.
-    pub(super) takes: Vec<JoinHandle<Result<Taken>>>,
+    pub(super) takes: Takes,
     /// Deadlines that the provider must move: the caller's to do, after the record.
     pub(super) renew: Option<(LeaseId, Micros)>,
 }
@@ -131,7 +134,7 @@ impl Engine {
 
     fn job(&mut self, job: Job, now: UnixMicros, available: bool) {
         match job {
-            Job::Order(order) => self.order(order, now, available),
+            Job::Order(order) => self.order(*order, now, available),
             Job::Look { by, query, tell } => {
                 let view = self.broker.query(by, &query, now);
                 if let Err(error) = &view {
@@ -225,7 +228,7 @@ impl Engine {
             }
             (Kind::Offer { contract, .. }, _) => Some(Undo::Offer { grant: contract.grant }),
             (Kind::Issue { grant }, _) => Some(Undo::Offer { grant: *grant }),
-            (Kind::Accept { grant, .. }, _) => Some(Undo::Accept { grant: *grant }),
+            (Kind::Accept(acceptance), _) => Some(Undo::Accept { grant: acceptance.grant }),
             _ => None,
         }
     }
@@ -273,7 +276,7 @@ impl Engine {
     }
 
     /// Starts take-backs, each as a task of its own. A renewal is the caller's to carry out.
-    fn start(&self, effects: Vec<Effect>) -> (Vec<JoinHandle<Result<Taken>>>, Option<(LeaseId, Micros)>) {
+    fn start(&self, effects: Vec<Effect>) -> (Takes, Option<(LeaseId, Micros)>) {
         let (mut takes, mut renew) = (Vec::new(), None);
         for effect in effects {
             match effect {

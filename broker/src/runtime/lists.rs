@@ -39,7 +39,7 @@ impl Handle {
 
     pub(super) async fn contract(&self, caller: Caller, grant: GrantId) -> Result<Reply> {
         match self.shared.look(caller.holder, Query::Grant(grant)).await? {
-            View::Grant(grant, contract) => Ok(Reply::Contract { grant, contract }),
+            View::Grant(grant, contract, by_owner) => Ok(Reply::Contract { grant, contract, by_owner }),
             _ => Err(unexpected()),
         }
     }

@@ -15,6 +15,7 @@
 //! | `queue.rs` | two lanes of fixed size |
 //! | `engine.rs` | the thread: batches, entries, effects, undoing |
 //! | `directory.rs` | names by key, for the policy |
+//! | `open.rs` | whether the policy lets a right be opened |
 //! | `create.rs`, `renew.rs`, `share.rs`, `revoke.rs`, `lists.rs` | requests as sequences of commands |
 //!
 //! # What a crash, or a caller that goes away, leaves
@@ -32,6 +33,7 @@ mod directory;
 mod engine;
 mod link;
 mod lists;
+mod open;
 mod queue;
 mod renew;
 mod revoke;
@@ -309,7 +311,7 @@ impl Shared {
     async fn order(&self, order: Order) -> Result<Outcome> {
         let (tell, told) = oneshot::channel();
         let urgent = order.mode == Mode::Regardless;
-        let job = Job::Order(Order { tell: Some(tell), ..order });
+        let job = Job::Order(Box::new(Order { tell: Some(tell), ..order }));
         if urgent {
             self.queue.push_urgent(job)?
         } else {
@@ -338,7 +340,7 @@ impl Shared {
 
     /// Orders a command of the node's own.
     fn order_unattended(&self, kind: Kind) -> Result<()> {
-        self.queue.push_urgent(Job::Order(system(kind)))
+        self.queue.push_urgent(Job::Order(Box::new(system(kind))))
     }
 
     async fn look(&self, by: PrincipalKey, query: Query) -> Result<View> {

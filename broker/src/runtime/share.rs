@@ -8,7 +8,7 @@ use caps::wire::reply::Reply;
 use caps::wire::row::Lifetime;
 
 use super::{Caller, Handle, principal, recorded_index, unexpected};
-use crate::state::{Answer, Kind, Query, RowId, View};
+use crate::state::{Acceptance, Answer, Kind, Query, RowId, View};
 
 impl Handle {
     pub(super) async fn offer(
@@ -41,7 +41,7 @@ impl Handle {
         lifetime: Lifetime,
     ) -> Result<Reply> {
         let shared = &self.shared;
-        let View::Grant(_, contract) = shared.look(caller.holder, Query::Grant(grant)).await? else {
+        let View::Grant(_, contract, _) = shared.look(caller.holder, Query::Grant(grant)).await? else {
             return Err(unexpected());
         };
         let mut facts = self.facts(policy::Kind::ShareAccept, caller);
@@ -51,7 +51,7 @@ impl Handle {
         facts.rights = contract.rights;
         let verdict = shared.judge(&facts, Some(RowId::Grant(grant)))?;
 
-        let kind = Kind::Accept { grant, signature, lifetime, session: caller.session };
+        let kind = Kind::Accept(Acceptance { grant, signature, lifetime, session: caller.session });
         let outcome = shared.order(principal(caller, kind, None, Some(verdict))).await?;
         let (row, terms) = match outcome.answer {
             Ok(Answer::Accepted { grant, terms }) => (grant, terms),

@@ -105,16 +105,7 @@ pub enum Kind {
         grant: GrantId,
     },
     /// Step 3: the receiver's signature on the same contract. Needs the policy.
-    Accept {
-        /// Which.
-        grant: GrantId,
-        /// The receiver's signature.
-        signature: Signature,
-        /// Whether the grant ends with the receiver's process.
-        lifetime: Lifetime,
-        /// The session that asks.
-        session: u64,
-    },
+    Accept(Acceptance),
     /// Takes rights back. Needs the policy, unless it is the administrator who asks.
     Revoke(Revocation),
     /// Nothing but the time. Ends what is over; proposed when [`next_deadline`](super::Broker::next_deadline) is
@@ -156,6 +147,20 @@ pub enum Kind {
         /// About which row.
         about: Option<RowId>,
     },
+}
+
+/// A receiver's signature on the contract of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acceptance {
+    /// Which grant.
+    pub grant: GrantId,
+    /// The receiver's signature.
+    pub signature: Signature,
+    /// Whether the grant ends with the receiver's process.
+    pub lifetime: Lifetime,
+    /// The session that asks, for grants that do.
+    pub session: u64,
 }
 
 /// What to take back.

@@ -74,7 +74,7 @@ fn refusal_event(kind: &Kind) -> (Event, Option<RowId>) {
         }
         Kind::Offer { contract, .. } => (Event::ShareOffer, Some(RowId::Grant(contract.grant))),
         Kind::Issue { grant } => (Event::ShareIssue, Some(RowId::Grant(*grant))),
-        Kind::Accept { grant, .. } => (Event::ShareAccept, Some(RowId::Grant(*grant))),
+        Kind::Accept(acceptance) => (Event::ShareAccept, Some(RowId::Grant(acceptance.grant))),
         _ => (Event::LeaseDeny, None),
     }
 }

@@ -62,7 +62,7 @@ use policy::quota::Usage;
 use answer::Out;
 pub use answer::{Answer, Applied, Effect};
 use books::{Principal, Principals};
-pub use command::{Actor, Command, Kind, PolicyVerdict, RowId, Undo};
+pub use command::{Acceptance, Actor, Command, Kind, PolicyVerdict, RowId, Undo};
 use deadlines::Deadlines;
 use denials::Denials;
 pub use genesis::{Bounds, Capacity, Genesis};
@@ -170,9 +170,7 @@ impl Broker {
                 self.offer(self.principal(command)?, contract, signature, out)
             }
             Kind::Issue { grant } => self.issue(self.principal(command)?, *grant, command, out),
-            Kind::Accept { grant, signature, lifetime, session } => {
-                self.accept(self.principal(command)?, *grant, signature, *lifetime, *session, command, out)
-            }
+            Kind::Accept(acceptance) => self.accept(self.principal(command)?, acceptance, command, out),
             Kind::Revoke(revocation) => self.revoke(self.principal(command)?, revocation, command, out),
             Kind::Tick => Ok(self.tick(out)),
             Kind::Commit { .. }

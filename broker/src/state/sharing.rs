@@ -7,11 +7,11 @@ use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::time::UnixMicros;
 use caps::token::Terms;
-use caps::wire::row::{EndCause, Lifetime};
+use caps::wire::row::EndCause;
 use caps::{Code, Error, Result};
 
 use super::answer::{Answer, Out};
-use super::command::{Command, RowId};
+use super::command::{Acceptance, Command, RowId};
 use super::grant::{Grant, GrantLife, Offered};
 use super::lease::Life;
 use super::{Broker, entry};
@@ -136,13 +136,11 @@ impl Broker {
     pub(super) fn accept(
         &mut self,
         by: PrincipalKey,
-        id: GrantId,
-        signature: &Signature,
-        lifetime: Lifetime,
-        session: u64,
+        acceptance: &Acceptance,
         command: &Command,
         out: &mut Out,
     ) -> Result<Answer> {
+        let Acceptance { grant: id, signature, lifetime, session } = *acceptance;
         let grant = self.grant_of_party(by, id)?;
         let contract = grant.contract;
         if contract.receiver != by {
@@ -157,12 +155,12 @@ impl Broker {
             _ => return Err(Error::new(Code::LeaseExpired, "the lease's time is over")),
         };
         self.permitted(command)?;
-        contract.verify(by, signature)?;
+        contract.verify(by, &signature)?;
 
-        let accepted = issued.accept(*signature, lifetime, session);
+        let accepted = issued.accept(signature, lifetime, session);
         self.set_grant_life(id, GrantLife::Accepted(accepted));
         if let Some(grant) = self.grants.get(id) {
-            out.entries.push(entry::accepted(grant, signature, issued.expires));
+            out.entries.push(entry::accepted(grant, &signature, issued.expires));
         }
         Ok(Answer::Accepted {
             grant: self.grant_row_of(id)?,

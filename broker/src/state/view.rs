@@ -4,6 +4,7 @@
 use std::ops::Bound;
 
 use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
+use caps::key::Signature;
 use caps::limits::PAGE_ROWS_MAX;
 use caps::rights::Rights;
 use caps::share::ShareContract;
@@ -39,6 +40,7 @@ pub enum Query {
 
 /// What is seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "made once a query and matched at once, never stored")]
 pub enum View {
     /// To [`Query::Who`].
     Who {
@@ -56,7 +58,7 @@ pub enum View {
     /// To [`Query::Grants`].
     Grants(Page<GrantRow>),
     /// To [`Query::Grant`].
-    Grant(GrantRow, ShareContract),
+    Grant(GrantRow, ShareContract, Signature),
     /// To [`Query::Status`].
     Status(StatusView),
 }
@@ -110,7 +112,7 @@ impl Broker {
             Query::Grants(after) => Ok(View::Grants(self.grants_after(by, after, now))),
             Query::Grant(id) => {
                 let grant = self.grant_of_party(by, id)?;
-                Ok(View::Grant(self.grant_row(grant, now), grant.contract))
+                Ok(View::Grant(self.grant_row(grant, now), grant.contract, grant.by_owner))
             }
             Query::Status => Ok(View::Status(self.status(now))),
         }

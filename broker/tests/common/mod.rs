@@ -3,7 +3,7 @@
 
 use audit::{Draft, Event, Outcome};
 use broker::state::{
-    Actor, Answer, Applied, Broker, Command, Effect, Genesis, Kind, PolicyVerdict, Query, View,
+    Acceptance, Actor, Answer, Applied, Broker, Command, Effect, Genesis, Kind, PolicyVerdict, Query, View,
 };
 use caps::id::{GrantId, LeaseId, PrincipalKey, RegionId};
 use caps::key::SigningKey;
@@ -140,7 +140,8 @@ impl World {
 
     pub fn accept(&mut self, n: u8, contract: &ShareContract, lifetime: Lifetime) -> Applied {
         let signature = contract.sign(&key(n));
-        self.by(n, Kind::Accept { grant: contract.grant, signature, lifetime, session: 70 + u64::from(n) })
+        let session = 70 + u64::from(n);
+        self.by(n, Kind::Accept(Acceptance { grant: contract.grant, signature, lifetime, session }))
     }
 
     /// An accepted grant of a lease of actor 1's to actor 2.

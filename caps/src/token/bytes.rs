@@ -15,8 +15,10 @@ pub const TOKEN_TEXT_PREFIX: &str = "leasehold-token-v1:";
 /// Longest text form in bytes: prefix, 4 characters for 3 bytes, a line end.
 pub const TOKEN_TEXT_BYTES_MAX: usize = TOKEN_TEXT_PREFIX.len() + TOKEN_BYTES_MAX.div_ceil(3) * 4 + 1;
 
-/// The bytes of a token, of which nothing is known but that they are not too many. [`gate`](super::gate()) is the
-/// next step.
+/// The bytes of a token, of which nothing is known. [`gate`](super::gate()) is the next step.
+///
+/// Those that came in a message may be more than a token's [`TOKEN_BYTES_MAX`], up to what a frame holds: the gate
+/// refuses them before it reads a byte, and so the sender learns what is wrong with its token.
 ///
 /// A token that is not sealed holds a secret (the one that signs the next block), so the bytes erase themselves and
 /// `Debug` shows their number alone. As CBOR a token is a byte string.
@@ -102,19 +104,15 @@ impl<'de> Deserialize<'de> for Token {
             type Value = Token;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                write!(f, "a token of at most {TOKEN_BYTES_MAX} bytes")
+                f.write_str("a token's bytes")
             }
 
             fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Token, E> {
-                if bytes.len() > TOKEN_BYTES_MAX {
-                    return Err(E::invalid_length(bytes.len(), &self));
-                }
                 self.visit_byte_buf(bytes.to_vec())
             }
 
             fn visit_byte_buf<E: serde::de::Error>(self, bytes: Vec<u8>) -> Result<Token, E> {
-                let length = bytes.len();
-                Token::from_bytes(bytes).map_err(|_| E::invalid_length(length, &self))
+                Ok(Token(Zeroizing::new(bytes)))
             }
         }
         deserializer.deserialize_byte_buf(Bytes)
@@ -163,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn cbor_is_a_bounded_byte_string() {
+    fn cbor_is_a_byte_string_whose_size_the_gate_judges() {
         let token = Token::from_bytes(vec![5; TOKEN_BYTES_MAX]).unwrap();
         let mut bytes = Vec::new();
         ciborium::into_writer(&token, &mut bytes).unwrap();
@@ -171,7 +169,8 @@ mod tests {
         assert_eq!(ciborium::from_reader::<Token, _>(&bytes[..]).unwrap(), token);
         let mut large = Vec::new();
         ciborium::into_writer(&serde_bytes::Bytes::new(&[5; TOKEN_BYTES_MAX + 1]), &mut large).unwrap();
-        assert!(ciborium::from_reader::<Token, _>(&large[..]).is_err());
+        let large = ciborium::from_reader::<Token, _>(&large[..]).unwrap();
+        assert_eq!(crate::token::gate(large.as_bytes()).unwrap_err().code(), Code::TokenTooBig);
         let mut text = Vec::new();
         ciborium::into_writer("text", &mut text).unwrap();
         assert!(ciborium::from_reader::<Token, _>(&text[..]).is_err());

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterEpoch, ProviderId, SlotHandle};
+use crate::key::Signature;
 use crate::pop::Nonce;
 use crate::range::ByteRange;
 use crate::receipt::Receipt;
@@ -61,6 +62,8 @@ pub enum Reply {
         grant: GrantRow,
         /// What to sign.
         contract: ShareContract,
+        /// The owner's signature on it, so that the receiver need not take the node's word for the offer.
+        by_owner: Signature,
     },
     /// To `ShareList`.
     Grants(Page<GrantRow>),

@@ -24,8 +24,8 @@ use caps::key::SigningKey;
 use caps::wire::Name;
 use serde::Serialize;
 
-pub use client::play;
-pub use script::Role;
+pub(crate) use client::play;
+pub(crate) use script::Role;
 
 use script::Line;
 use stage::{Actor, Stage};
@@ -43,10 +43,24 @@ struct Told {
 
 /// The summary, and the JSON document of `--json`.
 #[derive(Serialize)]
-struct Summary {
+pub(crate) struct Summary {
     steps: Vec<Told>,
     seconds: f64,
     ok: bool,
+}
+
+impl Summary {
+    /// The last line, after the steps that were printed as they happened.
+    pub(crate) fn in_words(&self) -> String {
+        let (steps, seconds) = (self.steps.len(), self.seconds);
+        if self.ok {
+            format!(
+                "\n{steps} steps, all held, {seconds:.1} s. Start a node of your own with: leasehold up\n"
+            )
+        } else {
+            format!("\nended at step {steps} after {seconds:.1} s\n")
+        }
+    }
 }
 
 /// Tells the story as it happens.
@@ -69,26 +83,14 @@ impl Teller {
     }
 }
 
-/// Plays the whole story. `Ok(true)` if every step held.
-///
-/// # Errors
-/// What kept a step from being played.
-pub fn demo(json: bool) -> Result<bool> {
+/// Plays the whole story: what was told, and why it ended early if it did.
+pub(crate) fn demo(json: bool) -> (Summary, Option<Error>) {
     let started = Instant::now();
     let mut teller = Teller { json, steps: Vec::new() };
-    let played = story(&mut teller);
-    let seconds = started.elapsed().as_secs_f64();
-    let ok = played.is_ok();
-    if json {
-        let summary = Summary { steps: teller.steps, seconds, ok };
-        println!("{}", serde_json::to_string_pretty(&summary).unwrap_or_default()); // plain numbers and texts
-    } else if ok {
-        println!(
-            "\n{} steps, all held, {seconds:.1} s. Start a node of your own with: leasehold up",
-            teller.steps.len()
-        );
-    }
-    played.map(|()| ok)
+    let failure = story(&mut teller).err();
+    let summary =
+        Summary { steps: teller.steps, seconds: started.elapsed().as_secs_f64(), ok: failure.is_none() };
+    (summary, failure)
 }
 
 fn story(t: &mut Teller) -> Result<()> {

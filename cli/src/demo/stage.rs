@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,11 +14,10 @@ use caps::id::PrincipalKey;
 use caps::key::SigningKey;
 use caps::wire::Name;
 use caps::wire::row::Tier;
-use libmem::{Client, Endpoint};
 
 use super::script::{Line, Role};
 use crate::dirs::Dirs;
-use crate::identity;
+use crate::node::Spawned;
 
 /// Bytes of the demo's pool.
 pub const POOL_BYTES: u64 = 256 << 20;
@@ -30,9 +28,7 @@ const WAIT: Duration = Duration::from_secs(15);
 
 /// A node and its directory, both gone when this is dropped.
 pub struct Stage {
-    dir: PathBuf,
-    node: Option<Child>,
-    admin: Client,
+    node: Spawned,
     tier: Tier,
     root: bool,
 }
@@ -52,38 +48,19 @@ impl Stage {
     /// Starts a node and connects as its administrator.
     pub fn set() -> Result<Self> {
         let root = rustix::process::geteuid().is_root();
-        let dir = std::env::temp_dir().join(format!("leasehold-demo-{}", std::process::id()));
-        fs::create_dir(&dir).map_err(failed("cannot make a temporary directory"))?;
-        // The clients of other uids pass through it to the socket.
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))
-            .map_err(failed("cannot set the temporary directory's mode"))?;
-        let mut node = Command::new("/proc/self/exe");
-        node.arg0("leasehold")
-            .args(["up", "--json", "--dir"])
-            .arg(&dir)
-            .args(["--pool", &POOL_BYTES.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        let mut node = node.spawn().map_err(failed("cannot start the node"))?;
-        let ready = node.stdout.take().and_then(|stdout| BufReader::new(stdout).lines().next());
-        if !matches!(ready, Some(Ok(line)) if line.contains("\"ready\"")) {
-            let _ = node.wait(); // it has said why on standard error
-            let _ = fs::remove_dir_all(&dir);
-            return Err(Error::new(Code::Unreachable, "the demo's node did not start"));
-        }
-        let dirs = Dirs::below(&dir);
-        let key = SigningKey::from_seed(&*identity::load_seed(&dirs.state.join("ids/admin.key"))?);
-        let admin = Client::connect(&Endpoint::unix(dirs.socket()), &key)?;
-        let tier = admin.status()?.tier;
-        Ok(Self { dir, node: Some(node), admin, tier, root })
+        // A node lets in nobody but its own user and root unless it is told to.
+        let config = root.then(|| format!("[node]\nallow_uids = {CLIENT_UIDS:?}\n"));
+        let node = Spawned::start(&std::env::temp_dir(), "demo", POOL_BYTES, config.as_deref())?;
+        let tier = node.admin()?.status()?.tier;
+        Ok(Self { node, tier, root })
     }
 
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.node.dir()
     }
 
     fn dirs(&self) -> Dirs {
-        Dirs::below(&self.dir)
+        self.node.dirs()
     }
 
     /// Whether this machine and user allow the strongest tier.
@@ -110,7 +87,7 @@ impl Stage {
     }
 
     pub fn register(&self, name: &Name, key: PrincipalKey) -> Result<()> {
-        self.admin.principal_add(name.clone(), key)
+        self.node.admin()?.principal_add(name.clone(), key)
     }
 
     /// Starts a client process and hands it its key through a pipe.
@@ -158,13 +135,7 @@ impl Stage {
 
     /// Ends the node as SIGTERM does, and verifies what it leaves.
     pub fn stop_and_verify(&mut self) -> Result<(usize, u64)> {
-        if let Some(mut node) = self.node.take() {
-            terminate(&node);
-            let status = node.wait().map_err(failed("cannot wait for the node"))?;
-            if !status.success() {
-                return Err(Error::new(Code::Internal, "the node did not end cleanly"));
-            }
-        }
+        self.node.stop()?;
         let directory = self.dirs().audit();
         let vkeys =
             fs::read_to_string(directory.join("vkeys")).map_err(failed("cannot read the logs' vkeys"))?;
@@ -180,22 +151,6 @@ impl Stage {
             .map(|log| log.signed.checkpoint().size)
             .sum();
         Ok((report.logs.len(), entries))
-    }
-}
-
-fn terminate(child: &Child) {
-    if let Some(pid) = rustix::process::Pid::from_raw(child.id() as i32) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM); // it may be gone
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        if let Some(mut node) = self.node.take() {
-            terminate(&node);
-            let _ = node.wait();
-        }
-        let _ = fs::remove_dir_all(&self.dir); // keys of a demo, in a temporary directory
     }
 }
 

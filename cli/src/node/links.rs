@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use broker::runtime::{Boxed, Caller as BrokerCaller, Claimed, Handle, ProviderLink, ProviderStatus};
 use caps::error::Result;
 use caps::id::{LeaseId, PrincipalKey};
+use caps::rights::Rights;
 use caps::time::Micros;
 use caps::wire::link::{ClaimTicket, Take, Taken};
 use caps::wire::row::{EndCause, MemoryRow};
@@ -56,6 +57,10 @@ pub struct LocalBroker {
     pub state: PathBuf,
 }
 
+const fn broker_caller(caller: Caller) -> BrokerCaller {
+    BrokerCaller { holder: caller.holder, uid: caller.uid, session: caller.session }
+}
+
 impl ControlPlane for LocalBroker {
     fn request(&self, caller: Caller, request: Request) -> BoxFuture<'_, Result<Reply>> {
         Box::pin(async move {
@@ -63,8 +68,7 @@ impl ControlPlane for LocalBroker {
                 Request::PrincipalAdd { name, key } => Some((name.clone(), *key)),
                 _ => None,
             };
-            let caller = BrokerCaller { holder: caller.holder, uid: caller.uid, session: caller.session };
-            let reply = self.handle.request(caller, request).await?;
+            let reply = self.handle.request(broker_caller(caller), request).await?;
             if let Some((name, key)) = registered {
                 NodeDir::remember(&self.state, &name, key)?;
             }
@@ -75,6 +79,10 @@ impl ControlPlane for LocalBroker {
     fn principal(&self, key: PrincipalKey) -> BoxFuture<'_, (Option<Name>, bool)> {
         // A broker that cannot say knows nobody: the session may still open tokens bound to its key.
         Box::pin(async move { self.handle.who(key).await.unwrap_or((None, false)) })
+    }
+
+    fn may_open(&self, caller: Caller, bytes: u64, rights: Rights) -> Result<()> {
+        self.handle.may_open(broker_caller(caller), bytes, rights)
     }
 
     fn session_ended(&self, session: u64) {

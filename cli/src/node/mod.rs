@@ -13,11 +13,14 @@
 //! | `state` | the directory: lock, keys, configuration, policy, registered principals |
 //! | `links` | the two adapters between gate, broker and provider |
 //! | `up` | start, serve, stop |
+//! | `spawned` | a node as a child process, for the demo and the benchmarks |
 //!
 //! Nothing here decides anything: it only connects what the crates below have made.
 
 mod links;
+mod spawned;
 mod state;
 mod up;
 
-pub use up::{Failure, Options, run};
+pub(crate) use spawned::Spawned;
+pub(crate) use up::{Options, run};

@@ -26,17 +26,18 @@ use caps::wire::row::Tier;
 use caps::wire::{Name, Request};
 use policy::config::{self, Config};
 use policy::machine::Machine;
-use policy::{Diagnostic, Policy, Severity, limits};
+use policy::{Policy, Severity, limits};
 use provider::factory::{Factory, FactoryConfig, Namespace};
 use provider::gate::{Gate, GateConfig};
 use provider::kernel;
 use provider::mem::{self, Memory, Strength};
 use provider::runtime::{Clock, Parts, Provider};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::links::{LocalBroker, LocalProvider};
 use super::state::{self, ADMIN, Keys, NodeDir};
 use crate::dirs::Dirs;
+use crate::failure::Failure;
 
 /// What the operator says on the command line.
 #[derive(Clone, Debug)]
@@ -49,21 +50,6 @@ pub struct Options {
     pub allow_swap: bool,
     /// Say what happens in JSON.
     pub json: bool,
-}
-
-/// Why a node did not start.
-#[derive(Debug)]
-pub enum Failure {
-    /// One reason.
-    Error(Error),
-    /// Mistakes in the operator's files, all of them.
-    Mistakes(Vec<Diagnostic>),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
-    }
 }
 
 /// Steps 1 to 3 done: what is needed to serve.
@@ -89,14 +75,14 @@ pub fn run(options: Options) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|_| Error::new(Code::System, "cannot start the gate's threads"))?;
-    runtime.block_on(serve(prepared)).map_err(Failure::Error)
+    runtime.block_on(serve(prepared)).map_err(Into::into)
 }
 
 /// Steps 1 to 3.
 fn prepare(options: Options) -> Result<Prepared, Failure> {
     let dir = NodeDir::lock(options.dirs.clone())?;
     let config_file = dir.default_file("leasehold.toml", config::default_text())?;
-    let config = config::load(&config_file).map_err(Failure::Mistakes)?;
+    let config = config::load(&config_file).map_err(Failure::mistakes)?;
     let policy = load_policy(&dir, &config, &config_file)?;
     let keys = dir.keys()?;
 
@@ -124,13 +110,13 @@ fn load_policy(dir: &NodeDir, config: &Config, config_file: &std::path::Path) ->
         Some(file) => file,
         None => dir.default_file("policy.dl", policy::datalog::DEFAULT)?,
     };
-    let policy = Policy::load(&file).map_err(Failure::Mistakes)?;
+    let policy = Policy::load(&file).map_err(Failure::mistakes)?;
     let (errors, warnings): (Vec<_>, Vec<_>) =
         policy.lint(config.policy.allow_all).into_iter().partition(|found| found.severity == Severity::Error);
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    if errors.is_empty() { Ok(policy) } else { Err(Failure::Mistakes(errors)) }
+    if errors.is_empty() { Ok(policy) } else { Err(Failure::mistakes(errors)) }
 }
 
 /// A pool within the bounds of the system and of this machine.
@@ -226,8 +212,11 @@ async fn serve(prepared: Prepared) -> Result<()> {
         provider.clone(),
         Arc::new(control),
     )?;
+    // Before anybody is told that the node is there: who has read that it is ready may stop it at once, and must find
+    // a node that takes everything back.
+    let stop = Stop::listen()?;
     say_ready(&options, &dir.socket(), tier, pool_bytes);
-    let guarded = until_stopped(&gate, &guardian).await;
+    let guarded = until_stopped(&gate, &guardian, stop).await;
 
     drop(gate);
     provider.end_sessions().await;
@@ -289,11 +278,12 @@ async fn register_known(handle: &Handle, dir: &NodeDir, admin: caps::id::Princip
     }
 }
 
-/// Who may connect. Root may whatever the list says: it could take on any of the uids.
-fn allow_uids(config: &Config, own: u32) -> Option<Vec<u32>> {
-    let mut allowed = config.node.allow_uids.clone()?;
+/// Who may connect: the node's own user, and whom the configuration names. Root may whatever the list says: it could
+/// take on any of the uids.
+fn allow_uids(config: &Config, own: u32) -> Vec<u32> {
+    let mut allowed = config.node.allow_uids.clone().unwrap_or_default();
     allowed.extend([own, 0]);
-    Some(allowed)
+    allowed
 }
 
 const fn tier_of(tier: mem::Tier) -> Tier {
@@ -304,18 +294,29 @@ const fn tier_of(tier: mem::Tier) -> Tier {
     }
 }
 
+/// The two signals that stop a node in good order.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    /// From here on the signals no longer end the process by themselves.
+    fn listen() -> Result<Self> {
+        let listen = |kind| {
+            signal(kind).map_err(|_| Error::new(Code::System, "a node that cannot be stopped must not start"))
+        };
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+}
+
 /// Serves until a signal or the guardian's death. `false` for the latter: without it a killed node would leave its
 /// clients' mappings alive, so the node ends while it still can cut them itself.
-async fn until_stopped(gate: &Gate, memory: &Memory) -> bool {
-    let (Ok(mut term), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return true; // a node that could not be stopped must not start
-    };
+async fn until_stopped(gate: &Gate, memory: &Memory, mut stop: Stop) -> bool {
     tokio::select! {
         () = gate.serve() => true,
-        _ = term.recv() => true,
-        _ = interrupt.recv() => true,
+        _ = stop.terminate.recv() => true,
+        _ = stop.interrupt.recv() => true,
         () = provider::runtime::guardian_died(memory) => false,
     }
 }

@@ -69,9 +69,21 @@ pub(super) fn receive<T: FromBytes + IntoBytes + KnownLayout>(
 /// Receives one message without room for descriptors: whatever the peer attached is dropped by the kernel, never by
 /// us. `Ok(None)` is the end.
 pub(super) fn receive_plain<T: FromBytes + IntoBytes + KnownLayout>(socket: impl AsFd) -> Result<Option<T>> {
+    receive_with(socket, RecvFlags::empty())
+}
+
+/// The message that [`receive_plain`] would receive next, which stays where it is. [`Errno::AGAIN`] if there is none.
+pub(super) fn peek<T: FromBytes + IntoBytes + KnownLayout>(socket: impl AsFd) -> Result<Option<T>> {
+    receive_with(socket, RecvFlags::PEEK | RecvFlags::DONTWAIT)
+}
+
+fn receive_with<T: FromBytes + IntoBytes + KnownLayout>(
+    socket: impl AsFd,
+    flags: RecvFlags,
+) -> Result<Option<T>> {
     let mut message = T::new_zeroed();
     let (_, received) =
-        retry_on_intr(|| rustix::net::recv(&socket, message.as_mut_bytes(), RecvFlags::TRUNC))?;
+        retry_on_intr(|| rustix::net::recv(&socket, message.as_mut_bytes(), flags | RecvFlags::TRUNC))?;
     match received {
         0 => Ok(None),
         n if n == size_of::<T>() => Ok(Some(message)),

@@ -92,9 +92,12 @@ impl Serve {
             return false;
         }
         for index in (0..self.channels.len()).filter(|index| ready[index + 1]) {
-            let Ok(Some(request)) = link::receive_plain::<Request>(&self.channels[index]) else {
-                return false;
+            let request = match link::peek::<Request>(&self.channels[index]) {
+                // A request before this one has taken it in.
+                Err(Errno::AGAIN) => continue,
+                _ => link::receive_plain::<Request>(&self.channels[index]),
             };
+            let Ok(Some(request)) = request else { return false };
             match self.answer(&request) {
                 Answer::Reply(reply, attached) => {
                     let fd = match &attached {
@@ -126,9 +129,7 @@ impl Serve {
                 rustix::io::fcntl_dupfd_cloexec(mount, 0).map(Some).or_else(tmpfs::step(Step::Reopen))
             }),
             Kind::Drop => {
-                if let Some(hold) = self.table.remove(key) {
-                    self.closer.close(hold.into_fd());
-                }
+                self.forget(key);
                 Answer::Silence
             }
             Kind::Goodbye => Answer::End,
@@ -142,6 +143,9 @@ impl Serve {
         };
         if bytes == 0 || !bytes.is_multiple_of(self.page) {
             return refuse(request, Status::Malformed, None);
+        }
+        if !self.table.has_room(bytes) {
+            self.forget_what_was_given_back();
         }
         if !self.table.has_room(bytes) {
             return refuse(request, Status::Full, None);
@@ -164,6 +168,26 @@ impl Serve {
                 Answer::Reply(reply(request, Status::Done, key), attached)
             }
             Err(_) => refuse(request, Status::Full, None),
+        }
+    }
+
+    fn forget(&mut self, key: RegionKey) {
+        if let Some(hold) = self.table.remove(key) {
+            self.closer.close(hold.into_fd());
+        }
+    }
+
+    /// Takes in what was given back on any channel. Between two channels there is no order: a request for bytes may be
+    /// read before the message that gave them back, although it was sent after it. In each channel the messages that
+    /// nobody waits for come first, because whoever waits for an answer has the channel to himself.
+    fn forget_what_was_given_back(&mut self) {
+        for index in 0..self.channels.len() {
+            while let Ok(Some(request)) = link::peek::<Request>(&self.channels[index])
+                && Kind::from_number(request.kind.get()) == Some(Kind::Drop)
+                && let Ok(Some(_)) = link::receive_plain::<Request>(&self.channels[index])
+            {
+                self.forget(RegionKey(request.region.get()));
+            }
         }
     }
 

@@ -28,8 +28,8 @@ const BACKLOG: i32 = 1024;
 pub struct GateConfig {
     /// Path of the socket.
     pub path: PathBuf,
-    /// Uids that may connect; `None` lets every uid in (a key must be proven all the same).
-    pub allow_uids: Option<Vec<u32>>,
+    /// Uids that may connect. There is no way to let every uid in: who is not named is refused.
+    pub allow_uids: Vec<u32>,
     /// Most sessions at one time.
     pub sessions_max: usize,
     /// Most sessions of one uid at one time.
@@ -52,6 +52,20 @@ pub(super) struct Shared {
     next: AtomicU64,
     /// Sessions by uid. Guards the counts; held for an addition.
     counts: Mutex<HashMap<u32, usize>>,
+    /// Of these, the ended ones that wait for their process' end. Held for an addition.
+    lingering: Mutex<HashMap<u32, usize>>,
+}
+
+/// A place among those that wait, given back when dropped.
+pub(super) struct Lingering {
+    shared: Arc<Shared>,
+    uid: u32,
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        take_one(&self.shared.lingering, self.uid);
+    }
 }
 
 /// A place among the sessions, given back when dropped.
@@ -62,12 +76,17 @@ pub(super) struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.uid) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.uid);
-            }
+        take_one(&self.shared.counts, self.uid);
+    }
+}
+
+/// Counts one of a user's down; a user without any has no row.
+fn take_one(counts: &Mutex<HashMap<u32, usize>>, uid: u32) {
+    let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(count) = counts.get_mut(&uid) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&uid);
         }
     }
 }
@@ -75,17 +94,30 @@ impl Drop for Place {
 impl Shared {
     /// Whether one more session of this uid may begin.
     fn admit(self: &Arc<Self>, uid: u32) -> Result<Place> {
-        if self.config.allow_uids.as_ref().is_some_and(|allowed| !allowed.contains(&uid)) {
+        if !self.config.allow_uids.contains(&uid) {
             return Err(Error::new(Code::PeerUid, "this user id is not on the node's allow-list"));
         }
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let all: usize = counts.values().sum();
         let own = counts.get(&uid).copied().unwrap_or(0);
-        if all >= self.config.sessions_max || own >= self.config.sessions_per_uid_max {
+        // The last places are for those who run the node: a full node can still be told to revoke.
+        let runs_it = uid == 0 || uid == self.provider.config().uid;
+        let reserved = if runs_it { 0 } else { limits::SESSIONS_RESERVED };
+        if all + reserved >= self.config.sessions_max || own >= self.config.sessions_per_uid_max {
             return Err(Error::new(Code::Busy, "the node has its most sessions"));
         }
         counts.insert(uid, own + 1);
         Ok(Place { shared: self.clone(), uid })
+    }
+
+    /// A place among those that wait for their process' end, if the user has one left.
+    pub(super) fn linger(self: &Arc<Self>, uid: u32) -> Option<Lingering> {
+        let mut lingering = self.lingering.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = lingering.entry(uid).or_default();
+        (*own < limits::EXIT_WAITS_PER_UID_MAX).then(|| {
+            *own += 1;
+            Lingering { shared: self.clone(), uid }
+        })
     }
 }
 
@@ -122,6 +154,7 @@ impl Gate {
             config,
             next: AtomicU64::new(1),
             counts: Mutex::default(),
+            lingering: Mutex::default(),
         });
         let listener =
             crate::sys::watch(listener).map_err(|_| Error::new(Code::System, "cannot watch the socket"))?;

@@ -3,17 +3,19 @@
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use audit::{Draft, Event as Entry};
-use caps::error::{Error, Result};
+use caps::error::{Blame, Code, Error, Result};
 use caps::id::{GrantId, LeaseId, RequestId, SlotHandle};
 use caps::token::{Token, VerifiedToken};
 use caps::wire::Reply;
 use caps::wire::frame::{self, FrameKind};
 use caps::wire::request::Path;
 use policy::limits;
+use tokio::time::timeout;
 
-use super::session::Session;
+use super::session::{Session, timed, unread};
 use super::socket::lost;
 use crate::runtime::{Refused, Violation};
 
@@ -55,10 +57,23 @@ impl Session {
         rights: caps::rights::Rights,
         path: Path,
     ) -> Result<Answer> {
+        if path == Path::Mapped {
+            // Before anything is opened: a right whose descriptor cannot be sent would stay open without a handle. A
+            // client that has just closed another right reads the answer to that while it waits for this one.
+            timed(self.socket.drained()).await.map_err(|error| match error.code() {
+                Code::Timeout => Error::new(Code::Busy, "read the answers before asking for a descriptor"),
+                _ => error,
+            })?;
+        }
         let verified = self.verified(token)?;
         let terms = verified.terms();
         let known = (terms.lease, terms.grant, rights, path);
         let recorded = self.rights.recorded.contains(&known);
+        let bytes = verified.effective().range.map_or(0, |range| range.len());
+        self.shared
+            .control
+            .may_open(self.caller(), bytes, rights)
+            .inspect_err(|error| self.denied(token, Some(&verified), error))?;
         let opened = self
             .shared
             .provider
@@ -100,6 +115,7 @@ impl Session {
         offset: u64,
         length: u32,
     ) -> Result<Answer> {
+        let began = Instant::now();
         loop {
             let socket = self.socket.clone();
             let sent = self.shared.provider.read(self.opener.session, handle, offset, length, |bytes| {
@@ -109,7 +125,14 @@ impl Session {
             });
             match sent.map_err(|refused| self.refused(handle, refused))? {
                 true => return Ok(Answer::Sent),
-                false => self.socket.writable().await.map_err(lost)?,
+                // One deadline for all of it, however often there was room and then again was none.
+                false => match Duration::from_millis(limits::SEND_MS_MAX).checked_sub(began.elapsed()) {
+                    Some(left) => match timeout(left, self.socket.writable()).await {
+                        Ok(writable) => writable.map_err(lost)?,
+                        Err(_) => return Err(unread()),
+                    },
+                    None => return Err(unread()),
+                },
             }
         }
     }
@@ -147,7 +170,7 @@ impl Session {
             entry =
                 entry.lease(verified.terms().lease).maybe(verified.terms().grant, Draft::grant).chain(&chain);
         }
-        self.shared.rejects.deny(self.opener.proven.holder(), entry);
+        self.shared.rejects.deny(self.opener.uid, entry);
     }
 
     /// Records a violation and gives back what the client is told.
@@ -155,13 +178,15 @@ impl Session {
         let event = match refused.violation {
             Some(Violation::UseAfterRevoke) => Entry::FaultAccess,
             Some(Violation::Right) => Entry::FaultRight,
+            // Offsets past the end, wrong checksums: what no client of ours sends.
+            None if refused.error.code().blame() == Blame::Client => Entry::FaultProtocol,
             None => return refused.error,
         };
         let entry = self
             .identified(Draft::deny(event, refused.error.code()))
             .method("mediated")
             .epoch(handle.epoch.into());
-        self.shared.rejects.deny(self.opener.proven.holder(), entry);
+        self.shared.rejects.deny(self.opener.uid, entry);
         refused.error
     }
 }

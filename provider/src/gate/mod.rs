@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `listen` | the socket's path, its permissions, accepting, bounds on sessions |
 //! | `peer` | who is at the other end, and how it died |
+//! | `executable` | which program it runs |
 //! | `socket` | packets in and out, a descriptor beside one |
 //! | `handshake` | the pure state machine of a session's beginning |
 //! | `session` | one client's session from accept to end |
@@ -21,6 +22,7 @@
 //! A client can make the gate work on its own session only: every packet is bounded, every wait has a deadline, and
 //! a session has one request in work at a time. What it sends as a descriptor is never received.
 
+mod executable;
 mod handshake;
 mod listen;
 mod memory;
@@ -34,6 +36,7 @@ use std::pin::Pin;
 
 use caps::error::Result;
 use caps::id::PrincipalKey;
+use caps::rights::Rights;
 use caps::wire::{Name, Reply, Request};
 
 pub use listen::{Gate, GateConfig};
@@ -60,6 +63,13 @@ pub trait ControlPlane: Send + Sync {
 
     /// The registered name of a key, and whether it is the administrator's.
     fn principal(&self, key: PrincipalKey) -> BoxFuture<'_, (Option<Name>, bool)>;
+
+    /// Whether the policy lets the caller open a right to `bytes` bytes. Asked on every opening, with a token that
+    /// was verified.
+    ///
+    /// # Errors
+    /// `E_POLICY_DENIED`, or why it could not be decided.
+    fn may_open(&self, caller: Caller, bytes: u64, rights: Rights) -> Result<()>;
 
     /// A session is over: what was tied to it ends.
     fn session_ended(&self, session: u64);

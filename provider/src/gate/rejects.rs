@@ -1,7 +1,9 @@
 //! What is refused at the gate, in the log, without letting anybody fill the log.
 //!
 //! Before a key is proven, refusals are gathered into one entry a code, uid and window. After that each refusal is an
-//! entry, up to a rate for each key; what is left out is counted in the next one. Nothing is lost, only gathered.
+//! entry, up to a rate for each user; what is left out is counted in the next one. Nothing is lost, only gathered.
+//!
+//! The rate is a user's and not a key's: anybody can draw as many keys as it likes and prove each.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,7 +11,6 @@ use std::time::Duration;
 use audit::rejects::{Admission, BURST_WINDOW_MS, Bursts, Limiter, Source};
 use audit::{Draft, Event as Entry};
 use caps::error::{Code, Error};
-use caps::id::PrincipalKey;
 
 use crate::runtime::Provider;
 
@@ -23,7 +24,7 @@ pub(super) struct Rejects {
 #[derive(Default)]
 struct State {
     bursts: Bursts,
-    limiter: Limiter<PrincipalKey>,
+    limiter: Limiter<u32>,
 }
 
 impl Rejects {
@@ -53,9 +54,9 @@ impl Rejects {
         self.state().bursts.note(clock.boot(), clock.unix(), error.code(), Source::Uid(uid));
     }
 
-    /// Records a refusal of a proven key, or counts it.
-    pub(super) fn deny(&self, holder: PrincipalKey, entry: Draft) {
-        let admission = self.state().limiter.admit(self.provider.clock().boot(), holder);
+    /// Records a refusal of a session of `uid`, or counts it.
+    pub(super) fn deny(&self, uid: u32, entry: Draft) {
+        let admission = self.state().limiter.admit(self.provider.clock().boot(), uid);
         match admission {
             Admission::Record { suppressed: 0 } => self.provider.record_fault(entry),
             Admission::Record { suppressed } => self.provider.record_fault(entry.suppressed(suppressed)),
@@ -87,6 +88,6 @@ impl Rejects {
 }
 
 /// The entry of refusals that no later entry told of.
-fn leftover((holder, suppressed): (Option<PrincipalKey>, u64)) -> Draft {
-    Draft::deny(Entry::RejectBurst, Code::Denied).maybe(holder, Draft::subject).suppressed(suppressed)
+fn leftover((uid, suppressed): (Option<u32>, u64)) -> Draft {
+    Draft::deny(Entry::RejectBurst, Code::Denied).maybe(uid, Draft::peer_uid).suppressed(suppressed)
 }

@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 use super::Caller;
+use super::executable;
 use super::handshake::{Handshake, Next};
 use super::listen::Shared;
 use super::memory::{Answer, Rights};
@@ -44,8 +45,8 @@ impl Session {
     pub(super) async fn run(shared: Arc<Shared>, socket: OwnedFd, peer: Peer, id: u64) {
         let Ok(socket) = Socket::new(socket).map(Arc::new) else { return };
         let Ok(death) = crate::sys::watch(peer.pidfd) else { return };
-        let facts = (peer.uid, peer.pid, peer.exe);
-        let hello = Duration::from_millis(limits::HANDSHAKE_MS_MAX);
+        let (uid, pid) = (peer.uid, peer.pid);
+        let hello = Duration::from_millis(limits::HELLO_MS_MAX);
         let greeted = tokio::select! {
             greeted = timeout(hello, greet(&shared, &socket)) => {
                 greeted.unwrap_or(Err(Error::new(Code::Timeout, "the session was not begun in time")))
@@ -55,11 +56,15 @@ impl Session {
         let (request, proven) = match greeted {
             Ok(greeted) => greeted,
             Err(error) => {
-                shared.rejects.note(facts.0, &error);
+                shared.rejects.note(uid, &error);
                 return tell(&socket, RequestId(0), &error).await;
             }
         };
-        let opener = Opener { session: id, uid: facts.0, pid: facts.1, exe: facts.2, proven };
+        let exe = tokio::select! {
+            exe = executable::hash(uid, pid) => exe,
+            _ = death.readable() => return,
+        };
+        let opener = Opener { session: id, uid, pid, exe, proven };
         let ender = socket.clone();
         shared.provider.register_session(id, Box::new(move || ender.shut_down()));
         let mut session = Self { shared: shared.clone(), socket, opener, rights: Rights::default() };
@@ -100,7 +105,7 @@ impl Session {
                     return End::Refused(error);
                 }
             };
-            let sent = match self.answer(request, id).await {
+            let sent: Result<()> = match self.answer(request, id).await {
                 Ok(Answer::Reply(reply)) => self.send(id, &reply).await,
                 Ok(Answer::WithDescriptor(reply, descriptor)) => self.send_with(id, &reply, descriptor).await,
                 Ok(Answer::Sent) => Ok(()),
@@ -113,8 +118,11 @@ impl Session {
                     sent
                 }
             };
-            if sent.is_err() {
-                return End::Gone;
+            match sent {
+                Ok(()) => {}
+                // Not to be told, since it does not read, but on record.
+                Err(error) if error.code() == Code::Timeout => return End::Refused(error),
+                Err(_) => return End::Gone,
             }
         }
     }
@@ -150,27 +158,23 @@ impl Session {
             | Request::ShareList { .. }
             | Request::Revoke(_)
             | Request::Status) => {
-                let caller = Caller {
-                    holder: self.opener.proven.holder(),
-                    uid: self.opener.uid,
-                    session: self.opener.session,
-                };
-                self.shared.control.request(caller, request).await.map(Answer::Reply)
+                self.shared.control.request(self.caller(), request).await.map(Answer::Reply)
             }
         }
+    }
+
+    /// This session's client, as the control plane knows it.
+    pub(super) const fn caller(&self) -> Caller {
+        Caller { holder: self.opener.proven.holder(), uid: self.opener.uid, session: self.opener.session }
     }
 
     async fn send(&self, id: RequestId, reply: &Reply) -> Result<()> {
         timed(self.socket.send(&frame::encode(FrameKind::Reply, id, reply)?, None)).await
     }
 
-    /// Sends a reply with a descriptor, once the client has read everything before it: the kernel counts descriptors
-    /// in flight by user, and one client must not use up the others' share.
+    /// Sends a reply with a descriptor. The client had read everything before it when it was opened, and nothing was
+    /// sent since: the kernel counts descriptors in flight by user, and one client must not use up the others' share.
     async fn send_with(&self, id: RequestId, reply: &Reply, descriptor: OwnedFd) -> Result<()> {
-        if !self.socket.is_drained() {
-            let error = Error::new(Code::Busy, "read the answers before asking for a descriptor");
-            return timed(self.socket.send(&encode_error(id, &error), None)).await;
-        }
         let packet = frame::encode(FrameKind::Reply, id, reply)?;
         timed(self.socket.send(&packet, Some(std::os::fd::AsFd::as_fd(&descriptor)))).await
     }
@@ -178,7 +182,7 @@ impl Session {
     /// A violation of the protocol: recorded, with who did it.
     fn record_protocol_fault(&self, error: &Error) {
         let entry = self.identified(Draft::deny(Entry::FaultProtocol, error.code()));
-        self.shared.provider.record_fault(entry);
+        self.shared.rejects.deny(self.opener.uid, entry);
     }
 
     /// Who this session's client is, in an entry.
@@ -193,8 +197,13 @@ impl Session {
     /// Waits a while for the process to be reaped, if it died, and records how. A client that only hung up has no
     /// such entry: its rights' summaries say that it left.
     async fn say_how_it_ended(&self, death: AsyncFd<OwnedFd>) {
-        if timeout(Duration::from_millis(limits::EXIT_NOTICE_MS_MAX), death.readable()).await.is_err() {
-            return;
+        if timeout(Duration::from_millis(limits::EXIT_SOON_MS), death.readable()).await.is_err() {
+            // It lives, or the machine is very busy. Few sessions of a user wait for longer: one that connects and
+            // hangs up in a loop would otherwise keep every place of its user taken.
+            let Some(_lingering) = self.shared.linger(self.opener.uid) else { return };
+            if timeout(Duration::from_millis(limits::EXIT_NOTICE_MS_MAX), death.readable()).await.is_err() {
+                return;
+            }
         }
         // Its parent has to reap it first. Nothing wakes us for that on every kernel, so we look a few times.
         let mut status = None;
@@ -276,9 +285,14 @@ pub(super) async fn refuse(socket: OwnedFd, error: Error) {
 }
 
 /// A client that does not read its answers is cut off at the deadline.
-async fn timed(sent: impl Future<Output = std::io::Result<()>>) -> Result<()> {
+pub(super) async fn timed(sent: impl Future<Output = std::io::Result<()>>) -> Result<()> {
     match timeout(Duration::from_millis(limits::SEND_MS_MAX), sent).await {
         Ok(sent) => sent.map_err(lost),
-        Err(_) => Err(Error::new(Code::Timeout, "the client did not read its answer in time")),
+        Err(_) => Err(unread()),
     }
+}
+
+/// What ends a session whose client does not read.
+pub(super) const fn unread() -> Error {
+    Error::new(Code::Timeout, "the client did not read its answer in time")
 }

@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use caps::error::{Code, Error};
 use caps::limits::FRAME_BYTES_MAX;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use tokio::io::unix::AsyncFd;
 
@@ -41,7 +43,9 @@ impl Socket {
                 PACKET.with_borrow_mut(|packet| {
                     let (received, _) =
                         rustix::net::recv(socket.get_ref(), &mut packet[..], RecvFlags::DONTWAIT)?;
-                    Ok((received > 0).then(|| decode(&packet[..received])))
+                    // An empty packet and the end both read as nothing; only the end leaves the socket hung up.
+                    let is_end = received == 0 && has_hung_up(socket.get_ref().as_fd());
+                    Ok((!is_end).then(|| decode(&packet[..received])))
                 })
             });
             match received {
@@ -53,9 +57,24 @@ impl Socket {
 
     /// Whether the client has read everything that was sent. The kernel counts descriptors in flight per user, so
     /// the next one is sent only when none is.
-    pub(super) fn is_drained(&self) -> bool {
-        // SIOCOUTQ on a Unix socket: bytes the peer has not read (unix(7), net/unix/af_unix.c unix_outq_len).
-        crate::sys::unread_bytes(self.as_fd()).is_ok_and(|bytes| bytes == 0)
+    fn is_drained(&self) -> bool {
+        // SIOCOUTQ on a Unix socket: what the peer has not read (unix(7), net/unix/af_unix.c unix_outq_len). It wakes us
+        // while it frees a packet, whose last byte it takes off the count just after (net/core/sock.c sock_wfree); the
+        // packet's descriptors are off theirs by then, and no packet counts for a single byte.
+        crate::sys::unread_bytes(self.as_fd()).is_ok_and(|bytes| bytes <= 1)
+    }
+
+    /// Waits until the client has read everything that was sent.
+    pub(super) async fn drained(&self) -> io::Result<()> {
+        loop {
+            // The kernel says that a socket is writable each time its peer has read a packet. What it says between
+            // here and `clear_ready` is not cleared, so no reading is missed.
+            let mut ready = self.0.writable().await?;
+            if self.is_drained() {
+                return Ok(());
+            }
+            ready.clear_ready();
+        }
     }
 
     /// Tries to send one packet now; `false` if the socket's buffer is full.
@@ -98,6 +117,13 @@ impl Socket {
     pub(super) fn shut_down(&self) {
         let _ = rustix::net::shutdown(self.as_fd(), rustix::net::Shutdown::Both); // it may be gone already
     }
+}
+
+/// Whether the other side will send nothing more.
+fn has_hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut sockets = [PollFd::new(&socket, PollFlags::RDHUP)];
+    // HUP and ERR are reported unasked. A poll that fails cannot tell: the session ends, which is safe.
+    poll(&mut sockets, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_or(true, |ready| ready > 0)
 }
 
 /// An error of the socket, as a client would be told if it could be told anything.

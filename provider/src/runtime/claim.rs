@@ -5,13 +5,13 @@ use std::sync::Arc;
 use audit::{Draft, Event as Entry};
 use caps::error::{Code, Error, Result};
 use caps::id::LeaseId;
-use caps::time::Micros;
-use caps::wire::link::{ClaimTicket, Take};
+use caps::time::{BootNanos, Micros};
+use caps::wire::link::{ClaimTicket, Take, Taken};
 use caps::wire::row::{EndCause, Tier};
 
 use super::cells::Memory;
 use super::{Provider, lock};
-use crate::kernel::{Answer, Event, SessionId};
+use crate::kernel::{Answer, Event, RegionKey, SessionId};
 
 /// Regions from this size on are built on a thread of their own: zeroing them takes longer than a worker of the gate
 /// may be away (64 KiB takes about 30 us, 1 GiB about 0.2 s).
@@ -37,6 +37,23 @@ impl Provider {
         else {
             return Err(Error::new(Code::Internal, "a claim was answered with something else than memory"));
         };
+        // From here on the kernel waits for the memory, whoever else still does: the caller is a session, and its
+        // client's process may die while the pages are zeroed. So the rest is a task of its own.
+        let provider = self.clone();
+        tokio::spawn(async move { provider.build(&ticket, region, bytes, deadline).await })
+            .await
+            .unwrap_or(Err(Error::new(Code::Internal, "building a region panicked")))
+    }
+
+    /// Builds a claimed region, records the claim, and undoes it where that fails. Must run to its end.
+    async fn build(
+        &self,
+        ticket: &ClaimTicket,
+        region: RegionKey,
+        bytes: u64,
+        deadline: BootNanos,
+    ) -> Result<()> {
+        let shared = &self.0;
         let built = if bytes <= BUILD_INLINE_BYTES_MAX {
             shared.store.region(bytes)
         } else {
@@ -49,6 +66,8 @@ impl Provider {
             Ok(memory) => memory,
             Err(error) => {
                 shared.step(Event::CreateFailed { region })?;
+                // Whoever asked for it back while it was built has it back.
+                shared.tell_waiting(region, Taken::default());
                 return Err(error);
             }
         };

@@ -88,6 +88,8 @@ struct Shared {
     cells: Cells,
     store: Store,
     recorder: Recorder,
+    /// Whether the log is closed. Held for reading while an entry is handed over, for writing while it is closed.
+    log_closed: RwLock<bool>,
     salt: Salt,
     roots: RwLock<Arc<RootKeys>>,
     clock: Clock,
@@ -129,6 +131,7 @@ impl Provider {
             cells: Cells::new(config.regions_max, config.opens_max),
             store: parts.store,
             recorder: parts.recorder,
+            log_closed: RwLock::new(false),
             salt: parts.salt,
             roots: RwLock::new(Arc::new(parts.roots)),
             clock: parts.clock,

@@ -1,7 +1,7 @@
 //! The provider's entries in its log.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use audit::{Draft, Event as Entry, Recorded};
 use caps::error::{Code, Error, Result};
@@ -27,8 +27,21 @@ impl Shared {
     }
 
     /// Records what has happened already and cannot be refused any more. It waits in memory while no device records.
+    /// After the log was closed it is dropped: what ends with the node itself is told by `log.stop`.
     pub(super) fn record_regardless(&self, entry: Draft) {
+        let closed = self.log_closed.read().unwrap_or_else(PoisonError::into_inner);
+        if *closed {
+            return;
+        }
         self.recorder.submit_regardless(vec![entry], self.clock.unix(), Box::new(|_| {}));
+    }
+
+    /// Writes the log's last checkpoint. Nothing is recorded after it.
+    pub(super) fn close_log(&self) {
+        *self.log_closed.write().unwrap_or_else(PoisonError::into_inner) = true;
+        if let Err(error) = self.recorder.shutdown() {
+            tracing::error!(%error, "the provider's log could not be closed");
+        }
     }
 
     /// The summary of a right, at its end: how much moved through the provider. What moved through a mapping leaves no

@@ -1,4 +1,4 @@
-//! Taking memory back: fence, cut, shut, wipe, acknowledge.
+//! Taking memory back: fence, cut, shut, wipe, give back, acknowledge.
 //!
 //! One sequence for release, expiry, revocation and a holder's death. Each step says what a crash there leaves; in
 //! every case the guardian cuts what is still mapped, because the provider's process is gone.
@@ -10,7 +10,8 @@
 //! | 3 shut | the same thread | the same |
 //! | 4 drain | a wipe thread | the same; operations died with the process |
 //! | 5 wipe | the same thread | zeros |
-//! | 6 acknowledge | the same thread | nothing: the row, the bytes and the waiters are settled |
+//! | 6 give back | the same thread | the same: pages are unpinned and free, the factory's books say so |
+//! | 7 acknowledge | the same thread | nothing: the row, the bytes and the waiters are settled |
 //!
 //! Cutting and wiping have threads of their own, because a wipe takes as long as the memory is large and the next
 //! region's cut must not wait for it.
@@ -36,7 +37,7 @@ pub(super) struct Job {
     pub(super) lease: LeaseId,
     pub(super) cause: EndCause,
     pub(super) mappings: u32,
-    /// When the call came in, and when its last slot was fenced.
+    /// When the call came in, or when the lease's time was over; and when its last slot was fenced.
     pub(super) started: BootNanos,
     pub(super) fenced: BootNanos,
     /// The fenced rights and the session of each, to be drained.
@@ -95,9 +96,7 @@ impl Provider {
         for take in takes {
             let _ = take.await; // what could not be taken back is the guardian's to cut when this process ends
         }
-        if let Err(error) = self.0.recorder.shutdown() {
-            tracing::error!(%error, "the provider's log could not be closed");
-        }
+        self.0.close_log();
     }
 }
 
@@ -125,12 +124,16 @@ impl Shared {
         Ok(Begun { answer, fence, rights })
     }
 
-    /// Steps 2 to 6, on the threads that are for them.
-    pub(super) fn take_back(self: &Arc<Self>, job: Job) {
+    /// Steps 2 to 7, on the threads that are for them.
+    pub(super) fn take_back(self: &Arc<Self>, mut job: Job) {
         let Some(memory) = self.cells.take_memory(job.region) else {
             debug_assert!(false, "a live region has memory");
             return;
         };
+        if job.cause == EndCause::Expired {
+            // An expiry has no call: what the log says of its fence and its cut is how late they were.
+            job.started = job.started.min(memory.deadline());
+        }
         let shared = self.clone();
         self.cuts.submit(move || {
             // An error here means that the kernel refuses to truncate our own file. What was promised cannot be kept
@@ -144,12 +147,12 @@ impl Shared {
                 tracing::warn!(%error, "a dead region's file could not be shut"); // best effort: see the design
             }
             let wiper = shared.clone();
-            shared.wipes.submit(move || wiper.finish(&job, &memory, dead));
+            shared.wipes.submit(move || wiper.finish(&job, memory, dead));
         });
     }
 
-    /// Steps 4 to 6.
-    fn finish(self: &Arc<Self>, job: &Job, memory: &Arc<Memory>, dead: BootNanos) {
+    /// Steps 4 to 7.
+    fn finish(self: &Arc<Self>, job: &Job, memory: Arc<Memory>, dead: BootNanos) {
         self.drain(&job.rights);
         let wiped_bytes = memory.region.wipe().unwrap_or_else(|error| {
             tracing::error!(%error, "a dead region could not be wiped");
@@ -162,11 +165,17 @@ impl Shared {
             dead: dead.since(job.started),
             wiped_bytes,
         };
+        give_back(memory);
         let ended = self.step(Event::Taken { region: job.region });
         debug_assert!(ended.is_ok(), "{ended:?}");
         self.record_regardless(entry(job, &taken));
         self.notify(Notice::LeaseEnded { lease: job.lease, cause: job.cause });
-        for waiter in lock(&self.waiting).remove(&job.region).unwrap_or_default() {
+        self.tell_waiting(job.region, taken);
+    }
+
+    /// Tells those who wait for a region's memory to be gone that it is.
+    pub(super) fn tell_waiting(&self, region: RegionKey, taken: Taken) {
+        for waiter in lock(&self.waiting).remove(&region).unwrap_or_default() {
             let _ = waiter.send(taken); // who gave up waiting needs no answer
         }
     }
@@ -187,6 +196,22 @@ impl Shared {
                 std::thread::yield_now();
             }
         }
+    }
+}
+
+/// Unpins the pages and has the factory count the bytes as free, before anybody is told that they are: whoever is told
+/// may ask for them at once. An operation that was inside when the right was fenced may still have the memory in hand
+/// for a moment; past the bound of a drain, giving it back is left to that one.
+fn give_back(mut memory: Arc<Memory>) {
+    let bound = Duration::from_millis(policy::limits::DRAIN_MS_MAX);
+    let started = Instant::now();
+    loop {
+        match Arc::try_unwrap(memory) {
+            Ok(memory) => return memory.region.close(),
+            Err(_) if started.elapsed() > bound => return,
+            Err(shared) => memory = shared,
+        }
+        std::thread::yield_now();
     }
 }
 

@@ -1,0 +1,30 @@
+//! Whether the policy lets a principal open a right. The provider asks before it opens one; the token says what the
+//! right is, the policy whether this principal may use it here and now.
+
+use caps::rights::Rights;
+use caps::{Code, Error, Result};
+use policy::{Facts, Kind};
+
+use super::{Caller, Handle};
+
+impl Handle {
+    /// Judges the opening of a right to `bytes` bytes.
+    ///
+    /// Not ordered: nothing of the state depends on it. The provider records the opening, and the denial.
+    ///
+    /// # Errors
+    /// `E_POLICY_DENIED`; `E_TOKEN_LIMIT` if the policy could not be decided within its bounds.
+    pub fn may_open(&self, caller: Caller, bytes: u64, rights: Rights) -> Result<()> {
+        let name = self.shared.directory.get(caller.holder);
+        let facts = Facts {
+            bytes: Some(bytes),
+            rights,
+            ..Facts::new(Kind::LeaseOpen, caller.holder, name, caller.uid)
+        };
+        if self.shared.policy().decide(&facts)?.allowed {
+            Ok(())
+        } else {
+            Err(Error::new(Code::PolicyDenied, "the policy does not let this principal open this right"))
+        }
+    }
+}

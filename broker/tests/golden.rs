@@ -1,0 +1,192 @@
+//! The serialized form, byte for byte: a state and commands that are stored here must be what this release writes, and
+//! must be read by it. A change is a new version, not a new file.
+//!
+//! To write the files of a new version: `LEASEHOLD_WRITE_GOLDEN=1 cargo test -p broker --test golden`.
+
+mod common;
+
+use std::path::PathBuf;
+
+use broker::state::{Acceptance, Actor, Broker, Command, Kind, PolicyVerdict, SNAPSHOT_VERSION, Undo};
+use caps::Code;
+use caps::id::ProviderId;
+use caps::time::{Micros, UnixMicros};
+use caps::wire::Reason;
+use caps::wire::link::Notice;
+use caps::wire::request::LeaseSpec;
+use caps::wire::row::{EndCause, Lifetime, Revocation, Target};
+use common::*;
+
+/// One command of every kind, over a life in which every state of leases and grants occurs.
+fn commands() -> Vec<Command> {
+    let mut world = World::new();
+    let mut commands = Vec::new();
+    let mut at = START;
+    let mut push = |world: &mut World, by: Actor, kind: Kind| {
+        at += 7;
+        let mut command = world.command(by, kind);
+        command.at = UnixMicros(at);
+        world.apply(&command).answer.unwrap();
+        commands.push(command);
+    };
+    let by = |n| Actor::Principal(public(n));
+    let system = Actor::System;
+    let revoke = |target| Kind::Revoke(Revocation { target, reason: Reason::new("golden").unwrap() });
+
+    push(&mut world, system, Kind::Undo(Undo::PrincipalAdd { key: public(3) }));
+    push(&mut world, by(0), Kind::PrincipalAdd { name: name("eve"), key: public(4) });
+    let spec = LeaseSpec {
+        bytes: 5_000,
+        ttl: Micros(9_000),
+        name: Some(name("scratch")),
+        class: Some(name("training")),
+        lifetime: Lifetime::Process,
+    };
+    let mut tickets = Vec::new();
+    for spec in [spec.clone(), LeaseSpec { name: None, lifetime: Lifetime::Detached, ..spec }] {
+        push(&mut world, by(1), Kind::Reserve { spec, session: 11 });
+        let broker::state::View::Leases(page) = world.view(1, broker::state::Query::Leases(None)).unwrap()
+        else {
+            panic!()
+        };
+        let row = page.rows.iter().find(|row| tickets.iter().all(|(id, _)| *id != row.id)).unwrap();
+        tickets.push((row.id, row.region));
+        push(&mut world, system, Kind::Commit { lease: row.id, bytes: 2 * PAGE });
+    }
+    let [(first, region), (second, other)] = tickets[..] else { panic!() };
+    push(&mut world, by(1), Kind::Renew { lease: first, ttl: Micros(8_000) });
+    let before = UnixMicros(START + 5_000);
+    push(&mut world, system, Kind::Undo(Undo::Renew { lease: first, expires: before }));
+    let ticket = |lease, region| caps::wire::link::ClaimTicket {
+        lease,
+        region,
+        owner: public(1),
+        bytes: 2 * PAGE,
+        ttl: Micros(9_000),
+        lifetime: Lifetime::Process,
+        claim_by: UnixMicros(0),
+    };
+    for grant in [5, 6, 7] {
+        let contract = world.contract(&ticket(first, region), grant, 2);
+        let signature = contract.sign(&key(1));
+        push(&mut world, by(1), Kind::Offer { contract, signature });
+        if grant == 7 {
+            continue;
+        }
+        push(&mut world, by(1), Kind::Issue { grant: contract.grant });
+        let signature = contract.sign(&key(2));
+        let accept =
+            Acceptance { grant: contract.grant, signature, lifetime: Lifetime::Process, session: 12 };
+        push(&mut world, by(2), Kind::Accept(accept));
+        if grant == 5 {
+            push(&mut world, system, Kind::Notice(Notice::GrantOpened { grant: contract.grant }));
+        } else {
+            push(&mut world, system, Kind::Undo(Undo::Accept { grant: contract.grant }));
+        }
+    }
+    let fourth = world.contract(&ticket(second, other), 8, 2);
+    push(&mut world, by(1), Kind::Offer { contract: fourth, signature: fourth.sign(&key(1)) });
+    push(&mut world, system, Kind::Undo(Undo::Offer { grant: fourth.grant }));
+    let spec = LeaseSpec { bytes: 1, ttl: Micros(50), name: None, class: None, lifetime: Lifetime::Detached };
+    for step in 0..4 {
+        push(&mut world, by(2), Kind::Reserve { spec: spec.clone(), session: 12 });
+        let broker::state::View::Leases(page) = world.view(2, broker::state::Query::Leases(None)).unwrap()
+        else {
+            panic!()
+        };
+        let reserved = caps::wire::row::LeaseState::Reserved;
+        let lease = page.rows.iter().find(|row| row.state == reserved).unwrap().id;
+        match step {
+            0 => push(&mut world, system, Kind::Abandon { lease }),
+            1 => push(&mut world, by(2), Kind::Release { lease }),
+            2 => push(&mut world, by(2), revoke(Target::Lease(lease))),
+            // Stays reserved.
+            _ => continue,
+        }
+        if step < 2 {
+            push(&mut world, system, Kind::Taken { lease });
+        }
+    }
+    for target in [
+        Target::Region(other),
+        Target::Grant(fourth.grant),
+        Target::Holder(public(4)),
+        Target::Subtree(fourth.grant),
+    ] {
+        push(&mut world, by(0), revoke(target));
+    }
+    let cause = EndCause::HolderExit;
+    push(&mut world, system, Kind::Notice(Notice::LeaseEnded { lease: second, cause }));
+    push(&mut world, system, Kind::Refused { who: public(4), code: Code::Denied, about: None });
+    push(&mut world, system, Kind::HolderExit { session: 99 });
+    push(&mut world, system, Kind::PolicyLoad { hash: [7; 32] });
+    push(&mut world, system, Kind::Tick);
+    commands
+}
+
+fn compare(file: &str, bytes: &[u8]) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
+    if std::env::var_os("LEASEHOLD_WRITE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let stored = std::fs::read(&path).unwrap();
+    assert!(
+        stored == bytes,
+        "{file}: the serialized form changed ({} bytes, {} stored)",
+        bytes.len(),
+        stored.len()
+    );
+}
+
+#[test]
+fn the_form_has_not_drifted() {
+    let commands = commands();
+    let stream: Vec<u8> = commands.iter().flat_map(broker::fuzzing::encode).collect();
+    compare(&format!("commands-v{SNAPSHOT_VERSION}.cbor"), &stream);
+
+    let mut broker = Broker::new(genesis()).unwrap();
+    for (n, text) in [(1, "alice"), (2, "bob"), (3, "small")] {
+        let kind = Kind::PrincipalAdd { name: name(text), key: public(n) };
+        let (at, by) = (UnixMicros(START), Actor::Principal(public(0)));
+        broker.apply(&Command { at, by, random: [0; 32], policy: None, kind }).answer.unwrap();
+    }
+    let mut rest = &stream[..];
+    while !rest.is_empty() {
+        let command: Command = ciborium::from_reader(&mut rest).unwrap();
+        broker.apply(&command).answer.unwrap();
+    }
+    compare(&format!("state-v{SNAPSHOT_VERSION}.cbor"), &broker.snapshot());
+    assert_eq!(Broker::restore(&broker.snapshot()).unwrap(), broker);
+
+    // The stream has every kind of command but those that end the provider, which are read here.
+    for kind in [Kind::ProviderLost, Kind::ProviderUp { provider: ProviderId([2; 16]) }] {
+        let policy = Some(PolicyVerdict { allowed: false, rule: Some(3), hash: [1; 32] });
+        let command = Command { at: UnixMicros(1), by: Actor::System, random: [9; 32], policy, kind };
+        let bytes = broker::fuzzing::encode(&command);
+        assert_eq!(ciborium::from_reader::<Command, _>(&bytes[..]).unwrap(), command);
+    }
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_is_refused() {
+    let mut world = World::new();
+    world.lease(1, PAGE, 1_000);
+    let good = world.broker.snapshot();
+    assert_eq!(Broker::restore(&good).unwrap(), world.broker);
+    let mut longer = good.clone();
+    longer.push(0);
+    assert_eq!(code(Broker::restore(&longer)), Some(Code::Internal));
+    assert_eq!(code(Broker::restore(&good[..good.len() - 1])), Some(Code::Internal));
+    // A version of the future.
+    let at = good.windows(7).position(|bytes| bytes == b"version").unwrap() + 7;
+    let mut future = good.clone();
+    future[at] = 2;
+    assert_eq!(code(Broker::restore(&future)), Some(Code::Internal));
+    // A lease of 60 KiB, where its owner's quota has 32.
+    let range = [0x82, 0x00, 0x19, 0x10, 0x00];
+    let at = good.windows(5).position(|bytes| bytes == range).unwrap();
+    let mut sold = good.clone();
+    sold[at + 3] = 0xf0;
+    assert_eq!(code(Broker::restore(&sold)), Some(Code::Internal));
+}

@@ -1,0 +1,405 @@
+//! The runtime over a real recorder, whose device fails when told to, and a provider in memory.
+
+mod common;
+mod world;
+
+use std::sync::Arc;
+
+use audit::store::memory::Fault;
+use caps::Code;
+use caps::id::GrantId;
+use caps::key::SigningKey;
+use caps::range::ByteRange;
+use caps::rights::{Operation, Rights};
+use caps::share::ShareContract;
+use caps::time::Micros;
+use caps::token::{RootKeys, gate};
+use caps::wire::link::{Notice, Take};
+use caps::wire::request::{LeaseSpec, Request};
+use caps::wire::row::{EndCause, GrantState, LeaseState, Lifetime, Revocation, Target};
+use caps::wire::{Reason, Reply};
+use common::{key, name, public};
+use policy::Policy;
+use world::{PAGE, World, caller, lived};
+
+fn spec(bytes: u64) -> LeaseSpec {
+    let ttl = Micros::from_millis(60_000);
+    LeaseSpec { bytes, ttl, name: None, class: None, lifetime: Lifetime::Detached }
+}
+
+async fn lease(world: &World, n: u8) -> (caps::wire::row::LeaseRow, caps::token::Token) {
+    match world.ask(n, Request::LeaseCreate(spec(PAGE))).await.unwrap() {
+        Reply::Leased { lease, token } => (lease, token),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn contract(world: &World, lease: &caps::wire::row::LeaseRow, grant: u8) -> ShareContract {
+    ShareContract {
+        cluster: world.cluster,
+        grant: GrantId([grant; 16]),
+        lease: lease.id,
+        region: lease.region,
+        owner: lease.owner,
+        receiver: public(2),
+        rights: Rights::READ,
+        range: ByteRange::new(0, PAGE).unwrap(),
+        ttl: Micros::from_millis(30_000),
+        max_hops: 0,
+    }
+}
+
+async fn offer(world: &World, contract: ShareContract, signer: &SigningKey) -> caps::Result<Reply> {
+    world.ask(1, Request::ShareOffer { contract, signature: contract.sign(signer) }).await
+}
+
+async fn accept(world: &World, contract: &ShareContract) -> caps::Result<Reply> {
+    let signature = contract.sign(&key(2));
+    let lifetime = Lifetime::Process;
+    world.ask(2, Request::ShareAccept { grant: contract.grant, signature, lifetime }).await
+}
+
+fn revoke(target: Target) -> Request {
+    Request::Revoke(Revocation { target, reason: Reason::new("because").unwrap() })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_comes_with_a_token_and_goes_with_a_receipt() {
+    let world = World::start().await;
+    let (row, token) = lease(&world, 1).await;
+    assert_eq!((row.state, row.owner_name), (LeaseState::Live, Some(name("alice"))));
+    let keys = RootKeys::of(world.root).unwrap();
+    let verified = gate(token.as_bytes()).unwrap().verify(&keys).unwrap();
+    assert_eq!(verified.terms().holder, public(1));
+    assert_eq!((verified.terms().lease, verified.terms().grant), (row.id, None));
+    assert!(verified.terms().rights.iter().any(|right| right == Operation::Share));
+    assert_eq!(world.link.live(), [row.id]);
+
+    let Reply::Receipt(receipt) = world.ask(1, Request::LeaseRelease { lease: row.id }).await.unwrap() else {
+        panic!()
+    };
+    receipt.verify(world.receipts).unwrap();
+    assert_eq!((receipt.body.leases.clone(), receipt.body.wiped_bytes), (vec![row.id], PAGE));
+    assert!(world.link.live().is_empty());
+    let entries = world.entries();
+    let at = receipt.body.log_index.unwrap() as usize;
+    assert!(entries[at].contains("lease.release") && entries[at].contains(&row.id.to_string()));
+    // The books are up to date before the receipt is sent.
+    let Reply::Lease { lease, memory } = world.ask(1, Request::LeaseShow { lease: row.id }).await.unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!((lease.state, memory), (LeaseState::Ended, None));
+    let Reply::Status(status) = world.ask(2, Request::Status).await.unwrap() else { panic!() };
+    assert_eq!((status.leased_bytes, status.leases, status.principals, status.audit), (0, 0, 3, true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_share_goes_through_its_steps() {
+    let world = World::start().await;
+    let (row, _) = lease(&world, 1).await;
+    let contract = contract(&world, &row, 7);
+    let Reply::Shared(grant) = offer(&world, contract, &key(1)).await.unwrap() else { panic!() };
+    assert_eq!(grant.state, GrantState::Issued);
+    let Reply::Contract { contract: shown, .. } =
+        world.ask(2, Request::ShareShow { grant: contract.grant }).await.unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(shown, contract);
+    let Reply::Accepted { grant, token } = accept(&world, &contract).await.unwrap() else { panic!() };
+    assert_eq!(grant.state, GrantState::Accepted);
+    let keys = RootKeys::of(world.root).unwrap();
+    let verified = gate(token.as_bytes()).unwrap().verify(&keys).unwrap();
+    assert_eq!((verified.terms().grant, verified.terms().holder), (Some(contract.grant), public(2)));
+
+    world.handle.notice(Notice::GrantOpened { grant: contract.grant }).unwrap();
+    // The receiver's process ends: its session is its actor's number.
+    world.handle.holder_exit(2).unwrap();
+    let take = world.link.next_take().await;
+    assert!(matches!(take, (Take::Grant { grant, .. }, EndCause::HolderExit) if grant == contract.grant));
+    let Reply::Grants(page) = world.ask(1, Request::ShareList { after: None }).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!((page.rows[0].state, page.rows[0].cause), (GrantState::Ended, Some(EndCause::HolderExit)));
+
+    let entries = world.entries();
+    let steps = ["share.offer", "share.issue", "share.accept", "share.open", "share.end"];
+    let places: Vec<usize> = steps
+        .iter()
+        .map(|step| {
+            let places: Vec<usize> = (0..entries.len()).filter(|&at| entries[at].contains(step)).collect();
+            assert_eq!(places.len(), 1, "{step}");
+            places[0]
+        })
+        .collect();
+    assert!(places.is_sorted(), "{places:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_are_recorded_with_who_and_why() {
+    let world = World::start().await;
+    let (row, _) = lease(&world, 1).await;
+    let weak = contract(&world, &row, 7);
+    for (n, request, code, event) in [
+        (1, Request::LeaseCreate(spec(0)), Code::Range, "lease.deny"),
+        (1, Request::LeaseCreate(spec(1 << 63)), Code::Range, "lease.deny"),
+        (1, Request::LeaseCreate(spec(1 << 40)), Code::Quota, "quota.deny"),
+        (2, Request::LeaseRelease { lease: row.id }, Code::LeaseUnknown, "lease.deny"),
+        (2, Request::LeaseRenew { lease: row.id, ttl: Micros(1) }, Code::LeaseUnknown, "lease.deny"),
+        (2, Request::LeaseShow { lease: row.id }, Code::LeaseUnknown, "lease.deny"),
+        (2, revoke(Target::Lease(row.id)), Code::LeaseUnknown, "lease.deny"),
+        (2, Request::ShareShow { grant: GrantId([1; 16]) }, Code::GrantUnknown, "lease.deny"),
+        (
+            1,
+            Request::ShareOffer { contract: weak, signature: weak.sign(&key(2)) },
+            Code::ContractSignature,
+            "share.offer",
+        ),
+        (4, Request::LeaseCreate(spec(1)), Code::PrincipalUnknown, "lease.deny"),
+        (4, Request::Status, Code::PrincipalUnknown, "lease.deny"),
+        (1, Request::PrincipalAdd { name: name("eve"), key: public(4) }, Code::NotAdmin, "config.load"),
+    ] {
+        let (kind, before) = (request.kind(), world.entries().len());
+        let error = world.ask(n, request).await.unwrap_err();
+        assert_eq!(error.code(), code, "{kind}: {error}");
+        // A look is answered beside its entry, not after it.
+        let found = lived(|| {
+            let entries = world.entries();
+            entries[before..].iter().any(|entry| {
+                entry.contains(event) && entry.contains(code.text()) && entry.contains(&public(n).to_string())
+            })
+        });
+        assert!(found, "{kind}: {:?}", &world.entries()[before..]);
+    }
+    let hello = Request::Close { handle: caps::id::SlotHandle { slot: 0, epoch: 0 } };
+    assert_eq!(world.ask(1, hello).await.unwrap_err().code(), Code::Protocol);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_policy_takes_effect_and_is_recorded() {
+    let world = World::start().await;
+    let tight = r#"
+        deny if request("lease.create"), size($bytes), $bytes > 4096;
+        allow if request("lease.create"), principal($key, $name);
+        deny if true;
+    "#;
+    let tight = Arc::new(Policy::parse(tight, "tight.dl").unwrap());
+    world.handle.policy_load(Arc::clone(&tight)).await.unwrap();
+    let refused = world.ask(1, Request::LeaseCreate(spec(2 * PAGE))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PolicyDenied);
+    let (row, _) = lease(&world, 1).await;
+    let denied = world.ask(1, revoke(Target::Lease(row.id))).await.unwrap_err();
+    assert_eq!(denied.code(), Code::PolicyDenied, "this policy lets nobody revoke");
+    assert!(world.ask(0, revoke(Target::Lease(row.id))).await.is_ok(), "but the administrator");
+    assert!(
+        world
+            .entries()
+            .iter()
+            .any(|entry| { entry.contains("policy.load") && entry.contains(&tight.hash().to_string()) })
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_claim_gives_everything_back() {
+    let world = World::start().await;
+    world.link.fail_claims(Some(Code::NoMemory));
+    assert_eq!(world.ask(1, Request::LeaseCreate(spec(PAGE))).await.unwrap_err().code(), Code::NoMemory);
+    let take = world.link.next_take().await;
+    assert!(matches!(take, (Take::Lease(_), EndCause::NotClaimed)));
+    world.link.fail_claims(None);
+    world.settled(0).await;
+    lease(&world, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_goes_away_leaves_nothing() {
+    let world = World::start().await;
+    world.link.hold_claims();
+    let handle = world.handle.clone();
+    let asked =
+        tokio::spawn(async move { handle.request(caller(1), Request::LeaseCreate(spec(PAGE))).await });
+    world.link.claim_arrived().await;
+    asked.abort();
+    // Its deadline ends the reservation: nobody asks again.
+    let take = world.link.next_take().await;
+    assert!(matches!(take, (Take::Lease(_), EndCause::NotClaimed)));
+    world.settled(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoke_while_a_lease_is_claimed_wins() {
+    let world = World::start().await;
+    world.link.hold_claims();
+    let handle = world.handle.clone();
+    let asked =
+        tokio::spawn(async move { handle.request(caller(1), Request::LeaseCreate(spec(PAGE))).await });
+    world.link.claim_arrived().await;
+    assert!(world.ask(0, revoke(Target::Holder(public(1)))).await.is_ok());
+    world.link.let_claims_go();
+    let refused = asked.await.unwrap().unwrap_err();
+    assert!(matches!(refused.code(), Code::LeaseExpired | Code::LeaseUnknown), "{refused}");
+    world.settled(0).await;
+    assert!(world.link.live().is_empty());
+}
+
+/// Lets each write of the device fail in turn, under each request, in both ways. Whatever happens, the caller's answer,
+/// the books, the provider's memory and the log agree in the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_recorded_is_not_done() {
+    for fault in [Fault::NotStored, Fault::Stored] {
+        for call in 0..4 {
+            let world = World::start().await;
+            world.device.fail(call, fault);
+            let answer = world.ask(1, Request::LeaseCreate(spec(PAGE))).await;
+            match &answer {
+                Ok(Reply::Leased { lease, .. }) => assert_eq!(world.link.live(), [lease.id]),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => {
+                    assert_eq!(error.code(), Code::AuditUnavailable, "{fault:?} at {call}");
+                    world.settled(0).await;
+                    assert!(world.link.live().is_empty());
+                }
+            }
+            // The fault may not have been reached; then it must not surprise what follows.
+            world.recovered().await;
+            let leases = world.entries().iter().filter(|entry| entry.contains("\"lease.grant\"")).count();
+            let ends = world.entries().iter().filter(|entry| entry.contains("not_recorded")).count();
+            assert!(leases <= usize::from(answer.is_ok()) + ends, "{leases} grants, {ends} undone");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_or_share_that_cannot_be_recorded_is_undone() {
+    let world = World::start().await;
+    let (row, _) = lease(&world, 1).await;
+    let contract = contract(&world, &row, 7);
+
+    world.device.fail(0, Fault::NotStored);
+    let longer = Request::LeaseRenew { lease: row.id, ttl: Micros::from_millis(3_600_000) };
+    let refused = world.ask(1, longer.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::AuditUnavailable);
+    let Reply::Lease { lease: now, .. } = world.ask(1, Request::LeaseShow { lease: row.id }).await.unwrap()
+    else {
+        panic!()
+    };
+    assert!(now.expires_in <= Micros::from_millis(60_000), "{:?}", now.expires_in);
+    assert!(world.link.renewals().iter().all(|(_, ttl)| *ttl <= Micros::from_millis(60_000)));
+    world.recovered().await;
+
+    world.device.fail(0, Fault::NotStored);
+    assert_eq!(offer(&world, contract, &key(1)).await.unwrap_err().code(), Code::AuditUnavailable);
+    world.recovered().await;
+    let again = ShareContract { grant: GrantId([8; 16]), ..contract };
+    offer(&world, again, &key(1)).await.unwrap();
+
+    world.device.fail(0, Fault::NotStored);
+    assert_eq!(accept(&world, &again).await.unwrap_err().code(), Code::AuditUnavailable);
+    world.recovered().await;
+    accept(&world, &again).await.unwrap();
+
+    world.device.fail(0, Fault::NotStored);
+    let eve = Request::PrincipalAdd { name: name("eve"), key: public(4) };
+    assert_eq!(world.ask(0, eve.clone()).await.unwrap_err().code(), Code::AuditUnavailable);
+    world.recovered().await;
+    assert_eq!(world.handle.who(public(4)).await.unwrap(), (None, false));
+    world.ask(0, eve).await.unwrap();
+    assert!(matches!(world.ask(1, longer).await, Ok(Reply::Leased { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoke_takes_effect_without_a_device_and_is_recorded_later() {
+    let world = World::start().await;
+    let (row, _) = lease(&world, 1).await;
+    world.device.fail(0, Fault::NotStored);
+    let Reply::Receipt(receipt) = world.ask(1, revoke(Target::Lease(row.id))).await.unwrap() else {
+        panic!()
+    };
+    receipt.verify(world.receipts).unwrap();
+    assert_eq!(receipt.body.log_index, None);
+    assert!(world.link.live().is_empty());
+    world.recovered().await;
+    assert!(lived(|| {
+        let entries = world.entries();
+        let gap = entries.iter().position(|entry| entry.contains("audit.gap"));
+        let taken = entries.iter().position(|entry| entry.contains("lease.revoke"));
+        gap.is_some() && gap < taken
+    }));
+    assert_eq!(
+        world.ask(1, Request::LeaseRenew { lease: row.id, ttl: Micros(1_000_000) }).await.unwrap_err().code(),
+        Code::LeaseExpired
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_take_that_fails_is_no_receipt_and_is_tried_again() {
+    let world = World::start().await;
+    let (row, _) = lease(&world, 1).await;
+    world.link.fail_takes(Some(Code::ProviderLost));
+    let error = world.ask(1, revoke(Target::Lease(row.id))).await.unwrap_err();
+    assert_eq!(error.code(), Code::ProviderLost);
+    world.link.next_take().await;
+    world.link.fail_takes(None);
+    // The deadline of a lease that is ending tells the provider again.
+    world.link.next_take().await;
+    world.settled(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_end_by_themselves_when_the_provider_is_silent() {
+    let world = World::start().await;
+    let short = LeaseSpec { ttl: Micros::from_millis(100), ..spec(PAGE) };
+    assert!(matches!(world.ask(1, Request::LeaseCreate(short)).await, Ok(Reply::Leased { .. })));
+    let take = world.link.next_take().await;
+    assert!(matches!(take, (Take::Lease(_), EndCause::Expired)));
+    world.settled(0).await;
+    assert_eq!(world.entries().iter().filter(|entry| entry.contains("lease.expire")).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_callers_at_once_keep_the_books() {
+    let world = Arc::new(World::start().await);
+    let tasks: Vec<_> = (0..16u8)
+        .map(|n| {
+            let world = Arc::clone(&world);
+            tokio::spawn(async move {
+                let who = 1 + n % 2;
+                let (mut created, mut refused) = (0, 0);
+                for _ in 0..20 {
+                    match world.ask(who, Request::LeaseCreate(spec(PAGE))).await {
+                        Ok(Reply::Leased { lease, .. }) => {
+                            created += 1;
+                            world.ask(who, Request::LeaseRelease { lease: lease.id }).await.unwrap();
+                        }
+                        Ok(other) => panic!("{other:?}"),
+                        Err(error) => {
+                            assert!(
+                                matches!(error.code(), Code::Quota | Code::Busy | Code::NoMemory),
+                                "{error}"
+                            );
+                            refused += 1;
+                        }
+                    }
+                }
+                created + refused
+            })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), 20);
+    }
+    world.settled(0).await;
+    let broker = Arc::into_inner(world).unwrap().stop();
+    broker.check_invariants().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_broker_refuses() {
+    let world = World::start().await;
+    let handle = world.handle.clone();
+    world.stop().check_invariants().unwrap();
+    let error = handle.request(caller(1), Request::Status).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unreachable);
+    assert_eq!(handle.holder_exit(1).unwrap_err().code(), Code::Unreachable);
+}

@@ -1,0 +1,309 @@
+//! A running broker over a recorder in memory and a provider that keeps a list.
+#![allow(unreachable_pub)]
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use audit::store::memory::Memory;
+use audit::{Identity, LogKey, Origin, Recorder};
+use broker::runtime::{
+    Boxed, Caller, Claimed, Clock, Handle, Parts, ProviderLink, ProviderStatus, Runtime, SteadyClock, start,
+};
+use broker::state::{Bounds, Broker, Genesis};
+use caps::id::{ClusterEpoch, LeaseId, PrincipalKey};
+use caps::key::SigningKey;
+use caps::time::Micros;
+use caps::token::{RootKey, RootPublic};
+use caps::wire::Reply;
+use caps::wire::link::{ClaimTicket, Method, Take, Taken};
+use caps::wire::request::Request;
+use caps::wire::row::{EndCause, MemoryRow, Tier};
+use caps::{Code, Error, Result};
+use policy::Policy;
+use tokio::sync::{Notify, mpsc};
+
+use crate::common::{genesis, name, public};
+
+pub const PAGE: u64 = 4096;
+/// How long a condition may take that must come true. Only a defect waits so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether `condition` comes true.
+pub fn lived(condition: impl Fn() -> bool) -> bool {
+    let end = Instant::now() + PATIENCE;
+    while !condition() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
+}
+
+pub fn caller(n: u8) -> Caller {
+    Caller { holder: public(n), uid: 1000, session: n.into() }
+}
+
+/// The provider: which leases have memory, and what it was told.
+pub struct List {
+    state: Mutex<State>,
+    took: mpsc::UnboundedSender<(Take, EndCause)>,
+    takes: tokio::sync::Mutex<mpsc::UnboundedReceiver<(Take, EndCause)>>,
+    claim_arrived: Notify,
+    claims_go: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    live: BTreeSet<LeaseId>,
+    dead: BTreeSet<LeaseId>,
+    renewals: Vec<(LeaseId, Micros)>,
+    claims_fail: Option<Code>,
+    takes_fail: Option<Code>,
+    hold: bool,
+}
+
+impl List {
+    fn new() -> Self {
+        let (took, takes) = mpsc::unbounded_channel();
+        let takes = tokio::sync::Mutex::new(takes);
+        let (claim_arrived, claims_go) = (Notify::new(), Notify::new());
+        Self { state: Mutex::default(), took, takes, claim_arrived, claims_go }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub fn live(&self) -> Vec<LeaseId> {
+        self.state().live.iter().copied().collect()
+    }
+
+    pub fn renewals(&self) -> Vec<(LeaseId, Micros)> {
+        self.state().renewals.clone()
+    }
+
+    pub fn fail_claims(&self, code: Option<Code>) {
+        self.state().claims_fail = code;
+    }
+
+    pub fn fail_takes(&self, code: Option<Code>) {
+        self.state().takes_fail = code;
+    }
+
+    pub fn hold_claims(&self) {
+        self.state().hold = true;
+    }
+
+    pub fn let_claims_go(&self) {
+        self.state().hold = false;
+        self.claims_go.notify_waiters();
+    }
+
+    pub async fn claim_arrived(&self) {
+        self.claim_arrived.notified().await;
+    }
+
+    pub async fn next_take(&self) -> (Take, EndCause) {
+        self.takes.lock().await.recv().await.unwrap()
+    }
+}
+
+impl ProviderLink for List {
+    fn claim(&self, ticket: ClaimTicket, _session: u64) -> Boxed<'_, Result<Claimed>> {
+        Box::pin(async move {
+            self.claim_arrived.notify_one();
+            loop {
+                let go = self.claims_go.notified();
+                if !self.state().hold {
+                    break;
+                }
+                go.await;
+            }
+            let mut state = self.state();
+            if let Some(code) = state.claims_fail {
+                return Err(Error::new(code, "told to fail"));
+            }
+            if state.dead.contains(&ticket.lease) {
+                return Err(Error::new(Code::LeaseUnknown, "taken before it was claimed"));
+            }
+            state.live.insert(ticket.lease);
+            Ok(Claimed { bytes: ticket.bytes })
+        })
+    }
+
+    fn renew(&self, lease: LeaseId, ttl: Micros) -> Boxed<'_, Result<()>> {
+        Box::pin(async move {
+            let mut state = self.state();
+            state.renewals.push((lease, ttl));
+            match state.live.contains(&lease) {
+                true => Ok(()),
+                false => Err(Error::new(Code::LeaseUnknown, "no such lease")),
+            }
+        })
+    }
+
+    fn take(&self, take: Take, cause: EndCause) -> Boxed<'_, Result<Taken>> {
+        Box::pin(async move {
+            let answer = {
+                let mut state = self.state();
+                let wiped_bytes = match take {
+                    _ if state.takes_fail.is_some() => 0,
+                    Take::Lease(lease) => {
+                        state.dead.insert(lease);
+                        if state.live.remove(&lease) { PAGE } else { 0 }
+                    }
+                    Take::Grant { .. } => 0,
+                };
+                match (state.takes_fail, take) {
+                    (Some(code), _) => Err(Error::new(code, "told to fail")),
+                    (None, Take::Lease(_)) if wiped_bytes == 0 => {
+                        Err(Error::new(Code::LeaseUnknown, "no such lease"))
+                    }
+                    (None, _) => Ok(Taken {
+                        mappings_closed: 1,
+                        method: Method::Cut,
+                        fence: Micros(1),
+                        dead: Micros(2),
+                        wiped_bytes,
+                    }),
+                }
+            };
+            let _ = self.took.send((take, cause));
+            answer
+        })
+    }
+
+    fn memory(&self, lease: LeaseId) -> Boxed<'_, Option<MemoryRow>> {
+        Box::pin(async move {
+            self.state().live.contains(&lease).then_some(MemoryRow {
+                bytes: PAGE,
+                page_bytes: 4096,
+                tier: Tier::Open,
+                mappings: 0,
+                opens: 0,
+                pinned: false,
+            })
+        })
+    }
+
+    fn status(&self) -> Boxed<'_, ProviderStatus> {
+        Box::pin(async move {
+            let committed_bytes = self.state().live.len() as u64 * PAGE;
+            ProviderStatus { committed_bytes, sessions: 0, tier: Tier::Open, entries: 0 }
+        })
+    }
+}
+
+pub struct World {
+    pub handle: Handle,
+    pub link: Arc<List>,
+    pub device: Memory,
+    pub cluster: ClusterEpoch,
+    pub root: RootPublic,
+    pub receipts: PrincipalKey,
+    recorder: Arc<Recorder>,
+    runtime: Runtime,
+}
+
+impl World {
+    /// With the administrator, alice and bob.
+    pub async fn start() -> Self {
+        let policy = Arc::new(Policy::parse(policy::datalog::DEFAULT, "policy.dl").unwrap());
+        let clock = SteadyClock::sample();
+        let device = Memory::new();
+        let (opened, identity) = (
+            device.clone(),
+            Identity::new(Origin::parse("example/audit/broker").unwrap(), LogKey::from_seed(&[9; 32])),
+        );
+        let opener = Box::new(move || Ok(Arc::new(opened.reopen()) as Arc<dyn audit::store::Store>));
+        let recorder = Arc::new(
+            Recorder::start(
+                opener,
+                identity,
+                Arc::new(move || clock.now()),
+                audit::recorder::Settings::default(),
+            )
+            .unwrap(),
+        );
+        let bounds = Bounds {
+            claim_within: Micros::from_millis(200),
+            take_again: Micros::from_millis(50),
+            ..Bounds::of_pool(16 * PAGE)
+        };
+        let genesis = Genesis { at: clock.now(), policy: policy.hash().0, bounds, ..genesis() };
+        let cluster = genesis.cluster;
+        let (root, receipts) = (RootKey::from_seed(&[7; 32]), SigningKey::from_seed(&[8; 32]));
+        let (root_public, receipts_public) = (root.public(), receipts.public());
+        let link = Arc::new(List::new());
+        let (runtime, handle) = start(Parts {
+            genesis,
+            policy,
+            recorder: Arc::clone(&recorder),
+            link: Arc::clone(&link) as Arc<dyn ProviderLink>,
+            clock: Arc::new(clock),
+            root,
+            receipts,
+            tasks: tokio::runtime::Handle::current(),
+        })
+        .unwrap();
+        let world = Self {
+            handle,
+            link,
+            device,
+            cluster,
+            root: root_public,
+            receipts: receipts_public,
+            recorder,
+            runtime,
+        };
+        for (n, text) in [(1, "alice"), (2, "bob")] {
+            world.ask(0, Request::PrincipalAdd { name: name(text), key: public(n) }).await.unwrap();
+        }
+        world
+    }
+
+    pub async fn ask(&self, n: u8, request: Request) -> Result<Reply> {
+        self.handle.request(caller(n), request).await
+    }
+
+    /// Every entry that is durable, as text.
+    pub fn entries(&self) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, bytes) in self.device.contents() {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        let entries = audit::read::entries(dir.path(), 0).unwrap();
+        entries.map(|stored| String::from_utf8(stored.unwrap().bytes).unwrap()).collect()
+    }
+
+    /// Waits until so many bytes are leased.
+    pub async fn settled(&self, bytes: u64) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let Reply::Status(status) = self.handle.request(caller(0), Request::Status).await.unwrap() else {
+                panic!()
+            };
+            if status.leased_bytes == bytes && status.committed_bytes == bytes {
+                return;
+            }
+            assert!(Instant::now() < end, "{status:?}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until the device records again, with no fault ahead.
+    pub async fn recovered(&self) {
+        self.device.fail(u64::MAX / 2, audit::store::memory::Fault::NotStored);
+        assert!(lived(|| self.recorder.is_available()));
+    }
+
+    pub fn stop(self) -> Broker {
+        let broker = self.runtime.stop().unwrap();
+        self.recorder.shutdown().unwrap();
+        broker
+    }
+}

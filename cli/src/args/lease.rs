@@ -1,0 +1,67 @@
+//! `leasehold lease`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use caps::wire::Name;
+use clap::{Args, Subcommand};
+
+use super::value;
+use crate::tokens::LeaseArg;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Lease {
+    /// Leases memory and keeps its token
+    Create(Create),
+    /// Lists my leases, or everyone's for the administrator
+    #[command(after_help = "Example:\n  leasehold lease list --as alice")]
+    List {
+        /// Those too that are over
+        #[arg(long)]
+        all: bool,
+    },
+    /// Shows a lease with its memory
+    #[command(after_help = "Example:\n  leasehold lease show frames --as alice --json")]
+    Show {
+        /// Its id, its name, a token's file, or `-` for a token on standard input
+        #[arg(value_parser = value::lease)]
+        lease: LeaseArg,
+    },
+    /// Moves a lease's end to so long from now, and keeps the new token
+    #[command(after_help = "Example:\n  leasehold lease renew frames --as alice --ttl 30m")]
+    Renew {
+        /// Its id, its name, a token's file, or `-` for a token on standard input
+        #[arg(value_parser = value::lease)]
+        lease: LeaseArg,
+        /// How long from now: ms, s, m, h
+        #[arg(long, value_parser = value::span)]
+        ttl: Duration,
+    },
+    /// Gives a lease back before its time and prints the receipt
+    #[command(after_help = "Example:\n  leasehold lease release frames --as alice")]
+    Release {
+        /// Its id, its name, a token's file, or `-` for a token on standard input
+        #[arg(value_parser = value::lease)]
+        lease: LeaseArg,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  leasehold lease create --as alice --size 64MiB --ttl 10m --name frames")]
+pub(crate) struct Create {
+    /// How much: bytes, KiB, MiB, GiB; rounded up to whole pages
+    #[arg(long, value_parser = value::size)]
+    pub(crate) size: u64,
+    /// For how long from now: ms, s, m, h
+    #[arg(long, value_parser = value::span)]
+    pub(crate) ttl: Duration,
+    /// What to call it; unique among my live leases
+    #[arg(long, value_parser = value::name)]
+    pub(crate) name: Option<Name>,
+    /// Its priority class, a fact for the node's policy
+    #[arg(long, value_parser = value::name)]
+    pub(crate) class: Option<Name>,
+    /// Writes the token to this new file too, readable by me alone
+    #[arg(short, long, value_name = "TOKEN")]
+    pub(crate) output: Option<PathBuf>,
+}

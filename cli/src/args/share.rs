@@ -1,0 +1,61 @@
+//! `leasehold share`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use caps::id::GrantId;
+use caps::range::ByteRange;
+use caps::rights::Rights;
+use clap::{Args, Subcommand};
+
+use super::value;
+use crate::tokens::LeaseArg;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Share {
+    /// Offers a lease of mine, or a part of it, to a principal; nothing is shared until it accepts
+    Offer(Offer),
+    /// Prints what is offered to me and signs exactly that
+    Accept(Accept),
+    /// Lists the grants that I offered or was offered
+    #[command(after_help = "Example:\n  leasehold share list --as bob")]
+    List {
+        /// Those too that are over
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  leasehold share offer frames --as alice --to bob --rights r --ttl 5m")]
+pub(crate) struct Offer {
+    /// The lease: its id, its name, a token's file, or `-` for a token on standard input
+    #[arg(value_parser = value::lease)]
+    pub(crate) lease: LeaseArg,
+    /// To whom: a principal's name, or its key as 64 hexadecimal digits
+    #[arg(long, value_parser = value::principal, value_name = "NAME")]
+    pub(crate) to: String,
+    /// What it may do: r, rw
+    #[arg(long, value_parser = value::rights)]
+    pub(crate) rights: Rights,
+    /// To which bytes; without it, all of the lease
+    #[arg(long, value_parser = value::range, value_name = "A..B")]
+    pub(crate) range: Option<ByteRange>,
+    /// For how long from now; without it, as long as the lease lives
+    #[arg(long, value_parser = value::span)]
+    pub(crate) ttl: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  leasehold share accept --as bob")]
+pub(crate) struct Accept {
+    /// Which grant; without it, the only one that waits for me
+    #[arg(value_parser = value::grant)]
+    pub(crate) id: Option<GrantId>,
+    /// Prints the contract and signs nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Writes the token to this new file too, readable by me alone
+    #[arg(short, long, value_name = "TOKEN")]
+    pub(crate) output: Option<PathBuf>,
+}

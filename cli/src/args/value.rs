@@ -1,0 +1,102 @@
+//! Values as they are written on a command line. Whatever could be read in two ways is refused.
+
+use std::time::Duration;
+
+use caps::id::{GrantId, PrincipalKey};
+use caps::range::ByteRange;
+use caps::rights::Rights;
+use caps::wire::{Name, Reason};
+
+use crate::tokens::LeaseArg;
+
+type Parsed<T> = Result<T, String>;
+
+fn detail(error: caps::Error) -> String {
+    error.detail().to_owned()
+}
+
+/// The name of an identity or a lease.
+pub(crate) fn name(text: &str) -> Parsed<Name> {
+    Name::new(text).map_err(detail)
+}
+
+/// A size in bytes.
+pub(crate) fn size(text: &str) -> Parsed<u64> {
+    policy::units::parse_bytes(text).map_err(detail)
+}
+
+/// A span of time.
+pub(crate) fn span(text: &str) -> Parsed<Duration> {
+    policy::units::parse_span(text).map(|span| Duration::from_micros(span.0)).map_err(detail)
+}
+
+/// A lease or a token.
+pub(crate) fn lease(text: &str) -> Parsed<LeaseArg> {
+    LeaseArg::parse(text)
+}
+
+/// The id of a grant. `MEM_SHARE:<id>`, as logs and lists write it, is one too.
+pub(crate) fn grant(text: &str) -> Parsed<GrantId> {
+    GrantId::parse(text.strip_prefix("MEM_SHARE:").unwrap_or(text)).map_err(detail)
+}
+
+/// `r`, `rw`, `rws` and the like.
+pub(crate) fn rights(text: &str) -> Parsed<Rights> {
+    Rights::parse(text).map_err(detail)
+}
+
+/// `A..B`, both sizes: the bytes from A up to, and without, B.
+pub(crate) fn range(text: &str) -> Parsed<ByteRange> {
+    let (start, end) = text.split_once("..").ok_or("a range is written A..B, as in 0..64KiB")?;
+    ByteRange::new(size(start)?, size(end)?).map_err(detail)
+}
+
+/// Why something is revoked.
+pub(crate) fn reason(text: &str) -> Parsed<Reason> {
+    Reason::new(text).map_err(detail)
+}
+
+/// A principal: its name, or its key as 64 hexadecimal digits. Which one is found out later.
+pub(crate) fn principal(text: &str) -> Parsed<String> {
+    match PrincipalKey::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => name(text).map(Into::into),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_have_one_reading() {
+        assert_eq!(range("4KiB..1MiB").unwrap(), ByteRange::new(4096, 1 << 20).unwrap());
+        let bad = ["", "..", "0..", "..4", "4..4", "5..4", "0...4", "0-4", "0..1KB", "-1..4"];
+        for bad in bad.into_iter().chain(["0..18446744073709551616", "0..9223372036854775808"]) {
+            assert!(range(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn grants_and_principals_come_in_two_forms() {
+        let id = "0123456789abcdef0123456789abcdef";
+        assert_eq!(grant(id).unwrap(), grant(&format!("MEM_SHARE:{id}")).unwrap());
+        assert!(grant(&id.to_uppercase()).is_err());
+        let key = "ab".repeat(32);
+        assert_eq!(principal(&key).unwrap(), key);
+        assert_eq!(principal("bob").unwrap(), "bob");
+        assert!(principal("bo b").is_err());
+    }
+
+    #[test]
+    fn e7_spans_and_sizes_need_their_units() {
+        assert_eq!(span("10m").unwrap(), Duration::from_secs(600));
+        assert_eq!(size("64MiB").unwrap(), 64 << 20);
+        for bad in ["10", "-1s", "1d", "1.5s", "ten"] {
+            assert!(span(bad).is_err(), "{bad:?}");
+        }
+        for bad in ["64MB", "64k", "-1", "1 KiB", "01"] {
+            assert!(size(bad).is_err(), "{bad:?}");
+        }
+    }
+}

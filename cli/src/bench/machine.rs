@@ -1,0 +1,122 @@
+//! What the machine says of itself: memory of the kernel and of processes, the file system of a directory.
+
+use std::fs;
+use std::path::Path;
+
+use caps::error::{Code, Error, Result};
+
+/// Bytes from `/proc/meminfo`.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// In use and neither cached file, tmpfs page nor a process' own: what the kernel took for itself. Whatever it
+    /// took pages for, named in another line or not, is in here.
+    pub kernel: i64,
+    /// Slab, per-processor memory, page tables and kernel stacks: the part of it that is named.
+    pub named: i64,
+    /// Pages of tmpfs.
+    pub shmem: i64,
+}
+
+impl Memory {
+    /// # Errors
+    /// `E_SYSTEM` if the kernel's text is not what it has been for decades.
+    pub fn now() -> Result<Self> {
+        let text = read("/proc/meminfo")?;
+        let bytes = |name: &str| kib(&text, name).map(|kib| kib << 10);
+        Ok(Self {
+            kernel: bytes("MemTotal:")?
+                - bytes("MemFree:")?
+                - bytes("Buffers:")?
+                - bytes("Cached:")?
+                - bytes("AnonPages:")?,
+            named: bytes("Slab:")? + bytes("Percpu:")? + bytes("PageTables:")? + bytes("KernelStack:")?,
+            shmem: bytes("Shmem:")?,
+        })
+    }
+}
+
+/// Bytes of a process' own memory and of the files it has mapped, without tmpfs pages, and of its children.
+///
+/// # Errors
+/// `E_SYSTEM` if there is no such process.
+pub fn resident_bytes(pid: u32) -> Result<i64> {
+    let children = read(&format!("/proc/{pid}/task/{pid}/children"))?;
+    let mut pids: Vec<u32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+    pids.push(pid);
+    pids.into_iter()
+        .map(|pid| {
+            let status = read(&format!("/proc/{pid}/status"))?;
+            Ok((kib(&status, "RssAnon:")? + kib(&status, "RssFile:")?) << 10)
+        })
+        .sum()
+}
+
+/// The value of a line like `Name:   12 kB`.
+fn kib(text: &str, name: &str) -> Result<i64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse().ok())
+        .ok_or(Error::new(Code::System, "the kernel does not say how much memory is used"))
+}
+
+fn read(path: &str) -> Result<String> {
+    fs::read_to_string(path)
+        .map_err(|_| Error::new(Code::System, "cannot read what the kernel says in /proc"))
+}
+
+/// The type of the file system that holds a directory, as mount(8) names it.
+pub fn file_system(directory: &Path) -> String {
+    let Ok(directory) = directory.canonicalize() else { return "unknown".into() };
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            let (point, kind) = (words.next()?, words.next()?);
+            directory.starts_with(point).then_some((point.len(), kind))
+        })
+        // The last mount over a path is the one that is seen.
+        .max_by_key(|(length, _)| *length)
+        .map_or("unknown".into(), |(_, kind)| kind.to_owned())
+}
+
+/// How much of the mapping that contains this address is in huge pages, from `/proc/self/smaps`, in bytes.
+pub fn huge_bytes(address: usize) -> u64 {
+    let smaps = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+    let contains = |line: &str| {
+        let (start, rest) = line.split_once('-')?;
+        let (end, _) = rest.split_once(' ')?;
+        let range = usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
+        Some(range.contains(&address))
+    };
+    let kib: u64 = smaps
+        .lines()
+        .skip_while(|line| contains(line) != Some(true))
+        .skip(1)
+        .take_while(|line| contains(line).is_none())
+        .filter(|line| {
+            ["AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:"].iter().any(|name| line.starts_with(name))
+        })
+        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .sum();
+    kib << 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_says_how_much_memory_is_used() {
+        let memory = Memory::now().unwrap();
+        assert!(memory.kernel > 0 && memory.named > 0);
+        assert!(resident_bytes(std::process::id()).unwrap() > 1 << 20);
+        assert_eq!(kib("A:  3 kB\nB: 4 kB\n", "B:").unwrap(), 4);
+        assert!(kib("A:  3 kB\n", "C:").is_err());
+    }
+
+    #[test]
+    fn every_directory_is_on_some_file_system() {
+        assert_eq!(file_system(Path::new("/proc/self")), "proc");
+        assert_eq!(file_system(Path::new("/no such directory")), "unknown");
+    }
+}

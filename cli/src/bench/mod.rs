@@ -1,0 +1,107 @@
+//! `leasehold bench`: what a user can repeat. Each benchmark measures its baseline in the same run and prints the
+//! ratio.
+//!
+//! ```text
+//! bench ──┬── up (a node in a temporary directory)
+//!         ├── Leasehold, through libmem      ┐ in turns, several rounds
+//!         ├── the baseline, beside it        ┘
+//!         └── Report: medians, ratios of medians, bounds, ok
+//! ```
+//!
+//! | file | measures |
+//! |---|---|
+//! | `access` | bytes of a mapped lease, raw and guarded |
+//! | `raw` | the loops over plain memory that both sides run |
+//! | `map` | opening and mapping what is there |
+//! | `control` | leases, renewals and shares a second |
+//! | `population` | what a live lease costs in memory, and whether many make the others slower |
+//! | `expiry` | how late the end of a lease is |
+//! | `crew` | clients in threads, each with a session and a key of its own |
+//! | `machine` | the memory of kernel and node, the file system of a directory |
+//! | `numbers` | samples, medians, spreads |
+//! | `report` | the result, as JSON and as a table |
+//!
+//! Absolute figures move with the machine and with what else runs on it; a ratio of two sides that were measured in
+//! turns holds better. A bound is met or missed as it comes out: nothing is repeated until it fits.
+
+mod access;
+mod control;
+mod crew;
+mod expiry;
+mod machine;
+mod map;
+mod numbers;
+mod population;
+#[allow(unsafe_code)] // slices of leased memory: what a program that maps raw uses
+mod raw;
+mod report;
+
+use std::path::PathBuf;
+
+use caps::error::Result;
+use clap::Subcommand;
+
+/// What to measure.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+    /// Where the node of the benchmark keeps its directory, audit log included
+    #[arg(long, value_name = "DIR", global = true)]
+    scratch: Option<PathBuf>,
+    /// How often each side has its turn
+    #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum What {
+    /// Bytes of a mapped lease beside plain memory and memcpy
+    #[command(after_help = "Example:\n  leasehold bench access")]
+    Access,
+    /// Opening and mapping a lease, again and from nothing
+    #[command(after_help = "Example:\n  leasehold bench map")]
+    Map,
+    /// Leases, renewals and shares a second by concurrent clients, durable and audited
+    #[command(after_help = "Example:\n  leasehold bench control --leases 10,10000 --json")]
+    Control {
+        /// Concurrent clients
+        #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=256))]
+        clients: u32,
+        /// Instead of rates: the cost of a live lease, and of an operation, with FEW and with MANY of them
+        #[arg(long, value_name = "FEW,MANY", value_parser = two)]
+        leases: Option<(u32, u32)>,
+    },
+    /// How late leases end: 1,000 expiries a second with 10,000 others alive
+    #[command(after_help = "Example:\n  leasehold bench expiry")]
+    Expiry,
+}
+
+/// Two numbers with a comma between them.
+fn two(text: &str) -> Result<(u32, u32), String> {
+    let numbers = text.split_once(',').and_then(|(few, many)| Some((few.parse().ok()?, many.parse().ok()?)));
+    numbers.ok_or("two numbers with a comma between them, as in 10,10000".into())
+}
+
+/// Runs one benchmark and prints what came of it. `Ok(true)` if every bound was met.
+///
+/// # Errors
+/// What kept it from being measured.
+pub fn run(args: &Args, json: bool) -> Result<bool> {
+    let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
+    let rounds = args.rounds;
+    let report = match &args.what {
+        What::Access => access::bench(&scratch, rounds.unwrap_or(access::ROUNDS)),
+        What::Map => map::bench(&scratch, rounds.unwrap_or(map::ROUNDS)),
+        What::Control { clients, leases: Some((few, many)) } => {
+            let rounds = rounds.unwrap_or(population::ROUNDS);
+            population::bench(&scratch, rounds, *clients, *few, *many)
+        }
+        What::Control { clients, leases: None } => {
+            control::bench(&scratch, rounds.unwrap_or(control::ROUNDS), *clients)
+        }
+        What::Expiry => expiry::bench(&scratch),
+    }?;
+    report.print(json)?;
+    Ok(report.is_ok())
+}

@@ -1,0 +1,44 @@
+//! What each command does. One file a noun; each returns a [`Report`] and prints nothing itself, but for bytes and lines
+//! that cannot wait for the end.
+
+pub(crate) mod audit;
+mod bench;
+mod check;
+mod completions;
+mod doctor;
+mod id;
+mod lease;
+mod revoke;
+mod share;
+mod status;
+mod token;
+mod transfer;
+mod up;
+
+use crate::args::Command;
+use crate::context::Context;
+use crate::failure::Result;
+use crate::output::Report;
+
+/// Does what was asked.
+pub(crate) fn run(command: &Command, context: &Context) -> Result<Report> {
+    match command {
+        Command::Demo => up::demo(context),
+        Command::Up(arguments) => up::run(arguments, context),
+        Command::DemoClient(arguments) => up::demo_client(arguments),
+        Command::Status => status::run(context),
+        Command::Doctor => doctor::run(context),
+        Command::Id(command) => id::run(command, context),
+        Command::Lease(command) => lease::run(command, context),
+        Command::Put(arguments) => transfer::put(arguments, context),
+        Command::Get(arguments) => transfer::get(arguments, context),
+        Command::Share(command) => share::run(command, context),
+        Command::Revoke(arguments) => revoke::run(arguments, context),
+        Command::Token(command) => token::run(command, context),
+        Command::Audit(command) => audit::run(command, context),
+        Command::Policy(command) => check::policy(command),
+        Command::Config(command) => check::config(command),
+        Command::Bench(arguments) => bench::run(arguments, context),
+        Command::Completions { shell } => completions::run(*shell),
+    }
+}

@@ -1,0 +1,171 @@
+//! `leasehold share`: `MEM_SHARE`, in which nothing is shared until the receiver signs what the owner signed.
+
+use caps::error::Code;
+use caps::id::GrantId;
+use caps::share::ShareContract;
+use caps::wire::row::{GrantRow, GrantState, Lifetime};
+use libmem::{Proposal, ShareOptions};
+use serde_json::json;
+
+use crate::args::share::{Accept, Offer, Share};
+use crate::context::{Context, Session};
+use crate::failure::{Failure, Result};
+use crate::output::table::{Align, Table};
+use crate::output::{self, Report, human, json, table};
+use crate::tokens;
+
+pub(crate) fn run(command: &Share, context: &Context) -> Result<Report> {
+    let session = context.connect()?;
+    match command {
+        Share::Offer(arguments) => offer(arguments, &session, context),
+        Share::Accept(arguments) => accept(arguments, &session, context),
+        Share::List { all } => list(*all, &session, context),
+    }
+}
+
+fn offer(arguments: &Offer, session: &Session, context: &Context) -> Result<Report> {
+    let receiver = context.principal(&session.client, &arguments.to)?;
+    let lease = session.client.lease_show(super::lease::find(&arguments.lease, session)?)?.lease;
+    let mut options = ShareOptions::new(receiver, arguments.rights);
+    if let Some(range) = arguments.range {
+        options = options.range(range);
+    }
+    if let Some(ttl) = arguments.ttl {
+        options = options.ttl(ttl);
+    }
+    let grant = session.client.share_offer(&lease, &options, &session.key)?;
+    let text = format!(
+        "{}\nMEM_SHARE:{} waits for its receiver, who types:\n  leasehold{} share accept {}{}\n",
+        table::pairs(context.style.stdout, &pairs(&grant)),
+        grant.id,
+        context.dirs.argument(),
+        grant.id,
+        grant.receiver_name.as_ref().map_or(String::new(), |name| format!(" --as {name}")),
+    );
+    Ok(Report::new(json!({ "share": json::grant(&grant) }), text))
+}
+
+fn accept(arguments: &Accept, session: &Session, context: &Context) -> Result<Report> {
+    let id = arguments.id.map_or_else(|| only_waiting(session), Ok)?;
+    let Proposal { grant, contract, .. } = session.client.share_show(id)?;
+    // What is signed is what was shown: this very value goes on to be signed.
+    let shown = table::pairs(context.style.stdout, &contract_pairs(&contract, &grant));
+    if arguments.dry_run {
+        let value = json!({ "contract": json::contract(&contract), "accepted": false });
+        return Ok(Report::new(value, shown + "nothing was signed\n"));
+    }
+    if !context.json {
+        output::to_stdout(format!("accepting exactly this:\n{shown}").as_bytes())?;
+    }
+    let accepted = session.client.share_accept(&contract, Lifetime::Detached, &session.key)?;
+    let file = session.tokens.keep(&accepted.grant.id.to_string(), None, &accepted.token)?;
+    if let Some(path) = &arguments.output {
+        tokens::write(path, &accepted.token)?;
+    }
+    let text = format!(
+        "accepted; the token is in {}\n  leasehold{} get {} --as {} --len 16 >bytes\n",
+        crate::files::show(&file),
+        context.dirs.argument(),
+        accepted.grant.id,
+        context.identity()?,
+    );
+    let value = json!({
+        "share": json::grant(&accepted.grant),
+        "contract": json::contract(&contract),
+        "accepted": true,
+        "token_file": file.to_string_lossy(),
+    });
+    Ok(Report::new(value, text))
+}
+
+/// The one grant that waits for my signature.
+fn only_waiting(session: &Session) -> Result<GrantId> {
+    let me = session.client.holder();
+    let waiting = session
+        .client
+        .shares()
+        .filter(|row| row.as_ref().map_or(true, |row| row.receiver == me && row.state == GrantState::Issued));
+    let waiting = waiting.collect::<caps::Result<Vec<_>>>()?;
+    match &waiting[..] {
+        [only] => Ok(only.id),
+        [] => Err(Failure::of(Code::GrantUnknown, "no grant waits for you")),
+        _ => {
+            let ids: Vec<_> = waiting.iter().map(|row| row.id.to_string()).collect();
+            Err(Failure::usage("several grants wait for you", format!("name one: {}", ids.join(", "))))
+        }
+    }
+}
+
+fn list(all: bool, session: &Session, context: &Context) -> Result<Report> {
+    let rows = session.client.shares().collect::<caps::Result<Vec<_>>>()?;
+    let rows: Vec<_> = rows.into_iter().filter(|row| all || row.state != GrantState::Ended).collect();
+    let mut table = Table::new([
+        ("ID", Align::Left),
+        ("FROM", Align::Left),
+        ("TO", Align::Left),
+        ("RIGHTS", Align::Left),
+        ("RANGE", Align::Left),
+        ("EXPIRES IN", Align::Right),
+        ("STATE", Align::Left),
+        ("LEASE", Align::Left),
+    ]);
+    for row in &rows {
+        table.row([
+            row.id.to_string(),
+            owner(row),
+            receiver(row),
+            row.rights.to_string(),
+            row.range.to_string(),
+            human::span(row.expires_in),
+            state(row),
+            row.lease.to_string(),
+        ]);
+    }
+    let value = json!({ "shares": rows.iter().map(json::grant).collect::<Vec<_>>() });
+    Ok(Report::new(value, table.render(context.style.stdout, "no grants")))
+}
+
+fn owner(row: &GrantRow) -> String {
+    row.owner_name.as_ref().map_or_else(|| row.owner.to_string(), ToString::to_string)
+}
+
+fn receiver(row: &GrantRow) -> String {
+    row.receiver_name.as_ref().map_or_else(|| row.receiver.to_string(), ToString::to_string)
+}
+
+fn state(row: &GrantRow) -> String {
+    let state = json::word(&row.state);
+    row.cause.map_or(state.clone(), |cause| format!("{state}: {}", json::word(&cause)))
+}
+
+fn pairs(row: &GrantRow) -> Vec<(&'static str, String)> {
+    vec![
+        ("grant", row.id.to_string()),
+        ("lease", row.lease.to_string()),
+        ("from", owner(row)),
+        ("to", receiver(row)),
+        ("rights", row.rights.to_string()),
+        ("range", row.range.to_string()),
+        ("expires in", human::span(row.expires_in)),
+        ("state", state(row)),
+    ]
+}
+
+/// Every field that is signed, and the names that the node gives the two keys.
+fn contract_pairs(contract: &ShareContract, grant: &GrantRow) -> Vec<(&'static str, String)> {
+    let named = |key: String, name: Option<&caps::wire::Name>| {
+        name.map_or(key.clone(), |name| format!("{key} ({name})"))
+    };
+    vec![
+        ("grant", contract.grant.to_string()),
+        ("cluster", contract.cluster.to_string()),
+        ("lease", contract.lease.to_string()),
+        ("region", contract.region.to_string()),
+        ("from", named(contract.owner.to_string(), grant.owner_name.as_ref())),
+        ("to", named(contract.receiver.to_string(), grant.receiver_name.as_ref())),
+        ("rights", contract.rights.to_string()),
+        ("range", contract.range.to_string()),
+        ("for", format!("{} from when it was issued", human::span(contract.ttl))),
+        ("hops", contract.max_hops.to_string()),
+    ]
+}

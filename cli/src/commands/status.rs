@@ -1,0 +1,34 @@
+//! `leasehold status`: the node's numbers.
+
+use serde_json::json;
+
+use crate::context::Context;
+use crate::failure::Result;
+use crate::output::{Report, human, json, table};
+
+pub(crate) fn run(context: &Context) -> Result<Report> {
+    let client = context.connect_as_anybody()?;
+    let status = client.status()?;
+    let used = |bytes: u64| {
+        let percent = u128::from(bytes) * 100 / u128::from(status.pool_bytes.max(1));
+        format!("{} ({percent} %)", human::bytes(bytes))
+    };
+    let pairs = [
+        ("node", status.provider.to_string()),
+        ("cluster", status.cluster.to_string()),
+        ("up for", human::span(status.uptime)),
+        ("tier", json::word(&status.tier)),
+        ("pool", human::bytes(status.pool_bytes)),
+        ("leased", used(status.leased_bytes)),
+        ("committed", used(status.committed_bytes)),
+        ("leases", status.leases.to_string()),
+        ("grants", status.grants.to_string()),
+        ("principals", status.principals.to_string()),
+        ("sessions", status.sessions.to_string()),
+        ("audit", if status.audit { "records" } else { "DOES NOT RECORD" }.to_owned()),
+        ("entries", format!("{} broker, {} provider", status.broker_entries, status.provider_entries)),
+        ("policy", policy::diagnostic::quote(&status.policy)),
+    ];
+    let text = table::pairs(context.style.stdout, &pairs);
+    Ok(Report::new(json!({ "status": json::status(&status) }), text))
+}

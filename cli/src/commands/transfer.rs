@@ -1,0 +1,200 @@
+//! `leasehold put` and `leasehold get`: bytes in and out of a lease, through a mapping where the right allows one, else
+//! through the node.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use caps::error::Code;
+use caps::range::ByteRange;
+use caps::rights::Rights;
+use libmem::Memory;
+use serde_json::json;
+
+use crate::args::transfer::{Get, Put};
+use crate::context::{Context, Session};
+use crate::failure::{Failure, Result};
+use crate::files;
+use crate::output::progress::Progress;
+use crate::output::{Report, human};
+use crate::tokens::LeaseArg;
+
+/// Bytes that are moved at a time: large enough that system calls do not count, small enough that the progress line
+/// lives and a revoke is noticed soon.
+const STEP_BYTES: usize = 1 << 20;
+
+pub(crate) fn put(arguments: &Put, context: &Context) -> Result<Report> {
+    if arguments.lease == LeaseArg::Stdin && arguments.input.is_none() {
+        return Err(Failure::usage(
+            "standard input cannot be both the token and the bytes",
+            "name the bytes' file with --input",
+        ));
+    }
+    let session = context.connect()?;
+    let memory = open(&arguments.lease, Rights::READ_WRITE, &session)?;
+    let range = memory.facts().range;
+    let offset = arguments.offset.unwrap_or(range.start());
+    let (mut input, name) = match &arguments.input {
+        Some(path) => (File::open(path).map_err(|error| files::failed(path, &error))?, path.as_path()),
+        None => (stream(std::io::stdin())?, Path::new("standard input")),
+    };
+    let total = rest(&input);
+    if let Some(total) = total {
+        room(range, offset, total)?; // before the first byte is written
+    }
+    let mut progress = Progress::start(total);
+    let mut buffer = vec![0; STEP_BYTES];
+    let mut done = 0;
+    loop {
+        let count = match input.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(files::failed(name, &error).into()),
+        };
+        room(range, offset, done + count as u64)
+            .and_then(|()| Ok(memory.write_at(offset + done, &buffer[..count])?))
+            .map_err(|failure| after(failure, done))?;
+        done += count as u64;
+        progress.at(done);
+    }
+    drop(progress);
+    let path = path_word(&memory);
+    let text = format!("wrote {} at {offset} of {}, {path}\n", human::bytes(done), arguments.lease);
+    let value = json!({ "put": {
+        "lease": arguments.lease.to_string(), "offset": offset, "bytes": done, "path": path,
+    }});
+    Ok(Report::new(value, text))
+}
+
+pub(crate) fn get(arguments: &Get, context: &Context) -> Result<Report> {
+    if context.json && arguments.output.is_none() {
+        return Err(Failure::usage(
+            "with --json the bytes cannot go to standard output",
+            "name a file for them with --output",
+        ));
+    }
+    let session = context.connect()?;
+    let memory = open(&arguments.lease, Rights::READ, &session)?;
+    let range = memory.facts().range;
+    let offset = arguments.offset.unwrap_or(range.start());
+    let length = arguments.len.unwrap_or(range.end().saturating_sub(offset));
+    room(range, offset, length)?;
+    let (mut output, name) = match &arguments.output {
+        Some(path) => (create(path)?, path.as_path()),
+        None => (stream(std::io::stdout())?, Path::new("standard output")),
+    };
+    let mut progress = Progress::start(Some(length));
+    let mut buffer = vec![0; STEP_BYTES.min(usize::try_from(length).unwrap_or(STEP_BYTES))];
+    let mut done = 0;
+    while done < length {
+        let step = usize::try_from(length - done).unwrap_or(STEP_BYTES).min(STEP_BYTES);
+        memory.read_at(offset + done, &mut buffer[..step]).map_err(|error| after(error.into(), done))?;
+        match output.write_all(&buffer[..step]) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => break, // the reader has seen enough
+            Err(error) => return Err(files::failed(name, &error).into()),
+        }
+        done += step as u64;
+        progress.at(done);
+    }
+    drop(progress);
+    let path = path_word(&memory);
+    if arguments.output.is_none() {
+        return Ok(Report::silent());
+    }
+    let text = format!("read {} at {offset} of {}, {path}\n", human::bytes(done), arguments.lease);
+    let value = json!({ "get": {
+        "lease": arguments.lease.to_string(), "offset": offset, "bytes": done, "path": path,
+    }});
+    Ok(Report::new(value, text))
+}
+
+fn open(lease: &LeaseArg, rights: Rights, session: &Session) -> Result<Memory> {
+    let token = match session.tokens.find(lease) {
+        // Made elsewhere, or named since: the node knows which lease it is.
+        Err(_) if matches!(lease, LeaseArg::Name(_)) => {
+            session.tokens.find(&LeaseArg::Id(super::lease::find(lease, session)?))?
+        }
+        found => found?,
+    };
+    Ok(session.client.open(&token, rights)?)
+}
+
+/// Checks that `length` bytes from `offset` lie within the right.
+fn room(range: ByteRange, offset: u64, length: u64) -> Result<()> {
+    let fits = offset.checked_add(length).is_some_and(|end| range.start() <= offset && end <= range.end());
+    if fits {
+        return Ok(());
+    }
+    let message = format!("{length} bytes from {offset} on do not lie in the right's range {range}");
+    Err(Failure::of(Code::Range, message).help("choose another --offset or --len, or move fewer bytes"))
+}
+
+/// A failure in the middle says how far it came.
+fn after(failure: Failure, done: u64) -> Failure {
+    if done == 0 {
+        return failure;
+    }
+    Failure { message: format!("{}, after {}", failure.message, human::bytes(done)), ..failure }
+}
+
+/// A standard stream without the buffer that the library puts before it.
+fn stream(stream: impl AsFd) -> Result<File> {
+    let descriptor = stream.as_fd().try_clone_to_owned();
+    Ok(File::from(descriptor.map_err(|error| files::failed(Path::new("a standard stream"), &error))?))
+}
+
+/// How many bytes are still to be read, if that can be known.
+fn rest(file: &File) -> Option<u64> {
+    let about = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    let position = rustix::fs::tell(file).ok()?;
+    // Files of /proc and the like say 0 and have bytes all the same.
+    Some(about.len().checked_sub(position)?).filter(|&rest| rest > 0)
+}
+
+/// Leased bytes are nobody else's business, and an existing file is not overwritten.
+fn create(path: &Path) -> Result<File> {
+    files::create(path, "")?;
+    File::options().write(true).open(path).map_err(|error| files::failed(path, &error).into())
+}
+
+const fn path_word(memory: &Memory) -> &'static str {
+    match memory {
+        Memory::Mapped(_) => "mapped",
+        Memory::Mediated(_) => "mediated",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e3_what_does_not_fit_is_refused() {
+        let range = ByteRange::new(4096, 8192).unwrap();
+        for (offset, length, fits) in [
+            (4096, 4096, true),
+            (8192, 0, true),
+            (4095, 1, false),
+            (4096, 4097, false),
+            (8193, 0, false),
+            (u64::MAX, 2, false),
+        ] {
+            assert_eq!(room(range, offset, length).is_ok(), fits, "{offset} {length}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_file_is_known_and_of_a_pipe_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, b"12345").unwrap();
+        let mut file = File::open(&path).unwrap();
+        file.read_exact(&mut [0; 2]).unwrap();
+        assert_eq!(rest(&file), Some(3));
+        assert_eq!(rest(&File::open("/dev/zero").unwrap()), None);
+        assert_eq!(rest(&File::open("/proc/version").unwrap()), None);
+    }
+}

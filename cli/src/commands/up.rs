@@ -1,0 +1,39 @@
+//! `leasehold up`, `leasehold demo`, and the demo's clients.
+
+use serde_json::Value;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::up::{DemoClient, Up};
+use crate::context::Context;
+use crate::failure::Result;
+use crate::node::{self, Options};
+use crate::output::Report;
+
+/// Which of the node's messages go to standard error, as in `debug` or `provider=trace`. Warnings without it.
+const LOG_VARIABLE: &str = "LEASEHOLD_LOG";
+
+pub(crate) fn run(arguments: &Up, context: &Context) -> Result<Report> {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("warn")))
+        .with_writer(std::io::stderr)
+        .with_ansi(context.style.stderr)
+        .init();
+    node::run(Options {
+        dirs: context.dirs.clone(),
+        pool: arguments.pool,
+        allow_swap: arguments.allow_swap,
+        json: context.json,
+    })?;
+    Ok(Report::silent())
+}
+
+pub(crate) fn demo(context: &Context) -> Result<Report> {
+    let (told, failure) = crate::demo::demo(context.json);
+    let json = serde_json::to_value(&told).unwrap_or(Value::Null); // numbers and texts encode
+    Ok(Report::new(json, told.in_words()).failing(failure.map(Into::into)))
+}
+
+pub(crate) fn demo_client(arguments: &DemoClient) -> Result<Report> {
+    crate::demo::play(arguments.role)?;
+    Ok(Report::silent())
+}

@@ -1,0 +1,186 @@
+//! A node: the built binary in a directory of its own.
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+
+use libmem::{Client, Endpoint, PrincipalKey, SigningKey};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{NOBODY, PATIENCE, USERS, until};
+
+/// Bytes of a test node's pool.
+pub const POOL: u64 = 256 << 20;
+/// What key files begin with.
+const KEY_PREFIX: &str = "leasehold-key-v1:";
+
+/// A node that runs, or ran. Dropping it kills it.
+pub struct Node {
+    dir: TempDir,
+    child: Option<Child>,
+    /// What it said when it was ready.
+    pub ready: serde_json::Value,
+}
+
+/// How many of the node's resources are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Open descriptors.
+    pub descriptors: usize,
+    /// Threads, those of pools left out: they are bounded and stay.
+    pub threads: usize,
+}
+
+impl Node {
+    /// Starts a node in a fresh directory and waits until it is ready. `config` is its leasehold.toml, to which the
+    /// users of client processes are added.
+    pub fn start(config: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("leasehold-e2e-").tempdir().unwrap();
+        // Clients of other users pass through it to the socket.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let [a, b, c, d] = USERS;
+        let users = format!("[node]\nallow_uids = [{a}, {b}, {c}, {d}, {NOBODY}]\n");
+        fs::write(dir.path().join("leasehold.toml"), users + config).unwrap();
+        let mut node = Self { dir, child: None, ready: serde_json::Value::Null };
+        node.restart();
+        node
+    }
+
+    /// Starts the node again in the directory it had, once the one before is gone.
+    pub fn restart(&mut self) {
+        assert!(self.child.is_none(), "one node uses a directory at a time");
+        let errors = fs::OpenOptions::new().create(true).append(true).open(self.errors()).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_leasehold"))
+            .args(["up", "--json", "--dir"])
+            .arg(self.path())
+            .args(["--pool", &POOL.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn()
+            .unwrap();
+        let stdout = child.stdout.take().unwrap();
+        self.child = Some(child);
+        let (tell, told) = mpsc::channel();
+        // Ends with the node, whose standard output it reads to the end so that the node never writes in vain.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = tell.send(line); // only the first is waited for
+            }
+        });
+        let line = told.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no node: {}", self.said()));
+        self.ready = serde_json::from_str::<serde_json::Value>(&line).unwrap()["ready"].clone();
+        assert!(self.ready.is_object(), "{line}");
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its logs.
+    pub fn audit(&self) -> PathBuf {
+        self.path().join("audit")
+    }
+
+    fn errors(&self) -> PathBuf {
+        self.path().join("stderr")
+    }
+
+    /// What it wrote to standard error.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.errors()).unwrap_or_default()
+    }
+
+    /// How strongly mappings are held here: `sealed` or `open`.
+    pub fn is_sealed(&self) -> bool {
+        self.ready["tier"] == "sealed"
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().expect("the node runs"))
+    }
+
+    /// Where it listens.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::unix(self.path().join("node.sock"))
+    }
+
+    /// The key of an identity in its directory.
+    pub fn key(&self, name: &str) -> SigningKey {
+        let text = fs::read_to_string(self.path().join(format!("ids/{name}.key"))).unwrap();
+        let base64 = text.trim_end().strip_prefix(KEY_PREFIX).expect("a key file");
+        let seed = data_encoding::BASE64URL_NOPAD.decode(base64.as_bytes()).unwrap();
+        SigningKey::from_seed(&seed.try_into().unwrap())
+    }
+
+    /// The key that signs its receipts, as it is published for auditors.
+    pub fn issuer(&self) -> PrincipalKey {
+        PrincipalKey::parse(fs::read_to_string(self.audit().join("issuer")).unwrap().trim_end()).unwrap()
+    }
+
+    /// A session of the administrator's.
+    pub fn admin(&self) -> Client {
+        Client::connect(&self.endpoint(), &self.key("admin")).unwrap()
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    /// What it holds now.
+    pub fn held(&self) -> Held {
+        let proc = PathBuf::from(format!("/proc/{}", self.pid().as_raw_nonzero()));
+        let list = |name: &str| fs::read_dir(proc.join(name)).unwrap().map_while(Result::ok);
+        // Pools grow under load, to a bound of their own, and keep what they have.
+        let pooled = |comm: &str| ["lh-cut", "lh-wipe", "lh-gate"].contains(&comm.trim_end());
+        let threads = list("task")
+            .filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| !pooled(&comm)));
+        Held { descriptors: list("fd").count(), threads: threads.count() }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let child = self.child.as_mut().expect("the node runs");
+        let status = until("the node ends", || child.try_wait().unwrap());
+        self.child = None;
+        status
+    }
+
+    /// Ends it as an operator does, and checks that it ends well.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        let status = self.wait();
+        assert!(status.success(), "the node ended with {status}: {}", self.said());
+    }
+
+    /// Ends it as a crash does.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.wait();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the node's standard error:\n{}", self.said());
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill(); // ours, and perhaps gone already
+            let _ = child.wait();
+        }
+    }
+}

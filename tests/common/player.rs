@@ -1,0 +1,259 @@
+//! A client process, from inside: reads lines, does what they say, answers.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use libmem::{
+    Client, Endpoint, LeaseOptions, Lifetime, Mediated, Memory, Region, Result, Rights, ShareOptions,
+    SigningKey, Token,
+};
+
+use super::PATIENCE;
+use super::actor::CLIENT;
+use super::attack::{self, Bare};
+use super::raw::Raw;
+use super::script::{Ask, Said};
+
+/// Bytes between two accesses of a loop: each touches another page.
+const STRIDE: u64 = 4096;
+
+struct Player {
+    line: BufReader<UnixStream>,
+    socket: std::path::PathBuf,
+    key: SigningKey,
+    client: Client,
+    memory: Vec<Option<Memory>>,
+    bare: Option<(Raw, Bare)>,
+}
+
+/// Plays until the test hangs up. Does nothing in a process that no test started.
+pub fn play() {
+    if std::env::var_os(CLIENT).is_none() {
+        return;
+    }
+    // SAFETY: whoever starts a client process makes its standard input one end of a socket pair, and nothing else in
+    // this process uses descriptor 0.
+    let line = unsafe { UnixStream::from(OwnedFd::from_raw_fd(0)) };
+    let mut line = BufReader::new(line);
+    let Some(Ask::Begin { socket, seed }) = next(&mut line) else { return };
+    let key = SigningKey::from_seed(&seed);
+    match Client::connect(&Endpoint::unix(&socket), &key) {
+        Ok(client) => {
+            answer(&mut line, &Said::Ready);
+            let (memory, bare) = (Vec::new(), None);
+            Player { line, socket, key, client, memory, bare }.play();
+        }
+        Err(error) => answer(&mut line, &Said::Refused { code: error.code().to_string() }),
+    }
+}
+
+fn next(line: &mut BufReader<UnixStream>) -> Option<Ask> {
+    let mut text = String::new();
+    match line.read_line(&mut text) {
+        Ok(0) | Err(_) => None,
+        Ok(_) => Some(serde_json::from_str(&text).expect("the test speaks our language")),
+    }
+}
+
+fn answer(line: &mut BufReader<UnixStream>, said: &Said) {
+    let text = serde_json::to_string(said).unwrap();
+    let _ = writeln!(line.get_mut(), "{text}"); // a test that is gone needs no answer
+}
+
+fn lifetime(detached: bool) -> Lifetime {
+    if detached { Lifetime::Detached } else { Lifetime::Process }
+}
+
+fn leased(leased: libmem::Leased) -> Said {
+    Said::Leased { lease: leased.lease, token: leased.token.to_text().to_string() }
+}
+
+impl Player {
+    fn play(mut self) {
+        while let Some(ask) = next(&mut self.line) {
+            let said = self.act(ask).unwrap_or_else(|error| Said::Refused { code: error.code().to_string() });
+            answer(&mut self.line, &said);
+        }
+    }
+
+    fn act(&mut self, ask: Ask) -> Result<Said> {
+        match ask {
+            Ask::Begin { .. } => panic!("begun already"),
+            Ask::Lease { bytes, ttl_ms, name, detached } => {
+                let mut options = LeaseOptions::new(bytes, Duration::from_millis(ttl_ms));
+                if let Some(name) = name {
+                    options = options.name(&name)?;
+                }
+                self.client.lease(options.lifetime(lifetime(detached))).map(leased)
+            }
+            Ask::Renew { lease, ttl_ms } => {
+                self.client.renew(lease, Duration::from_millis(ttl_ms)).map(leased)
+            }
+            Ask::Release { lease } => self.client.release(lease).map(|_| Said::Done),
+            Ask::Offer { lease, to, rights, range } => {
+                let mut options = ShareOptions::new(to, rights);
+                if let Some(range) = range {
+                    options = options.range(range);
+                }
+                let grant = self.client.share_offer(&lease, &options, &self.key)?;
+                Ok(Said::Offered { grant: grant.id })
+            }
+            Ask::Accept { grant, detached } => {
+                let contract = self.client.share_show(grant)?.contract;
+                let accepted = self.client.share_accept(&contract, lifetime(detached), &self.key)?;
+                Ok(Said::Accepted { token: accepted.token.to_text().to_string() })
+            }
+            Ask::Open { token, rights, mapped } => {
+                let token = Token::parse_text(&token)?;
+                let memory = if mapped {
+                    Memory::Mapped(self.client.open_mapped(&token, rights)?)
+                } else {
+                    Memory::Mediated(self.client.open_mediated(&token, rights)?)
+                };
+                self.memory.push(Some(memory));
+                Ok(Said::Opened { memory: self.memory.len() - 1 })
+            }
+            Ask::Close { memory } => {
+                self.memory[memory] = None;
+                Ok(Said::Done)
+            }
+            Ask::Write { memory, offset, bytes } => {
+                self.memory(memory).write_at(offset, &bytes)?;
+                Ok(Said::Done)
+            }
+            Ask::Read { memory, offset, length } => {
+                let mut bytes = vec![0; length];
+                self.memory(memory).read_at(offset, &mut bytes)?;
+                Ok(Said::Bytes { bytes })
+            }
+            Ask::Use { memory, writing, raw } => {
+                let memory = self.memory[memory].take().expect("memory that was opened");
+                answer(&mut self.line, &Said::Started);
+                let code = match (memory, raw) {
+                    (Memory::Mapped(region), true) => use_raw(&region, writing),
+                    (Memory::Mapped(region), false) => use_guarded(&region, writing),
+                    (Memory::Mediated(mediated), _) => use_mediated(&mediated, writing),
+                };
+                Ok(Said::Stopped { code })
+            }
+            Ask::UseInFork { memory } => self.use_in_fork(memory),
+            Ask::TakeDescriptor { bytes } => self.take_descriptor(bytes),
+            Ask::OpenBare { token, rights } => {
+                let mut raw = Raw::connect(&self.socket, &self.key)?;
+                let bare = raw.open_mapped(&Token::parse_text(&token)?, rights)?;
+                self.bare = Some((raw, bare));
+                Ok(Said::Done)
+            }
+            Ask::Attack { attacks } => {
+                let (_, bare) = self.bare.as_ref().expect("a bare descriptor");
+                Ok(Said::Tried { errnos: attacks.iter().map(|attack| attack.run(bare)).collect() })
+            }
+        }
+    }
+
+    fn memory(&self, index: usize) -> &Memory {
+        self.memory[index].as_ref().expect("memory that was opened")
+    }
+
+    /// The child reads by plain loads until it dies; this process waits for it and says of what.
+    fn use_in_fork(&mut self, memory: usize) -> Result<Said> {
+        let Memory::Mapped(region) = self.memory[memory].take().expect("memory that was opened") else {
+            panic!("only a mapping is inherited")
+        };
+        // SAFETY: the child only reads memory and asks for the time, neither of which needs a lock that another
+        // thread of this process might have held at the fork, and then ends.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0, "fork");
+        if child == 0 {
+            use_raw(&region, false);
+            // SAFETY: ends this process at once.
+            unsafe { libc::_exit(1) }
+        }
+        answer(&mut self.line, &Said::Started);
+        let mut status = 0;
+        // SAFETY: a child of this process, and a place for its status.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        let signal = if libc::WIFSIGNALED(status) { libc::WTERMSIG(status) } else { 0 };
+        Ok(Said::Forked { signal })
+    }
+
+    /// Takes a descriptor that somebody passed on, maps it, and reads it by plain loads until this process dies.
+    fn take_descriptor(&mut self, bytes: usize) -> Result<Said> {
+        answer(&mut self.line, &Said::Ready);
+        let mut room = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = rustix::net::RecvAncillaryBuffer::new(&mut room);
+        let mut byte = [0];
+        rustix::net::recvmsg(
+            self.line.get_ref(),
+            &mut [std::io::IoSliceMut::new(&mut byte)],
+            &mut control,
+            rustix::net::RecvFlags::CMSG_CLOEXEC,
+        )
+        .expect("a descriptor comes");
+        let descriptor = control
+            .drain()
+            .find_map(|message| match message {
+                rustix::net::RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+                _ => None,
+            })
+            .expect("a descriptor came");
+        let Ok(start) = attack::map(&descriptor, bytes, libc::PROT_READ) else {
+            return Ok(Said::Refused { code: "mmap".into() });
+        };
+        answer(&mut self.line, &Said::Started);
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            for offset in (0..bytes).step_by(STRIDE as usize) {
+                // SAFETY: in the mapping just made; that it faults one day is what this is about.
+                unsafe { start.add(offset).read_volatile() };
+            }
+        }
+        Ok(Said::Stopped { code: "OK".into() })
+    }
+}
+
+/// Guarded accesses until one fails. Its code, or `OK` if none did.
+fn use_guarded(region: &Region, writing: bool) -> String {
+    let range = region.facts().range;
+    let mut page = [0; 64];
+    each_offset(range.start(), range.end(), |offset| {
+        region.read_at(offset, &mut page)?;
+        if writing { region.write_at(offset, &page) } else { Ok(()) }
+    })
+}
+
+/// Mediated accesses until one fails.
+fn use_mediated(mediated: &Mediated, writing: bool) -> String {
+    let facts = mediated.facts();
+    let mut page = [0; 64];
+    each_offset(facts.range.start(), facts.range.end(), |offset| {
+        if facts.rights.contains(Rights::READ) {
+            mediated.read_at(offset, &mut page)?;
+        }
+        if writing { mediated.write_at(offset, &page) } else { Ok(()) }
+    })
+}
+
+/// Plain accesses until the kernel ends this process. Returns only if it does not.
+fn use_raw(region: &Region, writing: bool) -> String {
+    let range = region.facts().range;
+    let view = region.mapping().volatile();
+    each_offset(range.start(), range.end(), |offset| {
+        let word = view.load_u64(offset as usize)?;
+        if writing { view.store_u64(offset as usize, word) } else { Ok(()) }
+    })
+}
+
+fn each_offset(start: u64, end: u64, mut access: impl FnMut(u64) -> Result<()>) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        for offset in (start..end).step_by(STRIDE as usize) {
+            if let Err(error) = access(offset) {
+                return error.code().to_string();
+            }
+        }
+    }
+    "OK".into()
+}

@@ -1,0 +1,85 @@
+//! What a test and a client process say to each other, one line of JSON each.
+//!
+//! A token or a seed is in some of them: they pass through a socket pair between a test and its own child.
+
+use std::path::PathBuf;
+
+use libmem::{ByteRange, GrantId, LeaseId, LeaseRow, PrincipalKey, Rights};
+use serde::{Deserialize, Serialize};
+
+use super::attack::Attack;
+
+/// What a client process is told to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Ask {
+    /// First: connect as the holder of a key.
+    Begin { socket: PathBuf, seed: [u8; 32] },
+    /// Lease memory.
+    Lease { bytes: u64, ttl_ms: u64, name: Option<String>, detached: bool },
+    /// Move a lease's end.
+    Renew { lease: LeaseId, ttl_ms: u64 },
+    /// Give a lease back.
+    Release { lease: LeaseId },
+    /// Offer a lease, or a range of it.
+    Offer { lease: LeaseRow, to: PrincipalKey, rights: Rights, range: Option<ByteRange> },
+    /// Accept a grant.
+    Accept { grant: GrantId, detached: bool },
+    /// Open a token; the answer numbers the memory.
+    Open { token: String, rights: Rights, mapped: bool },
+    /// Drop opened memory.
+    Close { memory: usize },
+    /// Write through the safe calls.
+    Write { memory: usize, offset: u64, bytes: Vec<u8> },
+    /// Read through the safe calls.
+    Read { memory: usize, offset: u64, length: usize },
+    /// Read, or read and write, in a loop until it fails. `raw`: by plain loads and stores, which end the process.
+    Use { memory: usize, writing: bool, raw: bool },
+    /// Fork; the child uses what it inherited by plain loads until it dies.
+    UseInFork { memory: usize },
+    /// Receive a descriptor that comes after this line's answer, and map it.
+    TakeDescriptor { bytes: usize },
+    /// Open a token by hand, for a bare descriptor.
+    OpenBare { token: String, rights: Rights },
+    /// Try things on the bare descriptor.
+    Attack { attacks: Vec<Attack> },
+}
+
+/// What it answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Said {
+    Ready,
+    Leased {
+        lease: LeaseRow,
+        token: String,
+    },
+    Offered {
+        grant: GrantId,
+    },
+    Accepted {
+        token: String,
+    },
+    Opened {
+        memory: usize,
+    },
+    Bytes {
+        bytes: Vec<u8>,
+    },
+    /// It uses memory from now on; the next line, if any, says how that ended.
+    Started,
+    /// Guarded use ended with this code.
+    Stopped {
+        code: String,
+    },
+    /// The forked child was ended by this signal.
+    Forked {
+        signal: i32,
+    },
+    /// What each attack came to: 0 for success, else the errno.
+    Tried {
+        errnos: Vec<i32>,
+    },
+    Done,
+    Refused {
+        code: String,
+    },
+}

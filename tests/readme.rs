@@ -1,0 +1,177 @@
+//! The README's command blocks, run against what they print.
+//!
+//! A block that begins with ```` ```console ```` holds commands (`$ `) and their output. Each is run, the first one as the
+//! binary that cargo would run, and compared line by line after everything that differs from run to run was replaced:
+//! hexadecimal ids, numbers, times, the width of columns. So a word, a line or a command that is no longer true fails here.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// One command and the lines that it is said to print.
+struct Shown {
+    command: String,
+    output: Vec<String>,
+}
+
+fn shown(readme: &str) -> Vec<Shown> {
+    let mut all: Vec<Shown> = Vec::new();
+    let mut inside = false;
+    for line in readme.lines() {
+        match line {
+            "```console" => inside = true,
+            "```" => inside = false,
+            _ if inside => match line.strip_prefix("$ ") {
+                Some(command) => all.push(Shown { command: command.into(), output: Vec::new() }),
+                None => all.last_mut().expect("a block begins with a command").output.push(line.into()),
+            },
+            _ => {}
+        }
+    }
+    all
+}
+
+/// Replaces what differs from run to run.
+fn plain(line: &str) -> String {
+    let id = |word: &&str| word.len() >= 16 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    let ids: Vec<_> =
+        line.split(|c: char| !c.is_ascii_alphanumeric()).filter(id).map(str::to_owned).collect();
+    let mut text = line.to_owned();
+    for id in ids {
+        text = text.replace(&id, "ID");
+    }
+    let mut out = String::new();
+    for c in text.chars() {
+        let c = if c.is_ascii_digit() { '0' } else { c };
+        if !((c == '0' || c == ' ') && out.ends_with(c)) {
+            out.push(c);
+        }
+    }
+    // How long something took, or still lives, may come in another unit.
+    for unit in ["0.0ms", "0.0s", "0m0s", "0m", "0s", "0.0 s", "0 us"] {
+        out = out.replace(unit, "T");
+    }
+    out.trim().to_owned()
+}
+
+fn same(shown: &[String], printed: &str, command: &str) {
+    let expected: Vec<_> = shown.iter().map(|line| plain(line)).filter(|line| !line.is_empty()).collect();
+    let found: Vec<_> = printed.lines().map(plain).filter(|line| !line.is_empty()).collect();
+    assert_eq!(expected, found, "the README no longer says what `{command}` prints:\n{printed}");
+}
+
+/// Ends a node when a test ends, however it ends.
+struct Node(std::process::Child);
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_readme_says_what_the_commands_print() {
+    let binary = Path::new(env!("CARGO_BIN_EXE_leasehold"));
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let blocks = shown(&readme);
+    assert!(blocks.len() >= 10, "the README has its commands");
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().join("leasehold");
+    let dir = dir.to_str().unwrap();
+    let path = format!("{}:{}", binary.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    // The README was written as root. Elsewhere the commands must work all the same; what they say differs in places.
+    let compare = rustix::process::geteuid().is_root();
+
+    // Ids that a command printed stand in later commands: those that the README shows become those that were printed.
+    let mut ids: Vec<(String, String)> = Vec::new();
+    let mut node = None;
+    for Shown { command, output } in &blocks {
+        let here = |line: &String| {
+            line.replace("/tmp/leasehold/", &format!("{dir}/"))
+                .replace("--dir /tmp/leasehold", &format!("--dir {dir}"))
+        };
+        let expected: Vec<_> = output.iter().map(here).collect();
+        if command.starts_with("cargo run") {
+            let run = Command::new(binary).arg("demo").output().unwrap();
+            let printed = String::from_utf8(run.stdout).unwrap();
+            assert!(run.status.success(), "{printed}");
+            if compare {
+                let printed: Vec<_> = printed.lines().map(str::to_owned).collect();
+                same(&without_directory(&expected), &without_directory(&printed).join("\n"), command);
+            }
+            continue;
+        }
+        let mut text = here(command);
+        for (old, new) in &ids {
+            text = text.replace(old, new);
+        }
+        if text.contains(" up ") {
+            let mut child = Command::new("sh")
+                .args(["-c", &format!("exec {text}")])
+                .env("PATH", &path)
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut reader = BufReader::new(child.stdout.take().unwrap());
+            let mut printed = String::new();
+            while !printed.contains("Ctrl-C") {
+                assert!(reader.read_line(&mut printed).unwrap() > 0, "the node ended: {printed}");
+            }
+            node = Some(Node(child));
+            if compare {
+                same(&expected, &printed, command);
+            }
+            continue;
+        }
+        let run = Command::new("sh")
+            .args(["-c", &text])
+            .env("PATH", &path)
+            .env("LEASEHOLD_DIR", dir)
+            .env_remove("LEASEHOLD_ID")
+            .output()
+            .unwrap();
+        let printed = String::from_utf8(run.stdout).unwrap() + &String::from_utf8(run.stderr).unwrap();
+        if compare {
+            same(&expected, &printed, command);
+        }
+        remember(&mut ids, output, &printed);
+    }
+    assert!(node.is_some(), "the README starts a node");
+}
+
+/// The demo's directory is named after its process, and stands where the machine keeps temporary files.
+fn without_directory(lines: &[String]) -> Vec<String> {
+    let cut = |line: &String| match (line.find("is up in "), line.find(": tier")) {
+        (Some(from), Some(to)) => format!("{}DIR{}", &line[..from + 9], &line[to..]),
+        _ => line.clone(),
+    };
+    lines.iter().map(cut).collect()
+}
+
+/// Pairs the ids that the README shows with those that were printed, line by line.
+fn remember(ids: &mut Vec<(String, String)>, shown: &[String], printed: &str) {
+    let found = |line: &str| -> Vec<String> {
+        line.split(|c: char| !c.is_ascii_hexdigit())
+            .filter(|word| word.len() == 32)
+            .map(str::to_owned)
+            .collect()
+    };
+    for (old, new) in shown.iter().zip(printed.lines()) {
+        for (old, new) in found(old).into_iter().zip(found(new)) {
+            if !ids.iter().any(|(known, _)| *known == old) {
+                ids.push((old, new));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_differs_from_run_to_run_is_left_out_of_the_comparison() {
+    assert_eq!(plain("lease   0abcf642cd68739dc71bcd1976e4c031"), "lease ID");
+    assert_eq!(plain("dead after   110 us"), plain("dead after 7 us"));
+    assert_eq!(plain("expires in  9m59s"), plain("expires in  10m"));
+    assert_ne!(plain("state live"), plain("state ended"));
+}
