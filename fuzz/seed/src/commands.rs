@@ -1,7 +1,7 @@
 //! Runs of broker commands: a lease's life and a share's, with real signatures.
 
 use broker::fuzzing::{encode, small_genesis};
-use broker::state::{Actor, Answer, Broker, Command, Kind, PolicyVerdict, Undo};
+use broker::state::{Acceptance, Actor, Answer, Broker, Command, Kind, PolicyVerdict, Undo};
 use caps::id::{GrantId, LeaseId, ProviderId};
 use caps::key::SigningKey;
 use caps::range::ByteRange;
@@ -86,7 +86,8 @@ impl Run {
         self.by(1, Kind::Offer { contract, signature: contract.sign(&key(1)) });
         self.by(1, Kind::Issue { grant: GRANT });
         let signature = contract.sign(&key(2));
-        self.by(2, Kind::Accept { grant: GRANT, signature, lifetime: Lifetime::Detached, session: 2 });
+        let acceptance = Acceptance { grant: GRANT, signature, lifetime: Lifetime::Detached, session: 2 };
+        self.by(2, Kind::Accept(acceptance));
         self.node(Kind::Notice(Notice::GrantOpened { grant: GRANT }));
     }
 
