@@ -349,23 +349,14 @@ async fn run_take(shared: Arc<Shared>, take: Take, cause: EndCause) -> Result<Ta
             if gone {
                 shared.order_and_wait(Kind::Taken { lease }).await?;
             }
-            if gone { Ok(taken.unwrap_or_else(|_| nothing())) } else { taken }
+            if gone { Ok(taken.unwrap_or_default()) } else { taken }
         }
         // A grant that nobody opened is nothing to take.
         Take::Grant { .. } => match taken {
-            Err(error) if matches!(error.code(), Code::GrantUnknown | Code::LeaseUnknown) => Ok(nothing()),
+            Err(error) if matches!(error.code(), Code::GrantUnknown | Code::LeaseUnknown) => {
+                Ok(Taken::default())
+            }
             taken => taken,
         },
-    }
-}
-
-/// What taking back comes to when there is nothing.
-fn nothing() -> Taken {
-    Taken {
-        mappings_closed: 0,
-        method: caps::wire::link::Method::Fence,
-        fence: Micros(0),
-        dead: Micros(0),
-        wiped_bytes: 0,
     }
 }

@@ -7,8 +7,7 @@ use caps::Result;
 use caps::id::{LeaseId, ReceiptId};
 use caps::limits::FRAME_BYTES_MAX;
 use caps::receipt::ReceiptBody;
-use caps::time::Micros;
-use caps::wire::link::{Method, Taken};
+use caps::wire::link::Taken;
 use caps::wire::reply::Reply;
 use caps::wire::row::{Revocation, Target};
 
@@ -44,18 +43,16 @@ impl Handle {
     ) -> Result<Reply> {
         let order = Order { mode: Mode::Regardless, ..principal(caller, kind, None, policy) };
         let outcome = self.shared.order(order).await?;
-        let mut total = Taken {
-            mappings_closed: 0,
-            method: Method::Fence,
-            fence: Micros(0),
-            dead: Micros(0),
-            wiped_bytes: 0,
-        };
+        let mut total = Taken::default();
+        let mut reached = Vec::new();
         // All of them run already; the slowest decides.
         let mut failed = None;
         for take in outcome.takes {
             match take.await.unwrap_or_else(|_| Err(unexpected())) {
-                Ok(taken) => add(&mut total, &taken),
+                Ok(taken) => {
+                    add(&mut total, &taken);
+                    reached.extend(taken.lease);
+                }
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
@@ -65,6 +62,9 @@ impl Handle {
         if let Some(error) = failed {
             return Err(error);
         }
+        leases.extend(reached);
+        leases.sort_unstable();
+        leases.dedup();
         leases.truncate(RECEIPT_LEASES_MAX);
         let body = ReceiptBody {
             id: ReceiptId::random(),

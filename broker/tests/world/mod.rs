@@ -162,6 +162,7 @@ impl ProviderLink for List {
                         Err(Error::new(Code::LeaseUnknown, "no such lease"))
                     }
                     (None, _) => Ok(Taken {
+                        lease: None,
                         mappings_closed: 1,
                         method: Method::Cut,
                         fence: Micros(1),

@@ -47,6 +47,9 @@ pub enum Take {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Taken {
+    /// The lease whose memory was taken back; `None` if only operations were refused. Ending a grant takes the whole
+    /// region where its receiver maps it, so this can be more than was asked for.
+    pub lease: Option<LeaseId>,
     /// Descriptors handed out for mapping that the cut made useless.
     pub mappings_closed: u32,
     /// By which means.

@@ -74,6 +74,8 @@ pub enum Event {
         take: Take,
         /// Why.
         cause: EndCause,
+        /// Wall time, to forget revocations that no token can use any more.
+        now_unix: UnixMicros,
     },
     /// A region's memory is gone: cut, wiped, unpinned, closed.
     Taken {

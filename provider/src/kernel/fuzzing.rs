@@ -301,7 +301,8 @@ impl World {
                 let until = UnixMicros(self.unix().0.saturating_add(bytes.number(1_000)?));
                 self.revoked.extend(self.find(lease).map(|(region, _)| (region, grant, until)));
                 let taken = Take::Grant { lease, grant, expires: until };
-                self.step(Event::Take { take: taken, cause: EndCause::Revoked })
+                let now_unix = self.unix();
+                self.step(Event::Take { take: taken, cause: EndCause::Revoked, now_unix })
                     .expect("a revoke is never refused");
                 let mine = |right: &&Right| right.lease == lease && right.grant == Some(grant);
                 let mapped = self.rights.iter().filter(mine).any(|right| {
@@ -443,7 +444,8 @@ impl World {
 
     fn take_lease(&mut self, lease: LeaseId) {
         let life = self.life(lease);
-        let answer = self.step(Event::Take { take: Take::Lease(lease), cause: EndCause::Revoked });
+        let now_unix = self.unix();
+        let answer = self.step(Event::Take { take: Take::Lease(lease), cause: EndCause::Revoked, now_unix });
         assert_eq!(answer.expect("a revoke is never refused") == Answer::Gone, life.is_none());
         assert_ne!(self.life(lease), Some(Life::Live), "a revoke takes the memory back");
         assert!(

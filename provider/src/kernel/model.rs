@@ -245,7 +245,7 @@ proptest! {
                 }
                 Act::TakeLease { lease } => {
                     let take = Take::Lease(LeaseId([lease; 16]));
-                    let answer = step(&mut kernel, Event::Take { take, cause: EndCause::Revoked }).unwrap();
+                    let answer = step(&mut kernel, Event::Take { take, cause: EndCause::Revoked, now_unix: unix }).unwrap();
                     prop_assert_eq!(answer == Answer::Gone, model.get(lease).is_none());
                 }
                 Act::TakeGrant { lease, grant, left } => {
@@ -254,7 +254,7 @@ proptest! {
                         grant: GrantId([grant; 16]),
                         expires: UnixMicros((now + left) * 1_000),
                     };
-                    step(&mut kernel, Event::Take { take, cause: EndCause::Revoked }).unwrap();
+                    step(&mut kernel, Event::Take { take, cause: EndCause::Revoked, now_unix: unix }).unwrap();
                     if kernel.revoked.contains(GrantId([grant; 16])) {
                         match model.revoked.iter_mut().find(|(known, _)| *known == grant) {
                             Some((_, until)) => *until = (*until).max(now + left),

@@ -34,11 +34,12 @@ impl Kernel {
     /// The broker takes a lease or a grant back. Idempotent: what is already gone is [`Answer::Gone`].
     pub(super) fn take(
         &mut self,
-        _now: BootNanos,
+        now_unix: UnixMicros,
         take: Take,
         cause: EndCause,
         effects: &mut Vec<Effect>,
     ) -> Result<Answer> {
+        self.revoked.expire(now_unix);
         match take {
             Take::Lease(lease) => Ok(self.take_lease(lease, cause, effects)),
             Take::Grant { lease, grant, expires } => {

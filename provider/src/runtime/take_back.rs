@@ -110,7 +110,7 @@ impl Shared {
         sender: oneshot::Sender<Taken>,
     ) -> Result<Begun> {
         let mut kernel = lock(&self.kernel);
-        let step = kernel.step(started, Event::Take { take, cause });
+        let step = kernel.step(started, Event::Take { take, cause, now_unix: self.clock.unix() });
         let fenced = self.fence(started, &step.effects);
         let answer = step.answer?;
         if let Answer::Taking { region: Some(region), .. } = answer {
@@ -159,6 +159,7 @@ impl Shared {
             0
         });
         let taken = Taken {
+            lease: Some(job.lease),
             mappings_closed: job.mappings,
             method: Method::Cut,
             fence: job.fenced.since(job.started),
