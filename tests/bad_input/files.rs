@@ -120,3 +120,45 @@ fn k8_policies_that_are_almost_certainly_wrong() {
     policy("K8 everything to everybody", Code::PolicyLint, "allow if true;\n");
     policy("K8 an unknown word", Code::PolicyLint, "allow if requst(\"lease.create\");\ndeny if true;\n");
 }
+
+/// Runs one of the commands that check a file and start nothing.
+fn checked(noun: &str, file: &Path) -> (Option<i32>, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_leasehold"))
+        .args([noun, "check"])
+        .arg(file)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    (output.status.code(), said)
+}
+
+#[test]
+fn k1_k2_k3_k7_k8_the_checking_commands_say_the_same() {
+    let dir = directory();
+    let file = dir.path().join("file");
+    for (noun, code, text) in [
+        ("config", Code::ConfigSyntax, &b"[node]\nalow_uids = [1]\n"[..]),
+        ("config", Code::ConfigSyntax, b"[node]\npool = \n"),
+        ("config", Code::ConfigValue, b"[node]\npool = \"10GB\"\n"),
+        ("config", Code::ConfigIo, b""),
+        ("policy", Code::PolicySyntax, b"allow if"),
+        ("policy", Code::PolicySyntax, b"allow if \xff;"),
+        ("policy", Code::PolicyLint, b"allow if true;\n"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let (status, said) = checked(noun, &file);
+        assert_eq!(status, Some(1), "{noun} {code}: {said}");
+        assert!(says(&said, code), "{noun} {code}: {said}");
+        assert!(code == Code::ConfigIo || said.contains("file:"), "{noun} {code} has a place: {said}");
+    }
+    let missing = dir.path().join("missing");
+    for noun in ["config", "policy"] {
+        for path in [missing.as_path(), dir.path()] {
+            let (status, said) = checked(noun, path);
+            assert_eq!(status, Some(1), "{noun} {}: {said}", path.display());
+            assert!(says(&said, Code::ConfigIo), "{noun} {}: {said}", path.display());
+        }
+    }
+}

@@ -42,7 +42,7 @@ fn ends(bed: &mut Bed, row: &str, code: Code, packet: &[u8]) {
 fn c1_c2_c4_c8_frames_that_are_none() {
     let mut bed = Bed::new("");
     ends(&mut bed, "C1 an empty packet", Code::FrameTruncated, &[]);
-    ends(&mut bed, "C1 one byte", Code::FrameTruncated, &[b'L']);
+    ends(&mut bed, "C1 one byte", Code::FrameTruncated, b"L");
     ends(&mut bed, "C1 a byte too many", Code::FrameSize, &vec![0; FRAME_BYTES_MAX + 1]);
     ends(&mut bed, "C1 a length of 2^32 - 1", Code::FrameSize, &{
         let mut packet = status();

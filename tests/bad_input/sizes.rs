@@ -158,7 +158,7 @@ fn e9_names_that_are_none() {
         let packet = lease(name);
         bed.row_with("E9", Code::FrameType, Logged::Entry, 100, &mut |bed| bed.session().code_of(&packet));
     }
-    let mut raw = bed.session();
+    let raw = bed.session();
     raw.send(&lease(&"a".repeat(64))).unwrap();
     assert!(matches!(raw.answer(), Ok(Reply::Leased { .. })), "64 are allowed");
     bed.finish();
