@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use caps::error::{Code, Error};
 use caps::limits::FRAME_BYTES_MAX;
