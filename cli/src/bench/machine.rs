@@ -11,7 +11,7 @@ pub struct Memory {
     /// In use and neither cached file, tmpfs page nor a process' own: what the kernel took for itself. Whatever it
     /// took pages for, named in another line or not, is in here.
     pub kernel: i64,
-    /// Slab, per-processor memory, page tables and kernel stacks: the part of it that is named.
+    /// Slab, per-processor and virtually mapped memory (kernel stacks are in it), page tables: the part that is named.
     pub named: i64,
     /// Pages of tmpfs.
     pub shmem: i64,
@@ -29,7 +29,7 @@ impl Memory {
                 - bytes("Buffers:")?
                 - bytes("Cached:")?
                 - bytes("AnonPages:")?,
-            named: bytes("Slab:")? + bytes("Percpu:")? + bytes("PageTables:")? + bytes("KernelStack:")?,
+            named: bytes("Slab:")? + bytes("Percpu:")? + bytes("PageTables:")? + bytes("VmallocUsed:")?,
             shmem: bytes("Shmem:")?,
         })
     }

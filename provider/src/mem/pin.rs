@@ -30,8 +30,11 @@ use crate::factory::failed;
 
 /// The longest buffer that the kernel registers (`SZ_1G` in io_uring/rsrc.c).
 pub const PIECE_BYTES_MAX: usize = 1 << 30;
-/// Slots that one ring can have (`IORING_MAX_REG_BUFFERS`).
-pub const SLOTS_PER_RING_MAX: usize = 1 << 14;
+/// Slots of one ring. The kernel could do more (`IORING_MAX_REG_BUFFERS`, 16,384), but when it registers a buffer of
+/// compound pages it looks through all others of the ring (`headpage_already_acct` in io_uring/rsrc.c), so a new
+/// region would take the longer the more there are. 512 keep that below what the rest of a registration takes, with
+/// a ring, and its descriptor, for each 512 regions.
+pub const SLOTS_PER_RING_MAX: usize = 512;
 /// Bytes of one wipe or copy request: a fraction of a millisecond, which is what another region on the same ring
 /// may have to wait for.
 const STEP_BYTES_MAX: usize = 2 << 20;
