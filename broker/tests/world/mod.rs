@@ -281,6 +281,19 @@ impl World {
         entries.map(|stored| String::from_utf8(stored.unwrap().bytes).unwrap()).collect()
     }
 
+    /// The entries, once one of them has this text.
+    pub async fn entries_until(&self, text: &str) -> Vec<String> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let entries = self.entries();
+            if entries.iter().any(|entry| entry.contains(text)) {
+                return entries;
+            }
+            assert!(Instant::now() < end, "no entry has {text}");
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Waits until so many bytes are leased.
     pub async fn settled(&self, bytes: u64) {
         let end = Instant::now() + PATIENCE;

@@ -280,7 +280,9 @@ impl Region {
         let mut done = 0;
         while done < wanted {
             let end = wanted.min(done + MEDIATED_STEP_BYTES_MAX);
-            let _writing = self.writers.read().unwrap_or_else(PoisonError::into_inner);
+            // Only a cut takes it for writing. Waiting for one here would keep a worker of the gate for as long as the
+            // kernel needs to unmap a region, and the answer would be the same.
+            let Ok(_writing) = self.writers.try_read() else { return Err(revoked()) };
             self.refuse_if_cut()?;
             let position = offset + done as u64;
             let written = retry_on_intr(|| pwrite(&self.file, &bytes[done..end], position));
