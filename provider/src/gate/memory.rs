@@ -69,6 +69,11 @@ impl Session {
         let terms = verified.terms();
         let known = (terms.lease, terms.grant, rights, path);
         let recorded = self.rights.recorded.contains(&known);
+        // The token before the policy: whoever is not its holder learns that and nothing else.
+        self.shared
+            .provider
+            .authorize(&verified, rights, self.opener.proven)
+            .inspect_err(|error| self.denied(token, Some(&verified), error))?;
         let bytes = verified.effective().range.map_or(0, |range| range.len());
         self.shared
             .control
