@@ -158,7 +158,7 @@ async fn serve(prepared: Prepared) -> Result<()> {
     dir.publish("issuer", &format!("{}\n", keys.receipt.public()))?;
 
     // 5: provider, then broker.
-    let tier = tier_of(memory.tier());
+    let tier = memory.tier();
     let uid = rustix::process::geteuid().as_raw();
     let guardian = memory.clone();
     let provider = Provider::start(Parts {
@@ -284,14 +284,6 @@ fn allow_uids(config: &Config, own: u32) -> Vec<u32> {
     let mut allowed = config.node.allow_uids.clone().unwrap_or_default();
     allowed.extend([own, 0]);
     allowed
-}
-
-const fn tier_of(tier: mem::Tier) -> Tier {
-    match tier {
-        mem::Tier::Sealed => Tier::Sealed,
-        mem::Tier::Sandboxed => Tier::Sandboxed,
-        mem::Tier::Open => Tier::Open,
-    }
 }
 
 /// The two signals that stop a node in good order.

@@ -10,9 +10,10 @@ use rustix::io::pwrite;
 use super::mapping::Mapping;
 use super::opener;
 use super::pin::PinTable;
-use super::region::{Access, Tier};
+use super::region::Access;
 use super::{process, rt, seal};
 use crate::factory::{Factory, Facts, Made, Shape, failed};
+use caps::wire::row::Tier;
 
 /// One thing a machine can or cannot do.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,11 +4,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use caps::error::Result;
+use caps::wire::row::Tier;
 
 use super::capabilities::Capabilities;
 use super::opener::Opener;
 use super::pin::{PIECE_BYTES_MAX, PinTable};
-use super::region::{Region, Tier};
+use super::region::Region;
 use crate::factory::{Factory, Shape};
 
 /// Slots beyond the exact need: where only part of a region may be pinned, it is pinned in smaller pieces.

@@ -39,6 +39,7 @@ pub mod rt;
 mod seal;
 
 pub use capabilities::{Capabilities, Check};
+pub use caps::wire::row::Tier;
 pub use memory::{Memory, Strength};
 pub use pin::{PIECE_BYTES_MAX, PinCoverage, PinTable, SLOTS_PER_RING_MAX};
-pub use region::{Access, Cut, Holder, Region, Shut, Tier};
+pub use region::{Access, Cut, Holder, Region, Shut};

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use caps::error::{Code, Error, Result};
+use caps::wire::row::Tier;
 use rustix::fs::{FallocateFlags, IFlags, fallocate, ftruncate, ioctl_setflags};
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 
@@ -50,17 +51,6 @@ pub enum Access {
     ReadOnly,
     /// Loads and stores.
     ReadWrite,
-}
-
-/// What stands between a client and the region, weakest last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Tier {
-    /// The client holds mmap-only descriptors: nothing but loads and stores is possible with them.
-    Sealed,
-    /// The client's own seccomp filter refuses the calls that hurt; its descriptors are plain ones.
-    Sandboxed,
-    /// Neither. Other users read through a read-only mount; the same user has no boundary.
-    Open,
 }
 
 /// Who will hold a descriptor.
