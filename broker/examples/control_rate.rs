@@ -50,7 +50,9 @@ struct Yes {
 impl ProviderLink for Yes {
     fn claim(&self, ticket: ClaimTicket, _session: u64) -> Boxed<'_, Result<Claimed>> {
         self.claims.fetch_add(1, Ordering::Relaxed);
-        Box::pin(async move { Ok(Claimed { bytes: ticket.bytes }) })
+        Box::pin(async move {
+            Ok(Claimed { bytes: ticket.bytes, recorded: Box::pin(std::future::ready(Ok(()))) })
+        })
     }
 
     fn renew(&self, _lease: LeaseId, _ttl: Micros) -> Boxed<'_, Result<()>> {

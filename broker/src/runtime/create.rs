@@ -11,7 +11,7 @@ use caps::wire::row::EndCause;
 use caps::{Code, Error, Result};
 use policy::Facts;
 
-use super::{Caller, Handle, principal, recorded_index, system, unexpected};
+use super::{Caller, Claimed, Handle, principal, recorded_index, system, unexpected};
 use crate::runtime::engine::{Mode, Order};
 use crate::state::{Answer, Kind};
 
@@ -44,7 +44,8 @@ impl Handle {
                 return Err(error);
             }
         };
-        let commit = Kind::Commit { lease, bytes: claimed.bytes };
+        let Claimed { bytes, recorded: claim_recorded } = claimed;
+        let commit = Kind::Commit { lease, bytes };
         let committed = shared.order(Order { mode: Mode::Recorded, ..system(commit) }).await?;
         let (row, terms) = match committed.answer {
             Ok(Answer::Leased { lease, terms, .. }) => (lease, terms),
@@ -56,7 +57,9 @@ impl Handle {
             }
         };
         let token = shared.root.mint(&terms);
+        // Three entries in two logs, waited for side by side. The token leaves once all are durable.
         recorded_index(reserved.recorded).await?;
+        claim_recorded.await?;
         recorded_index(committed.recorded).await?;
         Ok(Reply::Leased { lease: row, token: token? })
     }

@@ -13,10 +13,13 @@ use caps::wire::row::{EndCause, MemoryRow, Tier};
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What a claim came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claimed {
     /// Bytes that were committed: those of the ticket.
     pub bytes: u64,
+    /// Ends when the provider's entry of the claim is durable. If it cannot be, the provider takes the memory back by
+    /// itself, says so with a notice, and this ends with the error: so the broker can go on meanwhile, and waits for it
+    /// before it answers.
+    pub recorded: Boxed<'static, Result<()>>,
 }
 
 /// The provider's part of `Status`.

@@ -129,7 +129,7 @@ impl ProviderLink for List {
                 return Err(Error::new(Code::LeaseUnknown, "taken before it was claimed"));
             }
             state.live.insert(ticket.lease);
-            Ok(Claimed { bytes: ticket.bytes })
+            Ok(Claimed { bytes: ticket.bytes, recorded: Box::pin(std::future::ready(Ok(()))) })
         })
     }
 

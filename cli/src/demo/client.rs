@@ -157,8 +157,9 @@ impl Player {
     fn read_until_revoked(&mut self) -> Result<Line> {
         let region = self.region.take().ok_or_else(out_of_order)?;
         let (length, mut page) = (region.facts().range.len(), [0u8; READ_BYTES]);
+        region.read_at(0, &mut page)?;
         answer(&Line::Started)?;
-        for reads in 0.. {
+        for reads in 1.. {
             let offset = reads * READ_BYTES as u64 % length;
             if let Err(error) = region.read_at(offset, &mut page) {
                 return Ok(Line::Stopped { reads, code: error.code().to_string() });
@@ -173,6 +174,7 @@ impl Player {
         let region = self.client.open_mapped(&token, Rights::READ)?;
         let view = region.mapping().volatile();
         let (length, started) = (region.facts().range.len(), Instant::now());
+        view.load_u64(0)?;
         answer(&Line::Started)?;
         let mut offset = 0;
         while started.elapsed() < Duration::from_secs(20) {

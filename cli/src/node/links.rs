@@ -21,8 +21,8 @@ pub struct LocalProvider(pub Provider);
 impl ProviderLink for LocalProvider {
     fn claim(&self, ticket: ClaimTicket, session: u64) -> Boxed<'_, Result<Claimed>> {
         Box::pin(async move {
-            self.0.claim(ticket, Some(session)).await?;
-            Ok(Claimed { bytes: ticket.bytes })
+            let record = self.0.claim(ticket, Some(session)).await?;
+            Ok(Claimed { bytes: ticket.bytes, recorded: Box::pin(record.durable()) })
         })
     }
 

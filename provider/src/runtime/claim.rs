@@ -8,6 +8,7 @@ use caps::id::LeaseId;
 use caps::time::{BootNanos, Micros};
 use caps::wire::link::{ClaimTicket, Take, Taken};
 use caps::wire::row::{EndCause, Tier};
+use tokio::sync::oneshot;
 
 use super::cells::Memory;
 use super::{Provider, lock};
@@ -21,14 +22,28 @@ const SMALL_PAGE_BYTES: u32 = 4096;
 /// Page size of a region that is large enough, where the machine gives huge pages, in bytes.
 const HUGE_PAGE_BYTES: u32 = 2 << 20;
 
+/// The entry of a claim on its way to the device, in a task of its own: whoever waits for it may go away, and a claim
+/// that could not be recorded is undone all the same.
+pub struct ClaimRecord(tokio::task::JoinHandle<Result<()>>);
+
+impl ClaimRecord {
+    /// Waits until the claim is on record.
+    ///
+    /// # Errors
+    /// `E_AUDIT_UNAVAILABLE` if it could not be recorded. The memory has been taken back then.
+    pub async fn durable(self) -> Result<()> {
+        self.0.await.unwrap_or(Err(Error::new(Code::Internal, "claiming a region panicked")))
+    }
+}
+
 impl Provider {
-    /// Exchanges a reservation for memory. When this returns, the memory is committed and pinned, and the claim is
-    /// recorded.
+    /// Exchanges a reservation for memory. When this returns, the memory is committed and pinned, and the claim's entry is
+    /// on its way: nobody may be told of the lease before [`ClaimRecord::durable`].
     ///
     /// # Errors
     /// `E_LEASE_EXPIRED` for a stale ticket, `E_EXISTS` for a used one, `E_NOMEM`, `E_BUSY`, `E_SYSTEM`;
     /// `E_AUDIT_UNAVAILABLE` if it could not be recorded. After an error nothing is left behind.
-    pub async fn claim(&self, ticket: ClaimTicket, session: Option<u64>) -> Result<()> {
+    pub async fn claim(&self, ticket: ClaimTicket, session: Option<u64>) -> Result<ClaimRecord> {
         let shared = &self.0;
         let now_unix = shared.clock.unix();
         let session = session.map(SessionId);
@@ -40,21 +55,32 @@ impl Provider {
         // From here on the kernel waits for the memory, whoever else still does: the caller is a session, and its
         // client's process may die while the pages are zeroed. So the rest is a task of its own.
         let provider = self.clone();
-        tokio::spawn(async move { provider.build(&ticket, region, bytes, deadline).await })
-            .await
-            .unwrap_or(Err(Error::new(Code::Internal, "building a region panicked")))
+        let (built, ready) = oneshot::channel();
+        let record = ClaimRecord(tokio::spawn(async move {
+            provider.build(&ticket, region, bytes, deadline, built).await
+        }));
+        match ready.await {
+            Ok(()) => Ok(record),
+            // It ended before it was built, and says why.
+            Err(_) => record
+                .durable()
+                .await
+                .and(Err(Error::new(Code::Internal, "a region was recorded and never built"))),
+        }
     }
 
-    /// Builds a claimed region, records the claim, and undoes it where that fails. Must run to its end.
+    /// Builds a claimed region, says so to `built`, records the claim, and undoes it where that fails. Must run to its
+    /// end.
     async fn build(
         &self,
         ticket: &ClaimTicket,
         region: RegionKey,
         bytes: u64,
         deadline: BootNanos,
+        built: oneshot::Sender<()>,
     ) -> Result<()> {
         let shared = &self.0;
-        let built = if bytes <= BUILD_INLINE_BYTES_MAX {
+        let memory = if bytes <= BUILD_INLINE_BYTES_MAX {
             shared.store.region(bytes)
         } else {
             let store = shared.store.clone();
@@ -62,7 +88,7 @@ impl Provider {
                 .await
                 .unwrap_or(Err(Error::new(Code::Internal, "building a region panicked")))
         };
-        let memory = match built {
+        let memory = match memory {
             Ok(memory) => memory,
             Err(error) => {
                 shared.step(Event::CreateFailed { region })?;
@@ -83,12 +109,24 @@ impl Provider {
             .bytes(bytes)
             .ttl_us(ticket.ttl)
             .tier(tier_word(lock(&shared.kernel).config().tier));
-        if let Err(error) = shared.record(entry).await {
-            // Undone in order, as if it had been released; the pool has its bytes back when this returns.
-            self.take(Take::Lease(ticket.lease), EndCause::NotRecorded).await?;
-            return Err(error);
+        let recorded = match shared.submit(entry) {
+            Ok(pending) => {
+                let _ = built.send(()); // who gave up waiting needs no answer
+                pending.durable().await
+            }
+            Err(error) => Err(error),
+        };
+        match recorded {
+            Ok(recorded) => {
+                tracing::trace!(entry = recorded.last(), "a claim is on record");
+                Ok(())
+            }
+            Err(error) => {
+                // Undone in order, as if it had been released; the pool has its bytes back when this ends.
+                self.take(Take::Lease(ticket.lease), EndCause::NotRecorded).await?;
+                Err(error)
+            }
         }
-        Ok(())
     }
 
     /// Moves a lease's end to `ttl` from now.

@@ -53,6 +53,7 @@ use crate::mem::Memory as Store;
 
 pub use access::{Refused, Violation};
 pub use cells::Memory;
+pub use claim::ClaimRecord;
 pub use clock::Clock;
 pub use open::{Opened, Opener};
 

@@ -12,18 +12,39 @@ use super::Shared;
 use super::cells::Right;
 use crate::kernel::OpenRow;
 
+/// An entry on its way to the device.
+pub(super) struct Pending(oneshot::Receiver<Result<Recorded>>);
+
+impl Pending {
+    /// Waits until it is durable.
+    ///
+    /// # Errors
+    /// `E_AUDIT_UNAVAILABLE` if it never will be.
+    pub(super) async fn durable(self) -> Result<Recorded> {
+        self.0.await.unwrap_or(Err(Error::new(Code::AuditUnavailable, "the recorder stopped")))
+    }
+}
+
 impl Shared {
     /// Records one entry and waits until it is durable.
     ///
     /// # Errors
     /// `E_AUDIT_UNAVAILABLE` if no device records, `E_BUSY` if the queue is full.
     pub(super) async fn record(&self, entry: Draft) -> Result<Recorded> {
+        self.submit(entry)?.durable().await
+    }
+
+    /// Hands one entry over and does not wait.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    pub(super) fn submit(&self, entry: Draft) -> Result<Pending> {
         let (sender, receiver) = oneshot::channel();
         let done = Box::new(move |recorded| {
             let _ = sender.send(recorded); // who gave up waiting needs no answer
         });
         self.recorder.submit(vec![entry], self.clock.unix(), done)?;
-        receiver.await.unwrap_or(Err(Error::new(Code::AuditUnavailable, "the recorder stopped")))
+        Ok(Pending(receiver))
     }
 
     /// Records what has happened already and cannot be refused any more. It waits in memory while no device records.
