@@ -175,6 +175,17 @@ mod tests {
 
     use super::*;
 
+    /// Found by the target `audit_note`: a root hash with padding in its middle decoded to 32 bytes, so that a checkpoint
+    /// had two spellings.
+    #[test]
+    fn a_root_with_padding_in_its_middle_is_no_checkpoint() {
+        let line = "\u{2014} fuzz.example/audit rICnFWivqoYkjZgF6NKLujvsttfb+w9kYfVHn0cvGSQoTAo=\n";
+        let found =
+            format!("fuzz.mxample/audit\n4294967295\nPAb5plclr2BSYfY2ZyyWINQJcx2JpFHXRV/pxK4=kCW2\n\n{line}");
+        note(found.as_bytes());
+        assert!(Note::parse(found.as_bytes()).is_err());
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {

@@ -53,7 +53,7 @@ impl Hash {
     /// Reads [`Self::base64`] and nothing else: padding and unused bits are checked.
     #[must_use]
     pub fn from_base64(text: &str) -> Option<Self> {
-        data_encoding::BASE64.decode(text.as_bytes()).ok()?.try_into().ok().map(Self)
+        crate::text::base64(text)?.try_into().ok().map(Self)
     }
 
     /// Reads 64 lowercase hexadecimal digits.

@@ -105,7 +105,7 @@ impl Vkey {
         let mut parts = text.splitn(3, '+');
         let (name, id, encoded) = (parts.next(), parts.next(), parts.next());
         let name = Origin::parse(name.unwrap_or_default())?;
-        let encoded = data_encoding::BASE64.decode(encoded.unwrap_or_default().as_bytes()).ok();
+        let encoded = crate::text::base64(encoded.unwrap_or_default());
         let encoded = encoded.and_then(|bytes| <[u8; 33]>::try_from(bytes).ok()).ok_or_else(refused)?;
         let role = Role::from_byte(encoded[0]).ok_or_else(refused)?;
         let key = encoded[1..].try_into().map_err(|_| refused())?;

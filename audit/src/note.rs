@@ -185,7 +185,7 @@ impl Note {
 impl Line {
     fn parse(line: &str) -> Option<Self> {
         let (name, encoded) = line.strip_prefix("\u{2014} ")?.split_once(' ')?;
-        let bytes = data_encoding::BASE64.decode(encoded.as_bytes()).ok()?;
+        let bytes = crate::text::base64(encoded)?;
         let (id, rest) = bytes.split_first_chunk::<4>()?;
         let named = !name.is_empty() && !name.contains('+') && !name.chars().any(char::is_whitespace);
         (named && !rest.is_empty()).then(|| Self { name: name.to_owned(), id: *id, rest: rest.to_vec() })

@@ -113,9 +113,33 @@ pub fn parse_time(text: &str) -> Option<UnixMicros> {
     (back == text).then_some(time)
 }
 
+/// Standard base64 with padding, in its one form.
+///
+/// The decoder takes several padded encodings one after the other as one, so a text with `=` in its middle could be a
+/// second spelling of the same bytes. Padding is therefore looked for where it may stand: in the last two places.
+#[must_use]
+pub fn base64(text: &str) -> Option<Vec<u8>> {
+    let inner = text.get(..text.len().saturating_sub(2))?;
+    if inner.contains('=') {
+        return None;
+    }
+    data_encoding::BASE64.decode(text.as_bytes()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn base64_has_one_form() {
+        for bytes in [&b""[..], b"f", b"fo", b"foo", b"foob", &[0xff; 32], &[0; 33]] {
+            assert_eq!(base64(&data_encoding::BASE64.encode(bytes)).as_deref(), Some(bytes));
+        }
+        // Two padded encodings in a row; unused bits; no padding; another alphabet; text that is none.
+        for bad in ["Zg==Zm9v", "Zm8=Zm8=", "Zg==Zg==", "Zh==", "Zg", "Zg=", "____", "Z\u{e9}==", "="] {
+            assert_eq!(base64(bad), None, "{bad}");
+        }
+    }
 
     fn time(micros: u64) -> String {
         let mut out = String::new();
