@@ -89,10 +89,6 @@ fn prepare(options: Options) -> Result<Prepared, Failure> {
     let machine = Machine::detect()?;
     let pool_bytes = options.pool.unwrap_or_else(|| config.node.pool_bytes(&machine));
     check_pool(pool_bytes, &machine)?;
-    if mem::process::swap_is_on()? && !(options.allow_swap || config.node.allow_swap) {
-        // `noswap` on every region would do as well; whether the kernel takes it is known only after the fork.
-        tracing::warn!("swap is on; regions are made with `noswap`");
-    }
     let descriptors = mem::process::raise_nofile()?;
     let regions_max = regions_max(descriptors);
     let factory = Factory::spawn(FactoryConfig {
@@ -100,6 +96,11 @@ fn prepare(options: Options) -> Result<Prepared, Failure> {
         regions_max: u32::try_from(regions_max).unwrap_or(u32::MAX),
         namespace: Namespace::WhenNeeded,
     })?;
+    refuse_swap(
+        options.allow_swap || config.node.allow_swap,
+        factory.facts().noswap,
+        mem::process::swap_is_on()?,
+    )?;
     mem::process::no_core_dumps()?;
     let memory = Memory::start(factory, Strength::Best)?;
     Ok(Prepared { options, dir, config, policy, keys, pool_bytes, regions_max, memory })
@@ -117,6 +118,18 @@ fn load_policy(dir: &NodeDir, config: &Config, config_file: &std::path::Path) ->
         tracing::warn!("{warning}");
     }
     if errors.is_empty() { Ok(policy) } else { Err(Failure::mistakes(errors)) }
+}
+
+/// Leased pages must not reach a disk. Where this machine swaps and regions cannot be mounted `noswap` (an ordinary user's
+/// cannot, and pins only hold as much as `RLIMIT_MEMLOCK`), the operator has to say that it may happen.
+fn refuse_swap(allowed: bool, noswap: bool, swap_is_on: bool) -> Result<()> {
+    if swap_is_on && !noswap && !allowed {
+        return Err(Error::new(
+            Code::ConfigValue,
+            "swap is on and regions cannot be kept out of it here; turn it off, run as root, or say --allow-swap",
+        ));
+    }
+    Ok(())
 }
 
 /// A pool within the bounds of the system and of this machine.
@@ -335,4 +348,21 @@ fn say_ready(options: &Options, socket: &PathBuf, tier: Tier, pool_bytes: u64) {
         )
     };
     let _ = said.and_then(|()| out.flush()); // nobody reads: the node serves all the same
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_could_swap_leased_pages_starts_only_when_told_to() {
+        for (allowed, noswap, on, starts) in [
+            (false, false, true, false),
+            (true, false, true, true),
+            (false, true, true, true),
+            (false, false, false, true),
+        ] {
+            assert_eq!(refuse_swap(allowed, noswap, on).is_ok(), starts);
+        }
+    }
 }
