@@ -9,7 +9,7 @@ use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
 use caps::wire::link::Notice;
 use caps::wire::request::LeaseSpec;
-use caps::wire::row::{EndCause, Lifetime, Revocation};
+use caps::wire::row::{Lifetime, Revocation};
 use serde::{Deserialize, Serialize};
 
 /// One ordered step. It holds no secret and no token, so it may be printed.
@@ -202,19 +202,4 @@ pub enum RowId {
     Lease(LeaseId),
     /// A grant.
     Grant(GrantId),
-}
-
-/// The word for a cause in entries.
-pub(super) const fn cause_word(cause: EndCause) -> &'static str {
-    match cause {
-        EndCause::Released => "released",
-        EndCause::Expired => "expired",
-        EndCause::Revoked => "revoked",
-        EndCause::HolderExit => "holder_exit",
-        EndCause::ParentEnded => "parent_ended",
-        EndCause::NotClaimed => "not_claimed",
-        EndCause::NotRecorded => "not_recorded",
-        EndCause::ProviderLost => "provider_lost",
-        EndCause::NodeStopped => "node_stopped",
-    }
 }

@@ -14,7 +14,7 @@ use caps::{Code, Error};
 
 use super::Broker;
 use super::answer::Out;
-use super::command::{Actor, Command, Kind, RowId, cause_word};
+use super::command::{Actor, Command, Kind, RowId};
 use super::genesis::Genesis;
 use super::grant::Grant;
 use super::lease::Lease;
@@ -102,9 +102,7 @@ pub(super) fn principal_added(by: PrincipalKey, name: &Name, key: PrincipalKey) 
 }
 
 pub(super) fn principal_undone(key: PrincipalKey) -> Draft {
-    Draft::error(Event::ConfigLoad, Code::AuditUnavailable)
-        .holder(key)
-        .cause(cause_word(EndCause::NotRecorded))
+    Draft::error(Event::ConfigLoad, Code::AuditUnavailable).holder(key).cause(EndCause::NotRecorded.name())
 }
 
 pub(super) fn reserved(lease: &Lease, policy: &[u8; 32], claim_by: UnixMicros) -> Draft {
@@ -139,7 +137,7 @@ pub(super) fn renewal_undone(lease: &Lease, expires: UnixMicros) -> Draft {
         .subject(lease.owner)
         .lease(lease.id)
         .expires(expires)
-        .cause(cause_word(EndCause::NotRecorded))
+        .cause(EndCause::NotRecorded.name())
 }
 
 /// A lease begins to end, or is found to have ended.
@@ -159,13 +157,13 @@ pub(super) fn ended(lease: &Lease, cause: EndCause, words: Option<&Revoked<'_>>)
         .lease(lease.id)
         .region(lease.region)
         .bytes(lease.range.len())
-        .cause(cause_word(cause));
+        .cause(cause.name());
     with_reason(draft, words)
 }
 
 /// A revocation that found nothing left to take.
 pub(super) fn revoked_again(target: &Target, words: &Revoked<'_>) -> Draft {
-    let draft = Draft::ok(Event::LeaseRevoke).subject(words.by).cause(cause_word(EndCause::Revoked)).count(0);
+    let draft = Draft::ok(Event::LeaseRevoke).subject(words.by).cause(EndCause::Revoked.name()).count(0);
     with_reason(aim(draft, target), Some(words))
 }
 
@@ -230,7 +228,7 @@ pub(super) fn acceptance_undone(grant: &Grant) -> Draft {
         .subject(grant.contract.receiver)
         .grant(grant.contract.grant)
         .lease(grant.contract.lease)
-        .cause(cause_word(EndCause::NotRecorded))
+        .cause(EndCause::NotRecorded.name())
 }
 
 pub(super) fn opened(grant: &Grant) -> Draft {
@@ -246,7 +244,7 @@ pub(super) fn share_ended(grant: &Grant, cause: EndCause, words: Option<&Revoked
         .grant(grant.contract.grant)
         .lease(grant.contract.lease)
         .receiver(grant.contract.receiver)
-        .cause(cause_word(cause));
+        .cause(cause.name());
     with_reason(draft, words)
 }
 

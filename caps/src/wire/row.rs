@@ -20,6 +20,18 @@ pub enum Tier {
     Sealed,
 }
 
+impl Tier {
+    /// Its word in logs, on the wire and on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Sandboxed => "sandboxed",
+            Self::Sealed => "sealed",
+        }
+    }
+}
+
 /// Where a lease is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -72,6 +84,24 @@ pub enum EndCause {
     ProviderLost,
     /// The node stopped.
     NodeStopped,
+}
+
+impl EndCause {
+    /// Its word in logs and on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::HolderExit => "holder_exit",
+            Self::ParentEnded => "parent_ended",
+            Self::NotClaimed => "not_claimed",
+            Self::NotRecorded => "not_recorded",
+            Self::ProviderLost => "provider_lost",
+            Self::NodeStopped => "node_stopped",
+        }
+    }
 }
 
 /// Who lives or dies with whom: whether a right outlives the process that made it.
@@ -245,4 +275,36 @@ pub struct Revocation {
     pub target: Target,
     /// Why.
     pub reason: Reason,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The text of a variant on the wire.
+    fn wire(value: &impl Serialize) -> String {
+        let mut bytes = Vec::new();
+        ciborium::into_writer(value, &mut bytes).unwrap();
+        ciborium::from_reader(&bytes[..]).unwrap()
+    }
+
+    #[test]
+    fn a_name_is_the_word_on_the_wire() {
+        for tier in [Tier::Open, Tier::Sandboxed, Tier::Sealed] {
+            assert_eq!(tier.name(), wire(&tier));
+        }
+        for cause in [
+            EndCause::Released,
+            EndCause::Expired,
+            EndCause::Revoked,
+            EndCause::HolderExit,
+            EndCause::ParentEnded,
+            EndCause::NotClaimed,
+            EndCause::NotRecorded,
+            EndCause::ProviderLost,
+            EndCause::NodeStopped,
+        ] {
+            assert_eq!(cause.name(), wire(&cause));
+        }
+    }
 }

@@ -339,11 +339,7 @@ fn say_ready(options: &Options, socket: &PathBuf, tier: Tier, pool_bytes: u64) {
              leasehold{dir} --as alice lease create --size 64MiB --ttl 10m --name frames\n  \
              leasehold{dir} --as alice lease list\n\nCtrl-C ends the node; every lease is then taken back and wiped.",
             policy::units::Bytes(pool_bytes),
-            match tier {
-                Tier::Open => "open",
-                Tier::Sandboxed => "sandboxed",
-                Tier::Sealed => "sealed",
-            },
+            tier.name(),
             socket.display(),
         )
     };

@@ -131,7 +131,7 @@ impl Kernel {
             Event::Open(request) => self.open(now, &request, &mut effects),
             Event::HandedOut { open } => self.handed_out(open),
             Event::Close { session, handle } => self.close(session, handle, &mut effects),
-            Event::SessionEnded { session } => self.session_ended(now, session, &mut effects),
+            Event::SessionEnded { session } => self.session_ended(session, &mut effects),
             Event::Take { take, cause, now_unix } => self.take(now_unix, take, cause, &mut effects),
             Event::Taken { region } => self.taken(region),
             Event::Tick => self.tick(now, &mut effects),

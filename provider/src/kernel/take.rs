@@ -136,12 +136,7 @@ impl Kernel {
 
     /// A session is over: what it opened is closed, and the leases tied to it end. A mapping it made may live on in
     /// a forked child, so a region that was ever mapped is still cut when it ends.
-    pub(super) fn session_ended(
-        &mut self,
-        _now: BootNanos,
-        session: SessionId,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Answer> {
+    pub(super) fn session_ended(&mut self, session: SessionId, effects: &mut Vec<Effect>) -> Result<Answer> {
         for open in self.by_session.remove(&session).unwrap_or_default() {
             self.close_open(open, EndCause::HolderExit, effects);
         }

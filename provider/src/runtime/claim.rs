@@ -7,11 +7,11 @@ use caps::error::{Code, Error, Result};
 use caps::id::LeaseId;
 use caps::time::{BootNanos, Micros};
 use caps::wire::link::{ClaimTicket, Take, Taken};
-use caps::wire::row::{EndCause, Tier};
+use caps::wire::row::EndCause;
 use tokio::sync::oneshot;
 
+use super::Provider;
 use super::cells::Memory;
-use super::{Provider, lock};
 use crate::kernel::{Answer, Event, RegionKey, SessionId};
 
 /// Regions from this size on are built on a thread of their own: zeroing them takes longer than a worker of the gate
@@ -108,7 +108,7 @@ impl Provider {
             .owner(ticket.owner)
             .bytes(bytes)
             .ttl_us(ticket.ttl)
-            .tier(tier_word(lock(&shared.kernel).config().tier));
+            .tier(shared.config.tier.name());
         let recorded = match shared.submit(entry) {
             Ok(pending) => {
                 let _ = built.send(()); // who gave up waiting needs no answer
@@ -144,14 +144,5 @@ impl Provider {
             }
             _ => Err(Error::new(Code::Internal, "a renewal was answered with something else")),
         }
-    }
-}
-
-/// A tier's word in the log.
-pub(super) const fn tier_word(tier: Tier) -> &'static str {
-    match tier {
-        Tier::Open => "open",
-        Tier::Sandboxed => "sandboxed",
-        Tier::Sealed => "sealed",
     }
 }

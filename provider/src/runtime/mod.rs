@@ -85,6 +85,8 @@ pub struct Parts {
 pub struct Provider(Arc<Shared>);
 
 struct Shared {
+    /// Never changes; read on every opening, and so kept outside the lock.
+    config: Config,
     kernel: Mutex<Kernel>,
     cells: Cells,
     store: Store,
@@ -143,7 +145,8 @@ impl Provider {
             sessions: Mutex::default(),
             session_gone: tokio::sync::Notify::new(),
             notices: std::sync::OnceLock::new(),
-            kernel: Mutex::new(Kernel::new(config)),
+            kernel: Mutex::new(Kernel::new(config.clone())),
+            config,
         });
         timer::watch_deadlines(&shared)?;
         timer::watch_wall_clock(&shared)?;
@@ -182,8 +185,8 @@ impl Provider {
 
     /// The kernel's configuration.
     #[must_use]
-    pub fn config(&self) -> Config {
-        lock(&self.0.kernel).config().clone()
+    pub fn config(&self) -> &Config {
+        &self.0.config
     }
 
     /// The time.

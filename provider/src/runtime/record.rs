@@ -68,23 +68,12 @@ impl Shared {
     /// The summary of a right, at its end: how much moved through the provider. What moved through a mapping leaves no
     /// trace, and the entry does not pretend it does.
     pub(super) fn record_close(&self, row: &OpenRow, right: &Arc<Right>, cause: EndCause) {
-        let cause = match cause {
-            EndCause::Released => "released",
-            EndCause::HolderExit => "holder_exit",
-            EndCause::Expired => "expired",
-            EndCause::Revoked => "revoked",
-            EndCause::ParentEnded => "parent_ended",
-            EndCause::NotClaimed => "not_claimed",
-            EndCause::NotRecorded => "not_recorded",
-            EndCause::ProviderLost => "provider_lost",
-            EndCause::NodeStopped => "node_stopped",
-        };
         let entry = Draft::ok(Entry::LeaseClose)
             .subject(right.holder)
             .maybe(row.grant, Draft::grant)
             .lease(right.lease)
             .rights(row.rights)
-            .cause(cause)
+            .cause(cause.name())
             .ops(right.operations.load(Ordering::Relaxed))
             .bytes(right.bytes.load(Ordering::Relaxed));
         self.record_regardless(entry);

@@ -218,20 +218,18 @@ fn give_back(mut memory: Arc<Memory>) {
 
 /// The entry of a region's end.
 fn entry(job: &Job, taken: &Taken) -> Draft {
-    let (event, cause) = match job.cause {
-        EndCause::Released => (Entry::LeaseRelease, "released"),
-        EndCause::Expired => (Entry::LeaseExpire, "expired"),
-        EndCause::Revoked => (Entry::LeaseRevoke, "revoked"),
-        EndCause::HolderExit => (Entry::LeaseRelease, "holder_exit"),
-        EndCause::ParentEnded => (Entry::LeaseRevoke, "parent_ended"),
-        EndCause::NotClaimed => (Entry::LeaseRelease, "not_claimed"),
-        EndCause::NotRecorded => (Entry::LeaseRelease, "not_recorded"),
-        EndCause::ProviderLost => (Entry::LeaseRevoke, "provider_lost"),
-        EndCause::NodeStopped => (Entry::LeaseRevoke, "node_stopped"),
+    let event = match job.cause {
+        EndCause::Released | EndCause::HolderExit | EndCause::NotClaimed | EndCause::NotRecorded => {
+            Entry::LeaseRelease
+        }
+        EndCause::Expired => Entry::LeaseExpire,
+        EndCause::Revoked | EndCause::ParentEnded | EndCause::ProviderLost | EndCause::NodeStopped => {
+            Entry::LeaseRevoke
+        }
     };
     Draft::ok(event)
         .lease(job.lease)
-        .cause(cause)
+        .cause(job.cause.name())
         .method("cut")
         .mappings_closed(taken.mappings_closed.into())
         .fence_us(taken.fence.0)
