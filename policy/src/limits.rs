@@ -171,10 +171,13 @@ pub const HUGE_PAGE_BYTES: u64 = 2 * MIB;
 pub const REGION_BYTES_MAX: u64 = TIB;
 /// Smallest segment in bytes, where an owner chooses: what can be mapped and cut on its own.
 pub const SEGMENT_BYTES_MIN: u64 = PAGE_BYTES;
-/// Segment of a region whose owner does not choose, in bytes: one huge page.
-pub const SEGMENT_BYTES_DEFAULT: u64 = HUGE_PAGE_BYTES;
 /// Largest segment in bytes: one registered buffer, so that a segment is pinned, copied and wiped by one buffer.
 pub const SEGMENT_BYTES_MAX: u64 = PIN_PIECE_BYTES_MAX;
+/// Most segments of one region: each is a file, a pin and a mapping of its own, and a cut takes a few microseconds for
+/// each.
+pub const SEGMENTS_PER_REGION_MAX: u64 = 1_024;
+/// Most segments of all regions together: every lease has one, and the table of descriptors is the bound.
+pub const SEGMENTS_MAX: usize = LEASES_MAX;
 /// Bytes of the pool that are kept populated and free so that one segment can always be rotated: the largest that is
 /// in use, and never more than this.
 pub const POOL_HEADROOM_BYTES_MAX: u64 = SEGMENT_BYTES_MAX;
@@ -204,8 +207,8 @@ pub const POOL_WATERMARK_PERCENT: u64 = 85;
 
 /// Descriptors held for a region: its file, or its mount.
 pub const FDS_PER_REGION: u64 = 1;
-/// Descriptors held for a session: the socket and the peer's pidfd.
-pub const FDS_PER_SESSION: u64 = 2;
+/// Descriptors held for a session: the socket, the peer's pidfd and the rotation channel.
+pub const FDS_PER_SESSION: u64 = 3;
 /// Descriptors kept free for audit files, timers, rings and logs, so that a flood of clients cannot take them.
 pub const FDS_RESERVED: u64 = 128;
 /// Descriptors that a node with full tables holds; `doctor` compares it with RLIMIT_NOFILE.
@@ -340,8 +343,12 @@ const _: () = assert!(TAKE_QUEUE_MAX >= LEASES_MAX, "taking back is never refuse
 const _: () = assert!(EXPIRIES_PER_S_MAX <= TAKE_QUEUE_MAX);
 const _: () =
     assert!(REGION_BYTES_MAX / PIN_PIECE_BYTES_MAX <= PIN_PIECES_MAX, "one ring pins the largest region");
-const _: () =
-    assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT && SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_MAX);
+const _: () = assert!(SEGMENT_BYTES_MIN.is_power_of_two() && SEGMENT_BYTES_MAX.is_power_of_two());
+const _: () = assert!(
+    REGION_BYTES_MAX / SEGMENT_BYTES_MAX <= SEGMENTS_PER_REGION_MAX,
+    "the largest region has a segment size"
+);
+const _: () = assert!(SEGMENTS_MAX >= LEASES_MAX, "every lease has at least one segment");
 const _: () = assert!(SEGMENT_BYTES_MAX <= REGION_BYTES_MAX && SEGMENT_BYTES_MAX <= PIN_PIECE_BYTES_MAX);
 const _: () =
     assert!(POOL_HEADROOM_BYTES_MAX >= SEGMENT_BYTES_MAX, "a full pool can still rotate, and so revoke");

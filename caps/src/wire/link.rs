@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{GrantId, LeaseId, PrincipalKey, RegionId};
+use crate::range::ByteRange;
+use crate::rights::Rights;
 use crate::time::{Micros, UnixMicros};
 use crate::wire::row::{EndCause, Lifetime};
 
@@ -19,6 +21,8 @@ pub struct ClaimTicket {
     pub owner: PrincipalKey,
     /// Bytes, whole pages.
     pub bytes: u64,
+    /// Bytes of a segment: `bytes`, or a power of two below it.
+    pub segment_bytes: u64,
     /// How long it will live from the claim.
     pub ttl: Micros,
     /// Whether it ends with the process that asked.
@@ -39,6 +43,19 @@ pub enum Take {
         /// The grant.
         grant: GrantId,
         /// When the grant would have ended by itself: how long the provider must remember the revocation.
+        expires: UnixMicros,
+    },
+    /// What one grant gives beyond these bounds. The rest of it lives on.
+    Narrow {
+        /// The lease.
+        lease: LeaseId,
+        /// The grant.
+        grant: GrantId,
+        /// What its rights may be from now on.
+        rights: Rights,
+        /// The bytes that they may reach.
+        range: ByteRange,
+        /// When they end, at the latest.
         expires: UnixMicros,
     },
 }
@@ -71,6 +88,8 @@ pub enum Method {
     Fence,
     /// The kernel took the pages out of every mapping.
     Cut,
+    /// The same, and those who keep their rights got the same bytes in fresh segments.
+    Rotate,
 }
 
 /// What a provider tells the broker unasked.

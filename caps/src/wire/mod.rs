@@ -29,6 +29,7 @@
 //! | [`link`] | what broker and provider say to each other |
 //! | [`name`] | short texts that people chose, checked once |
 
+pub mod channel;
 pub mod frame;
 pub mod link;
 pub mod name;

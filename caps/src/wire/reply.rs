@@ -73,6 +73,13 @@ pub enum Reply {
     Status(NodeStatus),
     /// To `Open`. A mapped right comes with one descriptor beside the frame.
     Opened(Opened),
+    /// To `Segment`, with its descriptor beside the frame.
+    Segment {
+        /// Which.
+        index: u32,
+    },
+    /// To `Channel`, with the channel's socket beside the frame.
+    Channel,
     /// To `Read`.
     Data {
         /// The bytes.
@@ -109,9 +116,12 @@ pub struct Opened {
     pub rights: Rights,
     /// The bytes the right reaches.
     pub range: ByteRange,
-    /// Bytes of the region's file, page-rounded: what a descriptor must measure.
+    /// Bytes of the region, whole pages.
     pub region_bytes: u64,
-    /// Whether a descriptor comes with this frame.
+    /// Bytes of a segment: what a descriptor must measure. Only the region's last segment may be shorter.
+    pub segment_bytes: u64,
+    /// Whether a descriptor comes with this frame: that of the first segment that the right reaches. The others are
+    /// asked for one by one.
     pub mapped: bool,
     /// How strongly this mapping is held.
     pub tier: Tier,
@@ -149,6 +159,8 @@ impl std::fmt::Debug for Reply {
             Self::Receipt(_) => "Receipt",
             Self::Status(_) => "Status",
             Self::Opened(_) => "Opened",
+            Self::Segment { .. } => "Segment",
+            Self::Channel => "Channel",
             Self::Data { .. } => "Data",
         })
     }

@@ -129,6 +129,15 @@ pub enum Request {
         /// CRC32C of `data`.
         crc: u32,
     },
+    /// Asks for the descriptor of one more segment of a mapped right; the first came with the answer to `Open`.
+    Segment {
+        /// An open right.
+        handle: SlotHandle,
+        /// Which segment, counted from the region's start.
+        index: u32,
+    },
+    /// Asks for the session's rotation channel, once, before the first mapping: see [`crate::wire::channel`].
+    Channel,
     /// Closes an open right. Mappings of it are the client's to unmap first; the provider counts it as given back.
     Close {
         /// An open right.
@@ -150,6 +159,9 @@ pub struct LeaseSpec {
     pub class: Option<Name>,
     /// Whether it ends with this process.
     pub lifetime: Lifetime,
+    /// Bytes of a segment, the piece that is mapped and cut as one: a power of two from a page to 1 GiB. `None`: the
+    /// whole region is one, or a region of more than 1 GiB as few as possible.
+    pub segment_bytes: Option<u64>,
 }
 
 /// How a right is to be used.
@@ -192,6 +204,8 @@ impl Request {
             Self::Open { .. } => "Open",
             Self::Read { .. } => "Read",
             Self::Write { .. } => "Write",
+            Self::Segment { .. } => "Segment",
+            Self::Channel => "Channel",
             Self::Close { .. } => "Close",
         }
     }

@@ -133,6 +133,8 @@ pub struct LeaseRow {
     pub rights: Rights,
     /// To which bytes.
     pub range: ByteRange,
+    /// Bytes of a segment, the piece that is mapped and cut as one.
+    pub segment_bytes: u64,
     /// How long it still lives; zero once it ended.
     pub expires_in: Micros,
     /// Where it is in its life.
@@ -153,8 +155,12 @@ pub struct LeaseRow {
 pub struct MemoryRow {
     /// Bytes committed.
     pub bytes: u64,
-    /// Page size the region got where it is large enough, in bytes.
-    pub page_bytes: u32,
+    /// Bytes that the kernel backed with huge pages when the memory was made; the rest are pages of 4 KiB.
+    pub huge_bytes: u64,
+    /// Segments.
+    pub segments: u32,
+    /// How often a segment was rotated.
+    pub rotations: u32,
     /// How strongly mappings are held.
     pub tier: Tier,
     /// Descriptors handed out for mapping and not closed by their holder.

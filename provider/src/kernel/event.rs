@@ -32,9 +32,9 @@ pub enum Event {
     Created {
         /// Which.
         region: RegionKey,
-        /// Size of its pages.
-        page_bytes: u32,
-        /// Whether every page is pinned.
+        /// Bytes of it that the kernel backed with huge pages.
+        huge_bytes: u64,
+        /// Whether every page is pinned: only then can a segment be rotated.
         pinned: bool,
     },
     /// The region's memory could not be had.
@@ -51,10 +51,39 @@ pub enum Event {
     },
     /// A session opens a right whose token was verified and authorized.
     Open(OpenRequest),
-    /// The descriptor of a mapped right is about to be sent: from now on, ending the right takes a cut.
+    /// The descriptor of one segment is about to be sent to the holder of a mapped right: from now on, ending the
+    /// right takes a cut of that segment. The descriptor is of the segment's file of `generation`, in hand already;
+    /// [`Answer::Stale`] if that is no longer the segment's file.
     HandedOut {
         /// Which open right.
         open: Key,
+        /// Which segment, counted from the region's start.
+        segment: u32,
+        /// Of which generation the descriptor is.
+        generation: u32,
+    },
+    /// A rotating segment's old file is cut and memory for the fresh one is wanted.
+    Fresh {
+        /// Which region.
+        region: RegionKey,
+        /// Which segment.
+        segment: u32,
+    },
+    /// The fresh file of a rotating segment holds all bytes; it is the segment's file if the answer is
+    /// [`Answer::Rotated`].
+    Rotated {
+        /// Which region.
+        region: RegionKey,
+        /// Which segment.
+        segment: u32,
+    },
+    /// A file that a rotation replaced, or one that it had made and could not use, is wiped and closed: its bytes are
+    /// free.
+    Spent {
+        /// Whose.
+        region: RegionKey,
+        /// Bytes.
+        bytes: u64,
     },
     /// A session closes a right.
     Close {
@@ -137,6 +166,8 @@ pub enum Answer {
         region: RegionKey,
         /// Bytes, whole pages.
         bytes: u64,
+        /// Bytes of a segment; the last one may be shorter.
+        segment_bytes: u64,
         /// When its lease will end.
         deadline: BootNanos,
     },
@@ -149,13 +180,38 @@ pub enum Answer {
     },
     /// A right is open.
     Opened(Opening),
-    /// These regions and rights are being taken back; `region` answers when its memory is gone.
+    /// A region is being taken back whole; its end is reported when its memory is gone.
     Taking {
-        /// The region, if memory has to be taken back; `None` if refusing new operations was all.
-        region: Option<RegionKey>,
+        /// The region.
+        region: RegionKey,
         /// Descriptors handed out for mapping.
         mappings: u32,
     },
+    /// A grant's rights are fenced, or narrowed. It is dead once every rotation of the region up to and including
+    /// `upto` is over; at once if there is none under way.
+    Fenced {
+        /// The region.
+        region: RegionKey,
+        /// The last rotation that has to be waited for: the one that this event ordered, or one under way that takes
+        /// out mappings which the grant's holders may have. `None`: refusing new operations was all.
+        upto: Option<RotationId>,
+        /// Descriptors handed out under the grant for mapping.
+        mappings: u32,
+    },
+    /// Memory for a fresh segment is set aside in the books.
+    Granted,
+    /// There is no memory for a fresh segment at present: come again when an [`Event::Spent`] was applied. Never the
+    /// answer while no other rotation is under way: the pool keeps room for one.
+    Wait,
+    /// The fresh file is the segment's from now on.
+    Rotated {
+        /// Its generation.
+        generation: u32,
+        /// Open rights whose holders map the segment: they get the fresh file, in this order.
+        survivors: Vec<Survivor>,
+    },
+    /// A descriptor is no longer of the segment's file, or the segment is being rotated.
+    Stale,
     /// Already gone.
     Gone,
 }
@@ -173,12 +229,27 @@ pub struct Opening {
     pub range: ByteRange,
     /// The region's bytes.
     pub region_bytes: u64,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
     /// By which path.
     pub path: Path,
     /// When it ends.
     pub deadline: BootNanos,
     /// Whether this grant was opened for the first time.
     pub first_of_grant: bool,
+}
+
+/// Names a rotation of a region: counted up for the whole provider, never 0 and never again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RotationId(pub u64);
+
+/// A holder that keeps its right through a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Survivor {
+    /// The open right.
+    pub open: Key,
+    /// Its session.
+    pub session: SessionId,
 }
 
 /// What the runtime has to do. Effects of one step are in the order in which they must begin.
@@ -199,6 +270,30 @@ pub enum Effect {
         cause: EndCause,
         /// Descriptors handed out for mapping.
         mappings: u32,
+    },
+    /// Cut these segments, copy them into fresh ones, and wipe the old. Report [`Event::Fresh`], [`Event::Rotated`] and
+    /// [`Event::Spent`] for each.
+    Rotate {
+        /// Which region.
+        region: RegionKey,
+        /// Of which lease.
+        lease: LeaseId,
+        /// Names the rotation.
+        rotation: RotationId,
+        /// Which segments, in ascending order; never none.
+        segments: Vec<u32>,
+        /// The grant whose end or narrowing it is; `None` for several, or for a delegated right of the owner's.
+        grant: Option<GrantId>,
+        /// Why.
+        cause: EndCause,
+        /// Descriptors of these segments that were handed out and are not coming back.
+        mappings: u32,
+    },
+    /// An open right goes on with less: replace what operations are judged by, and let none that was judged by the old
+    /// come to its end.
+    Narrowed {
+        /// Which. Its row has the new rights, range and deadline already.
+        open: Key,
     },
     /// A right is no longer open and its row is gone: forget what belongs to it.
     Closed {
