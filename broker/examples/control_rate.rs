@@ -170,6 +170,7 @@ async fn run(handle: Handle, recorder: &Recorder, cluster: ClusterEpoch) -> Resu
                 name: None,
                 class: None,
                 lifetime: Lifetime::Detached,
+                segment_bytes: None,
             };
             handle.request(client.caller, Request::LeaseCreate(spec)).await
         }

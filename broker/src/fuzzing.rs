@@ -29,6 +29,8 @@ pub fn small_genesis() -> Genesis {
             lease_bytes_min: 1,
             lease_bytes_max: 64 * 1024,
             page_bytes: 4096,
+            segment_bytes_max: 32 * 1024,
+            segments_per_lease: 4,
             ttl_min: Micros(10),
             ttl_max: Micros(10_000),
             claim_within: Micros(100),

@@ -41,6 +41,7 @@ fn commands() -> Vec<Command> {
         name: Some(name("scratch")),
         class: Some(name("training")),
         lifetime: Lifetime::Process,
+        segment_bytes: None,
     };
     let mut tickets = Vec::new();
     for spec in [spec.clone(), LeaseSpec { name: None, lifetime: Lifetime::Detached, ..spec }] {
@@ -62,6 +63,7 @@ fn commands() -> Vec<Command> {
         region,
         owner: public(1),
         bytes: 2 * PAGE,
+        segment_bytes: 2 * PAGE,
         ttl: Micros(9_000),
         lifetime: Lifetime::Process,
         claim_by: UnixMicros(0),
@@ -87,7 +89,7 @@ fn commands() -> Vec<Command> {
     let fourth = world.contract(&ticket(second, other), 8, 2);
     push(&mut world, by(1), Kind::Offer { contract: fourth, signature: fourth.sign(&key(1)) });
     push(&mut world, system, Kind::Undo(Undo::Offer { grant: fourth.grant }));
-    let spec = LeaseSpec { bytes: 1, ttl: Micros(50), name: None, class: None, lifetime: Lifetime::Detached };
+    let spec = LeaseSpec { bytes: 1, ttl: Micros(50), name: None, class: None, lifetime: Lifetime::Detached, segment_bytes: None };
     for step in 0..4 {
         push(&mut world, by(2), Kind::Reserve { spec: spec.clone(), session: 12 });
         let broker::state::View::Leases(page) = world.view(2, broker::state::Query::Leases(None)).unwrap()

@@ -258,6 +258,7 @@ impl Lockstep {
                     name: named.then(|| name("scratch")),
                     class: None,
                     lifetime: if tied { Lifetime::Process } else { Lifetime::Detached },
+                    segment_bytes: None,
                 };
                 let said = self.naive.reserve(by, ids, bytes, ttl, named, tied, allowed);
                 if said.is_ok() {

@@ -132,6 +132,8 @@ pub const TAKE_QUEUE_MAX: usize = LEASES_MAX;
 pub const CUT_THREADS_MAX: usize = 64;
 /// Threads that wipe. Wiping is bound by memory: more threads would only share its rate.
 pub const WIPE_THREADS_MAX: usize = 4;
+/// Most rotations that copy at one time: each waits for memory, and processors are few.
+pub const ROTATION_THREADS_MAX: usize = 4;
 /// Entries that wait for the audit devices.
 pub const AUDIT_QUEUE_MAX: usize = 8_192;
 /// Entries that one sync makes durable.

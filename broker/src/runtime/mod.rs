@@ -209,6 +209,8 @@ impl Handle {
             | Request::Open { .. }
             | Request::Read { .. }
             | Request::Write { .. }
+            | Request::Segment { .. }
+            | Request::Channel
             | Request::Close { .. } => {
                 Err(Error::new(Code::Protocol, "this is a request to the provider, not to the broker"))
             }

@@ -67,6 +67,10 @@ pub struct Bounds {
     pub lease_bytes_max: u64,
     /// Leases are rounded up to multiples of this many bytes.
     pub page_bytes: u64,
+    /// The largest segment of a lease in bytes: a power of two.
+    pub segment_bytes_max: u64,
+    /// Most segments of a lease.
+    pub segments_per_lease: u64,
     /// The shortest life of a lease. Shorter wishes are refused.
     pub ttl_min: Micros,
     /// The longest life of a lease from its creation or renewal. Longer wishes are cut to it.
@@ -105,6 +109,8 @@ impl Bounds {
             lease_bytes_min: limits::LEASE_BYTES_MIN,
             lease_bytes_max: limits::REGION_BYTES_MAX,
             page_bytes: limits::PAGE_BYTES,
+            segment_bytes_max: limits::SEGMENT_BYTES_MAX,
+            segments_per_lease: limits::SEGMENTS_PER_REGION_MAX,
             ttl_min: Micros::from_millis(limits::LEASE_TTL_MS_MIN),
             ttl_max: Micros::from_millis(limits::LEASE_TTL_MS_MAX_DEFAULT),
             claim_within: Micros::from_millis(limits::RESERVATION_MS_MAX),
@@ -139,6 +145,16 @@ impl Genesis {
         }
         if !bounds.page_bytes.is_power_of_two() || bounds.pool_bytes == 0 {
             return Err(Error::new(Code::ConfigValue, "the pool is not empty and a page is a power of two"));
+        }
+        let largest = bounds.segment_bytes_max.checked_mul(bounds.segments_per_lease);
+        if !bounds.segment_bytes_max.is_power_of_two()
+            || bounds.segment_bytes_max < bounds.page_bytes
+            || largest.is_none_or(|bytes| bytes < bounds.lease_bytes_max)
+        {
+            return Err(Error::new(
+                Code::ConfigValue,
+                "a segment is a power of two, at least a page, and enough of the largest make the largest lease",
+            ));
         }
         Ok(())
     }

@@ -26,6 +26,8 @@ pub(super) struct Lease {
     pub(super) class: Option<Name>,
     /// Bytes, whole pages, never 0 and never past `ByteRange::END_MAX`.
     pub(super) range: ByteRange,
+    /// Bytes of a segment: all of it, or a power of two below.
+    pub(super) segment_bytes: u64,
     /// How long it lives from its commit.
     pub(super) ttl: Micros,
     pub(super) lifetime: Lifetime,

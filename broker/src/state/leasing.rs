@@ -17,8 +17,25 @@ use super::answer::{Answer, Effect, Out};
 use super::books::{Booking, Principal};
 use super::command::{Command, RowId};
 use super::denials::Denials;
+use super::genesis::Bounds;
 use super::lease::{Lease, Life, Live, Reserved};
 use super::{Broker, entry};
+
+/// The segment of a lease of `bytes`: what its owner wishes, or as few segments as there can be.
+fn segment_bytes(bounds: &Bounds, bytes: u64, wish: Option<u64>) -> Result<u64> {
+    let segment = match wish {
+        None => bounds.segment_bytes_max,
+        Some(wish) if wish.is_power_of_two() => wish,
+        Some(_) => return Err(Error::new(Code::Range, "a segment is a power of two")),
+    };
+    if !(bounds.page_bytes..=bounds.segment_bytes_max).contains(&segment) {
+        return Err(Error::new(Code::Range, "a segment is at least a page and at most 1 GiB"));
+    }
+    if bytes.div_ceil(segment) > bounds.segments_per_lease {
+        return Err(Error::new(Code::Range, "a lease has at most 1,024 segments; choose larger ones"));
+    }
+    Ok(segment.min(bytes))
+}
 
 impl Broker {
     pub(super) fn principal_add(
@@ -62,6 +79,7 @@ impl Broker {
                 Code::Range,
                 "a lease is at least as large as the smallest, at most as the largest",
             ))?;
+        let segment_bytes = segment_bytes(&bounds, range.len(), spec.segment_bytes)?;
         let ttl = self.checked_ttl(spec.ttl)?;
         let provider =
             self.provider.ok_or(Error::new(Code::ProviderLost, "there is no provider at present"))?;
@@ -80,6 +98,7 @@ impl Broker {
             name: spec.name.clone(),
             class: spec.class.clone(),
             range,
+            segment_bytes,
             ttl,
             lifetime: spec.lifetime,
             session,
@@ -105,6 +124,7 @@ impl Broker {
             region,
             owner: by,
             bytes: range.len(),
+            segment_bytes,
             ttl,
             lifetime: spec.lifetime,
             claim_by,

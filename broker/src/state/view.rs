@@ -166,6 +166,7 @@ impl Broker {
             owner_name: self.principals.name(lease.owner).cloned(),
             rights: Rights::ALL,
             range: lease.range,
+            segment_bytes: lease.segment_bytes,
             expires_in: lease.life.left(now),
             state: lease.life.state(now),
             cause: lease.life.cause(),

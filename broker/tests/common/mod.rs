@@ -42,7 +42,7 @@ pub fn allowed() -> PolicyVerdict {
 }
 
 pub fn spec(bytes: u64, ttl: u64) -> LeaseSpec {
-    LeaseSpec { bytes, ttl: Micros(ttl), name: None, class: None, lifetime: Lifetime::Detached }
+    LeaseSpec { bytes, ttl: Micros(ttl), name: None, class: None, lifetime: Lifetime::Detached, segment_bytes: None }
 }
 
 pub struct World {

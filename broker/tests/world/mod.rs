@@ -180,7 +180,9 @@ impl ProviderLink for List {
         Box::pin(async move {
             self.state().live.contains(&lease).then_some(MemoryRow {
                 bytes: PAGE,
-                page_bytes: 4096,
+                huge_bytes: 0,
+                segments: 1,
+                rotations: 0,
                 tier: Tier::Open,
                 mappings: 0,
                 opens: 0,

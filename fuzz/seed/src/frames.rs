@@ -38,6 +38,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         name: Some(name("weights")),
         class: Some(name("training")),
         lifetime: Lifetime::Detached,
+        segment_bytes: None,
     };
     let revocation =
         Revocation { target: Target::Holder(key), reason: Reason::new("left").expect("a reason") };

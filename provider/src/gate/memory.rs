@@ -16,8 +16,8 @@ use policy::limits;
 use tokio::time::timeout;
 
 use super::session::{Session, timed, unread};
-use super::socket::lost;
-use crate::runtime::{Refused, Violation};
+use super::socket::{Socket, lost};
+use crate::runtime::{Progress, Refused, Rotating, Violation};
 
 /// What a request came to.
 pub(super) enum Answer {
@@ -50,6 +50,38 @@ impl Rights {
     }
 }
 
+/// How long one request may still wait: a deadline of its own for each thing it waits for, however often it has to
+/// wait for it again.
+struct Patience {
+    began: Instant,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { began: Instant::now() }
+    }
+
+    /// Waits until an answer may fit the client's socket.
+    async fn for_room(&mut self, socket: &Socket) -> Result<()> {
+        let left = self.left(limits::SEND_MS_MAX).ok_or_else(unread)?;
+        timeout(left, socket.writable()).await.map_err(|_| unread())?.map_err(lost)
+    }
+
+    /// Waits until a rotated segment is there again.
+    async fn for_segment(&mut self, rotating: &Rotating) -> Result<()> {
+        let busy = || Error::new(Code::Busy, "a segment of the region is being rotated; try again");
+        let left = self.left(limits::ROTATION_WAIT_MS_MAX).ok_or_else(busy)?;
+        timeout(left, rotating.over()).await.map_err(|_| busy())?;
+        // Whether the client reads is judged from here on: it could not before.
+        self.began = Instant::now();
+        Ok(())
+    }
+
+    fn left(&self, bound_ms: u64) -> Option<Duration> {
+        Duration::from_millis(bound_ms).checked_sub(self.began.elapsed())
+    }
+}
+
 impl Session {
     pub(super) async fn open(
         &mut self,
@@ -58,12 +90,8 @@ impl Session {
         path: Path,
     ) -> Result<Answer> {
         if path == Path::Mapped {
-            // Before anything is opened: a right whose descriptor cannot be sent would stay open without a handle. A
-            // client that has just closed another right reads the answer to that while it waits for this one.
-            timed(self.socket.drained()).await.map_err(|error| match error.code() {
-                Code::Timeout => Error::new(Code::Busy, "read the answers before asking for a descriptor"),
-                _ => error,
-            })?;
+            // Before anything is opened: a right whose descriptor cannot be sent would stay open without a handle.
+            self.ready_for_descriptor().await?;
         }
         let verified = self.verified(token)?;
         let terms = verified.terms();
@@ -120,40 +148,54 @@ impl Session {
         offset: u64,
         length: u32,
     ) -> Result<Answer> {
-        let began = Instant::now();
+        let mut patience = Patience::new();
         loop {
             let socket = self.socket.clone();
-            let sent = self.shared.provider.read(self.opener.session, handle, offset, length, |bytes| {
+            let progress = self.shared.provider.read(self.opener.session, handle, offset, length, |bytes| {
                 let reply = Reply::Data { bytes: bytes.to_vec(), crc: crc32c::crc32c(bytes) };
                 let packet = frame::encode(FrameKind::Reply, id, &reply)?;
                 socket.try_send(&packet, None).map_err(lost)
             });
-            match sent.map_err(|refused| self.refused(handle, refused))? {
-                true => return Ok(Answer::Sent),
-                // One deadline for all of it, however often there was room and then again was none.
-                false => match Duration::from_millis(limits::SEND_MS_MAX).checked_sub(began.elapsed()) {
-                    Some(left) => match timeout(left, self.socket.writable()).await {
-                        Ok(writable) => writable.map_err(lost)?,
-                        Err(_) => return Err(unread()),
-                    },
-                    None => return Err(unread()),
-                },
+            match progress.map_err(|refused| self.refused(handle, refused))? {
+                Progress::Done => return Ok(Answer::Sent),
+                Progress::Full => patience.for_room(&self.socket).await?,
+                Progress::Rotating(rotating) => patience.for_segment(&rotating).await?,
             }
         }
     }
 
-    pub(super) fn write(
+    pub(super) async fn write(
         &mut self,
         handle: SlotHandle,
         offset: u64,
         bytes: &[u8],
         crc: u32,
     ) -> Result<Answer> {
-        self.shared
-            .provider
-            .write(self.opener.session, handle, offset, bytes, crc)
-            .map_err(|refused| self.refused(handle, refused))?;
-        Ok(Answer::Reply(Reply::Done))
+        let mut patience = Patience::new();
+        loop {
+            let progress = self.shared.provider.write(self.opener.session, handle, offset, bytes, crc);
+            match progress.map_err(|refused| self.refused(handle, refused))? {
+                Progress::Done => return Ok(Answer::Reply(Reply::Done)),
+                Progress::Full => tokio::task::yield_now().await,
+                Progress::Rotating(rotating) => patience.for_segment(&rotating).await?,
+            }
+        }
+    }
+
+    /// The descriptor of one more segment of a mapped right.
+    pub(super) async fn segment(&mut self, handle: SlotHandle, index: u32) -> Result<Answer> {
+        self.ready_for_descriptor().await?;
+        let descriptor = self.shared.provider.segment(self.opener.session, handle, index).await?;
+        Ok(Answer::WithDescriptor(Reply::Segment { index }, descriptor))
+    }
+
+    /// Waits until the client has read everything, so that the one descriptor that follows is the only one under way.
+    /// A client that has just closed another right reads the answer to that while it waits for this one.
+    pub(super) async fn ready_for_descriptor(&self) -> Result<()> {
+        timed(self.socket.drained()).await.map_err(|error| match error.code() {
+            Code::Timeout => Error::new(Code::Busy, "read the answers before asking for a descriptor"),
+            _ => error,
+        })
     }
 
     pub(super) fn close(&mut self, handle: SlotHandle) -> Result<Answer> {

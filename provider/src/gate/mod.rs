@@ -18,10 +18,12 @@
 //! | `session` | one client's session from accept to end |
 //! | `rejects` | refusals in the log, gathered so that nobody can fill it |
 //! | `memory` | the requests about memory: open, read, write, close |
+//! | `channel` | fresh segments for those who keep their rights through a rotation |
 //!
 //! A client can make the gate work on its own session only: every packet is bounded, every wait has a deadline, and
 //! a session has one request in work at a time. What it sends as a descriptor is never received.
 
+mod channel;
 mod executable;
 mod handshake;
 mod listen;

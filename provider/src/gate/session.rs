@@ -16,13 +16,14 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 use super::Caller;
+use super::channel::Channel;
 use super::executable;
 use super::handshake::{Handshake, Next};
 use super::listen::Shared;
 use super::memory::{Answer, Rights};
 use super::peer::{Exit, Peer};
 use super::socket::{Socket, lost};
-use crate::runtime::Opener;
+use crate::runtime::{Opener, Post};
 
 /// A session with a proven key.
 pub(super) struct Session {
@@ -30,6 +31,10 @@ pub(super) struct Session {
     pub(super) socket: Arc<Socket>,
     pub(super) opener: Opener,
     pub(super) rights: Rights,
+    /// What the holder has to be told of its mappings.
+    post: Arc<Post>,
+    /// How it is told, once it maps something.
+    channel: Option<Channel>,
 }
 
 /// Why a session ends.
@@ -66,8 +71,9 @@ impl Session {
         };
         let opener = Opener { session: id, uid, pid, exe, proven };
         let ender = socket.clone();
-        shared.provider.register_session(id, Box::new(move || ender.shut_down()));
-        let mut session = Self { shared: shared.clone(), socket, opener, rights: Rights::default() };
+        let post = shared.provider.register_session(id, Box::new(move || ender.shut_down()));
+        let rights = Rights::default();
+        let mut session = Self { shared: shared.clone(), socket, opener, rights, post, channel: None };
         let end = tokio::select! {
             end = session.serve(request) => end,
             _ = death.readable() => End::Gone,
@@ -80,6 +86,7 @@ impl Session {
         shared.provider.session_ended(id);
         shared.control.session_ended(id);
         session.socket.shut_down();
+        session.channel = None;
         session.say_how_it_ended(death).await;
     }
 
@@ -143,7 +150,9 @@ impl Session {
             }
             Request::Open { token, rights, path } => self.open(&token, rights, path).await,
             Request::Read { handle, offset, length } => self.read(id, handle, offset, length).await,
-            Request::Write { handle, offset, data, crc } => self.write(handle, offset, &data, crc),
+            Request::Write { handle, offset, data, crc } => self.write(handle, offset, &data, crc).await,
+            Request::Segment { handle, index } => self.segment(handle, index).await,
+            Request::Channel => self.open_channel().await,
             Request::Close { handle } => self.close(handle),
             request @ (Request::PrincipalAdd { .. }
             | Request::PrincipalList { .. }
@@ -161,6 +170,18 @@ impl Session {
                 self.shared.control.request(self.caller(), request).await.map(Answer::Reply)
             }
         }
+    }
+
+    /// Makes the session's rotation channel.
+    async fn open_channel(&mut self) -> Result<Answer> {
+        if self.channel.is_some() {
+            return Err(Error::new(Code::Protocol, "the session has its rotation channel already"));
+        }
+        self.ready_for_descriptor().await?;
+        let provider = self.shared.provider.clone();
+        let (channel, theirs) = Channel::open(provider, self.opener.session, self.post.clone())?;
+        self.channel = Some(channel);
+        Ok(Answer::WithDescriptor(Reply::Channel, theirs))
     }
 
     /// This session's client, as the control plane knows it.

@@ -25,8 +25,11 @@
 //!
 //! Files: `memory` what a provider starts, `region` the life of a region, `pin` the io_uring tables, `mapping` the one
 //! short-lived mapping, `seal` and `fuse` the mmap-only descriptor, `opener` descriptors without the right to
-//! truncate, `capabilities` what this machine can do, `process` and `rt` what the node sets on itself.
+//! truncate, `canary` the mapping that a cut must kill, `backing` which pages
+//! the kernel gave, `capabilities` what this machine can do, `process` and `rt` what the node sets on itself.
 
+mod backing;
+mod canary;
 mod capabilities;
 mod fuse;
 mod mapping;

@@ -18,7 +18,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use caps::error::{Code, Error, Result};
@@ -26,6 +26,8 @@ use caps::wire::row::Tier;
 use rustix::fs::{FallocateFlags, IFlags, fallocate, ftruncate, ioctl_setflags};
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 
+use super::backing;
+use super::canary::Canary;
 use super::mapping::Mapping;
 use super::memory::Inner;
 use super::pin::{Pin, PinCoverage};
@@ -68,7 +70,7 @@ pub enum Holder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Cut {
-    /// Microseconds from the call until no mapping in any process reached a page.
+    /// Microseconds from the call until the canary was seen dead, and with it every mapping in every process.
     pub micros: u64,
 }
 
@@ -121,6 +123,9 @@ pub struct Region {
     len: u64,
     shape: Shape,
     coverage: PinCoverage,
+    huge_bytes: u64,
+    /// Set when the first descriptor is made for a client: what nobody maps has no mapping to lose.
+    canary: OnceLock<Canary>,
     is_cut: AtomicBool,
     /// Held for reading by a mediated write for one step of [`MEDIATED_STEP_BYTES_MAX`], for writing by the second
     /// half of a cut: then no write is under way that could have refilled the file after the first.
@@ -146,7 +151,7 @@ impl Region {
         // The pages, or a clean refusal: from here on nothing needs memory that might not be there.
         retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), 0, len))
             .map_err(failed("fill a region"))?;
-        let (pin, coverage) = fill_and_pin(memory, &file, len)?;
+        let (pin, coverage, huge_bytes) = fill_and_pin(memory, &file, len)?;
         if shape == Shape::Sealed {
             // From here on nobody, and not this process either, can change which pages the file has, except by
             // truncating through a descriptor that was open before: ours and the guardian's.
@@ -159,6 +164,8 @@ impl Region {
             len,
             shape,
             coverage,
+            huge_bytes,
+            canary: OnceLock::new(),
             is_cut: AtomicBool::new(false),
             writers: RwLock::new(()),
             membership,
@@ -176,6 +183,12 @@ impl Region {
     #[must_use]
     pub const fn coverage(&self) -> PinCoverage {
         self.coverage
+    }
+
+    /// Bytes that huge pages back. 0 also where the kernel cannot say.
+    #[must_use]
+    pub const fn huge_bytes(&self) -> u64 {
+        self.huge_bytes
     }
 
     /// What would stand between such a holder and this region.
@@ -204,6 +217,25 @@ impl Region {
     /// [`Code::Revoked`] after the cut; [`Code::MediatedOnly`] when this holder may not map read and write here;
     /// [`Code::Busy`] when descriptors run out; [`Code::System`] or [`Code::Timeout`] with the step that failed.
     pub fn client_descriptor(&self, access: Access, holder: Holder) -> Result<OwnedFd> {
+        let descriptor = self.make_descriptor(access, holder)?;
+        self.keep_canary(&descriptor)?;
+        // A cut in between found no canary, and its caller was told so; the descriptor must not leave.
+        self.refuse_if_cut().map(|()| descriptor)
+    }
+
+    /// Sets the canary up with the first descriptor.
+    fn keep_canary(&self, descriptor: &OwnedFd) -> Result<()> {
+        if self.canary.get().is_none() {
+            let canary = Canary::of(descriptor.as_fd()).map_err(|error| {
+                // The page was there when the region was made; only a cut takes it away.
+                if self.is_cut() { revoked() } else { error }
+            })?;
+            let _ = self.canary.set(canary); // somebody else's, made meanwhile, does as well
+        }
+        Ok(())
+    }
+
+    fn make_descriptor(&self, access: Access, holder: Holder) -> Result<OwnedFd> {
         self.refuse_if_cut()?;
         let memory = &self.membership.memory;
         match (self.shape, access) {
@@ -225,6 +257,19 @@ impl Region {
     pub fn is_ready(&self, access: Access) -> bool {
         let cached = || self.sealed[access as usize].lock().unwrap_or_else(PoisonError::into_inner).is_some();
         self.shape == Shape::Sealed && cached()
+    }
+
+    /// Makes what [`Region::client_descriptor`] needs, so that it takes microseconds from here on. Nothing in the open
+    /// tier, where there is nothing to prepare.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Region::client_descriptor`].
+    pub fn prepare(&self, access: Access) -> Result<()> {
+        if self.shape == Shape::Sealed {
+            self.client_descriptor(access, Holder::OtherUser)?;
+        }
+        Ok(())
     }
 
     fn sealed_descriptor(&self, access: Access) -> Result<OwnedFd> {
@@ -299,8 +344,8 @@ impl Region {
     ///
     /// # Errors
     ///
-    /// [`Code::System`] if the kernel refuses, which it never should: then this process must end, and the guardian
-    /// will cut.
+    /// [`Code::System`] if the kernel refuses, or if the canary lives on; neither should ever be. Then this process must
+    /// end, and the guardian will cut.
     pub fn cut(&self) -> Result<Cut> {
         let started = Instant::now();
         self.is_cut.store(true, Ordering::SeqCst);
@@ -309,6 +354,9 @@ impl Region {
         let drained = self.writers.write().unwrap_or_else(PoisonError::into_inner);
         self.truncate()?;
         drop(drained);
+        if self.canary.get().is_some_and(|canary| !canary.is_dead()) {
+            return Err(Error::new(Code::System, "a mapping of the region outlived its cut"));
+        }
         Ok(Cut { micros: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX) })
     }
 
@@ -418,7 +466,7 @@ fn revoked() -> Error {
 }
 
 /// Makes every page present and pins what may be pinned. The mapping is gone when this returns.
-fn fill_and_pin(memory: &Inner, file: &OwnedFd, len: u64) -> Result<(Option<Pin>, PinCoverage)> {
+fn fill_and_pin(memory: &Inner, file: &OwnedFd, len: u64) -> Result<(Option<Pin>, PinCoverage, u64)> {
     let size = usize::try_from(len).map_err(|_| failed("map a region")(Errno::NOMEM))?;
     let mapping = Mapping::of(file.as_fd(), size)?;
     let (pin, stopped) = match &memory.pins {
@@ -435,5 +483,5 @@ fn fill_and_pin(memory: &Inner, file: &OwnedFd, len: u64) -> Result<(Option<Pin>
     // The pin has filled what it holds.
     mapping.populate_from(pinned)?;
     let pin = pin.filter(|_| pinned > 0);
-    Ok((pin, PinCoverage { pinned: pinned as u64, total: len }))
+    Ok((pin, PinCoverage { pinned: pinned as u64, total: len }, backing::huge_bytes(&mapping)))
 }

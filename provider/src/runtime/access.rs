@@ -1,5 +1,6 @@
 //! Mediated reads and writes: every one passes its slot, and its bytes leave only while the slot is open.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use caps::error::{Code, Error, Result};
@@ -9,7 +10,10 @@ use caps::range::ByteRange;
 use caps::rights::Rights;
 
 use super::Provider;
+use super::cells::Right;
+use super::memory::Memory;
 use crate::kernel::RegionKey;
+use crate::slot::InFlight;
 
 /// Why an access was refused, for the entry that tells of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +33,31 @@ pub struct Refused {
     pub violation: Option<Violation>,
 }
 
+/// How far an access came.
+#[must_use]
+pub enum Progress {
+    /// All of it.
+    Done,
+    /// Nothing of it yet: there was no room for the answer.
+    Full,
+    /// Nothing that counts: a segment is being rotated. To be tried again after [`Rotating::over`].
+    Rotating(Rotating),
+}
+
+/// A rotation to be waited for.
+pub struct Rotating {
+    memory: Arc<Memory>,
+    /// As it was before the access found the segment dead.
+    version: u64,
+}
+
+impl Rotating {
+    /// Waits until some segment has its fresh file, or none will have.
+    pub async fn over(&self) {
+        self.memory.changed_since(self.version).await;
+    }
+}
+
 impl From<Error> for Refused {
     fn from(error: Error) -> Self {
         Self { error, violation: None }
@@ -42,10 +71,27 @@ const fn gone() -> Refused {
     }
 }
 
+/// An access met a dead segment: the right ended, or the segment is being rotated.
+fn interrupted(
+    error: Error,
+    inside: &InFlight<'_>,
+    right: &Right,
+    version: u64,
+) -> Result<Progress, Refused> {
+    if error.code() != Code::Revoked {
+        return Err(error.into());
+    }
+    if !inside.still_open() {
+        return Err(gone());
+    }
+    // The fence comes before the cut, so a right that is open has lost nothing but its segment's old file.
+    Ok(Progress::Rotating(Rotating { memory: right.memory.clone(), version }))
+}
+
 impl Provider {
     /// Reads `length` bytes at `offset` and hands them to `send` while the slot is held; `send` says whether they
-    /// left. A revoke waits for `send`, so it must not wait itself: `Ok(false)` means that there was no room, and the
-    /// caller comes again, to be judged again.
+    /// left. A revoke waits for `send`, so it must not wait itself. Unless the answer is [`Progress::Done`] the caller
+    /// comes again, to be judged again.
     ///
     /// # Errors
     /// `E_REVOKED`, `E_LEASE_EXPIRED`, `E_DENIED`, `E_RANGE`, `E_SYSTEM`, or the error of `send`.
@@ -56,7 +102,7 @@ impl Provider {
         offset: u64,
         length: u32,
         send: impl FnOnce(&[u8]) -> Result<bool>,
-    ) -> Result<bool, Refused> {
+    ) -> Result<Progress, Refused> {
         let length = length as usize;
         if length > CHUNK_BYTES_MAX {
             return Err(Error::new(Code::Range, "a read has at most 64 KiB").into());
@@ -65,19 +111,24 @@ impl Provider {
         let (inside, right) = self.0.cells.enter(key).ok_or_else(gone)?;
         self.judge(session, &right, Rights::READ, offset, length)?;
         let mut bytes = vec![0; length];
-        let read = right.memory.region.read_at(offset, &mut bytes)?;
-        if read != length {
-            return Err(Error::new(Code::Range, "the read ends past the region").into());
+        let version = right.memory.version();
+        match right.memory.read_at(offset, &mut bytes) {
+            Ok(()) => {}
+            Err(error) => return interrupted(error, &inside, &right, version),
         }
         if !inside.still_open() {
             return Err(gone());
         }
-        let sent = send(&bytes)?;
-        if sent {
-            right.operations.fetch_add(1, Ordering::Relaxed);
-            right.bytes.fetch_add(length as u64, Ordering::Relaxed);
+        if right.is_superseded() {
+            // Narrowed meanwhile: nothing has left, and what is left of the right is judged the next time.
+            return Ok(Progress::Full);
         }
-        Ok(sent)
+        if !send(&bytes)? {
+            return Ok(Progress::Full);
+        }
+        right.operations.fetch_add(1, Ordering::Relaxed);
+        right.bytes.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(Progress::Done)
     }
 
     /// Writes `bytes` at `offset`, all of them or none that anybody can see after a revoke.
@@ -91,7 +142,7 @@ impl Provider {
         offset: u64,
         bytes: &[u8],
         crc: u32,
-    ) -> Result<(), Refused> {
+    ) -> Result<Progress, Refused> {
         if bytes.len() > CHUNK_BYTES_MAX {
             return Err(Error::new(Code::Range, "a write has at most 64 KiB").into());
         }
@@ -99,20 +150,26 @@ impl Provider {
             return Err(Error::new(Code::Checksum, "the chunk's checksum does not match its bytes").into());
         }
         let key = RegionKey { index: handle.slot, generation: handle.epoch };
-        let (_inside, right) = self.0.cells.enter(key).ok_or_else(gone)?;
+        let (inside, right) = self.0.cells.enter(key).ok_or_else(gone)?;
         self.judge(session, &right, Rights::WRITE, offset, bytes.len())?;
-        let written = right.memory.region.write_at(offset, bytes)?;
-        debug_assert_eq!(written, bytes.len(), "the range was judged to lie in the region");
+        if right.is_superseded() {
+            return Ok(Progress::Full);
+        }
+        let version = right.memory.version();
+        match right.memory.write_at(offset, bytes) {
+            Ok(()) => {}
+            Err(error) => return interrupted(error, &inside, &right, version),
+        }
         right.operations.fetch_add(1, Ordering::Relaxed);
         right.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        Ok(())
+        Ok(Progress::Done)
     }
 
     /// Whether this right allows this access now. The deadline is asked here too: a timer may be late, a clock is not.
     fn judge(
         &self,
         session: u64,
-        right: &super::cells::Right,
+        right: &Right,
         needed: Rights,
         offset: u64,
         length: usize,
@@ -142,7 +199,7 @@ impl Provider {
         if right.range.contains(ByteRange::new(offset, end)?) {
             return Ok(());
         }
-        if end > right.memory.region.len() {
+        if end > right.memory.len() {
             return Err(Error::new(Code::Range, "the access ends past the region").into());
         }
         let error = Error::new(Code::Denied, "range: the right does not reach all of these bytes");

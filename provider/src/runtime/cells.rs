@@ -1,6 +1,6 @@
 //! The memory of regions and the slots of open rights, found by the kernel's keys without the kernel's lock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use caps::id::{LeaseId, PrincipalKey};
@@ -9,36 +9,13 @@ use caps::rights::Rights;
 use caps::time::BootNanos;
 
 use super::lock;
+use super::memory::Memory;
 use crate::kernel::{OpenRow, RegionKey};
-use crate::mem::Region;
+use crate::mem::Holder;
 use crate::slot::{InFlight, Slot};
 
-type OpenKey = RegionKey; // both are the kernel's table keys
-
-/// A region's memory and its lease's deadline, which renewals move.
-#[derive(Debug)]
-pub struct Memory {
-    /// The memory.
-    pub(super) region: Region,
-    deadline: AtomicU64,
-}
-
-impl Memory {
-    pub(super) fn new(region: Region, deadline: BootNanos) -> Self {
-        Self { region, deadline: AtomicU64::new(deadline.0) }
-    }
-
-    /// When its lease ends.
-    pub(super) fn deadline(&self) -> BootNanos {
-        BootNanos(self.deadline.load(Ordering::Relaxed))
-    }
-
-    /// Moves the end. Relaxed: an access that misses a renewal by nanoseconds is refused, which is safe; a
-    /// shortening is followed by the kernel's own deadline.
-    pub(super) fn set_deadline(&self, deadline: BootNanos) {
-        self.deadline.store(deadline.0, Ordering::Relaxed);
-    }
-}
+/// Names an open right. Both are keys of the kernel's tables.
+pub type OpenKey = RegionKey;
 
 /// What an operation on an open right needs to know.
 #[derive(Debug)]
@@ -53,13 +30,54 @@ pub(super) struct Right {
     pub(super) region: RegionKey,
     pub(super) memory: Arc<Memory>,
     generation: u32,
+    /// Which tier's descriptors its holder may have.
+    pub(super) kind: Holder,
+    /// What was handed out under it.
+    pub(super) handed: Arc<Handed>,
+    /// Whether it was narrowed: a later one is in the cell.
+    superseded: AtomicBool,
     /// For the summary at the close.
     pub(super) operations: AtomicU64,
     pub(super) bytes: AtomicU64,
 }
 
+/// Which generation of each segment was handed out last under a mapped right.
+#[derive(Debug, Default)]
+pub(super) struct Handed {
+    /// The first segment of the right's range when it was opened.
+    first: u32,
+    /// 0 where none was.
+    generations: Box<[AtomicU32]>,
+}
+
+impl Handed {
+    /// For a mapped right over these segments.
+    pub(super) fn over(segments: std::ops::Range<u32>) -> Self {
+        Self { first: segments.start, generations: segments.map(|_| AtomicU32::new(0)).collect() }
+    }
+
+    /// A segment's file of this generation is about to leave.
+    pub(super) fn set(&self, segment: u32, generation: u32) {
+        let at = segment.checked_sub(self.first).and_then(|at| self.generations.get(at as usize));
+        if let Some(place) = at {
+            place.store(generation, Ordering::Release);
+        }
+    }
+
+    /// Every segment of the right as it was opened, with what was handed out of it.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, u32)> {
+        (self.first..).zip(self.generations.iter().map(|place| place.load(Ordering::Acquire)))
+    }
+}
+
 impl Right {
-    pub(super) fn new(row: &OpenRow, generation: u32, memory: Arc<Memory>) -> Self {
+    pub(super) fn new(
+        row: &OpenRow,
+        generation: u32,
+        memory: Arc<Memory>,
+        kind: Holder,
+        handed: Arc<Handed>,
+    ) -> Self {
         Self {
             lease: row.lease,
             session: row.session.0,
@@ -70,9 +88,31 @@ impl Right {
             region: row.region,
             memory,
             generation,
+            kind,
+            handed,
+            superseded: AtomicBool::new(false),
             operations: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         }
+    }
+
+    /// The same right with what a narrowing left of it.
+    fn narrowed(&self, row: &OpenRow) -> Self {
+        let narrowed = Self::new(row, self.generation, self.memory.clone(), self.kind, self.handed.clone());
+        // Operations that are inside the old one are missing from the summary.
+        narrowed.operations.store(self.operations.load(Ordering::Relaxed), Ordering::Relaxed);
+        narrowed.bytes.store(self.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+        narrowed
+    }
+
+    /// Whether it was narrowed since it was looked up: what it judged has to be judged again.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::SeqCst)
+    }
+
+    /// Whether anybody but the caller has it in hand.
+    pub(super) fn is_in_use(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) > 1
     }
 
     /// When it ends.
@@ -131,6 +171,23 @@ impl Cells {
         cell.slot.fence();
         let mut right = cell.right.write().unwrap_or_else(PoisonError::into_inner);
         right.take_if(|right| right.generation == open.generation)
+    }
+
+    /// Replaces an open right by what a narrowing left of it, and gives the old one back: operations that were judged
+    /// by it have to be waited for. Called under the kernel's lock.
+    pub(super) fn narrow(&self, open: OpenKey, row: &OpenRow) -> Option<Arc<Right>> {
+        let cell = &self.opens[open.index as usize];
+        let mut right = cell.right.write().unwrap_or_else(PoisonError::into_inner);
+        let old = right.take_if(|right| right.generation == open.generation)?;
+        *right = Some(Arc::new(old.narrowed(row)));
+        old.superseded.store(true, Ordering::SeqCst);
+        Some(old)
+    }
+
+    /// The right in a cell, if it is still that one.
+    pub(super) fn right(&self, open: OpenKey) -> Option<Arc<Right>> {
+        let right = self.opens.get(open.index as usize)?.right.read().unwrap_or_else(PoisonError::into_inner);
+        right.clone().filter(|right| right.generation == open.generation)
     }
 
     /// Begins an operation: enters the slot and finds the right.

@@ -11,17 +11,13 @@ use caps::wire::row::EndCause;
 use tokio::sync::oneshot;
 
 use super::Provider;
-use super::cells::Memory;
+use super::memory::Memory;
 use crate::kernel::{Answer, Event, RegionKey, SessionId};
+use crate::mem::{Memory as Store, Region};
 
 /// Regions from this size on are built on a thread of their own: zeroing them takes longer than a worker of the gate
 /// may be away (64 KiB takes about 30 us, 1 GiB about 0.2 s).
 const BUILD_INLINE_BYTES_MAX: u64 = 1 << 20;
-/// Page size of a region too small for huge pages, in bytes.
-const SMALL_PAGE_BYTES: u32 = 4096;
-/// Page size of a region that is large enough, where the machine gives huge pages, in bytes.
-const HUGE_PAGE_BYTES: u32 = 2 << 20;
-
 /// The entry of a claim on its way to the device, in a task of its own: whoever waits for it may go away, and a claim
 /// that could not be recorded is undone all the same.
 pub struct ClaimRecord(tokio::task::JoinHandle<Result<()>>);
@@ -36,6 +32,25 @@ impl ClaimRecord {
     }
 }
 
+/// What a region is to be made of.
+#[derive(Clone, Copy)]
+struct Shape {
+    bytes: u64,
+    segment_bytes: u64,
+}
+
+impl Shape {
+    /// Makes every segment, or none.
+    fn build(self, store: &Store) -> Result<Vec<Region>> {
+        (0..self.bytes.div_ceil(self.segment_bytes))
+            .map(|segment| {
+                let start = segment * self.segment_bytes;
+                store.region(self.segment_bytes.min(self.bytes - start))
+            })
+            .collect() // an error drops what was made: nobody has seen it
+    }
+}
+
 impl Provider {
     /// Exchanges a reservation for memory. When this returns, the memory is committed and pinned, and the claim's entry is
     /// on its way: nobody may be told of the lease before [`ClaimRecord::durable`].
@@ -47,7 +62,7 @@ impl Provider {
         let shared = &self.0;
         let now_unix = shared.clock.unix();
         let session = session.map(SessionId);
-        let Answer::Build { region, bytes, deadline } =
+        let Answer::Build { region, bytes, segment_bytes, deadline } =
             shared.step(Event::Claim { ticket, session, now_unix })?
         else {
             return Err(Error::new(Code::Internal, "a claim was answered with something else than memory"));
@@ -57,7 +72,7 @@ impl Provider {
         let provider = self.clone();
         let (built, ready) = oneshot::channel();
         let record = ClaimRecord(tokio::spawn(async move {
-            provider.build(&ticket, region, bytes, deadline, built).await
+            provider.build(&ticket, region, Shape { bytes, segment_bytes }, deadline, built).await
         }));
         match ready.await {
             Ok(()) => Ok(record),
@@ -75,16 +90,16 @@ impl Provider {
         &self,
         ticket: &ClaimTicket,
         region: RegionKey,
-        bytes: u64,
+        shape: Shape,
         deadline: BootNanos,
         built: oneshot::Sender<()>,
     ) -> Result<()> {
         let shared = &self.0;
-        let memory = if bytes <= BUILD_INLINE_BYTES_MAX {
-            shared.store.region(bytes)
+        let memory = if shape.bytes <= BUILD_INLINE_BYTES_MAX {
+            shape.build(&shared.store)
         } else {
             let store = shared.store.clone();
-            tokio::task::spawn_blocking(move || store.region(bytes))
+            tokio::task::spawn_blocking(move || shape.build(&store))
                 .await
                 .unwrap_or(Err(Error::new(Code::Internal, "building a region panicked")))
         };
@@ -97,16 +112,15 @@ impl Provider {
                 return Err(error);
             }
         };
-        let pinned = memory.coverage().is_complete();
-        let page_bytes =
-            if memory.len() >= u64::from(HUGE_PAGE_BYTES) { HUGE_PAGE_BYTES } else { SMALL_PAGE_BYTES };
-        shared.cells.put_memory(region, Arc::new(Memory::new(memory, deadline)));
-        shared.step(Event::Created { region, page_bytes, pinned })?;
+        let pinned = memory.iter().all(|segment| segment.coverage().is_complete());
+        let huge_bytes = memory.iter().map(Region::huge_bytes).sum();
+        shared.cells.put_memory(region, Arc::new(Memory::new(memory, shape.segment_bytes, deadline)));
+        shared.step(Event::Created { region, huge_bytes, pinned })?;
         let entry = Draft::ok(Entry::LeaseClaim)
             .lease(ticket.lease)
             .region(ticket.region)
             .owner(ticket.owner)
-            .bytes(bytes)
+            .bytes(shape.bytes)
             .ttl_us(ticket.ttl)
             .tier(shared.config.tier.name());
         let recorded = match shared.submit(entry) {

@@ -14,7 +14,10 @@
 //! | `claim` | building a region's memory and recording the claim |
 //! | `open` | opening a right: descriptor, slot, record |
 //! | `access` | mediated reads and writes under the slot |
+//! | `memory` | a region's segments: their files, and the rotations that replace them |
 //! | `take_back` | fence, cut, shut, wipe, acknowledge; each on its thread |
+//! | `rotate` | the same for one holder among several: cut, copy, hand out, wipe |
+//! | `hand_out`, `post` | segments' descriptors on their way to holders, and what holders must be told of them |
 //! | `pool` | a bounded pool of threads that grows while all are busy |
 //! | `timer` | wakes at the kernel's next deadline; watches the wall clock for steps |
 //! | `record` | the provider's entries in its log |
@@ -29,14 +32,18 @@ mod access;
 mod cells;
 mod claim;
 mod clock;
+mod hand_out;
+mod memory;
 mod open;
 mod pool;
+mod post;
 mod record;
+mod rotate;
 mod take_back;
 mod timer;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use audit::Recorder;
 use audit::salt::Salt;
@@ -48,16 +55,19 @@ use caps::wire::link::{Notice, Taken};
 use caps::wire::row::MemoryRow;
 use tokio::sync::oneshot;
 
-use crate::kernel::{Answer, Config, Effect, Event, Kernel, RegionKey};
+use crate::kernel::{Answer, Config, Effect, Event, Kernel, RegionKey, RotationId};
 use crate::mem::Memory as Store;
 
-pub use access::{Refused, Violation};
-pub use cells::Memory;
+pub use access::{Progress, Refused, Rotating, Violation};
+pub use cells::OpenKey;
 pub use claim::ClaimRecord;
 pub use clock::Clock;
+pub use hand_out::Delivery;
 pub use open::{Opened, Opener};
+pub use post::Post;
 
 use cells::{Cells, Right};
+use memory::Memory;
 use pool::Pool;
 use timer::Timer;
 
@@ -99,13 +109,26 @@ struct Shared {
     timer: Timer,
     cuts: Pool,
     wipes: Pool,
+    rotations: Pool,
     /// Who waits for a region's memory to be gone. Guards the list only.
     waiting: Mutex<HashMap<RegionKey, Vec<oneshot::Sender<Taken>>>>,
-    /// Ends a session's socket. Guards the list only; filled by the gate.
-    sessions: Mutex<HashMap<u64, Box<dyn Fn() + Send>>>,
+    /// Who ordered a rotation and waits for what it came to. Guards the list only.
+    rotating: Mutex<HashMap<RotationId, oneshot::Sender<Taken>>>,
+    /// Rotations that wait for room in the pool. Guards nothing but the wait: the kernel has the books.
+    room: (Mutex<()>, Condvar),
+    /// The sessions at the gate, which fills it. Guards the list only.
+    sessions: Mutex<HashMap<u64, SessionLink>>,
     /// Told when a session has ended.
     session_gone: tokio::sync::Notify,
     notices: std::sync::OnceLock<NoticeSink>,
+}
+
+/// What the runtime knows of a session at the gate.
+struct SessionLink {
+    /// Ends its socket.
+    end: Box<dyn Fn() + Send>,
+    /// What its holder has to be told.
+    post: Arc<Post>,
 }
 
 /// Waits until the guardian is gone. Then nobody would cut if this process were killed: whoever waits here should
@@ -141,7 +164,10 @@ impl Provider {
             timer: Timer::new()?,
             cuts: Pool::new("cut", policy::limits::CUT_THREADS_MAX, true)?,
             wipes: Pool::new("wipe", policy::limits::WIPE_THREADS_MAX, false)?,
+            rotations: Pool::new("rotate", policy::limits::ROTATION_THREADS_MAX, false)?,
             waiting: Mutex::default(),
+            rotating: Mutex::default(),
+            room: (Mutex::default(), Condvar::new()),
             sessions: Mutex::default(),
             session_gone: tokio::sync::Notify::new(),
             notices: std::sync::OnceLock::new(),
@@ -219,15 +245,17 @@ impl Provider {
         self.0.roots.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Lets the runtime end a session's socket.
-    pub(crate) fn register_session(&self, session: u64, end: Box<dyn Fn() + Send>) {
-        lock(&self.0.sessions).insert(session, end);
+    /// Lets the runtime end a session's socket, and gives back what it will have to tell the session.
+    pub(crate) fn register_session(&self, session: u64, end: Box<dyn Fn() + Send>) -> Arc<Post> {
+        let post = Arc::new(Post::default());
+        lock(&self.0.sessions).insert(session, SessionLink { end, post: post.clone() });
+        post
     }
 
     /// Hangs up on every session and waits until each has settled what it had, at most for the bound of a drain.
     pub async fn end_sessions(&self) {
-        for end in lock(&self.0.sessions).values() {
-            end();
+        for session in lock(&self.0.sessions).values() {
+            (session.end)();
         }
         let settled = async {
             while self.sessions() > 0 {
@@ -255,51 +283,75 @@ impl Shared {
         let started = self.clock.boot();
         let mut kernel = lock(&self.kernel);
         let step = kernel.step(started, event);
-        let fenced = self.fence(started, &step.effects);
+        let fenced = self.fence(started, &kernel, &step.effects);
         self.timer.arm(kernel.next_deadline());
         drop(kernel);
         self.execute(step.effects, fenced);
         step.answer
     }
 
-    /// Fences what a step ordered, under the kernel's lock.
-    fn fence(&self, started: BootNanos, effects: &[Effect]) -> Fenced {
-        let rights = effects
-            .iter()
-            .filter_map(|effect| match effect {
-                Effect::Fence { open } => Some((*open, self.cells.fence(*open)?)),
-                Effect::TakeBack { .. } | Effect::Closed { .. } | Effect::GrantEnded { .. } => None,
-            })
-            .collect();
-        Fenced { started, fenced: self.clock.boot(), rights }
+    /// Fences and narrows what a step ordered, and says that its rotations are under way. Under the kernel's lock.
+    fn fence(&self, started: BootNanos, kernel: &Kernel, effects: &[Effect]) -> Fenced {
+        let mut fenced = Fenced { started, fenced: started, rights: Vec::new(), narrowed: Vec::new() };
+        for effect in effects {
+            match effect {
+                Effect::Fence { open } => {
+                    fenced.rights.extend(self.cells.fence(*open).map(|right| (*open, right)));
+                }
+                Effect::Narrowed { open } => {
+                    let old = kernel.open_row(*open).and_then(|row| self.cells.narrow(*open, row));
+                    fenced.narrowed.extend(old.map(|right| (*open, right)));
+                }
+                Effect::Rotate { region, rotation, .. } => {
+                    if let Some(memory) = self.cells.memory(*region) {
+                        memory.begin_rotation(*rotation);
+                    }
+                }
+                Effect::TakeBack { .. } | Effect::Closed { .. } | Effect::GrantEnded { .. } => {}
+            }
+        }
+        fenced.fenced = self.clock.boot();
+        fenced
     }
 
     fn execute(self: &Arc<Self>, effects: Vec<Effect>, fenced: Fenced) {
         for effect in effects {
             match effect {
                 Effect::Fence { .. } => {} // done under the lock
+                Effect::Narrowed { open } => self.tell_narrowed(open),
                 Effect::Closed { open, row, cause } => {
+                    if row.handed_out {
+                        self.tell_ended(open, &row, cause);
+                    }
                     if let Some(right) = fenced.right(open) {
                         self.record_close(&row, right, cause);
                     }
                 }
-                Effect::TakeBack { region, lease, cause, mappings } => {
-                    let rights = fenced
-                        .rights
-                        .iter()
-                        .filter(|(_, right)| right.region == region)
-                        .map(|(open, right)| (*open, right.session))
-                        .collect();
+                Effect::Rotate { region, lease, rotation, segments, grant, cause, mappings } => {
+                    let Some(memory) = self.cells.memory(region) else {
+                        debug_assert!(false, "a live region has memory");
+                        continue;
+                    };
+                    let drain = fenced.drain(Some(region));
                     let (started, fenced) = (fenced.started, fenced.fenced);
-                    self.take_back(take_back::Job {
+                    self.rotate(rotate::Job {
                         region,
                         lease,
+                        grant,
+                        rotation,
+                        segments,
                         cause,
                         mappings,
                         started,
                         fenced,
-                        rights,
+                        drain,
+                        memory,
                     });
+                }
+                Effect::TakeBack { region, lease, cause, mappings } => {
+                    let drain = fenced.drain(Some(region));
+                    let (started, fenced) = (fenced.started, fenced.fenced);
+                    self.take_back(take_back::Job { region, lease, cause, mappings, started, fenced, drain });
                 }
                 Effect::GrantEnded { grant, cause } => self.notify(Notice::GrantEnded { grant, cause }),
             }
@@ -313,17 +365,38 @@ impl Shared {
     }
 }
 
-/// What one step fenced.
+/// What one step fenced and narrowed.
 struct Fenced {
     /// When the step began.
     started: BootNanos,
     /// When the last slot was closed.
     fenced: BootNanos,
-    rights: Vec<(RegionKey, Arc<Right>)>,
+    rights: Vec<(OpenKey, Arc<Right>)>,
+    /// As they were before.
+    narrowed: Vec<(OpenKey, Arc<Right>)>,
 }
 
 impl Fenced {
-    fn right(&self, open: RegionKey) -> Option<&Arc<Right>> {
+    fn right(&self, open: OpenKey) -> Option<&Arc<Right>> {
         self.rights.iter().find(|(key, _)| *key == open).map(|(_, right)| right)
+    }
+
+    /// What has to be drained of one region, or of all.
+    fn drain(&self, region: Option<RegionKey>) -> take_back::Drain {
+        let of_it = |right: &Right| region.is_none_or(|region| right.region == region);
+        take_back::Drain {
+            fenced: self
+                .rights
+                .iter()
+                .filter(|(_, right)| of_it(right))
+                .map(|(open, right)| (*open, right.session))
+                .collect(),
+            narrowed: self
+                .narrowed
+                .iter()
+                .filter(|(_, right)| of_it(right))
+                .map(|(_, right)| right.clone())
+                .collect(),
+        }
     }
 }

@@ -21,10 +21,11 @@ use caps::token::{Authorized, Request, Token, VerifiedToken, gate};
 use caps::wire::link::Notice;
 use caps::wire::request::Path;
 
-use super::cells::Right;
+use super::cells::{Handed, Right};
+use super::hand_out::{revoked, segments};
 use super::{Provider, lock};
 use crate::kernel::{Answer, Event, OpenRequest, Opening, SessionId};
-use crate::mem::{Access, Holder};
+use crate::mem::Holder;
 
 /// Who opens: facts that the gate established.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +137,7 @@ impl Provider {
                     rights: opening.rights,
                     range: opening.range,
                     region_bytes: opening.region_bytes,
+                    segment_bytes: opening.segment_bytes,
                     mapped: descriptor.is_some(),
                     tier: self.config().tier,
                     expires_in: opening.deadline.since(shared.clock.boot()),
@@ -160,7 +162,6 @@ impl Provider {
         known: bool,
     ) -> Result<(Micros, Option<OwnedFd>)> {
         let shared = &self.0;
-        let revoked = || Error::new(Code::Revoked, "the right ended while it was opened");
         let memory = shared.cells.memory(opening.region).ok_or_else(revoked)?;
         let mut audit = Micros(0);
         if !known {
@@ -169,13 +170,18 @@ impl Provider {
             tracing::trace!(entry = recorded.last(), "a right was opened");
             audit = Micros(started.elapsed().as_micros() as u64); // a wait of 584,000 years does not happen
         }
+        let handed = Arc::new(match opening.path {
+            Path::Mediated => Handed::default(),
+            Path::Mapped => Handed::over(segments(&memory, opening.range)),
+        });
+        let kind = self.kind(opener);
         let descriptor = match opening.path {
             Path::Mediated => None,
-            Path::Mapped => Some(self.descriptor(opener, opening, &memory).await?),
+            Path::Mapped => {
+                let first = memory.segment_of(opening.range.start());
+                Some(shared.hand_out(opening.open, &memory, &handed, kind, first).await?)
+            }
         };
-        if descriptor.is_some() {
-            shared.step(Event::HandedOut { open: opening.open })?;
-        }
         if opening.first_of_grant
             && let Some(grant) = verified.terms().grant
         {
@@ -186,7 +192,8 @@ impl Provider {
             {
                 let kernel = lock(&shared.kernel);
                 let row = kernel.open_row(opening.open).ok_or_else(revoked)?;
-                let right = Arc::new(Right::new(row, opening.open.generation, memory.clone()));
+                let generation = opening.open.generation;
+                let right = Arc::new(Right::new(row, generation, memory.clone(), kind, handed.clone()));
                 if shared.cells.open(opening.open, &right) {
                     return Ok((audit, descriptor));
                 }
@@ -195,25 +202,9 @@ impl Provider {
         }
     }
 
-    /// The descriptor of a mapped right. The first one of a region and right takes milliseconds in the tier
-    /// `sealed`, so it is made off the gate's workers.
-    async fn descriptor(
-        &self,
-        opener: &Opener,
-        opening: &Opening,
-        memory: &Arc<super::Memory>,
-    ) -> Result<OwnedFd> {
-        let access =
-            if opening.rights.contains(Rights::WRITE) { Access::ReadWrite } else { Access::ReadOnly };
-        let own = opener.uid == 0 || opener.uid == self.config().uid;
-        let holder = if own { Holder::SameUser } else { Holder::OtherUser };
-        if memory.region.is_ready(access) {
-            return memory.region.client_descriptor(access, holder);
-        }
-        let memory = memory.clone();
-        tokio::task::spawn_blocking(move || memory.region.client_descriptor(access, holder))
-            .await
-            .unwrap_or(Err(Error::new(Code::Internal, "making a descriptor panicked")))
+    /// Which descriptors a client may have.
+    fn kind(&self, opener: &Opener) -> Holder {
+        if opener.uid == 0 || opener.uid == self.config().uid { Holder::SameUser } else { Holder::OtherUser }
     }
 
     fn opening_entry(

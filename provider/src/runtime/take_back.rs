@@ -27,9 +27,11 @@ use caps::wire::link::{Method, Notice, Take, Taken};
 use caps::wire::row::EndCause;
 use tokio::sync::oneshot;
 
-use super::cells::Memory;
+use super::cells::{OpenKey, Right};
+use super::memory::Memory;
 use super::{Provider, Shared, lock};
-use crate::kernel::{Answer, Event, RegionKey};
+use crate::kernel::{Answer, Effect, Event, RegionKey};
+use crate::mem::Region;
 
 /// Everything that taking one region back needs to know.
 pub(super) struct Job {
@@ -40,8 +42,17 @@ pub(super) struct Job {
     /// When the call came in, or when the lease's time was over; and when its last slot was fenced.
     pub(super) started: BootNanos,
     pub(super) fenced: BootNanos,
-    /// The fenced rights and the session of each, to be drained.
-    pub(super) rights: Vec<(RegionKey, u64)>,
+    /// What has to be drained.
+    pub(super) drain: Drain,
+}
+
+/// Operations that were inside rights when those were fenced or narrowed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Drain {
+    /// The fenced rights, and the session of each.
+    pub(super) fenced: Vec<(OpenKey, u64)>,
+    /// Rights as they were before they were narrowed: whoever was judged by one still has it in hand.
+    pub(super) narrowed: Vec<Arc<Right>>,
 }
 
 /// A take-back whose fence is done.
@@ -49,8 +60,9 @@ struct Begun {
     answer: Answer,
     /// From the call to the last slot closed.
     fence: Micros,
-    /// The fenced rights and the session of each.
-    rights: Vec<(RegionKey, u64)>,
+    drain: Drain,
+    /// What the rotation that was ordered came to.
+    rotated: Option<oneshot::Receiver<Taken>>,
 }
 
 impl Provider {
@@ -64,21 +76,40 @@ impl Provider {
         let shared = &self.0;
         let (sender, receiver) = oneshot::channel();
         let started = shared.clock.boot();
-        let Begun { answer, fence, rights } = shared.begin_take(started, take, cause, sender)?;
+        let Begun { answer, fence, drain, rotated } = shared.begin_take(started, take, cause, sender)?;
         match answer {
             Answer::Gone => {
                 Err(Error::new(Code::LeaseUnknown, "this provider holds no memory of that lease"))
             }
-            Answer::Taking { region: None, .. } => {
-                // No memory to take: the operations that were inside the fenced rights are all there is to wait for.
-                let shared = shared.clone();
-                let drained = tokio::task::spawn_blocking(move || shared.drain(&rights)).await;
-                drained.map_err(|_| Error::new(Code::Internal, "draining a right panicked"))?;
-                Ok(Taken { fence, dead: self.0.clock.boot().since(started), ..Taken::default() })
-            }
-            Answer::Taking { region: Some(_), .. } => receiver
+            Answer::Taking { .. } => receiver
                 .await
                 .map_err(|_| Error::new(Code::Internal, "a region's end was not reported to its waiter")),
+            Answer::Fenced { region, upto, mappings } => {
+                let taken = match rotated {
+                    Some(rotated) => rotated.await.map_err(|_| {
+                        Error::new(Code::Internal, "a rotation's end was not reported to its waiter")
+                    })?,
+                    None => {
+                        // The operations that were inside the fenced rights are all there is to wait for.
+                        let drainer = shared.clone();
+                        let drained = tokio::task::spawn_blocking(move || drainer.drain(&drain)).await;
+                        drained.map_err(|_| Error::new(Code::Internal, "draining a right panicked"))?;
+                        let dead = self.0.clock.boot().since(started);
+                        Taken { fence, dead, mappings_closed: mappings, ..Taken::default() }
+                    }
+                };
+                if let (Some(upto), Some(memory)) = (upto, shared.cells.memory(region)) {
+                    // A rotation that somebody else ordered may be the one that takes out this grant's mappings.
+                    let (over, told) = oneshot::channel();
+                    memory.after_rotations(upto, Box::new(move || {
+                        let _ = over.send(()); // who gave up waiting needs no answer
+                    }));
+                    told.await.map_err(|_| {
+                        Error::new(Code::Internal, "a rotation's end was not reported to its waiter")
+                    })?;
+                }
+                Ok(taken)
+            }
             _ => Err(Error::new(Code::Internal, "a take-back was answered with something else")),
         }
     }
@@ -111,17 +142,26 @@ impl Shared {
     ) -> Result<Begun> {
         let mut kernel = lock(&self.kernel);
         let step = kernel.step(started, Event::Take { take, cause, now_unix: self.clock.unix() });
-        let fenced = self.fence(started, &step.effects);
+        let fenced = self.fence(started, &kernel, &step.effects);
         let answer = step.answer?;
-        if let Answer::Taking { region: Some(region), .. } = answer {
+        if let Answer::Taking { region, .. } = answer {
             // Under the kernel's lock: the region's end cannot be reported before its waiter is in the list.
             lock(&self.waiting).entry(region).or_default().push(sender);
         }
+        let ordered = step.effects.iter().find_map(|effect| match effect {
+            Effect::Rotate { rotation, .. } => Some(*rotation),
+            _ => None,
+        });
+        let rotated = ordered.map(|rotation| {
+            let (sender, receiver) = oneshot::channel();
+            lock(&self.rotating).insert(rotation, sender);
+            receiver
+        });
         drop(kernel);
         let fence = fenced.fenced.since(started);
-        let rights = fenced.rights.iter().map(|(open, right)| (*open, right.session)).collect();
+        let drain = fenced.drain(None);
         self.execute(step.effects, fenced);
-        Ok(Begun { answer, fence, rights })
+        Ok(Begun { answer, fence, drain, rotated })
     }
 
     /// Steps 2 to 7, on the threads that are for them.
@@ -136,28 +176,31 @@ impl Shared {
         }
         let shared = self.clone();
         self.cuts.submit(move || {
-            // An error here means that the kernel refuses to truncate our own file. What was promised cannot be kept
-            // by going on, and the guardian cuts everything when this process ends.
-            if let Err(error) = memory.region.cut() {
-                tracing::error!(%error, "a region could not be cut; ending the process so that the guardian cuts");
-                std::process::abort();
+            let files: Vec<_> = memory.files().collect();
+            for file in &files {
+                cut_or_die(&file.region);
             }
             let dead = shared.clock.boot();
-            if let Err(error) = memory.region.shut() {
-                tracing::warn!(%error, "a dead region's file could not be shut"); // best effort: see the design
+            // Whoever waits for the end of a rotation here waits for nothing.
+            memory.announce();
+            for file in &files {
+                shut(&file.region);
             }
+            drop(files);
             let wiper = shared.clone();
-            shared.wipes.submit(move || wiper.finish(&job, memory, dead));
+            let rotations = memory.clone();
+            // A rotation may be in the middle of copying. It stops at its next step, and wipes what it has cut.
+            rotations.after_all_rotations(Box::new(move || {
+                let pool = wiper.clone();
+                pool.wipes.submit(move || wiper.finish(&job, memory, dead));
+            }));
         });
     }
 
     /// Steps 4 to 7.
     fn finish(self: &Arc<Self>, job: &Job, memory: Arc<Memory>, dead: BootNanos) {
-        self.drain(&job.rights);
-        let wiped_bytes = memory.region.wipe().unwrap_or_else(|error| {
-            tracing::error!(%error, "a dead region could not be wiped");
-            0
-        });
+        self.drain(&job.drain);
+        let wiped_bytes = memory.files().map(|file| wipe(&file.region)).sum();
         let taken = Taken {
             lease: Some(job.lease),
             mappings_closed: job.mappings,
@@ -183,21 +226,59 @@ impl Shared {
 
     /// Waits until no operation is inside these rights. An operation that is still inside after the bound is on its
     /// way to a socket: the socket is shut down, so that its bytes never leave.
-    pub(super) fn drain(&self, rights: &[(RegionKey, u64)]) {
+    pub(super) fn drain(&self, drain: &Drain) {
         let bound = Duration::from_millis(policy::limits::DRAIN_MS_MAX);
         let started = Instant::now();
-        for &(open, session) in rights {
+        let end = |session: u64| {
+            if let Some(session) = lock(&self.sessions).get(&session) {
+                (session.end)();
+            }
+        };
+        for &(open, session) in &drain.fenced {
             while !self.cells.is_drained(open) {
                 if started.elapsed() > bound {
-                    if let Some(end) = lock(&self.sessions).get(&session) {
-                        end();
-                    }
+                    end(session);
+                    break;
+                }
+                std::thread::yield_now();
+            }
+        }
+        for right in &drain.narrowed {
+            while right.is_in_use() {
+                if started.elapsed() > bound {
+                    end(right.session);
                     break;
                 }
                 std::thread::yield_now();
             }
         }
     }
+}
+
+/// Cuts one segment.
+///
+/// An error means that the kernel refuses to truncate our own file, or that a mapping outlived it. What was promised
+/// cannot be kept by going on, and the guardian cuts everything when this process ends.
+pub(super) fn cut_or_die(region: &Region) {
+    if let Err(error) = region.cut() {
+        tracing::error!(%error, "a region could not be cut; ending the process so that the guardian cuts");
+        std::process::abort();
+    }
+}
+
+/// Shuts one dead segment's file. Best effort: see the design.
+pub(super) fn shut(region: &Region) {
+    if let Err(error) = region.shut() {
+        tracing::warn!(%error, "a dead segment's file could not be shut");
+    }
+}
+
+/// Wipes one dead segment and returns the bytes.
+pub(super) fn wipe(region: &Region) -> u64 {
+    region.wipe().unwrap_or_else(|error| {
+        tracing::error!(%error, "a dead segment could not be wiped");
+        0
+    })
 }
 
 /// Unpins the pages and has the factory count the bytes as free, before anybody is told that they are: whoever is told
@@ -208,7 +289,7 @@ fn give_back(mut memory: Arc<Memory>) {
     let started = Instant::now();
     loop {
         match Arc::try_unwrap(memory) {
-            Ok(memory) => return memory.region.close(),
+            Ok(memory) => return memory.close(),
             Err(_) if started.elapsed() > bound => return,
             Err(shared) => memory = shared,
         }
