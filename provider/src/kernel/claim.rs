@@ -8,6 +8,7 @@ use caps::wire::row::{EndCause, Lifetime};
 
 use super::event::{Answer, Effect, SessionId};
 use super::region::{RegionKey, RegionRow, RegionState};
+use super::segment::SegmentRow;
 use super::{Due, Kernel};
 
 impl Kernel {
@@ -26,6 +27,7 @@ impl Kernel {
         if ticket.bytes == 0 {
             return Err(Error::new(Code::Range, "a region has at least one page"));
         }
+        let segments = self.segments_of(&ticket)?;
         if self.by_lease.contains_key(&ticket.lease) {
             return Err(Error::new(Code::Exists, "the reservation was already claimed"));
         }
@@ -48,23 +50,31 @@ impl Kernel {
         let committed = self
             .committed_bytes
             .checked_add(ticket.bytes)
-            .filter(|&sum| sum <= self.config.pool_bytes)
+            .filter(|sum| {
+                sum.checked_add(self.headroom.bytes()).is_some_and(|sum| sum <= self.config.pool_bytes)
+            })
             .ok_or(Error::new(Code::NoMemory, "the pool has no room for that many bytes"))?;
+        if self.segments + segments > self.config.segments_max {
+            return Err(Error::new(Code::Busy, "the provider has its most segments; ask for larger ones"));
+        }
         let row = RegionRow {
             lease: ticket.lease,
             region: ticket.region,
             owner: ticket.owner,
             bytes: ticket.bytes,
+            segment_bytes: ticket.segment_bytes,
+            segments: vec![SegmentRow::new(); segments],
             state: RegionState::Building,
             deadline: now.plus(ticket.ttl),
             tied_to,
-            page_bytes: 0,
+            huge_bytes: 0,
             pinned: false,
             opens: Default::default(),
             mappings: 0,
-            mapped: false,
-            mapped_grants: Default::default(),
-            opened_grants: Default::default(),
+            grants: Default::default(),
+            rotating_bytes: 0,
+            rotations: 0,
+            exposure_due: None,
         };
         let region = self
             .regions
@@ -72,10 +82,34 @@ impl Kernel {
             .map_err(|_| Error::new(Code::Busy, "the provider's region table is full"))?;
         self.by_lease.insert(ticket.lease, region);
         self.committed_bytes = committed;
+        self.segments += segments;
         if let Some(session) = tied_to {
             self.tied.entry(session).or_default().insert(region);
         }
-        Ok(Answer::Build { region, bytes: ticket.bytes, deadline: now.plus(ticket.ttl) })
+        Ok(Answer::Build {
+            region,
+            bytes: ticket.bytes,
+            segment_bytes: ticket.segment_bytes,
+            deadline: now.plus(ticket.ttl),
+        })
+    }
+
+    /// How many segments a region gets.
+    fn segments_of(&self, ticket: &ClaimTicket) -> Result<usize> {
+        let (bytes, segment_bytes) = (ticket.bytes, ticket.segment_bytes);
+        if segment_bytes != bytes && !(segment_bytes < bytes && segment_bytes.is_power_of_two()) {
+            return Err(Error::new(
+                Code::Range,
+                "a segment is the whole region, or a power of two of bytes below it",
+            ));
+        }
+        usize::try_from(bytes.div_ceil(segment_bytes))
+            .ok()
+            .filter(|&segments| segments <= self.config.segments_per_region_max)
+            .ok_or(Error::new(
+                Code::Range,
+                "a region has no more than its most segments; ask for larger ones",
+            ))
     }
 
     /// The memory is ready: the lease lives. Its deadline was fixed at the claim, so a slow build costs the lease's
@@ -84,12 +118,12 @@ impl Kernel {
         &mut self,
         now: BootNanos,
         region: RegionKey,
-        page_bytes: u32,
+        huge_bytes: u64,
         pinned: bool,
         effects: &mut Vec<Effect>,
     ) -> Result<Answer> {
         let row = self.regions.get_mut(region).ok_or(not_building())?;
-        (row.page_bytes, row.pinned) = (page_bytes, pinned);
+        (row.huge_bytes, row.pinned) = (huge_bytes, pinned);
         match row.state {
             RegionState::Building => {
                 row.state = RegionState::Live;
@@ -122,8 +156,8 @@ impl Kernel {
 
     /// Moves a lease's end to `ttl` from now.
     ///
-    /// Refused while a receiver maps the region until an earlier end than the new one: that receiver could only be
-    /// cut together with everybody else.
+    /// Refused while somebody may map the region until an earlier end than the new one and it cannot be rotated: that
+    /// mapping could only be cut together with everybody else's.
     pub(super) fn renew(
         &mut self,
         now: BootNanos,
@@ -139,11 +173,7 @@ impl Kernel {
             self.tick(now, effects)?;
             return Err(super::take::ended(EndCause::Expired));
         }
-        let cut_short = row
-            .opens
-            .iter()
-            .filter_map(|&open| self.opens.get(open))
-            .any(|open| open.handed_out && !open.follows_region && open.deadline < deadline);
+        let cut_short = !row.pinned && row.exposure_due.is_some_and(|due| due < deadline);
         if cut_short {
             return Err(Error::new(
                 Code::ShareOrder,

@@ -53,7 +53,8 @@ pub enum Event {
     Open(OpenRequest),
     /// The descriptor of one segment is about to be sent to the holder of a mapped right: from now on, ending the
     /// right takes a cut of that segment. The descriptor is of the segment's file of `generation`, in hand already;
-    /// [`Answer::Stale`] if that is no longer the segment's file.
+    /// [`Answer::Stale`] if that is no longer the segment's file, or if the right was narrowed to reading and the
+    /// descriptor can be mapped writable.
     HandedOut {
         /// Which open right.
         open: Key,
@@ -61,6 +62,8 @@ pub enum Event {
         segment: u32,
         /// Of which generation the descriptor is.
         generation: u32,
+        /// Whether the descriptor can be mapped writable.
+        write: bool,
     },
     /// A rotating segment's old file is cut and memory for the fresh one is wanted.
     Fresh {
@@ -311,4 +314,16 @@ pub enum Effect {
         /// Why.
         cause: EndCause,
     },
+}
+
+impl Effect {
+    /// When it has to begin, within its step: no new operation may begin while memory is being cut, and no cut may wait
+    /// for the records of what was closed.
+    pub(super) const fn phase(&self) -> u8 {
+        match self {
+            Self::Fence { .. } | Self::Narrowed { .. } => 0,
+            Self::Rotate { .. } | Self::TakeBack { .. } => 1,
+            Self::Closed { .. } | Self::GrantEnded { .. } => 2,
+        }
+    }
 }

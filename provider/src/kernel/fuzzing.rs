@@ -39,7 +39,10 @@ pub(super) fn small_config() -> Config {
         regions_max: REGIONS_MAX,
         opens_max: 8,
         opens_per_session_max: 4,
-        revocations_max: 2,
+        segments_per_region_max: 4,
+        segments_max: 12,
+        exposures_max: 3,
+        revocations_per_region_max: 2,
         ended_max: 2,
         tier: Tier::Sealed,
         uid: UID,
@@ -205,6 +208,7 @@ impl World {
                         self.rights.iter().any(|right| right.opening.region == *region && !right.fenced);
                     assert!(!open, "every right is fenced before its memory is cut");
                 }
+                Effect::Rotate { .. } | Effect::Narrowed { .. } => {}
                 Effect::GrantEnded { grant, .. } => {
                     assert!(
                         self.rights.iter().any(|right| right.grant == Some(*grant)),
@@ -222,7 +226,7 @@ impl World {
 
     /// What must hold between any two steps.
     fn check(&self) {
-        assert_eq!(self.kernel.check_invariants(), Ok(()));
+        assert_eq!(self.kernel.check_invariants(self.unix()), Ok(()));
         let bytes: u64 = self.regions.values().map(|region| region.bytes).sum();
         assert_eq!(self.kernel.committed_bytes(), bytes, "the ledger counts until the memory is gone");
         assert_eq!(self.kernel.regions(), self.regions.len());
@@ -273,7 +277,7 @@ impl World {
                     return Some(());
                 };
                 let (open, fenced) = (right.opening.open, right.fenced);
-                let answer = self.step(Event::HandedOut { open });
+                let answer = self.step(Event::HandedOut { open, segment: 0, generation: 1, write: false });
                 assert_eq!(answer.is_err(), fenced, "no descriptor of a dead right leaves the provider");
                 self.rights[index].handed_out = !fenced;
             }
@@ -344,6 +348,7 @@ impl World {
             region: RegionId(lease.0),
             owner: PrincipalKey([lease.0[0]; 32]),
             bytes: size,
+            segment_bytes: size,
             ttl: Micros(ttl),
             lifetime: if who & 1 == 1 { Lifetime::Process } else { Lifetime::Detached },
             claim_by: UnixMicros(if who & 0x80 == 0 { u64::MAX } else { 50_000 }),
@@ -352,7 +357,7 @@ impl World {
         let used: u64 = self.regions.values().map(|region| region.bytes).sum();
         let known = self.life(lease).is_some();
         match self.step(Event::Claim { ticket, session, now_unix: self.unix() }) {
-            Ok(Answer::Build { region, bytes, deadline }) => {
+            Ok(Answer::Build { region, bytes, deadline, .. }) => {
                 assert!(!known, "a lease is claimed once");
                 assert_eq!(bytes, size);
                 assert!(
@@ -427,7 +432,7 @@ impl World {
     fn built(&mut self, region: RegionKey, works: bool) {
         if works {
             self.regions.get_mut(&region).expect("picked").life = Life::Live; // the memory exists from here on
-            let answer = self.step(Event::Created { region, page_bytes: 4096, pinned: true });
+            let answer = self.step(Event::Created { region, huge_bytes: 0, pinned: true });
             let live = self.regions[&region].life == Life::Live;
             assert_eq!(answer.is_ok(), live, "who is told of memory has it");
         } else {

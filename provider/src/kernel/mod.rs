@@ -16,24 +16,35 @@
 //! | `event` | what can happen and what has to be done about it |
 //! | `table` | a table of fixed capacity whose indexes carry generations |
 //! | `region` | regions and the ledger of their bytes |
-//! | `open` | rights that sessions opened, and by which path they may be used |
+//! | `segment` | the pieces of a region that are mapped and cut as one, their generations, and who received each |
+//! | `open`, `mapping` | rights that sessions opened, and which of them may be mapped |
+//! | `expose` | handing a segment's file out |
 //! | `claim`, `take` | the two halves of a region's life |
+//! | `narrow` | taking a part of a grant |
+//! | `rotate` | taking a segment from some and giving it to the others again |
+//! | `headroom` | the room that is kept free for it |
+//! | `grants` | what is revoked, narrowed or opened of a region, until the tokens expire |
 //! | `ended` | how leases ended that are gone |
-//! | `revoked` | revocations to remember until the revoked tokens expire |
 //! | `invariants` | what holds after every step |
 //! | `fuzzing` | the fuzz target's world: any bytes as events |
 
 mod claim;
 mod ended;
 mod event;
+mod expose;
 #[doc(hidden)]
 pub mod fuzzing;
+mod grants;
+mod headroom;
 mod invariants;
+mod mapping;
 #[cfg(test)]
 mod model;
+mod narrow;
 mod open;
 mod region;
-mod revoked;
+mod rotate;
+mod segment;
 mod table;
 mod take;
 
@@ -44,12 +55,13 @@ use caps::id::{ClusterEpoch, LeaseId, ProviderId};
 use caps::time::BootNanos;
 use caps::wire::row::{MemoryRow, Tier};
 
-pub use event::{Answer, Effect, Event, OpenRequest, Opening, SessionId, Step};
+pub use event::{Answer, Effect, Event, OpenRequest, Opening, RotationId, SessionId, Step, Survivor};
 pub use open::OpenRow;
 pub use region::{RegionKey, RegionRow, RegionState};
+pub use segment::{SegmentRow, SegmentState};
 
 use ended::Ended;
-use revoked::Revocations;
+use headroom::Headroom;
 use table::Table;
 
 /// What the kernel is told once.
@@ -67,8 +79,16 @@ pub struct Config {
     pub opens_max: usize,
     /// Most open rights of one session.
     pub opens_per_session_max: usize,
-    /// Most revocations to remember. When full, a revoke ends the whole region instead.
-    pub revocations_max: usize,
+    /// Most segments of one region. A lease that asks for more is refused.
+    pub segments_per_region_max: usize,
+    /// Most segments at one time.
+    pub segments_max: usize,
+    /// Most pairs of grant and access under which one segment's file is handed out: twice the live grants of a lease,
+    /// the owner counted as one, never fall short of it.
+    pub exposures_max: usize,
+    /// Most grants of one region whose revocation, narrowing or opening is remembered. When it is full of revoked and
+    /// narrowed ones, a revoke ends the whole region instead.
+    pub revocations_per_region_max: usize,
     /// Most leases whose end is remembered.
     pub ended_max: usize,
     /// The tier that mappings of other uids get on this machine.
@@ -81,6 +101,8 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
     Region(RegionKey),
+    /// The first exposure of the region's settled segments.
+    Exposure(RegionKey),
     Open(table::Key),
 }
 
@@ -95,9 +117,15 @@ pub struct Kernel {
     /// Leases that end with a session.
     tied: HashMap<SessionId, BTreeSet<RegionKey>>,
     deadlines: BTreeSet<(BootNanos, Due)>,
-    revoked: Revocations,
     ended: Ended,
+    /// Segments of all regions.
+    segments: usize,
+    headroom: Headroom,
+    last_rotation: u64,
+    /// All bytes in the books: of the regions, and of fresh and replaced files.
     committed_bytes: u64,
+    /// Those of fresh and replaced files.
+    rotating_bytes: u64,
 }
 
 impl Kernel {
@@ -111,9 +139,12 @@ impl Kernel {
             by_session: HashMap::new(),
             tied: HashMap::new(),
             deadlines: BTreeSet::new(),
-            revoked: Revocations::new(config.revocations_max),
             ended: Ended::new(config.ended_max),
+            segments: 0,
+            headroom: Headroom::default(),
+            last_rotation: 0,
             committed_bytes: 0,
+            rotating_bytes: 0,
             config,
         }
     }
@@ -123,19 +154,25 @@ impl Kernel {
         let mut effects = Vec::new();
         let answer = match event {
             Event::Claim { ticket, session, now_unix } => self.claim(now, now_unix, ticket, session),
-            Event::Created { region, page_bytes, pinned } => {
-                self.created(now, region, page_bytes, pinned, &mut effects)
+            Event::Created { region, huge_bytes, pinned } => {
+                self.created(now, region, huge_bytes, pinned, &mut effects)
             }
             Event::CreateFailed { region } => self.create_failed(region),
             Event::Renew { lease, ttl } => self.renew(now, lease, ttl, &mut effects),
             Event::Open(request) => self.open(now, &request, &mut effects),
-            Event::HandedOut { open } => self.handed_out(open),
+            Event::HandedOut { open, segment, generation, write } => {
+                self.handed_out(now, open, segment, generation, write, &mut effects)
+            }
+            Event::Fresh { region, segment } => self.fresh(region, segment),
+            Event::Rotated { region, segment } => self.rotated(region, segment),
+            Event::Spent { region, bytes } => self.spent(region, bytes),
             Event::Close { session, handle } => self.close(session, handle, &mut effects),
             Event::SessionEnded { session } => self.session_ended(session, &mut effects),
-            Event::Take { take, cause, now_unix } => self.take(now_unix, take, cause, &mut effects),
+            Event::Take { take, cause, now_unix } => self.take(now, now_unix, take, cause, &mut effects),
             Event::Taken { region } => self.taken(region),
             Event::Tick => self.tick(now, &mut effects),
         };
+        effects.sort_by_key(Effect::phase); // stable: within a phase they stay as they were decided
         Step { answer, effects }
     }
 
@@ -151,7 +188,9 @@ impl Kernel {
         let row = self.regions.get(*self.by_lease.get(&lease)?)?;
         Some(MemoryRow {
             bytes: row.bytes,
-            page_bytes: row.page_bytes,
+            huge_bytes: row.huge_bytes,
+            segments: row.segments.len() as u32, // at most the bound of a region
+            rotations: row.rotations,
             tier: self.config.tier,
             mappings: row.mappings,
             opens: row.opens.len() as u32,
@@ -159,7 +198,7 @@ impl Kernel {
         })
     }
 
-    /// Bytes committed to regions, the ones being taken back included.
+    /// Bytes committed to regions, the ones being taken back included, and to rotations under way.
     #[must_use]
     pub const fn committed_bytes(&self) -> u64 {
         self.committed_bytes

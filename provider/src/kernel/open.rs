@@ -1,4 +1,4 @@
-//! Rights that sessions opened, and by which path each may be used.
+//! Rights that sessions opened.
 
 use caps::error::{Code, Error, Result};
 use caps::id::{GrantId, LeaseId, PrincipalKey, SlotHandle};
@@ -6,12 +6,16 @@ use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::BootNanos;
 use caps::wire::request::Path;
-use caps::wire::row::{EndCause, Tier};
+use caps::wire::row::EndCause;
 
 use super::event::{Answer, Effect, OpenRequest, Opening, SessionId};
-use super::region::{RegionKey, RegionRow};
+use super::grants::Limit;
+use super::mapping::may_map;
+use super::region::RegionKey;
 use super::table::Key;
-use super::{Config, Due, Kernel};
+use super::{Due, Kernel};
+
+const NO_BYTE: Error = Error::new(Code::Denied, "the token reaches no byte of the region");
 
 /// One open right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +40,7 @@ pub struct OpenRow {
     pub follows_region: bool,
     /// By which path.
     pub path: Path,
-    /// Whether its descriptor left the provider.
+    /// Whether a descriptor of one of its segments left the provider.
     pub handed_out: bool,
 }
 
@@ -53,31 +57,39 @@ impl Kernel {
             return Err(super::take::ended(self.ended.cause(request.lease)));
         }
         let region = self.live(request.lease)?;
-        if let Some(grant) = request.grant {
-            self.revoked.expire(request.now_unix);
-            if self.revoked.contains(grant) {
-                return Err(Error::new(Code::TokenRevoked, "the grant was revoked"));
-            }
-        }
         let row = self.regions.get(region).ok_or(Error::new(Code::Internal, "a live lease has no region"))?;
+        let limit = request.grant.map(|grant| row.grants.limit(grant, request.now_unix));
+        let (mut reach, mut expires) = (Some(request.range), request.expires);
+        match limit {
+            Some(Limit::Revoked) => return Err(Error::new(Code::TokenRevoked, "the grant was revoked")),
+            Some(Limit::Within(ceiling)) => {
+                if !ceiling.rights.contains(request.rights) {
+                    return Err(Error::new(Code::Denied, "the grant was narrowed to fewer rights"));
+                }
+                reach = ceiling.range.and_then(|range| range.intersect(request.range));
+                expires = expires.min(ceiling.expires);
+            }
+            Some(Limit::Whole) | None => {}
+        }
         if row.deadline <= now {
             // Due, and the tick has not come yet: the deadline decides, not the tick.
             self.tick(now, effects)?;
             return Err(super::take::ended(EndCause::Expired));
         }
-        let left = request.expires.since(request.now_unix);
+        let left = expires.since(request.now_unix);
         if left.0 == 0 {
             return Err(Error::new(Code::TokenExpired, "the token's time is over"));
         }
-        let range = ByteRange::new(0, row.bytes)?
-            .intersect(request.range)
-            .ok_or(Error::new(Code::Denied, "the token reaches no byte of the region"))?;
+        let range = ByteRange::new(0, row.bytes)?.intersect(reach.ok_or(NO_BYTE)?).ok_or(NO_BYTE)?;
         let follows_region = request.holder == row.owner && request.grant.is_none() && !request.narrowed;
         let deadline = if follows_region { row.deadline } else { now.plus(left).min(row.deadline) };
         if request.path == Path::Mapped {
             may_map(&self.config, request, row, range, deadline)?;
+            if row.pinned && !follows_region {
+                // No segment is longer than the first, so none that it reaches is longer than the first of them.
+                self.has_room(row.segment_bytes.min(range.len()))?;
+            }
         }
-        let first_of_grant = request.grant.is_some_and(|grant| !row.opened_grants.contains(&grant));
         let session_opens = self.by_session.get(&request.session).map_or(0, |opens| opens.len());
         if session_opens >= self.config.opens_per_session_max {
             return Err(Error::new(Code::Quota, "the session has its most open rights"));
@@ -101,8 +113,11 @@ impl Kernel {
         let row =
             self.regions.get_mut(region).ok_or(Error::new(Code::Internal, "a live lease has no region"))?;
         row.opens.insert(open);
-        row.opened_grants.extend(request.grant);
-        let region_bytes = row.bytes;
+        let known_max = self.config.revocations_per_region_max;
+        let first_of_grant = request
+            .grant
+            .is_some_and(|grant| row.grants.opened(grant, request.expires, request.now_unix, known_max));
+        let (region_bytes, segment_bytes) = (row.bytes, row.segment_bytes);
         if !follows_region {
             self.deadlines.insert((deadline, Due::Open(open)));
         }
@@ -113,6 +128,7 @@ impl Kernel {
             rights: request.rights,
             range,
             region_bytes,
+            segment_bytes,
             path: request.path,
             deadline,
             first_of_grant,
@@ -123,23 +139,6 @@ impl Kernel {
     #[must_use]
     pub fn open_row(&self, open: Key) -> Option<&OpenRow> {
         self.opens.get(open)
-    }
-
-    /// From here on, ending this right takes a cut. Recorded before the descriptor is sent: sent and not recorded
-    /// would be a mapping that nobody cuts.
-    pub(super) fn handed_out(&mut self, open: Key) -> Result<Answer> {
-        let row = self
-            .opens
-            .get_mut(open)
-            .ok_or(Error::new(Code::Revoked, "the right ended while it was opened"))?;
-        row.handed_out = true;
-        let (region, grant) = (row.region, row.grant);
-        let row =
-            self.regions.get_mut(region).ok_or(Error::new(Code::Internal, "an open right has no region"))?;
-        row.mapped = true;
-        row.mappings += 1;
-        row.mapped_grants.extend(grant);
-        Ok(Answer::Done)
     }
 
     /// A session gives a right back.
@@ -178,36 +177,5 @@ impl Kernel {
         }
         effects.push(Effect::Fence { open });
         effects.push(Effect::Closed { open, row: Box::new(row), cause });
-    }
-}
-
-/// Whether a right can be enforced by a mapping: it reaches the whole region, lasts as long as it, is not metered,
-/// and the tier allows it to this process. What cannot be enforced is served by reads and writes.
-#[must_use = "a refusal must reach the client"]
-fn may_map(
-    config: &Config,
-    request: &OpenRequest,
-    row: &RegionRow,
-    range: ByteRange,
-    deadline: BootNanos,
-) -> Result<()> {
-    let whole = range.start() == 0 && range.end() == row.bytes;
-    let own_uid = request.uid == config.uid || request.uid == 0;
-    let tier_allows = match config.tier {
-        Tier::Sealed => true,
-        Tier::Sandboxed | Tier::Open => {
-            own_uid || request.sandboxed || !request.rights.contains(Rights::WRITE)
-        }
-    };
-    let rules = [
-        (request.metered, "a token with a budget or a rate is counted by the provider"),
-        (!whole, "a right to a part of a region is enforced by the provider"),
-        (deadline < row.deadline, "a right that ends before its region is enforced by the provider"),
-        (!tier_allows, "on this machine other users write through the provider; `leasehold doctor` says why"),
-        (!request.rights.contains(Rights::READ), "a mapping can always be read; this right cannot"),
-    ];
-    match rules.into_iter().find(|(broken, _)| *broken) {
-        Some((_, detail)) => Err(Error::new(Code::MediatedOnly, detail)),
-        None => Ok(()),
     }
 }

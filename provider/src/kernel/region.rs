@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use caps::id::{GrantId, LeaseId, PrincipalKey, RegionId};
+use caps::id::{LeaseId, PrincipalKey, RegionId};
+use caps::range::ByteRange;
 use caps::time::BootNanos;
 use caps::wire::row::EndCause;
 
 use super::event::SessionId;
+use super::grants::Grants;
+use super::segment::{SegmentRow, SegmentState};
 use super::table::Key;
 
 /// Names a region for as long as the kernel knows it.
@@ -32,27 +35,64 @@ pub struct RegionRow {
     pub region: RegionId,
     /// Who owns it.
     pub owner: PrincipalKey,
-    /// Bytes committed.
+    /// Bytes committed, those of rotations left out.
     pub bytes: u64,
+    /// Bytes of a segment; the last one may be shorter.
+    pub segment_bytes: u64,
+    /// Its segments, from its start.
+    pub segments: Vec<SegmentRow>,
     /// Where it is.
     pub state: RegionState,
     /// When its lease ends; fixed at the claim, moved by renewals.
     pub deadline: BootNanos,
     /// The session it ends with.
     pub tied_to: Option<SessionId>,
-    /// Size of its pages; 0 while it is being built.
-    pub page_bytes: u32,
-    /// Whether every page is pinned.
+    /// Bytes backed with huge pages; 0 while it is being built.
+    pub huge_bytes: u64,
+    /// Whether every page is pinned: only then can a segment be rotated.
     pub pinned: bool,
     /// Open rights to it.
     pub opens: BTreeSet<Key>,
-    /// Descriptors handed out for mapping and not closed by their holder. A holder that closed may still map, so
-    /// this is a count for people; `mapped` decides.
+    /// Open rights whose descriptors were handed out for mapping. A holder that closed may still map, so this is a
+    /// count for people; the segments' exposures decide.
     pub mappings: u32,
-    /// Whether a descriptor of it ever left the provider: only then does ending it take a cut.
-    pub mapped: bool,
-    /// Grants under which a descriptor left the provider.
-    pub mapped_grants: BTreeSet<GrantId>,
-    /// Grants that were opened at least once.
-    pub opened_grants: BTreeSet<GrantId>,
+    /// What is known of its grants.
+    pub(super) grants: Grants,
+    /// Bytes of fresh and replaced files of its rotations.
+    pub rotating_bytes: u64,
+    /// How often one of its segments was rotated.
+    pub rotations: u32,
+    /// When the first exposure of a settled segment ends: its deadline in the kernel's index.
+    pub(super) exposure_due: Option<BootNanos>,
+}
+
+impl RegionRow {
+    /// The bytes of one segment.
+    #[must_use]
+    pub fn segment(&self, index: u32) -> Option<ByteRange> {
+        let start = u64::from(index).checked_mul(self.segment_bytes)?;
+        ByteRange::new(start, start.checked_add(self.segment_bytes)?.min(self.bytes)).ok()
+    }
+
+    /// Whether a range falls on segment borders.
+    #[must_use]
+    pub const fn on_borders(&self, range: ByteRange) -> bool {
+        range.start().is_multiple_of(self.segment_bytes)
+            && (range.end().is_multiple_of(self.segment_bytes) || range.end() == self.bytes)
+    }
+
+    /// Whether a segment may need a rotation for which no bytes are in the books. What cannot be rotated, or will not
+    /// any more because the whole region goes, needs none.
+    pub(super) fn needs_room(&self, segment: &SegmentRow) -> bool {
+        self.pinned && self.state == RegionState::Live && segment.needs_room()
+    }
+
+    /// When the first exposure of a settled segment ends.
+    pub(super) fn first_due(&self) -> Option<BootNanos> {
+        self.segments
+            .iter()
+            .filter(|segment| segment.state == SegmentState::Settled)
+            .filter_map(|segment| segment.exposed.due())
+            .min()
+    }
 }

@@ -12,6 +12,7 @@ use caps::wire::link::Take;
 use caps::wire::row::EndCause;
 
 use super::event::{Answer, Effect, SessionId};
+use super::grants::Ceiling;
 use super::region::{RegionKey, RegionState};
 use super::{Due, Kernel};
 
@@ -34,21 +35,30 @@ impl Kernel {
     /// The broker takes a lease or a grant back. Idempotent: what is already gone is [`Answer::Gone`].
     pub(super) fn take(
         &mut self,
+        now: BootNanos,
         now_unix: UnixMicros,
         take: Take,
         cause: EndCause,
         effects: &mut Vec<Effect>,
     ) -> Result<Answer> {
-        self.revoked.expire(now_unix);
-        match take {
-            Take::Lease(lease) => Ok(self.take_lease(lease, cause, effects)),
+        Ok(match take {
+            Take::Lease(lease) => self.take_lease(lease, cause, effects),
             Take::Grant { lease, grant, expires } => {
-                Ok(self.take_grant(lease, grant, expires, cause, effects))
+                self.take_grant(now_unix, lease, grant, expires, cause, effects)
             }
-        }
+            Take::Narrow { lease, grant, rights, range, expires } => {
+                let to = Ceiling { rights, range: Some(range), expires };
+                self.take_narrow(now, now_unix, lease, grant, to, cause, effects)
+            }
+        })
     }
 
-    fn take_lease(&mut self, lease: LeaseId, cause: EndCause, effects: &mut Vec<Effect>) -> Answer {
+    pub(super) fn take_lease(
+        &mut self,
+        lease: LeaseId,
+        cause: EndCause,
+        effects: &mut Vec<Effect>,
+    ) -> Answer {
         let Some(&region) = self.by_lease.get(&lease) else {
             // Perhaps a claim is still on its way: it comes too late.
             self.ended.insert(lease, cause);
@@ -56,33 +66,37 @@ impl Kernel {
         };
         let mappings = self.regions.get(region).map_or(0, |row| row.mappings);
         self.end_region(region, cause, effects);
-        Answer::Taking { region: Some(region), mappings }
+        Answer::Taking { region, mappings }
     }
 
-    /// Ends one grant's rights. Where its receiver only ever used mediated access, refusing new operations is all.
-    /// Where it maps the region, the whole region is taken back: a mapping of one among several cannot yet be ended
-    /// alone.
+    /// Ends one grant's rights. Where its receivers only ever used mediated access, refusing new operations is all;
+    /// segments that were handed out under it are rotated. Where that cannot be done or the revocation cannot be
+    /// remembered, the whole region is taken back.
     fn take_grant(
         &mut self,
+        now_unix: UnixMicros,
         lease: LeaseId,
         grant: GrantId,
         expires: UnixMicros,
         cause: EndCause,
         effects: &mut Vec<Effect>,
     ) -> Answer {
-        let remembered = self.revoked.insert(grant, expires);
         let Some(&region) = self.by_lease.get(&lease) else { return Answer::Gone };
-        let Some(row) = self.regions.get(region) else { return Answer::Gone };
-        if row.mapped_grants.contains(&grant) || !remembered {
+        let Some(row) = self.regions.get_mut(region) else { return Answer::Gone };
+        if matches!(row.state, RegionState::Ending(_)) {
             return self.take_lease(lease, cause, effects);
         }
-        let opens: Vec<_> = row.opens.iter().copied().collect();
-        for open in opens {
-            if self.opens.get(open).is_some_and(|row| row.grant == Some(grant)) {
-                self.close_open(open, cause, effects);
-            }
+        let capacity = self.config.revocations_per_region_max;
+        let remembered = row.grants.revoke(grant, expires, now_unix, capacity);
+        let doomed = row.doomed(|_, exposure| exposure.grant == Some(grant));
+        if !remembered || (!row.pinned && !doomed.segments.is_empty()) {
+            return self.take_lease(lease, cause, effects);
         }
-        Answer::Taking { region: None, mappings: 0 }
+        for open in self.opens_of(region, grant) {
+            self.close_open(open, cause, effects);
+        }
+        let upto = self.rotate(region, &doomed, cause, effects);
+        Answer::Fenced { region, upto, mappings: doomed.mappings.saturating_add(doomed.leaving) }
     }
 
     /// Fences everything open on a region and asks for its memory, once.
@@ -92,8 +106,18 @@ impl Kernel {
         if matches!(was, RegionState::Ending(_)) {
             return;
         }
+        for (index, segment) in (0..).zip(&row.segments) {
+            if row.needs_room(segment)
+                && let Some(range) = row.segment(index)
+            {
+                self.headroom.remove(range.len());
+            }
+        }
         row.state = RegionState::Ending(cause);
         self.deadlines.remove(&(row.deadline, Due::Region(region)));
+        if let Some(due) = row.exposure_due.take() {
+            self.deadlines.remove(&(due, Due::Exposure(region)));
+        }
         let (lease, mappings) = (row.lease, row.mappings);
         let opens: Vec<_> = row.opens.iter().copied().collect();
         for open in opens {
@@ -106,14 +130,17 @@ impl Kernel {
         }
     }
 
-    /// The memory is gone: the row goes, and the bytes return to the pool.
+    /// The memory is gone, that of rotations included: the row goes, and the bytes return to the pool.
     pub(super) fn taken(&mut self, region: RegionKey) -> Result<Answer> {
-        match self.regions.get(region).map(|row| row.state) {
-            Some(RegionState::Ending(_)) => {
+        match self.regions.get(region).map(|row| (row.state, row.rotating_bytes)) {
+            Some((RegionState::Ending(_), 0)) => {
                 self.forget(region);
                 Ok(Answer::Done)
             }
-            _ => Err(Error::new(Code::Internal, "memory of a region that was not ending was taken back")),
+            _ => Err(Error::new(
+                Code::Internal,
+                "memory of a region that was not ending, or not all of it, was taken back",
+            )),
         }
     }
 
@@ -124,6 +151,7 @@ impl Kernel {
             self.ended.insert(row.lease, cause);
         }
         self.committed_bytes -= row.bytes;
+        self.segments -= row.segments.len();
         if let Some(session) = row.tied_to
             && let Some(tied) = self.tied.get_mut(&session)
         {
@@ -155,20 +183,18 @@ impl Kernel {
             self.deadlines.remove(&(at, due));
             match due {
                 Due::Region(region) => self.end_region(region, EndCause::Expired, effects),
+                Due::Exposure(region) => self.expire_exposures(now, region, effects),
                 Due::Open(open) => self.expire_open(open, effects),
             }
         }
         Ok(Answer::Done)
     }
 
-    /// A right's own time is over before its region's. Only rights that are never mapped have such a deadline.
+    /// A right's own time is over before its region's. What it mapped ends by a deadline of its own.
     fn expire_open(&mut self, open: super::table::Key, effects: &mut Vec<Effect>) {
         let Some(row) = self.opens.get(open) else { return };
-        let (region, grant, handed_out) = (row.region, row.grant, row.handed_out);
+        let grant = row.grant;
         self.close_open(open, EndCause::Expired, effects);
-        if handed_out {
-            self.end_region(region, EndCause::Expired, effects);
-        }
         if let Some(grant) = grant {
             effects.push(Effect::GrantEnded { grant, cause: EndCause::Expired });
         }
