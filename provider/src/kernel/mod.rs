@@ -58,7 +58,7 @@ use caps::wire::row::{MemoryRow, Tier};
 pub use event::{Answer, Effect, Event, OpenRequest, Opening, RotationId, SessionId, Step, Survivor};
 pub use open::OpenRow;
 pub use region::{RegionKey, RegionRow, RegionState};
-pub use segment::{SegmentRow, SegmentState};
+pub use segment::{FIRST_GENERATION, SegmentRow, SegmentState};
 
 use ended::Ended;
 use headroom::Headroom;

@@ -25,6 +25,9 @@ use caps::time::BootNanos;
 
 use super::event::RotationId;
 
+/// The generation of a segment's first file. 0 is none.
+pub const FIRST_GENERATION: u32 = 1;
+
 /// Where a segment is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentState {
@@ -52,7 +55,7 @@ pub struct SegmentRow {
 impl SegmentRow {
     pub(super) const fn new() -> Self {
         Self {
-            generation: 1,
+            generation: FIRST_GENERATION,
             state: SegmentState::Settled,
             fresh: false,
             promised: false,

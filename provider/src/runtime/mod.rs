@@ -67,7 +67,6 @@ pub use open::{Opened, Opener};
 pub use post::Post;
 
 use cells::{Cells, Right};
-use memory::Memory;
 use pool::Pool;
 use timer::Timer;
 
