@@ -68,8 +68,12 @@ pub const GRANTS_PER_PRINCIPAL_DEFAULT: u32 = 2_048;
 pub const GRANT_ACCEPT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Most registered principals.
 pub const PRINCIPALS_MAX: usize = 4_096;
-/// Most revocations that a provider remembers. An entry may be dropped once the right would have expired by itself.
-pub const REVOCATIONS_MAX: usize = 65_536;
+/// Most grants of one region that a provider remembers as revoked, narrowed or opened. An entry is dropped once the
+/// right would have expired by itself; while none can be, a revoke ends the whole region.
+pub const REVOCATIONS_PER_REGION_MAX: usize = 4_096;
+/// Most grants, each counted for reading and for writing, to whom the file of one segment is handed out: all live
+/// ones of a lease, and its owner.
+pub const EXPOSURES_PER_SEGMENT_MAX: usize = 2 * (GRANTS_PER_LEASE_MAX + 1);
 
 // ---- Sessions
 
@@ -332,7 +336,8 @@ const _: () = assert!(GRANTS_PER_LEASE_MAX <= GRANTS_MAX && LEASES_MAX <= GRANTS
 const _: () = assert!(SLOTS_MAX >= LEASES_MAX + GRANTS_MAX, "every holder of a right can have it open");
 const _: () = assert!(SLOTS_PER_SESSION_MAX >= LEASES_MAX, "one benchmark client can open all of its leases");
 const _: () = assert!(SLOTS_MAX <= u32::MAX as usize, "a slot's index has 32 bits");
-const _: () = assert!(REVOCATIONS_MAX >= LEASES_MAX + GRANTS_MAX, "everything can be revoked at once");
+const _: () =
+    assert!(REVOCATIONS_PER_REGION_MAX >= 4 * GRANTS_PER_LEASE_MAX, "all grants can be replaced a few times");
 const _: () =
     assert!(SESSIONS_PER_UID_MAX + SESSIONS_RESERVED < SESSIONS_MAX, "one user cannot lock others out");
 const _: () = assert!(BROKER_QUEUE_MAX >= SESSIONS_MAX && PROVIDER_QUEUE_MAX >= SESSIONS_MAX);

@@ -55,6 +55,10 @@ pub(crate) struct Create {
     /// For how long from now: ms, s, m, h
     #[arg(long, value_parser = value::span)]
     pub(crate) ttl: Duration,
+    /// What is mapped and taken back as one piece: a power of two, 4KiB to 1GiB; the whole lease if not said. Shares
+    /// of parts that fall on segments can be mapped
+    #[arg(long, value_parser = value::size)]
+    pub(crate) segment: Option<u64>,
     /// What to call it; unique among my live leases
     #[arg(long, value_parser = value::name)]
     pub(crate) name: Option<Name>,

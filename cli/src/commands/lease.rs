@@ -38,6 +38,9 @@ pub(crate) fn run(command: &Lease, context: &Context) -> Result<Report> {
 fn create(arguments: &Create, session: &Session, context: &Context) -> Result<Report> {
     // Commands are short: what they make outlives them.
     let mut options = LeaseOptions::new(arguments.size, arguments.ttl).lifetime(Lifetime::Detached);
+    if let Some(segment) = arguments.segment {
+        options = options.segment(segment);
+    }
     if let Some(name) = &arguments.name {
         options = options.name(name.as_str())?;
     }
@@ -166,14 +169,10 @@ fn view_pairs(view: &LeaseView) -> Vec<(&'static str, String)> {
     match &view.memory {
         None => pairs.push(("memory", "gone".into())),
         Some(memory) => pairs.extend([
-            (
-                "memory",
-                format!(
-                    "{} in pages of {}",
-                    human::bytes(memory.bytes),
-                    human::bytes(memory.page_bytes.into())
-                ),
-            ),
+            ("memory", human::bytes(memory.bytes)),
+            ("huge pages", human::bytes(memory.huge_bytes)),
+            ("segments", format!("{} of {}", memory.segments, human::bytes(view.lease.segment_bytes))),
+            ("rotations", memory.rotations.to_string()),
             ("tier", json::word(&memory.tier)),
             ("pinned", if memory.pinned { "whole" } else { "in part" }.to_owned()),
             ("in use", format!("{} opens, {} mappings", memory.opens, memory.mappings)),

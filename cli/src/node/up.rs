@@ -93,7 +93,8 @@ fn prepare(options: Options) -> Result<Prepared, Failure> {
     let regions_max = regions_max(descriptors);
     let factory = Factory::spawn(FactoryConfig {
         pool_bytes_max: pool_bytes,
-        regions_max: u32::try_from(regions_max).unwrap_or(u32::MAX),
+        // Each rotation has one file more in hand than the books of regions know of.
+        regions_max: u32::try_from(regions_max + limits::ROTATION_THREADS_MAX).unwrap_or(u32::MAX),
         namespace: Namespace::WhenNeeded,
     })?;
     refuse_swap(
@@ -182,7 +183,10 @@ async fn serve(prepared: Prepared) -> Result<()> {
             regions_max,
             opens_max: limits::SLOTS_MAX,
             opens_per_session_max: limits::SLOTS_PER_SESSION_MAX,
-            revocations_max: limits::REVOCATIONS_MAX,
+            segments_per_region_max: limits::SEGMENTS_PER_REGION_MAX as usize,
+            segments_max: regions_max,
+            exposures_max: limits::EXPOSURES_PER_SEGMENT_MAX,
+            revocations_per_region_max: limits::REVOCATIONS_PER_REGION_MAX,
             ended_max: limits::ENDED_ROWS_MAX,
             tier,
             uid,

@@ -42,6 +42,7 @@ pub(crate) fn lease(row: &LeaseRow) -> Value {
         "holder": row.owner.to_string(),
         "rights": row.rights.to_string(),
         "range": range(row.range),
+        "segment_bytes": row.segment_bytes,
         "expires_in_ms": row.expires_in.as_millis(),
         "state": row.state,
         "cause": row.cause,
@@ -61,7 +62,9 @@ pub(crate) fn lease_view(view: &LeaseView) -> Value {
 fn memory(row: &MemoryRow) -> Value {
     json!({
         "bytes": row.bytes,
-        "page_bytes": row.page_bytes,
+        "huge_bytes": row.huge_bytes,
+        "segments": row.segments,
+        "rotations": row.rotations,
         "tier": row.tier,
         "mappings": row.mappings,
         "opens": row.opens,
@@ -250,6 +253,7 @@ mod tests {
             owner_name: None,
             rights: Rights::ALL,
             range: ByteRange::new(0, 4096).unwrap(),
+            segment_bytes: 4096,
             expires_in: Micros(1_500_000),
             state: LeaseState::Live,
             cause: None,
