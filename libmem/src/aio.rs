@@ -28,7 +28,7 @@ use tokio::time::timeout;
 use crate::calls::{self, Call, Cursor, Row};
 use crate::endpoint::Endpoint;
 use crate::lease::{LeaseOptions, LeaseView, Leased, checked, micros};
-use crate::region::{Facts, OpenRight, Region, chunks, take_chunk};
+use crate::region::{Facts, OpenRight, Opening, Region, chunks, take_chunk};
 use crate::session::handshake;
 use crate::session::link::{Link, Ticket};
 use crate::session::protocol::Answer;
@@ -47,6 +47,8 @@ struct Session {
     socket: AsyncFd<Arc<OwnedFd>>,
     /// Held from a request to its answer, so that one task at a time reads from the socket.
     turn: Mutex<()>,
+    /// Held by who asks for the rotation channel, which is given once.
+    asking: Mutex<()>,
     timeout: Duration,
 }
 
@@ -60,9 +62,10 @@ impl Client {
         let path = endpoint.path().to_owned();
         // connect(2) waits while the node's queue is full, and there is no event for its end.
         let connected = tokio::task::spawn_blocking(move || socket::connect(&path, limit)).await;
-        let link = Arc::new(Link::new(connected.map_err(|_| driver())??));
+        let link = Arc::new(Link::new(connected.map_err(|_| driver())??, endpoint.rotation_bound()));
         let socket = registered(link.socket().clone())?;
-        let mut session = Session { link, socket, turn: Mutex::new(()), timeout: limit };
+        let mut session =
+            Session { link, socket, turn: Mutex::new(()), asking: Mutex::new(()), timeout: limit };
         let (hello, request) = handshake::hello(key);
         let (proving, request) = hello.prove(key, session.call(calls::raw(request)).await?)?;
         let welcome = proving.welcome(session.call(calls::raw(request)).await?)?;
@@ -196,10 +199,16 @@ impl Client {
     /// # Errors
     /// As [`crate::Client::open_mapped`].
     pub async fn open_mapped(&self, token: &Token, rights: Rights) -> Result<Region> {
+        self.session.channel().await?;
         let call = calls::open(token, rights, Path::Mapped);
         let mut answer = self.session.ask(&call).await?;
         let opened = call.read(answer.take_reply()?)?;
-        Region::map(self.session.link.clone(), opened, answer)
+        let mut opening = Opening::new(self.session.link.clone(), opened, &mut answer)?;
+        while let Some(call) = opening.ask() {
+            let mut answer = self.session.ask(&call).await?;
+            opening.take(call.read(answer.take_reply()?)?, &mut answer)?;
+        }
+        opening.finish()
     }
 
     /// As [`crate::Client::open_mediated`].
@@ -318,6 +327,18 @@ impl Memory {
 impl Session {
     async fn call<T>(&self, call: Call<T>) -> Result<T> {
         call.read(self.ask(&call).await?.take_reply()?)
+    }
+
+    /// Asks for the rotation channel, unless the session has it.
+    async fn channel(&self) -> Result<()> {
+        let _asking = self.asking.lock().await;
+        if self.link.has_channel() {
+            return Ok(());
+        }
+        let call = calls::channel();
+        let mut answer = self.ask(&call).await?;
+        self.link.keep_channel(&mut answer)?;
+        call.read(answer.take_reply()?)
     }
 
     /// Sends a request and waits for its answer.

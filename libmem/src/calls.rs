@@ -196,6 +196,16 @@ pub(crate) fn open(token: &Token, rights: Rights, path: Path) -> Call<Opened> {
     Call { request: Request::Open { token, rights, path }, read }
 }
 
+pub(crate) fn channel() -> Call<()> {
+    Call { request: Request::Channel, read: |reply| matches!(reply, Reply::Channel).then_some(()) }
+}
+
+/// Its answer is the index that was asked for, and the descriptor beside it.
+pub(crate) fn segment(handle: SlotHandle, index: u32) -> Call<u32> {
+    let read = |reply| if let Reply::Segment { index } = reply { Some(index) } else { None };
+    Call { request: Request::Segment { handle, index }, read }
+}
+
 pub(crate) fn read(handle: SlotHandle, offset: u64, length: u32) -> Call<(Vec<u8>, u32)> {
     let read = |reply| if let Reply::Data { bytes, crc } = reply { Some((bytes, crc)) } else { None };
     Call { request: Request::Read { handle, offset, length }, read }

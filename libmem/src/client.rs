@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use crate::calls::{self, Call, Cursor, Row};
 use crate::endpoint::Endpoint;
 use crate::lease::{LeaseOptions, LeaseView, Leased, checked, micros};
-use crate::region::{Facts, OpenRight, Region, chunks, take_chunk};
+use crate::region::{Facts, OpenRight, Opening, Region, chunks, take_chunk};
 use crate::session::handshake;
 use crate::session::link::{Link, Ticket};
 use crate::session::protocol::Answer;
@@ -42,6 +42,8 @@ struct Session {
     link: Arc<Link>,
     /// Held from a request to its answer, so that one thread at a time reads from the socket.
     turn: Mutex<()>,
+    /// Held by who asks for the rotation channel, which is given once.
+    asking: Mutex<()>,
     timeout: Duration,
 }
 
@@ -54,8 +56,8 @@ impl Client {
     /// no node of this release.
     pub fn connect(endpoint: &Endpoint, key: &SigningKey) -> Result<Self> {
         let timeout = endpoint.handshake_timeout();
-        let link = Arc::new(Link::new(socket::connect(endpoint.path(), timeout)?));
-        let mut session = Session { link, turn: Mutex::new(()), timeout };
+        let link = Arc::new(Link::new(socket::connect(endpoint.path(), timeout)?, endpoint.rotation_bound()));
+        let mut session = Session { link, turn: Mutex::new(()), asking: Mutex::new(()), timeout };
         let (hello, request) = handshake::hello(key);
         let (proving, request) = hello.prove(key, session.call(calls::raw(request))?)?;
         let welcome = proving.welcome(session.call(calls::raw(request))?)?;
@@ -194,10 +196,16 @@ impl Client {
     /// cannot be enforced by a mapping; `E_FD_TYPE` if the node sent something that is not a lease's memory;
     /// `E_NOMEM` or `E_BUSY` if this process has no room for another mapping.
     pub fn open_mapped(&self, token: &Token, rights: Rights) -> Result<Region> {
+        self.session.channel()?;
         let call = calls::open(token, rights, Path::Mapped);
         let mut answer = self.session.ask(&call)?;
         let opened = call.read(answer.take_reply()?)?;
-        Region::map(self.session.link.clone(), opened, answer)
+        let mut opening = Opening::new(self.session.link.clone(), opened, &mut answer)?;
+        while let Some(call) = opening.ask() {
+            let mut answer = self.session.ask(&call)?;
+            opening.take(call.read(answer.take_reply()?)?, &mut answer)?;
+        }
+        opening.finish()
     }
 
     /// Opens what the token gives for reads and writes through the node.
@@ -319,6 +327,18 @@ impl Memory {
 impl Session {
     fn call<T>(&self, call: Call<T>) -> Result<T> {
         call.read(self.ask(&call)?.take_reply()?)
+    }
+
+    /// Asks for the rotation channel, unless the session has it.
+    fn channel(&self) -> Result<()> {
+        let _asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner); // as in `ask`
+        if self.link.has_channel() {
+            return Ok(());
+        }
+        let call = calls::channel();
+        let mut answer = self.ask(&call)?;
+        self.link.keep_channel(&mut answer)?;
+        call.read(answer.take_reply()?)
     }
 
     /// Sends a request and waits for its answer.

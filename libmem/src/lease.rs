@@ -28,13 +28,14 @@ pub struct LeaseOptions {
     name: Option<Name>,
     class: Option<Name>,
     lifetime: Lifetime,
+    segment_bytes: Option<u64>,
 }
 
 impl LeaseOptions {
     /// `bytes` (rounded up to whole pages by the node) for `ttl`, ending with this process.
     #[must_use]
     pub fn new(bytes: u64, ttl: Duration) -> Self {
-        Self { bytes, ttl, name: None, class: None, lifetime: Lifetime::Process }
+        Self { bytes, ttl, name: None, class: None, lifetime: Lifetime::Process, segment_bytes: None }
     }
 
     /// What the owner calls it; unique among the owner's live leases.
@@ -62,9 +63,19 @@ impl LeaseOptions {
         self
     }
 
+    /// Bytes of a segment, the piece that is mapped and cut as one: a power of two from a page to 1 GiB. Rights to a part
+    /// of the lease can be mapped where they fall on segments, and taking a right from one of several holders interrupts
+    /// the others for as long as copying a segment takes. The node decides if this is not said: the whole lease is
+    /// one segment, or as few as possible.
+    #[must_use]
+    pub fn segment(mut self, bytes: u64) -> Self {
+        self.segment_bytes = Some(bytes);
+        self
+    }
+
     pub(crate) fn spec(self) -> Result<LeaseSpec> {
-        let Self { bytes, ttl, name, class, lifetime } = self;
-        Ok(LeaseSpec { bytes, ttl: micros(ttl)?, name, class, lifetime })
+        let Self { bytes, ttl, name, class, lifetime, segment_bytes } = self;
+        Ok(LeaseSpec { bytes, ttl: micros(ttl)?, name, class, lifetime, segment_bytes })
     }
 }
 
@@ -124,7 +135,10 @@ mod tests {
         let spec = LeaseOptions::new(4096, Duration::from_millis(5)).name("n").unwrap().class("c").unwrap();
         let spec = spec.spec().unwrap();
         assert_eq!((spec.bytes, spec.ttl, spec.lifetime), (4096, Micros(5_000), Lifetime::Process));
+        assert_eq!(spec.segment_bytes, None);
         assert_eq!(spec.name.unwrap().as_str(), "n");
+        let spec = LeaseOptions::new(1, Duration::ZERO).segment(8192).spec().unwrap();
+        assert_eq!(spec.segment_bytes, Some(8192));
         assert!(LeaseOptions::new(1, Duration::ZERO).name("a/b").is_err());
         assert_eq!(LeaseOptions::new(1, Duration::MAX).spec().unwrap_err().code(), Code::Range);
     }

@@ -13,8 +13,9 @@ use caps::rights::Rights;
 use caps::wire::reply::Opened;
 use caps::wire::row::Tier;
 
-use crate::mapping::{Access, Mapping, Segment};
-use crate::session::link::Link;
+use crate::calls::{self, Call};
+use crate::mapping::{Access, Mapping, Segment, Unfinished};
+use crate::session::link::{Link, Watched};
 use crate::session::protocol::Answer;
 
 /// An open right at the node. Dropping it closes it there, without waiting.
@@ -77,31 +78,107 @@ pub struct Region {
     // Dropped in this order: the node may count the mapping as given back only once it is gone.
     mapping: Mapping,
     right: OpenRight,
+    base: u64,
+}
+
+/// A right whose segments are on their way. Dropping it closes the right.
+pub(crate) struct Opening {
+    // As in `Region`.
+    unfinished: Unfinished,
+    right: OpenRight,
+    /// First byte of the mapping, and one past its last, in the region.
+    start: u64,
+    end: u64,
+    /// First byte of the next segment.
+    next: u64,
+}
+
+impl Opening {
+    /// Begins with what came with the answer to an open: the right, and its first segment.
+    ///
+    /// # Errors
+    /// `E_PROTOCOL` for a right that cannot be mapped as it was announced; `E_FD_TYPE`, `E_NOMEM`, `E_SYSTEM`.
+    pub(crate) fn new(link: Arc<Link>, opened: Opened, answer: &mut Answer) -> Result<Self> {
+        let right = OpenRight::new(link, opened);
+        let Opened { range, region_bytes, segment_bytes, .. } = opened;
+        if range.end() > region_bytes {
+            return Err(Error::new(Code::Protocol, "the right reaches past the region that was announced"));
+        }
+        let whole = segment_bytes > 0
+            && range.start().is_multiple_of(segment_bytes)
+            && (range.end() == region_bytes || range.end().is_multiple_of(segment_bytes))
+            && u32::try_from(region_bytes.div_ceil(segment_bytes)).is_ok();
+        if !whole {
+            return Err(Error::new(Code::Protocol, "a right that is mapped falls on whole segments"));
+        }
+        let access = if opened.rights.contains(Rights::WRITE) { Access::ReadWrite } else { Access::Read };
+        let (start, end) = (range.start(), range.end());
+        let unfinished = Unfinished::in_segments(end - start, segment_bytes, access)?;
+        let mut opening = Self { unfinished, right, start, end, next: start };
+        opening.map(answer)?;
+        Ok(opening)
+    }
+
+    /// What to ask next; `None` once every segment is here.
+    pub(crate) fn ask(&self) -> Option<Call<u32>> {
+        let index = self.index(self.next);
+        (self.next < self.end).then(|| calls::segment(self.right.opened().handle, index))
+    }
+
+    /// Takes the answer to [`Opening::ask`].
+    ///
+    /// # Errors
+    /// `E_PROTOCOL` for another segment than was asked for; `E_FD_TYPE`, `E_NOMEM`, `E_SYSTEM`.
+    pub(crate) fn take(&mut self, index: u32, answer: &mut Answer) -> Result<()> {
+        if index != self.index(self.next) {
+            return Err(Error::new(Code::Protocol, "the node sent another segment than was asked for"));
+        }
+        self.map(answer)
+    }
+
+    /// Maps the next segment, and closes its descriptor.
+    fn map(&mut self, answer: &mut Answer) -> Result<()> {
+        let descriptor = answer
+            .descriptor
+            .take()
+            .ok_or(Error::new(Code::DescriptorType, "no descriptor came with the mapping"))?;
+        let bytes = self.right.opened().segment_bytes.min(self.end - self.next);
+        self.unfinished.map_rotating(&Segment { descriptor, bytes })?;
+        self.next += bytes;
+        Ok(())
+    }
+
+    /// The number, in the region, of the segment that begins at `offset`; `new` checked that it has so many bits.
+    fn index(&self, offset: u64) -> u32 {
+        (offset / self.right.opened().segment_bytes) as u32
+    }
+
+    /// Registers the mapping, and tells the node that it may speak of it.
+    ///
+    /// # Errors
+    /// `E_BUSY`, `E_SYSTEM`, `E_PROTOCOL`; `E_UNREACHABLE` if the node is gone.
+    pub(crate) fn finish(self) -> Result<Region> {
+        let first = self.index(self.start);
+        let Self { unfinished, right, start, .. } = self;
+        let &Opened { handle, segment_bytes, .. } = right.opened();
+        // A segment longer than an address can count is one that no right reaches the end of: any bound does.
+        let segment_bytes = usize::try_from(segment_bytes).unwrap_or(usize::MAX);
+        let Watched { revocation, rotation } = right.link.watch(handle, first, segment_bytes)?;
+        let mapping = unfinished.finish(revocation, Some(rotation))?;
+        let region = Region { mapping, right, base: start };
+        region.right.link.ready(handle)?;
+        Ok(region)
+    }
 }
 
 impl Region {
-    /// Maps what came with the answer to an open.
-    pub(crate) fn map(link: Arc<Link>, opened: Opened, answer: Answer) -> Result<Self> {
-        let right = OpenRight::new(link, opened);
-        if opened.range.end() > opened.region_bytes {
-            return Err(Error::new(Code::Protocol, "the right reaches past the region that was announced"));
-        }
-        let descriptor = answer
-            .descriptor
-            .ok_or(Error::new(Code::DescriptorType, "no descriptor came with the mapping"))?;
-        let access = if opened.rights.contains(Rights::WRITE) { Access::ReadWrite } else { Access::Read };
-        let revocation = right.link.watch(opened.handle)?;
-        let segment = Segment { descriptor, bytes: opened.region_bytes };
-        Ok(Self { mapping: Mapping::new(vec![segment], access, revocation)?, right })
-    }
-
     /// Copies bytes from `offset` on into `buffer`: all of it, but not as one step.
     ///
     /// # Errors
     /// `E_REVOKED`; `E_RANGE` outside the right; `E_DENIED` if the right is not to read.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.right.check_read(offset, buffer.len())?;
-        self.mapping.read_at(index(offset), buffer)
+        self.mapping.read_at(self.index(offset), buffer)
     }
 
     /// Copies all of `bytes` to `offset` and on, but not as one step.
@@ -110,7 +187,7 @@ impl Region {
     /// `E_REVOKED`; `E_RANGE` outside the right; `E_DENIED` if the right is not to write.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.right.check_write(offset, bytes.len())?;
-        self.mapping.write_at(index(offset), bytes)
+        self.mapping.write_at(self.index(offset), bytes)
     }
 
     /// Reads the 8 bytes at `offset` as one.
@@ -119,7 +196,7 @@ impl Region {
     /// As [`Region::read_at`]; `E_RANGE` too if `offset` is no multiple of 8.
     pub fn load_u64(&self, offset: u64) -> Result<u64> {
         self.right.check_read(offset, size_of::<u64>())?;
-        self.mapping.load_u64(index(offset))
+        self.mapping.load_u64(self.index(offset))
     }
 
     /// Writes the 8 bytes at `offset` as one.
@@ -128,7 +205,7 @@ impl Region {
     /// As [`Region::write_at`]; `E_RANGE` too if `offset` is no multiple of 8.
     pub fn store_u64(&self, offset: u64, value: u64) -> Result<()> {
         self.right.check_write(offset, size_of::<u64>())?;
-        self.mapping.store_u64(index(offset), value)
+        self.mapping.store_u64(self.index(offset), value)
     }
 
     /// Adds to the 8 bytes at `offset` as one step, wrapping, and returns what they were.
@@ -137,7 +214,7 @@ impl Region {
     /// As [`Region::store_u64`].
     pub fn fetch_add_u64(&self, offset: u64, value: u64) -> Result<u64> {
         self.right.check_write(offset, size_of::<u64>())?;
-        self.mapping.fetch_add_u64(index(offset), value)
+        self.mapping.fetch_add_u64(self.index(offset), value)
     }
 
     /// Writes `new` to the 8 bytes at `offset` if they are `current`, as one step, and returns what they were.
@@ -146,11 +223,18 @@ impl Region {
     /// As [`Region::store_u64`].
     pub fn compare_exchange_u64(&self, offset: u64, current: u64, new: u64) -> Result<u64> {
         self.right.check_write(offset, size_of::<u64>())?;
-        self.mapping.compare_exchange_u64(index(offset), current, new)
+        self.mapping.compare_exchange_u64(self.index(offset), current, new)
+    }
+
+    /// The offset in the region of the mapping's first byte: where the right begins. What is at `offset` in the region is
+    /// at `offset - base` in [`Region::mapping`].
+    #[must_use]
+    pub const fn base(&self) -> u64 {
+        self.base
     }
 
     /// The mapping itself: the volatile view and raw slices, at whose touch **a revoke ends the process**. It holds
-    /// the whole region from offset 0, whichever part of it the right reaches.
+    /// the segments that the right reaches and no others, so its own offsets count from [`Region::base`].
     #[must_use]
     pub const fn mapping(&self) -> &Mapping {
         &self.mapping
@@ -167,17 +251,17 @@ impl Region {
     pub fn facts(&self) -> Facts {
         self.right.opened().into()
     }
+
+    /// An offset as an index into the mapping. One outside the right is refused before this is used.
+    const fn index(&self, offset: u64) -> usize {
+        offset.wrapping_sub(self.base) as usize
+    }
 }
 
 impl std::fmt::Debug for Region {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Region").field("mapping", &self.mapping).field("facts", &self.facts()).finish()
     }
-}
-
-/// An offset that was checked to lie in a region as an index into its mapping, which is never longer than an address.
-const fn index(offset: u64) -> usize {
-    offset as usize
 }
 
 /// What a right that is open allows, and how it is held.

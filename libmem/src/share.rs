@@ -174,6 +174,7 @@ mod tests {
             epoch: 0,
             provider: ProviderId([5; 16]),
             grants: 0,
+            segment_bytes: 4096,
         }
     }
 

@@ -202,7 +202,7 @@ fn m4_a_lying_descriptor_is_refused_and_the_right_closed() {
     };
     for descriptor in [file("/dev/zero"), wrong_size(), rustix::pipe::pipe().unwrap().0] {
         let node = Node::with(move |peer| {
-            let (id, _) = peer.next();
+            let (id, _) = peer.next_open();
             peer.reply_with(id, &Reply::Opened(opened(true)), &[descriptor.as_fd()]);
             let requests = peer.drain();
             assert!(matches!(requests[..], [Request::Close { handle: HANDLE }]), "{requests:?}");
@@ -224,12 +224,12 @@ fn descriptors_that_were_not_announced_or_too_many_end_the_session() {
     };
     with_both!(unannounced, client => client.status(), client.status(), expect(Code::DescriptorType));
     let two = |peer: &mut Peer| {
-        let (id, _) = peer.next();
+        let (id, _) = peer.next_open();
         peer.reply_with(id, &Reply::Opened(opened(true)), &[memory().as_fd(), memory().as_fd()]);
         peer.drain();
     };
     let missing = |peer: &mut Peer| {
-        let (id, _) = peer.next();
+        let (id, _) = peer.next_open();
         peer.reply(id, &Reply::Opened(opened(true)));
         peer.drain();
     };
@@ -305,6 +305,7 @@ fn serve_chunks(peer: &mut Peer, spoil: bool) {
     let mut memory = vec![0u8; REGION_BYTES as usize];
     while let Some((id, request)) = peer.try_next() {
         match request {
+            Request::Channel => peer.give_channel(id),
             Request::Open { path: caps::wire::request::Path::Mapped, .. } => {
                 peer.refuse(id, &Code::MediatedOnly.into());
             }
@@ -402,7 +403,7 @@ fn a_dropped_future_leaves_the_session_whole_and_closes_what_it_opened() {
     let (asked, was_asked) = tokio::sync::oneshot::channel::<()>();
     let (dropped, was_dropped) = mpsc::channel::<()>();
     let node = Node::with(move |peer| {
-        let (id, _) = peer.next();
+        let (id, _) = peer.next_open();
         asked.send(()).unwrap();
         was_dropped.recv().unwrap();
         peer.reply_with(id, &Reply::Opened(opened(true)), &[memory().as_fd()]);
@@ -441,6 +442,7 @@ fn row(number: u8) -> LeaseRow {
         epoch: 0,
         provider: node::NODE,
         grants: 0,
+        segment_bytes: 4096,
     }
 }
 

@@ -3,6 +3,8 @@
 //! The provider may lie, or somebody may have taken its place. A descriptor is a lease's memory only if it is
 //! a regular file of exactly the promised size that lives in RAM, opened for what the right allows. Whatever
 //! else it is, the answer is `E_FD_TYPE` and the descriptor is closed (the caller owned it and drops it).
+//!
+//! All of it is system calls, and every answer a constant: a fresh segment is checked in a signal handler.
 
 use std::os::fd::BorrowedFd;
 
@@ -12,11 +14,20 @@ use rustix::io::Errno;
 
 use super::Access;
 
-/// Checks one segment's descriptor.
+/// Whether a segment's file may have been cut on its way to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// A file without a byte is a wrong file.
+    Excluded,
+    /// The node says over a channel what follows a cut: a file without a byte is mapped, and the next one waited for.
+    Possible,
+}
+
+/// Checks one segment's descriptor. Async-signal-safe.
 ///
 /// # Errors
 /// `E_FD_TYPE`, with what is wrong.
-pub(super) fn check(descriptor: BorrowedFd<'_>, bytes: u64, access: Access) -> Result<(), Error> {
+pub(crate) fn check(descriptor: BorrowedFd<'_>, bytes: u64, access: Access, cut: Cut) -> Result<(), Error> {
     let wrong = |detail| Err(Error::new(Code::DescriptorType, detail));
 
     let flags = rustix::fs::fcntl_getfl(descriptor).map_err(|_| unanswered())?;
@@ -44,7 +55,8 @@ pub(super) fn check(descriptor: BorrowedFd<'_>, bytes: u64, access: Access) -> R
     if FileType::from_raw_mode(u32::from(attributes.stx_mode)) != FileType::RegularFile {
         return wrong("the descriptor is not a regular file");
     }
-    if attributes.stx_size != bytes {
+    let was_cut = cut == Cut::Possible && attributes.stx_size == 0;
+    if attributes.stx_size != bytes && !was_cut {
         return wrong("the file is not as long as the segment");
     }
 

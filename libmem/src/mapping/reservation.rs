@@ -12,9 +12,9 @@ use std::ptr::{self, NonNull};
 
 use caps::error::{Code, Error};
 use rustix::io::Errno;
-use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::mm::{MapFlags, ProtFlags};
 
-use super::Access;
+use super::{Access, place};
 
 /// Size of a huge page in bytes, on x86_64 and on aarch64 with 4 KiB pages. Only ranges that begin on its
 /// multiples are mapped with huge pages, and a misaligned 1 GiB takes 68 ms to cut where an aligned one takes
@@ -96,22 +96,9 @@ impl Reservation {
             offset.checked_add(bytes).is_some_and(|end| end <= self.length),
             "a segment lies in its mapping"
         );
-        let protection = match access {
-            Access::Read => ProtFlags::READ,
-            Access::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
-        };
-        let at = self.start.as_ptr().wrapping_add(offset).cast();
+        let at = self.start.as_ptr().wrapping_add(offset);
         // SAFETY: the range was checked to be ours, and `&mut self` says that nobody uses it yet.
-        unsafe { rustix::mm::mmap(at, bytes, protection, MapFlags::SHARED | MapFlags::FIXED, descriptor, 0) }
-            .map_err(|errno| match errno {
-                Errno::ACCESS | Errno::PERM | Errno::NODEV | Errno::INVAL | Errno::OVERFLOW => {
-                    Error::new(Code::DescriptorType, "the descriptor cannot be mapped as the right says")
-                }
-                errno => system("mmap of a segment", errno),
-            })?;
-        // SAFETY: the range was mapped just now; the advice changes no byte and no right.
-        unsafe { rustix::mm::madvise(at, bytes, Advice::LinuxDontDump) }
-            .map_err(|errno| system("madvise(MADV_DONTDUMP)", errno))
+        unsafe { place::segment(at, bytes, descriptor, access) }
     }
 
     pub(super) const fn start(&self) -> NonNull<u8> {

@@ -15,6 +15,9 @@ use super::{Access, Mapping, WORD_BYTES};
 /// cut ends the process by SIGBUS**. It never returns a wrong byte. Where that is too harsh, use the guarded
 /// methods of [`Mapping`].
 ///
+/// A rotation does not disturb it: an access waits for the fresh segment and goes on. But a store to a segment that
+/// became read-only meanwhile ends the process by SIGSEGV.
+///
 /// It does not look at the mapping's [`Revocation`](super::Revocation): a hang-up alone does not stop it.
 #[derive(Clone, Copy)]
 pub struct Volatile<'a> {

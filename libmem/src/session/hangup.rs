@@ -4,12 +4,15 @@
 //! a program that only reads its mapping asks the node nothing, so it would never learn. One thread a session waits
 //! for the hang-up and sets the flag of every mapping, which guarded access looks at first.
 //!
+//! The same thread reads the rotation channel: in a process in which nobody touches the memory, nobody else would take
+//! the fresh segments and answer for them, and the end of a right would not be noticed.
+//!
 //! It is one thread a *session*, and only once the session maps something: a thread for the whole process would be
-//! hidden global state, and programs rarely have a second session. The thread owns nothing but the socket and the
-//! list of flags, and ends with the session.
+//! hidden global state, and programs rarely have a second session. The thread owns nothing but the two sockets and the
+//! list of flags, and ends with the session. It takes no signal, because it carries out what fault handlers carry out.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use caps::error::{Code, Error, Result};
@@ -17,9 +20,12 @@ use caps::id::SlotHandle;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
+use crate::guard::channel::{self, Found};
+use crate::guard::installed::rotation_installed;
+use crate::guard::signals::Blocked;
 use crate::mapping::Revocation;
 
-/// Stack of the thread in bytes: it makes one system call and sets flags.
+/// Stack of the thread in bytes: it makes a few system calls and sets flags.
 const STACK_BYTES: usize = 64 * 1024;
 
 /// Whether the node is gone, and whom that concerns.
@@ -62,24 +68,28 @@ impl Hangup {
         let mut mappings = self.mappings();
         mappings.gone = true;
         mappings.flags.values().for_each(Revocation::revoke);
+        rotation_installed(); // whoever sleeps on the memory gives up
     }
 
     /// Starts the thread, once.
     ///
     /// # Errors
     /// `E_SYSTEM` if the system gives no thread: mapping without one would leave a promise unkept.
-    pub(crate) fn watch(self: &Arc<Self>, socket: &Arc<OwnedFd>) -> Result<()> {
-        self.watching.get_or_init(|| self.start(socket)).clone()
+    pub(crate) fn watch(self: &Arc<Self>, socket: &Arc<OwnedFd>, channel: &Arc<OwnedFd>) -> Result<()> {
+        self.watching.get_or_init(|| self.start(socket, channel)).clone()
     }
 
-    fn start(self: &Arc<Self>, socket: &Arc<OwnedFd>) -> Result<()> {
-        let (hangup, socket) = (self.clone(), socket.clone());
+    fn start(self: &Arc<Self>, socket: &Arc<OwnedFd>, channel: &Arc<OwnedFd>) -> Result<()> {
+        let (hangup, socket, channel) = (self.clone(), socket.clone(), channel.clone());
         std::thread::Builder::new()
             .name("libmem-hangup".into())
             .stack_size(STACK_BYTES)
             .spawn(move || {
-                wait(&socket);
+                Blocked::for_ever();
+                wait(&socket, &channel);
                 hangup.happened();
+                // Accesses that wait for a fresh segment look at the channel.
+                channel::shut(channel.as_fd());
             })
             .map(drop)
             .map_err(|_| Error::new(Code::System, "no thread to watch the node with"))
@@ -91,15 +101,23 @@ impl Hangup {
     }
 }
 
-/// Returns when the other end is closed, or when this end was shut down.
-fn wait(socket: &OwnedFd) {
+/// Carries out what comes over the channel. Returns when the other end of either socket is closed, or when this end was
+/// shut down.
+fn wait(socket: &OwnedFd, channel: &OwnedFd) {
     loop {
         // HUP and ERR are always reported; asking for nothing else keeps answers from waking this thread.
-        let mut sockets = [PollFd::new(socket, PollFlags::empty())];
+        let mut sockets = [PollFd::new(socket, PollFlags::empty()), PollFd::new(channel, PollFlags::IN)];
         match poll(&mut sockets, None) {
-            Ok(0) | Err(Errno::INTR | Errno::AGAIN) => {}
+            Ok(_) if !sockets[0].revents().is_empty() => return,
+            // A fault handler may have taken the message already: then there is nothing, or the next one.
+            Ok(_) if !sockets[1].revents().is_empty() => {
+                if channel::take(channel.as_fd()) == Found::End {
+                    return;
+                }
+            }
+            Ok(_) | Err(Errno::INTR | Errno::AGAIN) => {}
             // A poll that cannot wait cannot watch: treat it as the hang-up, which fails safe.
-            Ok(_) | Err(_) => return,
+            Err(_) => return,
         }
     }
 }
@@ -118,17 +136,23 @@ mod tests {
         }
     }
 
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
+    }
+
     #[test]
-    fn the_thread_notices_and_latecomers_are_told() {
-        let (near, far) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-        let hangup = Arc::new(Hangup::new());
-        hangup.watch(&Arc::new(near)).unwrap();
-        let flag = hangup.add(HANDLE);
-        assert!(!flag.is_revoked());
-        drop(far);
-        wait_until_revoked(&flag);
-        assert!(hangup.add(SlotHandle { slot: 2, epoch: 1 }).is_revoked());
+    fn the_thread_notices_the_end_of_either_socket_and_latecomers_are_told() {
+        for channel_ends in [false, true] {
+            let ((socket, far), (channel, far_channel)) = (pair(), pair());
+            let hangup = Arc::new(Hangup::new());
+            hangup.watch(&Arc::new(socket), &Arc::new(channel)).unwrap();
+            let flag = hangup.add(HANDLE);
+            assert!(!flag.is_revoked());
+            let (ended, _kept) = if channel_ends { (far_channel, far) } else { (far, far_channel) };
+            drop(ended);
+            wait_until_revoked(&flag);
+            assert!(hangup.add(SlotHandle { slot: 2, epoch: 1 }).is_revoked());
+        }
     }
 
     #[test]

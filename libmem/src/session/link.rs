@@ -6,27 +6,42 @@
 //! Dropping an opened right must tell the node, and a `drop` must not wait: [`Link::close`] sends the request without
 //! waiting for its answer, which is taken off the socket by whoever asks next.
 
-use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use caps::error::{Code, Error, Result};
 use caps::id::{RequestId, SlotHandle};
 use caps::limits::FRAME_BYTES_MAX;
 use caps::wire::Request;
+use caps::wire::channel::Message;
 
 use super::hangup::Hangup;
 use super::protocol::{Answer, Protocol};
 use super::socket::{self, Failure};
+use crate::guard::{Rotation, channel};
 use crate::mapping::Revocation;
 
 /// Most closings in flight that nobody has taken the answers of. Half of what may be outstanding at all, so that
 /// closing never keeps a request from being sent.
 const CLOSINGS_MAX: usize = super::protocol::OUTSTANDING_MAX / 2;
 
+const NO_CHANNEL: Error = Error::new(Code::Protocol, "the session has no rotation channel");
+
+/// What a mapping of this session is made with.
+pub(crate) struct Watched {
+    pub(crate) revocation: Revocation,
+    pub(crate) rotation: Rotation,
+}
+
 /// A session's connection.
 pub(crate) struct Link {
     socket: Arc<OwnedFd>,
     hangup: Arc<Hangup>,
+    /// The rotation channel, from the first mapping on.
+    channel: OnceLock<Arc<OwnedFd>>,
+    /// How long an access waits for a fresh segment.
+    rotation_wait: Duration,
     wire: Mutex<Wire>,
     /// The process that connected. A forked child that drops its copy must not end its parent's session.
     process: u32,
@@ -47,12 +62,15 @@ pub(crate) struct Ticket<'a> {
 }
 
 impl Link {
-    pub(crate) fn new(socket: OwnedFd) -> Self {
+    /// A session over `socket`, whose mappings wait at most `rotation_wait` for a fresh segment.
+    pub(crate) fn new(socket: OwnedFd, rotation_wait: Duration) -> Self {
         let buffer =
             vec![0; FRAME_BYTES_MAX].try_into().unwrap_or_else(|_| unreachable!("the lengths agree"));
         Self {
             socket: Arc::new(socket),
             hangup: Arc::new(Hangup::new()),
+            channel: OnceLock::new(),
+            rotation_wait,
             wire: Mutex::new(Wire { protocol: Protocol::new(), buffer, to_close: Vec::new() }),
             process: std::process::id(),
         }
@@ -63,13 +81,45 @@ impl Link {
         &self.socket
     }
 
-    /// A flag for the mapping of `handle`, set when the node hangs up, even if nobody asks it anything by then.
+    /// Whether the session has its rotation channel.
+    pub(crate) fn has_channel(&self) -> bool {
+        self.channel.get().is_some()
+    }
+
+    /// Keeps what the node sent as the session's rotation channel. Whoever asked: the caller may have given up.
     ///
     /// # Errors
-    /// `E_SYSTEM` if there is no thread to be had that would notice.
-    pub(crate) fn watch(&self, handle: SlotHandle) -> Result<Revocation> {
-        self.hangup.watch(&self.socket)?;
-        Ok(self.hangup.add(handle))
+    /// `E_FD_TYPE` if it is none.
+    pub(crate) fn keep_channel(&self, answer: &mut Answer) -> Result<()> {
+        let Some(descriptor) = answer.take_channel() else { return Ok(()) };
+        channel::check(descriptor.as_fd())?;
+        // A second one is closed: the mappings there are hear of the first.
+        let _ = self.channel.set(Arc::new(descriptor));
+        Ok(())
+    }
+
+    /// What the mapping of `handle` must know: a flag that is set when the node hangs up, even if nobody asks it
+    /// anything by then, and where its fresh segments come from.
+    ///
+    /// # Errors
+    /// `E_SYSTEM` if there is no thread to be had that would notice; `E_PROTOCOL` without a channel.
+    pub(crate) fn watch(&self, handle: SlotHandle, first: u32, segment_bytes: usize) -> Result<Watched> {
+        let channel = self.channel.get().ok_or(NO_CHANNEL)?.clone();
+        self.hangup.watch(&self.socket, &channel)?;
+        let rotation = Rotation { channel, handle, first, segment_bytes, wait: self.rotation_wait };
+        Ok(Watched { revocation: self.hangup.add(handle), rotation })
+    }
+
+    /// The segments of `handle` are mapped and registered: from now on the node tells what becomes of them, beginning
+    /// with what changed since it handed them out.
+    ///
+    /// # Errors
+    /// `E_PROTOCOL` without a channel; `E_UNREACHABLE` if the node is gone or does not read.
+    pub(crate) fn ready(&self, handle: SlotHandle) -> Result<()> {
+        let channel = self.channel.get().ok_or(NO_CHANNEL)?;
+        // A node that reads has room for it at once; one that does not will not rotate either.
+        channel::send(channel.as_fd(), Message::Ready { handle }, Duration::ZERO)
+            .map_err(|_| Error::new(Code::Unreachable, "the node does not read the rotation channel"))
     }
 
     /// Sends a request. `Ok(None)`: the socket is full, wait until it is writable.
@@ -102,13 +152,19 @@ impl Link {
     fn answer(&self, id: RequestId) -> Result<Option<Answer>> {
         let mut wire = self.wire();
         loop {
-            let Some(answer) = self.next(&mut wire)? else { return Ok(None) };
+            let Some(mut answer) = self.next(&mut wire)? else { return Ok(None) };
             if answer.is_for(id) {
                 self.flush(&mut wire);
                 return Ok(Some(answer));
             }
-            wire.to_close.extend(answer.orphan());
+            self.orphan(&mut wire, &mut answer);
         }
+    }
+
+    /// An answer that nobody waits for any more. A channel is kept: the node gives it once.
+    fn orphan(&self, wire: &mut Wire, answer: &mut Answer) {
+        let _ = self.keep_channel(answer); // what is no channel is closed; the next mapping asks again
+        wire.to_close.extend(answer.orphan());
     }
 
     fn next(&self, wire: &mut Wire) -> Result<Option<Answer>> {
@@ -128,8 +184,8 @@ impl Link {
                 if wire.protocol.anybody_waits() {
                     return;
                 }
-                let Ok(Some(answer)) = self.next(wire) else { return };
-                wire.to_close.extend(answer.orphan());
+                let Ok(Some(mut answer)) = self.next(wire) else { return };
+                self.orphan(wire, &mut answer);
                 continue;
             }
             let Ok(outgoing) = wire.protocol.encode(&Request::Close { handle }) else {

@@ -5,7 +5,7 @@
 //!        │ waits by poll  │ waits by AsyncFd      │ asks "hung up?", closes on drop
 //!        └───────┬────────┘                       │
 //!                ▼                                ▼
-//!              Link ◀── hangup: a thread that notices it while nobody asks anything
+//!              Link ◀── hangup: a thread that notices it while nobody asks anything, and reads the rotation channel
 //!                │ never waits
 //!        ┌───────┴────────┐
 //!        ▼                ▼
@@ -19,7 +19,7 @@
 //! | [`handshake`] | hello, challenge, proof, welcome; no I/O |
 //! | [`socket`] | connect, send a packet, receive a packet with room for exactly one descriptor |
 //! | [`link`] | both together, without ever waiting; closing what was dropped |
-//! | [`hangup`] | a node that is gone: the flag, the mappings it revokes, the thread that notices |
+//! | [`hangup`] | a node that is gone: the flag, the mappings it revokes, the thread that notices; it also takes fresh segments |
 
 pub(crate) mod handshake;
 pub(crate) mod hangup;

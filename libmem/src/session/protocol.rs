@@ -39,7 +39,7 @@ pub(crate) struct Packet<'a> {
 pub(crate) struct Outgoing {
     id: RequestId,
     pub(crate) bytes: Vec<u8>,
-    mapped: bool,
+    beside: Beside,
     changes: bool,
 }
 
@@ -50,10 +50,33 @@ pub(crate) struct Answer {
     pub(crate) descriptor: Option<OwnedFd>,
 }
 
+/// What may come beside the answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beside {
+    /// No descriptor.
+    Nothing,
+    /// The first segment of a right that is opened to be mapped.
+    Right,
+    /// One more segment.
+    Segment,
+    /// The rotation channel.
+    Channel,
+}
+
+impl Beside {
+    const fn of(request: &Request) -> Self {
+        match request {
+            Request::Open { path: Path::Mapped, .. } => Self::Right,
+            Request::Segment { .. } => Self::Segment,
+            Request::Channel => Self::Channel,
+            _ => Self::Nothing,
+        }
+    }
+}
+
 struct Sent {
     id: RequestId,
-    /// Whether a descriptor may come with the answer.
-    mapped: bool,
+    beside: Beside,
     /// Whether the request changes something, so that not knowing its outcome is worth a code of its own.
     changes: bool,
     /// Whether a caller still waits.
@@ -88,15 +111,15 @@ impl Protocol {
         Ok(Outgoing {
             id,
             bytes: frame::encode(FrameKind::Request, id, request)?,
-            mapped: matches!(request, Request::Open { path: Path::Mapped, .. }),
+            beside: Beside::of(request),
             changes: changes(request),
         })
     }
 
     /// The packet left: an answer is due.
     pub(crate) fn sent(&mut self, outgoing: &Outgoing, awaited: bool) -> RequestId {
-        let Outgoing { id, mapped, changes, .. } = *outgoing;
-        self.sent.push_back(Sent { id, mapped, changes, awaited });
+        let Outgoing { id, beside, changes, .. } = *outgoing;
+        self.sent.push_back(Sent { id, beside, changes, awaited });
         id
     }
 
@@ -114,7 +137,7 @@ impl Protocol {
 
     /// Whether the next packet may carry a descriptor.
     pub(crate) fn descriptor_may_come(&self) -> bool {
-        self.sent.front().is_some_and(|sent| sent.mapped)
+        self.sent.front().is_some_and(|sent| sent.beside != Beside::Nothing)
     }
 
     /// How many answers are due.
@@ -173,7 +196,7 @@ impl Protocol {
         };
         let announced = match &result {
             Ok(Reply::Opened(opened)) => {
-                if opened.mapped != due.mapped {
+                if opened.mapped != (due.beside == Beside::Right) {
                     return Err(Error::new(
                         Code::Protocol,
                         "the right was opened by another path than asked",
@@ -181,6 +204,8 @@ impl Protocol {
                 }
                 opened.mapped
             }
+            Ok(Reply::Segment { .. }) => due.beside == Beside::Segment,
+            Ok(Reply::Channel) => due.beside == Beside::Channel,
             _ => false,
         };
         if announced != packet.descriptor.is_some() {
@@ -207,6 +232,11 @@ impl Answer {
     /// The node's refusal.
     pub(crate) fn take_reply(&mut self) -> Result<Reply> {
         std::mem::replace(&mut self.result, Ok(Reply::Done))
+    }
+
+    /// The rotation channel, once, if this is the answer that brought it.
+    pub(crate) fn take_channel(&mut self) -> Option<OwnedFd> {
+        matches!(self.result, Ok(Reply::Channel)).then(|| self.descriptor.take()).flatten()
     }
 
     /// The right that was opened for a caller who no longer waits.
@@ -239,6 +269,8 @@ const fn changes(request: &Request) -> bool {
         | Request::Status
         | Request::Open { .. }
         | Request::Read { .. }
+        | Request::Segment { .. }
+        | Request::Channel
         | Request::Close { .. } => false,
     }
 }
@@ -289,6 +321,7 @@ mod tests {
             rights: Rights::READ,
             range: ByteRange::new(0, 4096).unwrap(),
             region_bytes: 4096,
+            segment_bytes: 4096,
             mapped,
             tier: Tier::Open,
             expires_in: Micros(1),

@@ -14,6 +14,7 @@ use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::Micros;
 use caps::token::Token;
+use caps::wire::channel::{MESSAGE_BYTES, Message};
 use caps::wire::reply::{Opened, Welcome};
 use caps::wire::row::Tier;
 use caps::wire::{Frame, FrameKind, Reply, Request, frame};
@@ -39,6 +40,8 @@ pub struct Node {
 /// The node's end of the session.
 pub struct Peer {
     socket: OwnedFd,
+    /// The node's end of the rotation channel, once the client asked for it.
+    pub channel: Option<Channel>,
     /// What the client proved.
     pub holder: PrincipalKey,
 }
@@ -64,7 +67,7 @@ impl Node {
         let thread = std::thread::spawn(move || {
             let socket = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC).unwrap();
             drop(listener);
-            script(Peer { socket, holder: PrincipalKey([0; 32]) });
+            script(Peer { socket, channel: None, holder: PrincipalKey([0; 32]) });
         });
         Self { directory, thread: Some(thread) }
     }
@@ -108,6 +111,22 @@ impl Peer {
         self.try_next().expect("the client asks")
     }
 
+    /// The next request; one for the rotation channel is answered first, as it should be.
+    pub fn next_open(&mut self) -> (RequestId, Request) {
+        let (id, request) = self.next();
+        if request != Request::Channel {
+            return (id, request);
+        }
+        self.give_channel(id);
+        self.next()
+    }
+
+    pub fn give_channel(&mut self, id: RequestId) {
+        let (near, far) = Channel::pair();
+        self.reply_with(id, &Reply::Channel, &[far.as_fd()]);
+        self.channel = Some(near);
+    }
+
     /// One packet. Nobody may be there any more to read it: a client does not wait for the answer to a close.
     pub fn bytes(&self, packet: &[u8]) {
         let _ = rustix::net::send(&self.socket, packet, SendFlags::NOSIGNAL);
@@ -142,6 +161,52 @@ impl Peer {
     }
 }
 
+/// The node's end of a rotation channel.
+pub struct Channel(pub OwnedFd);
+
+impl Channel {
+    pub fn pair() -> (Self, OwnedFd) {
+        let (near, far) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .unwrap();
+        (Self(near), far)
+    }
+
+    /// The next message; `None` once the client hung up.
+    pub fn try_next(&self) -> Option<Message> {
+        let mut bytes = [0; MESSAGE_BYTES];
+        let (count, _) = rustix::net::recv(&self.0, &mut bytes[..], RecvFlags::empty()).ok()?;
+        (count > 0).then(|| Message::decode(&bytes[..count]).unwrap())
+    }
+
+    pub fn bytes(&self, packet: &[u8]) {
+        let _ = rustix::net::send(&self.0, packet, SendFlags::NOSIGNAL);
+    }
+
+    /// A message, and what comes beside it.
+    pub fn send(&self, message: Message, descriptors: &[BorrowedFd<'_>]) {
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+        let mut control = SendAncillaryBuffer::new(&mut room);
+        if !descriptors.is_empty() {
+            assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
+        }
+        let bytes = message.encode();
+        let _ = rustix::net::sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL);
+    }
+
+    /// A message, and the wait for its answer.
+    pub fn tell(&self, message: Message, descriptors: &[BorrowedFd<'_>]) {
+        self.send(message, descriptors);
+        let (handle, index) = match message {
+            Message::Segment { handle, index, .. } | Message::Withdrawn { handle, index } => (handle, index),
+            Message::Ended { handle } | Message::Ready { handle } | Message::Taken { handle, .. } => {
+                (handle, 0)
+            }
+        };
+        assert_eq!(self.try_next(), Some(Message::Taken { handle, index }));
+    }
+}
+
 pub fn welcome() -> Welcome {
     Welcome { cluster: CLUSTER, provider: NODE, name: None, admin: false, tier: Tier::Open }
 }
@@ -152,6 +217,7 @@ pub fn opened(mapped: bool) -> Opened {
         rights: Rights::READ_WRITE,
         range: ByteRange::new(0, REGION_BYTES).unwrap(),
         region_bytes: REGION_BYTES,
+        segment_bytes: REGION_BYTES,
         mapped,
         tier: Tier::Open,
         expires_in: Micros(1_000_000),
@@ -168,10 +234,12 @@ pub fn memory() -> OwnedFd {
 
 /// Answers an open by a mapping, as it should be, and returns the region's file.
 pub fn serve_mapping(peer: &mut Peer) -> OwnedFd {
-    let (id, request) = peer.next();
+    let (id, request) = peer.next_open();
     assert!(matches!(request, Request::Open { .. }), "{request:?}");
     let memory = memory();
     peer.reply_with(id, &Reply::Opened(opened(true)), &[memory.as_fd()]);
+    let ready = peer.channel.as_ref().unwrap().try_next();
+    assert_eq!(ready, Some(Message::Ready { handle: HANDLE }));
     memory
 }
 
