@@ -97,7 +97,10 @@ fn in_lockstep(lanes: usize, capacity: usize, start: u64, steps: Vec<Step>) {
                 let expected = match length {
                     _ if length > shape.message_bytes_max() => Err(Code::Range),
                     _ if !model.has_room(lane, length) => Err(Code::Busy),
-                    _ => Ok(model.queues[lane].push_back(message(number, length))),
+                    _ => {
+                        model.queues[lane].push_back(message(number, length));
+                        Ok(())
+                    }
                 };
                 assert_eq!(sent, expected, "step {number}");
             }
@@ -227,7 +230,7 @@ fn places_are_checked() {
 }
 
 /// Sleeps end by a wake-up through the kernel: nobody looks in between.
-fn without_looks<'a>(mapping: &'a Mapping, shape: Shape) -> (Sender<&'a Mapping>, Receiver<&'a Mapping>) {
+fn without_looks(mapping: &Mapping, shape: Shape) -> (Sender<&Mapping>, Receiver<&Mapping>) {
     let (mut sender, mut receiver) = ends(mapping, shape);
     sender.set_recheck(LONG);
     receiver.set_recheck(LONG);
