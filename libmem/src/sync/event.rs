@@ -124,9 +124,7 @@ mod tests {
 
     use super::*;
     use crate::mapping::Access;
-    use crate::sync::testing::{File, Sleeper};
-
-    const LONG: Duration = Duration::from_secs(30);
+    use crate::sync::testing::{File, LONG, Sleeper, promptly};
 
     #[test]
     fn places_outside_and_between_lines_are_refused() {
@@ -139,6 +137,10 @@ mod tests {
 
     #[test]
     fn a_reader_waits_and_may_not_notify() {
+        promptly(wake_a_reader);
+    }
+
+    fn wake_a_reader() {
         let file = File::new(1);
         let (writer, reader) = (file.map(Access::ReadWrite), file.map(Access::Read));
         let (notifies, waits) = (Event::new(&writer, 64).unwrap(), Event::new(&reader, 64).unwrap());
@@ -156,6 +158,10 @@ mod tests {
 
     #[test]
     fn a_rotation_wakes_and_the_word_goes_on() {
+        promptly(rotate_under_a_sleeper);
+    }
+
+    fn rotate_under_a_sleeper() {
         let mut file = File::new(2);
         let (here, there) = (file.map(Access::ReadWrite), file.map(Access::ReadWrite));
         // On the second page, so that it is not the only thing in its file. No look in between: only the rotation's

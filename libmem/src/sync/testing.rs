@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
 use rustix::mm::{MapFlags, ProtFlags};
@@ -67,6 +68,16 @@ impl File {
         assert_ne!(fresh.descriptor.as_raw_fd(), self.descriptor.as_raw_fd());
         fresh
     }
+}
+
+/// What waits without looks waits for this long, if nobody wakes it.
+pub(super) const LONG: Duration = Duration::from_secs(60);
+
+/// Runs what must be over long before anybody would look by itself.
+pub(super) fn promptly(test: impl FnOnce()) {
+    let began = Instant::now();
+    test();
+    assert!(began.elapsed() < LONG / 2, "nobody was woken: {:?}", began.elapsed());
 }
 
 /// A thread that others wait for until it sleeps on a futex.

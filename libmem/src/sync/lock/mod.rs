@@ -82,6 +82,7 @@ pub struct Lock<M> {
     memory: M,
     offset: usize,
     patience: Duration,
+    recheck: Duration,
 }
 
 impl<M: Mapped> Lock<M> {
@@ -99,7 +100,7 @@ impl<M: Mapped> Lock<M> {
         if !bounds.contains(&patience) {
             return Err(Error::new(Code::Range, "the patience with a lock's owner is 10 ms to 60 s"));
         }
-        Ok(Self { memory, offset, patience })
+        Ok(Self { memory, offset, patience, recheck: RECHECK })
     }
 
     /// Takes the lock if it is free now.
@@ -167,7 +168,7 @@ impl<M: Mapped> Lock<M> {
                 continue;
             }
             waited = WAITED;
-            shared.sleep(word | WAITED, rotations, left.min(RECHECK).min(self.patience - silent))?;
+            shared.sleep(word | WAITED, rotations, left.min(self.recheck).min(self.patience - silent))?;
         }
     }
 

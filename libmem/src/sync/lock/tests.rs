@@ -7,10 +7,9 @@ use caps::error::{Code, Result};
 use super::{HELD, Lock, POISONED, WAITED};
 use crate::mapping::Access;
 use crate::sync::limits::LOCK_PATIENCE_MS_MIN;
-use crate::sync::testing::{File, Sleeper};
+use crate::sync::testing::{File, LONG, Sleeper, promptly};
 
 const PATIENCE: Duration = Duration::from_millis(LOCK_PATIENCE_MS_MIN);
-const LONG: Duration = Duration::from_secs(30);
 
 fn code<T: std::fmt::Debug>(result: Result<T>) -> Code {
     result.unwrap_err().code()
@@ -47,8 +46,12 @@ fn one_owner_at_a_time_and_tokens_grow() {
 
 #[test]
 fn a_release_wakes_who_sleeps() {
+    promptly(wake_a_waiter);
+}
+
+fn wake_a_waiter() {
     let mapping = File::new(1).map(Access::ReadWrite);
-    let lock = Lock::new(&mapping, 0, LONG).unwrap();
+    let lock = Lock { recheck: LONG, ..Lock::new(&mapping, 0, LONG).unwrap() };
     let guard = lock.try_lock().unwrap();
     let sleeper = Sleeper::new();
     std::thread::scope(|scope| {
@@ -62,9 +65,13 @@ fn a_release_wakes_who_sleeps() {
 
 #[test]
 fn a_rotation_keeps_the_owner_and_the_waiters() {
+    promptly(rotate_under_a_waiter);
+}
+
+fn rotate_under_a_waiter() {
     let mut file = File::new(1);
     let mapping = file.map(Access::ReadWrite);
-    let lock = Lock::new(&mapping, 0, LONG).unwrap();
+    let lock = Lock { recheck: LONG, ..Lock::new(&mapping, 0, LONG).unwrap() };
     for _ in 0..20 {
         let guard = lock.try_lock().unwrap();
         let sleeper = Sleeper::new();

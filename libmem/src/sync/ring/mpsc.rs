@@ -6,7 +6,7 @@
 //! the number of the lane says for certain who sent a message.
 //!
 //! Messages of one sender arrive in their order; lanes take turns, one message at a time. A sender is a
-//! [`spsc::Sender`](super::spsc::Sender) of its lane.
+//! [`spsc::Sender`] of its lane.
 //!
 //! ```
 //! # use std::time::Duration;

@@ -11,9 +11,7 @@ use super::mpsc::{self, Arrival};
 use super::spsc::{Receiver, Sender};
 use super::{Lane, Place, Shape};
 use crate::mapping::{Access, Mapping};
-use crate::sync::testing::{File, Sleeper};
-
-const LONG: Duration = Duration::from_secs(30);
+use crate::sync::testing::{File, LONG, Sleeper, promptly};
 
 fn ends(mapping: &Mapping, shape: Shape) -> (Sender<&Mapping>, Receiver<&Mapping>) {
     let lane = Lane::in_one(mapping, 64, shape);
@@ -145,11 +143,17 @@ proptest! {
 
     /// Whatever the shared words say: an end attaches or refuses, and then answers from what lies in its lane.
     #[test]
-    fn no_words_lead_outside(head in any::<u64>(), tail in any::<u64>(), near in 0u64..40, length in any::<u64>(), close in any::<bool>()) {
+    fn no_words_lead_outside(
+        head in prop_oneof![any::<u64>(), any::<u64>().prop_map(|head| head & !7)],
+        tail in any::<u64>(),
+        ahead in prop_oneof![1 => 0u64..200, 3 => (0u64..=9).prop_map(|words| words * 8)],
+        close in prop::bool::weighted(0.9),
+        length in prop_oneof![any::<u64>(), 0u64..100],
+    ) {
         let shape = Shape::new(64, 40).unwrap();
         let mapping = File::new(1).map(Access::ReadWrite);
         let lane = Lane::in_one(&mapping, mapping.len() - shape.lane_bytes(), shape);
-        let tail = if close { head.wrapping_add(near * 4) } else { tail };
+        let tail = if close { head.wrapping_add(ahead) } else { tail };
         lane.taken.position().store(head).unwrap();
         lane.sent.position().store(tail).unwrap();
         let plausible = head % 8 == 0 && tail % 8 == 0 && tail.wrapping_sub(head) <= 64;
@@ -157,12 +161,14 @@ proptest! {
             Err(error) => prop_assert!(!plausible && error.code() == Code::Protocol),
             Ok(mut receiver) => {
                 prop_assert!(plausible);
-                lane.sent.header(head, shape).store(length % 100).unwrap();
-                match receiver.try_receive() {
-                    Ok(None) => prop_assert_eq!(head, tail),
-                    Ok(Some(message)) => prop_assert!(message.len() <= 40),
-                    Err(error) => prop_assert_eq!(error.code(), Code::Protocol),
-                }
+                lane.sent.header(head, shape).store(length).unwrap();
+                let fits = length <= 40 && Shape::taken_by(length as usize) <= tail.wrapping_sub(head);
+                let received = receiver.try_receive().map(|message| message.map(|bytes| bytes.len() as u64));
+                prop_assert_eq!(received.map_err(|error| error.code()), match head == tail {
+                    true => Ok(None),
+                    false if fits => Ok(Some(length)),
+                    false => Err(Code::Protocol),
+                });
             }
         }
         match Sender::new(lane, shape) {
@@ -215,6 +221,32 @@ fn each_end_needs_to_write_its_own_part_only() {
 }
 
 #[test]
+fn positions_do_not_move_back() {
+    let shape = Shape::new(64, 56).unwrap();
+    let mapping = File::new(1).map(Access::ReadWrite);
+    let (mut sender, mut receiver) = ends(&mapping, shape);
+    for round in 0..3 {
+        sender.try_send(&[round; 24]).unwrap();
+        receiver.try_receive().unwrap().unwrap();
+    }
+    sender.try_send(&[3; 24]).unwrap();
+    let (head, tail) = (mapping.load_u64(64 + 128 + 64).unwrap(), mapping.load_u64(64).unwrap());
+    assert_eq!((head, tail), (96, 128));
+    // Full for this one, so it looks and knows the head.
+    assert_eq!(sender.try_send(&[4; 56]).unwrap_err().code(), Code::Busy);
+    // Within a ring's length of the tail, but taken before; and past the tail.
+    for wrong in [head - 8, tail + 8, head + 4] {
+        mapping.store_u64(64 + 128 + 64, wrong).unwrap();
+        assert_eq!(sender.try_send(&[4; 56]).unwrap_err().code(), Code::Protocol, "{wrong}");
+    }
+    assert_eq!(receiver.try_receive().unwrap().unwrap(), [3; 24]);
+    for wrong in [head, tail + 72, tail + 4] {
+        mapping.store_u64(64, wrong).unwrap();
+        assert_eq!(receiver.try_receive().unwrap_err().code(), Code::Protocol, "{wrong}");
+    }
+}
+
+#[test]
 fn places_are_checked() {
     let shape = Shape::new(64, 40).unwrap();
     let mapping = File::new(1).map(Access::ReadWrite);
@@ -239,6 +271,10 @@ fn without_looks(mapping: &Mapping, shape: Shape) -> (Sender<&Mapping>, Receiver
 
 #[test]
 fn sleepers_are_woken() {
+    promptly(wake_both_ends);
+}
+
+fn wake_both_ends() {
     let shape = Shape::new(64, 56).unwrap();
     let mapping = File::new(1).map(Access::ReadWrite);
     let (mut sender, mut receiver) = without_looks(&mapping, shape);
@@ -265,6 +301,10 @@ fn sleepers_are_woken() {
 
 #[test]
 fn a_rotation_loses_no_message_and_no_sleeper() {
+    promptly(rotate_under_both_ends);
+}
+
+fn rotate_under_both_ends() {
     let shape = Shape::new(64, 56).unwrap();
     let mut file = File::new(1);
     let mapping = file.map(Access::ReadWrite);
