@@ -35,7 +35,8 @@ impl Bell for Word<'_> {
         Word::store(*self, value)
     }
     fn wake(&self) -> Result<()> {
-        Word::wake(*self, 1) // a ring's word has one reader
+        // One end sleeps on it, but whoever may read it can: all, so that no stranger takes the wake-up.
+        Word::wake(*self, i32::MAX as u32)
     }
 }
 
