@@ -19,7 +19,7 @@ const BYTES: u64 = 4 << 20;
 const CAPACITY: usize = 1 << 20;
 const LONG: Duration = Duration::from_secs(30);
 /// What is sent: the length of a message in bytes, and how many.
-const RUNS: [(usize, u64); 4] = [(8, 5_000_000), (64, 5_000_000), (1024, 1_000_000), (65_536, 50_000)];
+const RUNS: [(usize, u64); 4] = [(8, 1_000_000), (64, 1_000_000), (1024, 500_000), (65_536, 20_000)];
 const ROUND_TRIPS: u64 = 100_000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
