@@ -88,9 +88,13 @@
 //! | `mapping/descriptor` | what a received descriptor must be |
 //! | `mapping/reservation` | who owns which addresses |
 //! | `mapping/volatile` | the safe view for raw access |
+//! | [`sync`] | processes that wait for one another: events, locks, rings of messages |
 //! | `guard` | the routines that survive a cut, and the SIGBUS handler: table, assembly, decision |
 //!
 //! # Limits
+//!
+//! A message of a ring has at most **64 KiB**, a ring **1 GiB**, a receiver **64** lanes. A wait looks again every **50 ms** and
+//! lasts a day at most. The owner of a lock may be silent for **10 ms to 60 s**.
 //!
 //! **65,536** mappings a process, **4,096** segments and **64 TiB** a mapping. Words are **8** bytes on a multiple
 //! of 8. x86_64 and aarch64, 64-bit Linux.
@@ -116,6 +120,7 @@ pub mod mapping;
 mod region;
 mod session;
 mod share;
+pub mod sync;
 
 pub use caps::error::{Code, Error, Result};
 pub use caps::id::{GrantId, LeaseId, PrincipalKey, RegionId};

@@ -294,7 +294,7 @@ impl Mapping {
     /// a SIGBUS.
     ///
     /// Do not register it for the kernel's asynchronous I/O, and do not wait on it with a futex: both hold on
-    /// to pages that a revoke replaces.
+    /// to pages that a revoke replaces. [`sync`](crate::sync) has what to wait on instead.
     #[must_use]
     pub const fn as_ptr(&self) -> *mut u8 {
         self.reservation.start().as_ptr()
