@@ -241,8 +241,8 @@ pub fn spec(bytes: u64) -> LeaseSpec {
         name: None,
         class: None,
         lifetime: Lifetime::Detached,
+        segment_bytes: None,
     }
-    segment_bytes: None,
 }
 
 /// A transcript for a node that was never asked.

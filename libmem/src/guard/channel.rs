@@ -68,7 +68,7 @@ pub(crate) fn take(channel: BorrowedFd<'_>) -> Found {
     };
     // A right that is not there any more was closed while the message was under way.
     Slot::with_right(channel.as_raw_fd(), handle, |rotating| rotating.apply(message, descriptor));
-    super::installed::rotation_installed();
+    crate::sync::rotation::installed();
     match send(channel, Message::Taken { handle, index }, ANSWER_WAIT) {
         Ok(()) => Found::Message,
         // The node would never send anything again: better to know it now.

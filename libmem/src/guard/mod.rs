@@ -27,14 +27,13 @@
 //! not happen, and what was written before the cut is in the fresh file.
 //!
 //! Files, in reading order: `table` (the ranges), `arch` (all assembly), `handler` (the decision), `channel` and
-//! `rotating` (messages, and what they do), `installed` (waking those who sleep on leased memory), `signals` (masks);
+//! `rotating` (messages, and what they do), `signals` (masks);
 //! this file puts them together. All of it works in every thread. It is not meant for use inside signal handlers: a
 //! handler that blocks SIGBUS and then meets cut memory ends the process, rotation or not.
 
 mod arch;
 pub(crate) mod channel;
 mod handler;
-pub(crate) mod installed;
 mod rotating;
 pub(crate) mod signals;
 mod table;

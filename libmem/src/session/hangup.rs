@@ -21,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::guard::channel::{self, Found};
-use crate::guard::installed::rotation_installed;
+use crate::sync::rotation;
 use crate::guard::signals::Blocked;
 use crate::mapping::Revocation;
 
@@ -68,7 +68,7 @@ impl Hangup {
         let mut mappings = self.mappings();
         mappings.gone = true;
         mappings.flags.values().for_each(Revocation::revoke);
-        rotation_installed(); // whoever sleeps on the memory gives up
+        rotation::installed(); // whoever sleeps on the memory gives up
     }
 
     /// Starts the thread, once.

@@ -21,7 +21,6 @@ pub(super) fn count() -> u32 {
 /// again, through the new file.
 ///
 /// Async-signal-safe: an addition and a system call, made without libc, so `errno` stays as it was.
-#[cfg_attr(not(test), allow(dead_code, reason = "called by the fault handler once it replaces segments"))]
 pub(crate) fn installed() {
     ROTATIONS.fetch_add(1, Ordering::SeqCst);
     // The only failure is a bad address, and this one is a static's. Sleepers look again by themselves anyway.
