@@ -59,13 +59,18 @@ fn e1_e2_e7_sizes_and_spans_have_borders() {
     for bytes in [0, 64 * 1024 + 1, (1 << 63) - 1, 1 << 63, u64::MAX] {
         assert_eq!(code(world.reserve(1, spec(bytes, 100))), Some(Code::Range), "{bytes} bytes");
     }
-    for ttl in [0, 9, 1 << 63, u64::MAX] {
-        assert_eq!(code(world.reserve(1, spec(1, ttl))), Some(Code::Range), "{ttl} us");
+    let live = world.lease(1, 1, 1_000);
+    for ttl in [0, 9, 10_001, (1 << 63) - 1, 1 << 63, u64::MAX] {
+        let renewal = Kind::Renew { lease: live.lease, ttl: Micros(ttl) };
+        for refused in [world.reserve(1, spec(1, ttl)).err(), world.by(1, renewal).answer.err()] {
+            let refused = refused.expect("too short or too long");
+            assert_eq!(refused.code(), Code::Range, "{ttl} us");
+            assert_eq!(refused.detail(), "a lease lives at least 10us and at most 10ms", "both bounds are named");
+        }
     }
     assert_eq!(world.reserve(1, spec(PAGE - 1, 10)).unwrap().bytes, PAGE);
     assert_eq!(world.reserve(1, spec(PAGE + 1, 10)).unwrap().bytes, 2 * PAGE);
-    let cut = world.reserve(1, spec(1, (1 << 63) - 1)).unwrap();
-    assert_eq!(cut.ttl, Micros(10_000), "cut to the longest life");
+    assert_eq!(world.reserve(1, spec(1, 10_000)).unwrap().ttl, Micros(10_000), "the longest life");
 }
 
 #[test]
