@@ -110,7 +110,8 @@ impl Broker {
         Ok(reach)
     }
 
-    /// What `holder` holds: for the administrator and the holder itself all of it, for others what they gave.
+    /// What `holder` holds: for the administrator and the holder itself all of it, for others what they gave. Who gave
+    /// it nothing is refused: a receipt for nothing would look as if something had been taken.
     fn reach_holder(&self, by: PrincipalKey, holder: PrincipalKey, reach: &mut Reach) -> Result<()> {
         if !self.principals.rows.contains_key(&holder) {
             return Err(Error::new(Code::PrincipalUnknown, "no such principal"));
@@ -126,6 +127,9 @@ impl Broker {
             if held {
                 reach.grants.insert(id);
             }
+        }
+        if !all && reach.grants.is_empty() {
+            return Err(Error::new(Code::GrantUnknown, "this principal was given nothing of yours"));
         }
         Ok(())
     }

@@ -499,6 +499,9 @@ impl Naive {
         let held = self.grants.iter().filter(|g| g.receiver == holder && (all || g.owner == n));
         let mut grants: Vec<GrantId> = held.map(|grant| grant.id).collect();
         grants.sort();
+        if !all && grants.is_empty() {
+            return Err(Code::GrantUnknown);
+        }
         let owned = self.leases.iter().filter(|lease| all && lease.owner == holder);
         let mut leases: Vec<LeaseId> = owned.map(|lease| lease.id).collect();
         leases.sort();
