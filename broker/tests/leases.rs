@@ -297,13 +297,31 @@ fn revokes_are_idempotent_and_strangers_learn_nothing() {
     assert_eq!(events(&revoked.entries), [(Event::LeaseRevoke, None)]);
     assert_eq!(revoked.entries[0].get(Key::Reason), Some("\"why\""));
     let again = world.revoke(0, Target::Lease(ticket.lease));
-    assert_eq!(again.answer.unwrap(), Answer::Ending { leases: vec![ticket.lease] });
+    assert_eq!(again.answer.unwrap(), Answer::EndedBefore { leases: vec![ticket.lease] });
     assert_eq!(takes(&again.effects), 1, "the second receipt, too, waits for the memory to be dead");
     assert_eq!(events(&again.entries), [(Event::LeaseRevoke, None)]);
     world.system(Kind::Taken { lease: ticket.lease }).answer.unwrap();
     let third = world.revoke(1, Target::Lease(ticket.lease));
-    assert_eq!(third.answer.unwrap(), Answer::Ending { leases: vec![] });
+    assert_eq!(third.answer.unwrap(), Answer::EndedBefore { leases: vec![] });
     assert_eq!((takes(&third.effects), third.entries.len()), (0, 1));
+}
+
+#[test]
+fn revokes_of_what_has_ended_fill_no_log_and_are_all_counted() {
+    let mut world = World::new();
+    let ticket = world.lease(1, 1, 1_000);
+    assert_eq!(world.revoke(1, Target::Lease(ticket.lease)).entries.len(), 1);
+    let again = |world: &mut World| world.revoke(1, Target::Lease(ticket.lease));
+    let entries: usize = (0..2_000).map(|_| again(&mut world).entries.len()).sum();
+    assert_eq!(entries as u64, audit::rejects::LIMIT_BURST, "and then not one more at this time");
+    // A refusal is a request in vain as well: both are counted together, so neither is a way around the other.
+    assert!(world.by(1, Kind::Release { lease: NO_LEASE }).entries.is_empty());
+    world.now += 1_000_000 / audit::rejects::LIMIT_PER_SECOND;
+    let next = again(&mut world);
+    let suppressed = 2_000 - audit::rejects::LIMIT_BURST + 1;
+    assert_eq!(next.entries[0].get(Key::Suppressed), Some(&format!("\"{suppressed}\"")[..]));
+    // Others are not silenced by it.
+    assert_eq!(world.revoke(0, Target::Lease(ticket.lease)).entries.len(), 1);
 }
 
 #[test]

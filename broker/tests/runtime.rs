@@ -334,6 +334,25 @@ async fn a_revoke_takes_effect_without_a_device_and_is_recorded_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoke_of_what_has_ended_gets_the_receipt_of_the_first() {
+    let world = World::start().await;
+    let (row, _) = lease(&world, 1).await;
+    let receipt = async |n| match world.ask(n, revoke(Target::Lease(row.id))).await {
+        Ok(Reply::Receipt(receipt)) => receipt,
+        other => panic!("{other:?}"),
+    };
+    let first = receipt(1).await;
+    assert_eq!((first.body.leases.clone(), first.body.wiped_bytes), (vec![row.id], PAGE));
+    for _ in 0..30 {
+        assert_eq!(receipt(1).await, first);
+    }
+    // Who did not have one gets one of its own, which says that nothing was closed.
+    let other = receipt(0).await;
+    assert_eq!((other.body.mappings_closed, &other.body.leases), (0, &vec![]));
+    assert_eq!(receipt(0).await, other);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_take_that_fails_is_no_receipt_and_is_tried_again() {
     let world = World::start().await;
     let (row, _) = lease(&world, 1).await;

@@ -268,7 +268,7 @@ fn each_party_may_end_a_grant_and_nobody_else() {
         assert_eq!(takes(&revoked.effects), usize::from(allowed));
         if allowed {
             let again = world.revoke(who, Target::Grant(contract.grant));
-            assert_eq!(again.answer.unwrap(), Answer::Ending { leases: vec![] });
+            assert_eq!(again.answer.unwrap(), Answer::EndedBefore { leases: vec![] });
             assert_eq!(events(&again.entries), [(Event::LeaseRevoke, None)], "asked for, and recorded");
         }
     }

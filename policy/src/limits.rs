@@ -68,6 +68,10 @@ pub const GRANTS_PER_PRINCIPAL_DEFAULT: u32 = 2_048;
 pub const GRANT_ACCEPT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Most registered principals.
 pub const PRINCIPALS_MAX: usize = 4_096;
+/// Receipts that a node remembers, to give the same one to who revokes the same again.
+pub const RECEIPTS_KEPT_MAX: usize = 1_024;
+/// Leases that these receipts name, in all: every lease of a full table once, 256 KiB.
+pub const RECEIPTS_LEASES_KEPT_MAX: usize = LEASES_MAX;
 /// Most revocations that a provider remembers. An entry may be dropped once the right would have expired by itself.
 pub const REVOCATIONS_MAX: usize = 65_536;
 

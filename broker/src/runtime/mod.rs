@@ -15,6 +15,7 @@
 //! | `queue.rs` | two lanes of fixed size |
 //! | `engine.rs` | the thread: batches, entries, effects, undoing |
 //! | `directory.rs` | names by key, for the policy |
+//! | `receipts.rs` | the receipts that were given last |
 //! | `open.rs` | whether the policy lets a right be opened |
 //! | `create.rs`, `renew.rs`, `share.rs`, `revoke.rs`, `lists.rs` | requests as sequences of commands |
 //!
@@ -35,6 +36,7 @@ mod link;
 mod lists;
 mod open;
 mod queue;
+mod receipts;
 mod renew;
 mod revoke;
 mod share;
@@ -60,6 +62,7 @@ use engine::{Engine, Job, Mode, Order, Outcome};
 pub use link::{Boxed, Claimed, ProviderLink, ProviderStatus};
 use queue::Queue;
 pub use queue::URGENT_QUEUE_MAX;
+use receipts::Receipts;
 pub use revoke::RECEIPT_LEASES_MAX;
 
 use crate::state::{Actor, Answer, Broker, Genesis, Kind, PolicyVerdict, Query, RowId, View};
@@ -105,6 +108,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     root: RootKey,
     receipts: SigningKey,
+    given: Receipts,
     tasks: tokio::runtime::Handle,
     genesis: Genesis,
 }
@@ -144,8 +148,19 @@ pub fn start(parts: Parts) -> Result<(Runtime, Handle)> {
     directory.insert(genesis.admin, genesis.admin_name.clone());
     let policy = RwLock::new(policy);
     let queue = Queue::new();
-    let shared =
-        Arc::new(Shared { queue, directory, policy, recorder, link, clock, root, receipts, tasks, genesis });
+    let shared = Arc::new(Shared {
+        queue,
+        directory,
+        policy,
+        recorder,
+        link,
+        clock,
+        root,
+        receipts,
+        given: Receipts::default(),
+        tasks,
+        genesis,
+    });
     let engine = Engine::new(Arc::clone(&shared), broker);
     let thread = std::thread::Builder::new()
         .name("broker".to_owned())
