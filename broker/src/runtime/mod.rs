@@ -249,12 +249,17 @@ impl Handle {
         self.shared.order_unattended(Kind::Notice(notice))
     }
 
-    /// A session's process is gone. Returns at once.
+    /// A session's process is gone. Returns at once. What the session asked for and is still waiting is applied first,
+    /// so that what it gained by it ends, too. It must not ask for anything after this.
     ///
     /// # Errors
     /// As [`Self::notice`].
     pub fn holder_exit(&self, session: u64) -> Result<()> {
-        self.shared.order_unattended(Kind::HolderExit { session })
+        let exit = Job::Order(Box::new(system(Kind::HolderExit { session })));
+        self.shared.queue.push_urgent_behind(exit, |job| match job {
+            Job::Order(order) => order.session == Some(session),
+            Job::Look { .. } | Job::Undo { .. } => false,
+        })
     }
 
     /// The provider's process is gone, and with it all memory. New leases are refused until [`Self::provider_up`].
@@ -368,13 +373,14 @@ impl Shared {
 /// Commands of a principal that stand or fall with their record.
 fn principal(caller: Caller, first: Kind, then: Option<Kind>, policy: Option<PolicyVerdict>) -> Order {
     let by = Actor::Principal(caller.holder);
-    Order { by, random: [0; 32], policy, first, then, mode: Mode::Recorded, tell: None }
+    let (session, mode) = (Some(caller.session), Mode::Recorded);
+    Order { by, session, random: [0; 32], policy, first, then, mode, tell: None }
 }
 
 /// A command of the node's own, which takes effect regardless.
 fn system(kind: Kind) -> Order {
     let (by, mode) = (Actor::System, Mode::Regardless);
-    Order { by, random: [0; 32], policy: None, first: kind, then: None, mode, tell: None }
+    Order { by, session: None, random: [0; 32], policy: None, first: kind, then: None, mode, tell: None }
 }
 
 /// Waits for the record: the index of the first entry, `None` if there was nothing to record.
