@@ -84,7 +84,7 @@ pub const SESSIONS_PER_UID_MAX: usize = 512;
 /// Sessions kept free for the administrator's and the node's own user id, so that a full node can still be told to
 /// revoke.
 pub const SESSIONS_RESERVED: usize = 16;
-/// Connections that wait to be accepted.
+/// Connections that wait to be accepted. More wait in `connect` itself, with the time that the client gives it.
 pub const ACCEPT_BACKLOG_MAX: i32 = 128;
 /// Most open rights of a node: the capacity of the slot table, 4 for each lease.
 pub const SLOTS_MAX: usize = 65_536;
