@@ -94,8 +94,16 @@ pub const SLOTS_PER_SESSION_MAX: usize = 16_384;
 pub const SESSION_REQUESTS_MAX: usize = 64;
 /// Rights whose opening a session remembers as recorded. Beyond it each opening is an entry again.
 pub const SESSION_RIGHTS_MAX: usize = 1_024;
-/// Verified tokens that a session remembers, of at most 8 KiB each: opening again costs no signatures.
+/// Verified tokens that a session remembers: opening again costs no signatures.
 pub const SESSION_TOKENS_MAX: usize = 16;
+/// Bytes that all sessions' verified tokens take, in all: sixteen of ordinary size in each session. Without it, the
+/// largest ones would take more than the node keeps for itself.
+pub const VERIFIED_BYTES_MAX: usize = 16 << 20;
+/// Bytes of these that one user id's sessions may take: a quarter, so that one user cannot make the others pay for
+/// their signatures again.
+pub const VERIFIED_BYTES_PER_UID_MAX: usize = VERIFIED_BYTES_MAX / 4;
+/// What a verified token costs beyond its own bytes, at most: its terms, and the key and revocation id of each block.
+pub const VERIFIED_TOKEN_EXTRA_BYTES: usize = 2 << 10;
 /// Pause of the accepting task when no descriptor is left, in milliseconds: long enough not to spin, short enough
 /// that nobody in the backlog notices.
 pub const ACCEPT_PAUSE_MS: u64 = 20;
@@ -375,6 +383,15 @@ const _: () = assert!(
     "no honest policy hits the rounds"
 );
 const _: () = assert!(POLICY_ARITY_MAX >= 2 && POLICY_MEMO_MAX.is_multiple_of(2));
+
+const _: () = assert!(
+    VERIFIED_BYTES_MAX as u64 <= NODE_RAM_BYTES_RESERVED / 4,
+    "remembered tokens fit what the node keeps for itself"
+);
+const _: () = assert!(
+    VERIFIED_BYTES_PER_UID_MAX >= SESSION_TOKENS_MAX * (TOKEN_BYTES_MAX + VERIFIED_TOKEN_EXTRA_BYTES),
+    "a session on its own remembers its most tokens, whatever their size"
+);
 
 #[cfg(test)]
 mod tests {

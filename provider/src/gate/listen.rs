@@ -18,6 +18,7 @@ use super::ControlPlane;
 use super::peer::Peer;
 use super::rejects::Rejects;
 use super::session::{self, Session};
+use super::verified::Room;
 use crate::runtime::Provider;
 
 /// Where the gate listens and whom it lets in.
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     pub(super) provider: Provider,
     pub(super) control: Arc<dyn ControlPlane>,
     pub(super) rejects: Arc<Rejects>,
+    /// The bytes that sessions may remember of verified tokens.
+    pub(super) tokens: Arc<Room>,
     config: GateConfig,
     next: AtomicU64,
     /// Sessions by uid. Guards the counts; held for an addition.
@@ -129,6 +132,7 @@ impl Gate {
         let path = config.path.clone();
         let shared = Arc::new(Shared {
             rejects: Rejects::start(provider.clone()),
+            tokens: Arc::default(),
             provider,
             control,
             config,

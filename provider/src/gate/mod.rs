@@ -30,6 +30,7 @@ mod peer;
 mod rejects;
 mod session;
 mod socket;
+mod verified;
 
 use std::future::Future;
 use std::pin::Pin;
