@@ -18,6 +18,7 @@
 //! | `session` | one client's session from accept to end |
 //! | `rejects` | refusals in the log, gathered so that nobody can fill it |
 //! | `memory` | the requests about memory: open, read, write, close |
+//! | `verified` | the tokens that were verified lately, within a bound of bytes |
 //!
 //! A client can make the gate work on its own session only: every packet is bounded, every wait has a deadline, and
 //! a session has one request in work at a time. What it sends as a descriptor is never received.
