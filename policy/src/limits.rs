@@ -92,8 +92,11 @@ pub const SLOTS_MAX: usize = 65_536;
 pub const SLOTS_PER_SESSION_MAX: usize = 16_384;
 /// Most requests of one session that are being worked on. More wait in the socket, whose buffer is the client's.
 pub const SESSION_REQUESTS_MAX: usize = 64;
-/// Rights whose opening a session remembers as recorded. Beyond it each opening is an entry again.
-pub const SESSION_RIGHTS_MAX: usize = 1_024;
+/// Rights whose opening a session remembers as recorded, and whose closings it sums up in one entry. Beyond it each
+/// opening and each closing is an entry again.
+pub const SESSION_RIGHTS_MAX: usize = 256;
+/// Bytes that remembering one such right takes, at most: its key in two tables, its sums.
+pub const SESSION_RIGHT_BYTES_MAX: usize = 256;
 /// Verified tokens that a session remembers: opening again costs no signatures.
 pub const SESSION_TOKENS_MAX: usize = 16;
 /// Bytes that all sessions' verified tokens take, in all: sixteen of ordinary size in each session. Without it, the
@@ -391,6 +394,11 @@ const _: () = assert!(
 const _: () = assert!(
     VERIFIED_BYTES_PER_UID_MAX >= SESSION_TOKENS_MAX * (TOKEN_BYTES_MAX + VERIFIED_TOKEN_EXTRA_BYTES),
     "a session on its own remembers its most tokens, whatever their size"
+);
+
+const _: () = assert!(
+    (SESSIONS_MAX * SESSION_RIGHTS_MAX * SESSION_RIGHT_BYTES_MAX) as u64 <= NODE_RAM_BYTES_RESERVED / 2,
+    "remembered rights fit what the node keeps for itself"
 );
 
 #[cfg(test)]
