@@ -106,6 +106,12 @@ mod tests {
         body.sign(&key)
     }
 
+    /// Receipts, and the leases that they name.
+    fn size(receipts: &Receipts) -> (usize, usize) {
+        let kept = receipts.lock();
+        (kept.receipts.len(), kept.leases)
+    }
+
     #[test]
     fn the_latest_of_the_same_is_found_and_only_by_its_owner() {
         let receipts = Receipts::default();
@@ -116,7 +122,7 @@ mod tests {
         assert_eq!(receipts.find(ALICE, &target(1)), Some(latest), "one without a place is not kept");
         assert_eq!(receipts.find(BOB, &target(1)), None);
         assert_eq!(receipts.find(ALICE, &target(2)), None);
-        assert_eq!((receipts.lock().receipts.len(), receipts.lock().leases), (1, 2));
+        assert_eq!(size(&receipts), (1, 2));
     }
 
     #[test]
@@ -132,7 +138,7 @@ mod tests {
         assert!(receipts.find(ALICE, &target(1)).is_some());
 
         receipts.keep(BOB, &receipt(target(0), RECEIPTS_LEASES_KEPT_MAX, Some(1)));
-        assert_eq!((receipts.lock().receipts.len(), receipts.lock().leases), (1, RECEIPTS_LEASES_KEPT_MAX));
+        assert_eq!(size(&receipts), (1, RECEIPTS_LEASES_KEPT_MAX));
         receipts.keep(BOB, &receipt(target(9), RECEIPTS_LEASES_KEPT_MAX + 1, Some(1)));
         assert_eq!(receipts.find(BOB, &target(9)), None, "too large on its own");
     }
