@@ -79,8 +79,7 @@ fn openings_of_a_right_are_one_entry_and_their_closings_another() {
     drop((alice, last, bob));
     world.balances();
     let log = world.finish();
-    for (lease, cause, count) in
-        [(leased.lease.id, "released", "40"), (other.lease.id, "holder_exit", "41")]
+    for (lease, cause, count) in [(leased.lease.id, "released", "40"), (other.lease.id, "holder_exit", "41")]
     {
         assert_eq!(log::about(&log.provider, "lease.open", lease).len(), 1);
         let closes = log::about(&log.provider, "lease.close", lease);

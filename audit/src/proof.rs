@@ -63,7 +63,8 @@ pub fn prove(dir: &Path, index: u64) -> Result<Inclusion> {
 pub fn prove_on(files: &dyn Files, index: u64) -> Result<Inclusion> {
     let (note, Checkpoint { size, root, .. }) = checkpoint(files)?;
     let tile = Tile::of(Kind::Entries, index, size).ok_or_else(|| {
-        let detail = format!("entry {index} is not among the {size} entries that the newest checkpoint covers");
+        let detail =
+            format!("entry {index} is not among the {size} entries that the newest checkpoint covers");
         Error::with(Code::Range, detail)
     })?;
     let bundle = read(files, tile)?;

@@ -65,7 +65,11 @@ fn e1_e2_e7_sizes_and_spans_have_borders() {
         for refused in [world.reserve(1, spec(1, ttl)).err(), world.by(1, renewal).answer.err()] {
             let refused = refused.expect("too short or too long");
             assert_eq!(refused.code(), Code::Range, "{ttl} us");
-            assert_eq!(refused.detail(), "a lease lives at least 10us and at most 10ms", "both bounds are named");
+            assert_eq!(
+                refused.detail(),
+                "a lease lives at least 10us and at most 10ms",
+                "both bounds are named"
+            );
         }
     }
     assert_eq!(world.reserve(1, spec(PAGE - 1, 10)).unwrap().bytes, PAGE);
