@@ -113,6 +113,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "signatures take minutes there")]
     fn the_latest_of_the_same_is_found_and_only_by_its_owner() {
         let receipts = Receipts::default();
         receipts.keep(ALICE, &receipt(target(1), 1, Some(4)));
@@ -126,6 +127,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "signatures take minutes there")]
     fn both_bounds_push_out_the_oldest() {
         let receipts = Receipts::default();
         let mut one = receipt(target(0), 1, Some(1));
