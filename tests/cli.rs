@@ -156,6 +156,10 @@ fn the_story_of_the_readme_by_commands_and_pipes() {
     let index = receipt["receipt"]["log_index"].to_string();
     let proof = String::from_utf8(shell.bytes(&["audit", "prove", &index])).unwrap();
     assert!(proof.contains("c2sp.org/tlog-proof@v1"), "{proof}");
+    let young = shell.pipe(&["audit", "prove", "1000000"], b"");
+    let said = String::from_utf8(young.stderr).unwrap();
+    assert!(said.contains("E_RANGE") && said.contains("entry 1000000 is not among the"), "{said}");
+    assert!(said.contains("wait for the next checkpoint"), "{said}");
     log::verify(&node.audit());
 }
 

@@ -62,6 +62,35 @@ fn what_one_process_writes_another_reads_and_the_bytes_return() {
 }
 
 #[test]
+fn openings_of_a_right_are_one_entry_and_their_closings_another() {
+    let world = World::new();
+    let (alice, bob) = (world.person(), world.person());
+    let (leased, other) = (alice.lease(SMALL), bob.lease(SMALL));
+    let mut bytes = [0; 100];
+    for (who, token) in [(&alice, &leased.token), (&bob, &other.token)] {
+        for _ in 0..40 {
+            who.client.open_mediated(token, Rights::READ).unwrap().read_at(0, &mut bytes).unwrap();
+        }
+    }
+    // One lease ends while nobody has it open, the other is left to its session's end with one opening more.
+    alice.client.release(leased.lease.id).unwrap();
+    let last = bob.client.open_mediated(&other.token, Rights::READ).unwrap();
+    last.read_at(0, &mut bytes).unwrap();
+    drop((alice, last, bob));
+    world.balances();
+    let log = world.finish();
+    for (lease, cause, count) in [(leased.lease.id, "released", "40"), (other.lease.id, "holder_exit", "41")]
+    {
+        assert_eq!(log::about(&log.provider, "lease.open", lease).len(), 1);
+        let closes = log::about(&log.provider, "lease.close", lease);
+        assert_eq!(closes.len(), 1, "{closes:?}");
+        assert_eq!((&closes[0]["cause"], &closes[0]["count"]), (&cause.into(), &count.into()));
+        assert_eq!(closes[0]["ops"], count);
+        assert_eq!(closes[0]["bytes"], format!("{count}00"));
+    }
+}
+
+#[test]
 fn a_released_lease_is_over_by_every_path() {
     let world = World::new();
     let alice = world.person();
@@ -106,7 +135,8 @@ fn a_renewal_moves_the_end_and_brings_a_token_for_it() {
 
     refused(alice.client.renew(leased.lease.id, Duration::ZERO), Code::Range);
     // What is longer than the node allows is cut to that: a day.
-    let longest = alice.client.renew(leased.lease.id, 8 * DAY).unwrap();
+    refused(alice.client.renew(leased.lease.id, DAY + Duration::from_micros(1)), Code::Range);
+    let longest = alice.client.renew(leased.lease.id, DAY).unwrap();
     assert!(longest.lease.expires_in.0 <= DAY.as_micros() as u64, "{:?}", longest.lease.expires_in);
     drop((region, again));
     alice.client.release(leased.lease.id).unwrap();

@@ -62,8 +62,11 @@ pub fn prove(dir: &Path, index: u64) -> Result<Inclusion> {
 /// As [`prove`].
 pub fn prove_on(files: &dyn Files, index: u64) -> Result<Inclusion> {
     let (note, Checkpoint { size, root, .. }) = checkpoint(files)?;
-    let tile = Tile::of(Kind::Entries, index, size)
-        .ok_or(Error::new(Code::Range, "the last checkpoint does not cover this index"))?;
+    let tile = Tile::of(Kind::Entries, index, size).ok_or_else(|| {
+        let detail =
+            format!("entry {index} is not among the {size} entries that the newest checkpoint covers");
+        Error::with(Code::Range, detail)
+    })?;
     let bundle = read(files, tile)?;
     let mut rest = &bundle[..];
     let mut found = None;

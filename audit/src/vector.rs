@@ -147,6 +147,9 @@ fn proofs_and_witness_are_the_vector_s() {
     assert_eq!(inclusion.proof, format!("c2sp.org/tlog-proof@v1\nindex 150\n{INCLUSION_150}\n{CHECKPOINT}"));
     let included = proof::check(inclusion.proof.as_bytes(), &inclusion.entry, &vkeys).unwrap();
     assert_eq!(included.index, 150);
+    let young = proof::prove_on(&store, u64::MAX).unwrap_err();
+    assert_eq!(young.code(), caps::Code::Range);
+    assert!(young.detail().starts_with("entry 18446744073709551615 is not among the "), "{young}");
     assert!(proof::check(inclusion.proof.as_bytes(), &inclusion.entry[1..], &vkeys).is_err());
     let extra = inclusion.proof.replacen("index", "extra aGVsbG8=\nindex", 1);
     assert!(proof::check(extra.as_bytes(), &inclusion.entry, &vkeys).is_ok());

@@ -59,13 +59,22 @@ fn e1_e2_e7_sizes_and_spans_have_borders() {
     for bytes in [0, 64 * 1024 + 1, (1 << 63) - 1, 1 << 63, u64::MAX] {
         assert_eq!(code(world.reserve(1, spec(bytes, 100))), Some(Code::Range), "{bytes} bytes");
     }
-    for ttl in [0, 9, 1 << 63, u64::MAX] {
-        assert_eq!(code(world.reserve(1, spec(1, ttl))), Some(Code::Range), "{ttl} us");
+    let live = world.lease(1, 1, 1_000);
+    for ttl in [0, 9, 10_001, (1 << 63) - 1, 1 << 63, u64::MAX] {
+        let renewal = Kind::Renew { lease: live.lease, ttl: Micros(ttl) };
+        for refused in [world.reserve(1, spec(1, ttl)).err(), world.by(1, renewal).answer.err()] {
+            let refused = refused.expect("too short or too long");
+            assert_eq!(refused.code(), Code::Range, "{ttl} us");
+            assert_eq!(
+                refused.detail(),
+                "a lease lives at least 10us and at most 10ms",
+                "both bounds are named"
+            );
+        }
     }
     assert_eq!(world.reserve(1, spec(PAGE - 1, 10)).unwrap().bytes, PAGE);
     assert_eq!(world.reserve(1, spec(PAGE + 1, 10)).unwrap().bytes, 2 * PAGE);
-    let cut = world.reserve(1, spec(1, (1 << 63) - 1)).unwrap();
-    assert_eq!(cut.ttl, Micros(10_000), "cut to the longest life");
+    assert_eq!(world.reserve(1, spec(1, 10_000)).unwrap().ttl, Micros(10_000), "the longest life");
 }
 
 #[test]
@@ -177,7 +186,7 @@ fn a_claim_that_failed_is_given_up() {
 }
 
 #[test]
-fn renewal_counts_from_now_and_is_capped() {
+fn renewal_counts_from_now_and_is_bounded() {
     let mut world = World::new();
     let ticket = world.lease(1, 1, 1_000);
     world.now += 400;
@@ -187,7 +196,7 @@ fn renewal_counts_from_now_and_is_capped() {
     let Answer::Leased { lease, terms, before } = renewed.answer.unwrap() else { panic!() };
     assert_eq!((lease.expires_in, terms.expires.0, before.0), (Micros(1_000), START + 1_400, START + 1_000));
     let Answer::Leased { lease, .. } =
-        world.by(1, Kind::Renew { lease: ticket.lease, ttl: Micros(1 << 60) }).answer.unwrap()
+        world.by(1, Kind::Renew { lease: ticket.lease, ttl: Micros(10_000) }).answer.unwrap()
     else {
         panic!()
     };
@@ -292,13 +301,31 @@ fn revokes_are_idempotent_and_strangers_learn_nothing() {
     assert_eq!(events(&revoked.entries), [(Event::LeaseRevoke, None)]);
     assert_eq!(revoked.entries[0].get(Key::Reason), Some("\"why\""));
     let again = world.revoke(0, Target::Lease(ticket.lease));
-    assert_eq!(again.answer.unwrap(), Answer::Ending { leases: vec![ticket.lease] });
+    assert_eq!(again.answer.unwrap(), Answer::EndedBefore { leases: vec![ticket.lease] });
     assert_eq!(takes(&again.effects), 1, "the second receipt, too, waits for the memory to be dead");
     assert_eq!(events(&again.entries), [(Event::LeaseRevoke, None)]);
     world.system(Kind::Taken { lease: ticket.lease }).answer.unwrap();
     let third = world.revoke(1, Target::Lease(ticket.lease));
-    assert_eq!(third.answer.unwrap(), Answer::Ending { leases: vec![] });
+    assert_eq!(third.answer.unwrap(), Answer::EndedBefore { leases: vec![] });
     assert_eq!((takes(&third.effects), third.entries.len()), (0, 1));
+}
+
+#[test]
+fn revokes_of_what_has_ended_fill_no_log_and_are_all_counted() {
+    let mut world = World::new();
+    let ticket = world.lease(1, 1, 1_000);
+    assert_eq!(world.revoke(1, Target::Lease(ticket.lease)).entries.len(), 1);
+    let again = |world: &mut World| world.revoke(1, Target::Lease(ticket.lease));
+    let entries: usize = (0..200).map(|_| again(&mut world).entries.len()).sum();
+    assert_eq!(entries as u64, audit::rejects::LIMIT_BURST, "and then not one more at this time");
+    // A refusal is a request in vain as well: both are counted together, so neither is a way around the other.
+    assert!(world.by(1, Kind::Release { lease: NO_LEASE }).entries.is_empty());
+    world.now += 1_000_000 / audit::rejects::LIMIT_PER_SECOND;
+    let next = again(&mut world);
+    let suppressed = 200 - audit::rejects::LIMIT_BURST + 1;
+    assert_eq!(next.entries[0].get(Key::Suppressed), Some(&format!("\"{suppressed}\"")[..]));
+    // Others are not silenced by it.
+    assert_eq!(world.revoke(0, Target::Lease(ticket.lease)).entries.len(), 1);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod common;
 mod world;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use audit::store::memory::Fault;
 use caps::Code;
@@ -228,6 +229,54 @@ async fn a_caller_that_goes_away_leaves_nothing() {
     world.settled(0).await;
 }
 
+/// Asks in the name of a session that ends while its request waits in the queue: the request is dropped, as the gate
+/// drops it, and the broker is told, while its thread is kept from applying anything.
+fn ask_and_die(world: &World, n: u8, request: Request) {
+    let handle = world.handle.clone();
+    let mut asked = Box::pin(async move { handle.request(caller(n), request).await });
+    let woken = Arc::new(Woken::default());
+    let waker = std::task::Waker::from(Arc::clone(&woken));
+    let mut poll = || asked.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending();
+    // Each step up to the order itself is answered while the thread runs.
+    assert!(poll());
+    assert!(lived(|| woken.0.load(Ordering::SeqCst)), "the look is answered");
+    world.gate.shut();
+    let mut other = Box::pin(world.handle.request(caller(0), Request::Status));
+    let mut ignored = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(other.as_mut().poll(&mut ignored).is_pending());
+    world.gate.keeps();
+    assert!(poll(), "the order waits behind the thread");
+    drop(asked);
+    world.handle.holder_exit(n.into()).unwrap();
+    world.gate.open();
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_share_accepted_by_a_process_that_died_ends_with_it() {
+    let world = World::start().await;
+    let (row, _) = lease(&world, 1).await;
+    let contract = contract(&world, &row, 7);
+    offer(&world, contract, &key(1)).await.unwrap();
+    let signature = contract.sign(&key(2));
+    let (grant, lifetime) = (contract.grant, Lifetime::Process);
+    ask_and_die(&world, 2, Request::ShareAccept { grant, signature, lifetime });
+    let entries = world.entries_until("share.end").await;
+    let place = |text: &str| entries.iter().position(|entry| entry.contains(text)).expect("an entry");
+    assert!(place("share.accept") < place("share.end"));
+    assert!(entries[place("share.end")].contains("holder_exit"));
+    let take = world.link.next_take().await;
+    assert!(matches!(take, (Take::Grant { grant, .. }, EndCause::HolderExit) if grant == contract.grant));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoke_while_a_lease_is_claimed_wins() {
     let world = World::start().await;
@@ -331,6 +380,25 @@ async fn a_revoke_takes_effect_without_a_device_and_is_recorded_later() {
         world.ask(1, Request::LeaseRenew { lease: row.id, ttl: Micros(1_000_000) }).await.unwrap_err().code(),
         Code::LeaseExpired
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoke_of_what_has_ended_gets_the_receipt_of_the_first() {
+    let world = World::start().await;
+    let (row, _) = lease(&world, 1).await;
+    let receipt = async |n| match world.ask(n, revoke(Target::Lease(row.id))).await {
+        Ok(Reply::Receipt(receipt)) => receipt,
+        other => panic!("{other:?}"),
+    };
+    let first = receipt(1).await;
+    assert_eq!((first.body.leases.clone(), first.body.wiped_bytes), (vec![row.id], PAGE));
+    for _ in 0..30 {
+        assert_eq!(receipt(1).await, first);
+    }
+    // Who did not have one gets one of its own, which says that nothing was closed.
+    let other = receipt(0).await;
+    assert_eq!((other.body.mappings_closed, &other.body.leases), (0, &vec![]));
+    assert_eq!(receipt(0).await, other);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -268,7 +268,7 @@ fn each_party_may_end_a_grant_and_nobody_else() {
         assert_eq!(takes(&revoked.effects), usize::from(allowed));
         if allowed {
             let again = world.revoke(who, Target::Grant(contract.grant));
-            assert_eq!(again.answer.unwrap(), Answer::Ending { leases: vec![] });
+            assert_eq!(again.answer.unwrap(), Answer::EndedBefore { leases: vec![] });
             assert_eq!(events(&again.entries), [(Event::LeaseRevoke, None)], "asked for, and recorded");
         }
     }
@@ -293,10 +293,19 @@ fn a_holder_is_revoked_as_far_as_the_one_who_asks_may() {
     let revoked = world.revoke(1, Target::Holder(public(2)));
     assert_eq!(revoked.answer.unwrap(), Answer::Ending { leases: vec![] });
     assert_eq!(takes(&revoked.effects), 1);
-    // Somebody else: nothing, and no word about it.
+    // Again: idempotent while the list still shows what she gave.
+    assert!(world.revoke(1, Target::Holder(public(2))).answer.is_ok());
+    // Somebody else gave nothing, is told so, and learns nothing of what others gave.
     let (mut world, _, _, _) = setup();
-    let revoked = world.revoke(3, Target::Holder(public(2)));
-    assert_eq!((revoked.answer.unwrap(), revoked.effects), (Answer::Ending { leases: vec![] }, vec![]));
+    for holder in [2, 1, 0] {
+        let revoked = world.revoke(3, Target::Holder(public(holder)));
+        assert_eq!(code(revoked.answer), Some(Code::GrantUnknown));
+        assert_eq!(events(&revoked.entries), [(Event::LeaseDeny, Some(Code::GrantUnknown))]);
+        assert!(revoked.effects.is_empty());
+    }
+    // The holder itself and the administrator may always say it.
+    assert!(world.revoke(3, Target::Holder(public(3))).answer.is_ok());
+    assert!(world.revoke(0, Target::Holder(public(3))).answer.is_ok());
     assert_eq!(code(world.revoke(3, Target::Holder(public(4))).answer), Some(Code::PrincipalUnknown));
 }
 

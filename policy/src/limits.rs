@@ -74,6 +74,10 @@ pub const REVOCATIONS_PER_REGION_MAX: usize = 4_096;
 /// Most grants, each counted for reading and for writing, to whom the file of one segment is handed out: all live
 /// ones of a lease, and its owner.
 pub const EXPOSURES_PER_SEGMENT_MAX: usize = 2 * (GRANTS_PER_LEASE_MAX + 1);
+/// Receipts that a node remembers, to give the same one to who revokes the same again.
+pub const RECEIPTS_KEPT_MAX: usize = 1_024;
+/// Leases that these receipts name, in all: every lease of a full table once, 256 KiB.
+pub const RECEIPTS_LEASES_KEPT_MAX: usize = LEASES_MAX;
 
 // ---- Sessions
 
@@ -84,7 +88,7 @@ pub const SESSIONS_PER_UID_MAX: usize = 512;
 /// Sessions kept free for the administrator's and the node's own user id, so that a full node can still be told to
 /// revoke.
 pub const SESSIONS_RESERVED: usize = 16;
-/// Connections that wait to be accepted.
+/// Connections that wait to be accepted. More wait in `connect` itself, with the time that the client gives it.
 pub const ACCEPT_BACKLOG_MAX: i32 = 128;
 /// Most open rights of a node: the capacity of the slot table, 4 for each lease.
 pub const SLOTS_MAX: usize = 65_536;
@@ -92,10 +96,21 @@ pub const SLOTS_MAX: usize = 65_536;
 pub const SLOTS_PER_SESSION_MAX: usize = 16_384;
 /// Most requests of one session that are being worked on. More wait in the socket, whose buffer is the client's.
 pub const SESSION_REQUESTS_MAX: usize = 64;
-/// Rights whose opening a session remembers as recorded. Beyond it each opening is an entry again.
-pub const SESSION_RIGHTS_MAX: usize = 1_024;
-/// Verified tokens that a session remembers, of at most 8 KiB each: opening again costs no signatures.
+/// Rights whose opening a session remembers as recorded, and whose closings it sums up in one entry. Beyond it each
+/// opening and each closing is an entry again.
+pub const SESSION_RIGHTS_MAX: usize = 256;
+/// Bytes that remembering one such right takes, at most: its key in two tables, its sums.
+pub const SESSION_RIGHT_BYTES_MAX: usize = 256;
+/// Verified tokens that a session remembers: opening again costs no signatures.
 pub const SESSION_TOKENS_MAX: usize = 16;
+/// Bytes that all sessions' verified tokens take, in all: sixteen of ordinary size in each session. Without it, the
+/// largest ones would take more than the node keeps for itself.
+pub const VERIFIED_BYTES_MAX: usize = 16 << 20;
+/// Bytes of these that one user id's sessions may take: a quarter, so that one user cannot make the others pay for
+/// their signatures again.
+pub const VERIFIED_BYTES_PER_UID_MAX: usize = VERIFIED_BYTES_MAX / 4;
+/// What a verified token costs beyond its own bytes, at most: its terms, and the key and revocation id of each block.
+pub const VERIFIED_TOKEN_EXTRA_BYTES: usize = 2 << 10;
 /// Pause of the accepting task when no descriptor is left, in milliseconds: long enough not to spin, short enough
 /// that nobody in the backlog notices.
 pub const ACCEPT_PAUSE_MS: u64 = 20;
@@ -385,6 +400,20 @@ const _: () = assert!(
     "no honest policy hits the rounds"
 );
 const _: () = assert!(POLICY_ARITY_MAX >= 2 && POLICY_MEMO_MAX.is_multiple_of(2));
+
+const _: () = assert!(
+    VERIFIED_BYTES_MAX as u64 <= NODE_RAM_BYTES_RESERVED / 4,
+    "remembered tokens fit what the node keeps for itself"
+);
+const _: () = assert!(
+    VERIFIED_BYTES_PER_UID_MAX >= SESSION_TOKENS_MAX * (TOKEN_BYTES_MAX + VERIFIED_TOKEN_EXTRA_BYTES),
+    "a session on its own remembers its most tokens, whatever their size"
+);
+
+const _: () = assert!(
+    (SESSIONS_MAX * SESSION_RIGHTS_MAX * SESSION_RIGHT_BYTES_MAX) as u64 <= NODE_RAM_BYTES_RESERVED / 2,
+    "remembered rights fit what the node keeps for itself"
+);
 
 #[cfg(test)]
 mod tests {

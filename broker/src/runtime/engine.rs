@@ -41,6 +41,8 @@ pub(super) enum Job {
 /// Commands of one request.
 pub(super) struct Order {
     pub(super) by: Actor,
+    /// Whose request it is; `None` for the node's own.
+    pub(super) session: Option<u64>,
     pub(super) random: [u8; 32],
     pub(super) policy: Option<PolicyVerdict>,
     pub(super) first: Kind,
@@ -175,7 +177,7 @@ impl Engine {
     }
 
     fn order(&mut self, order: Order, now: UnixMicros, available: bool) {
-        let Order { by, random, policy, first, then, mode, tell } = order;
+        let Order { by, session: _, random, policy, first, then, mode, tell } = order;
         let regardless = mode == Mode::Regardless;
         if !regardless && !available {
             let unavailable = Error::new(Code::AuditUnavailable, "no audit device records at present");

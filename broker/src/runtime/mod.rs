@@ -15,6 +15,7 @@
 //! | `queue.rs` | two lanes of fixed size |
 //! | `engine.rs` | the thread: batches, entries, effects, undoing |
 //! | `directory.rs` | names by key, for the policy |
+//! | `receipts.rs` | the receipts that were given last |
 //! | `open.rs` | whether the policy lets a right be opened |
 //! | `create.rs`, `renew.rs`, `share.rs`, `revoke.rs`, `lists.rs` | requests as sequences of commands |
 //!
@@ -35,6 +36,7 @@ mod link;
 mod lists;
 mod open;
 mod queue;
+mod receipts;
 mod renew;
 mod revoke;
 mod share;
@@ -60,6 +62,7 @@ use engine::{Engine, Job, Mode, Order, Outcome};
 pub use link::{Boxed, Claimed, ProviderLink, ProviderStatus};
 use queue::Queue;
 pub use queue::URGENT_QUEUE_MAX;
+use receipts::Receipts;
 pub use revoke::RECEIPT_LEASES_MAX;
 
 use crate::state::{Actor, Answer, Broker, Genesis, Kind, PolicyVerdict, Query, RowId, View};
@@ -105,6 +108,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     root: RootKey,
     receipts: SigningKey,
+    given: Receipts,
     tasks: tokio::runtime::Handle,
     genesis: Genesis,
 }
@@ -144,8 +148,19 @@ pub fn start(parts: Parts) -> Result<(Runtime, Handle)> {
     directory.insert(genesis.admin, genesis.admin_name.clone());
     let policy = RwLock::new(policy);
     let queue = Queue::new();
-    let shared =
-        Arc::new(Shared { queue, directory, policy, recorder, link, clock, root, receipts, tasks, genesis });
+    let shared = Arc::new(Shared {
+        queue,
+        directory,
+        policy,
+        recorder,
+        link,
+        clock,
+        root,
+        receipts,
+        given: Receipts::default(),
+        tasks,
+        genesis,
+    });
     let engine = Engine::new(Arc::clone(&shared), broker);
     let thread = std::thread::Builder::new()
         .name("broker".to_owned())
@@ -236,12 +251,17 @@ impl Handle {
         self.shared.order_unattended(Kind::Notice(notice))
     }
 
-    /// A session's process is gone. Returns at once.
+    /// A session's process is gone. Returns at once. What the session asked for and is still waiting is applied first,
+    /// so that what it gained by it ends, too. It must not ask for anything after this.
     ///
     /// # Errors
     /// As [`Self::notice`].
     pub fn holder_exit(&self, session: u64) -> Result<()> {
-        self.shared.order_unattended(Kind::HolderExit { session })
+        let exit = Job::Order(Box::new(system(Kind::HolderExit { session })));
+        self.shared.queue.push_urgent_behind(exit, |job| match job {
+            Job::Order(order) => order.session == Some(session),
+            Job::Look { .. } | Job::Undo { .. } => false,
+        })
     }
 
     /// The provider's process is gone, and with it all memory. New leases are refused until [`Self::provider_up`].
@@ -355,13 +375,14 @@ impl Shared {
 /// Commands of a principal that stand or fall with their record.
 fn principal(caller: Caller, first: Kind, then: Option<Kind>, policy: Option<PolicyVerdict>) -> Order {
     let by = Actor::Principal(caller.holder);
-    Order { by, random: [0; 32], policy, first, then, mode: Mode::Recorded, tell: None }
+    let (session, mode) = (Some(caller.session), Mode::Recorded);
+    Order { by, session, random: [0; 32], policy, first, then, mode, tell: None }
 }
 
 /// A command of the node's own, which takes effect regardless.
 fn system(kind: Kind) -> Order {
     let (by, mode) = (Actor::System, Mode::Regardless);
-    Order { by, random: [0; 32], policy: None, first: kind, then: None, mode, tell: None }
+    Order { by, session: None, random: [0; 32], policy: None, first: kind, then: None, mode, tell: None }
 }
 
 /// Waits for the record: the index of the first entry, `None` if there was nothing to record.

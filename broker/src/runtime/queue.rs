@@ -4,6 +4,9 @@
 //! (revokes, notices, undoing, the provider's answers) has a lane of its own that goes first, so that a flood of
 //! requests never holds up a revoke. That lane is bounded by what exists to be taken back, with room for several jobs
 //! a row.
+//!
+//! A session's end must not overtake what the session asked for before it: a share accepted after its receiver's
+//! process is gone would live to its expiry. So those requests go ahead with it, in the urgent lane.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,8 +16,8 @@ use caps::{Code, Error, Result};
 use policy::limits::{BROKER_BATCH_MAX, BROKER_QUEUE_MAX, GRANTS_MAX, LEASES_MAX, SESSIONS_MAX};
 
 /// Jobs in the urgent lane: for every lease an undoing, a notice and the provider's answer, for every grant an undoing
-/// and a notice, for every session a revoke and its end.
-pub const URGENT_QUEUE_MAX: usize = 3 * LEASES_MAX + 2 * GRANTS_MAX + 2 * SESSIONS_MAX;
+/// and a notice, for every session a revoke and its end; and every request that goes ahead of such an end.
+pub const URGENT_QUEUE_MAX: usize = 3 * LEASES_MAX + 2 * GRANTS_MAX + 2 * SESSIONS_MAX + BROKER_QUEUE_MAX;
 
 /// The two lanes.
 #[derive(Debug)]
@@ -63,11 +66,28 @@ impl<T> Queue<T> {
         self.add(job, URGENT_QUEUE_MAX, |lanes| &mut lanes.urgent)
     }
 
+    /// Adds a job that takes rights back, behind those requests that must go `before` it and are not taken out yet.
+    pub(super) fn push_urgent_behind(&self, job: T, before: impl FnMut(&mut T) -> bool) -> Result<()> {
+        let ahead = |lanes: &mut Lanes<T>| lanes.urgent.extend(take_if(&mut lanes.requests, before));
+        self.add_with(job, URGENT_QUEUE_MAX, ahead, |lanes| &mut lanes.urgent)
+    }
+
     fn add(&self, job: T, most: usize, lane: impl FnOnce(&mut Lanes<T>) -> &mut VecDeque<T>) -> Result<()> {
+        self.add_with(job, most, |_| {}, lane)
+    }
+
+    fn add_with(
+        &self,
+        job: T,
+        most: usize,
+        first: impl FnOnce(&mut Lanes<T>),
+        lane: impl FnOnce(&mut Lanes<T>) -> &mut VecDeque<T>,
+    ) -> Result<()> {
         let mut lanes = self.lock();
         if lanes.closed {
             return Err(Error::new(Code::Unreachable, "the node is stopping"));
         }
+        first(&mut lanes);
         let asleep = std::mem::take(&mut lanes.asleep);
         let lane = lane(&mut lanes);
         let full = lane.len() >= most;
@@ -122,6 +142,20 @@ impl<T> Queue<T> {
     }
 }
 
+/// Takes out what `wanted` picks; both keep their order.
+fn take_if<T>(lane: &mut VecDeque<T>, mut wanted: impl FnMut(&mut T) -> bool) -> Vec<T> {
+    let mut taken = Vec::new();
+    for _ in 0..lane.len() {
+        let Some(mut job) = lane.pop_front() else { break };
+        if wanted(&mut job) {
+            taken.push(job);
+        } else {
+            lane.push_back(job);
+        }
+    }
+    taken
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +172,19 @@ mod tests {
         queue.take(&mut batch);
         assert_eq!((batch.len(), batch[0], batch[1]), (BROKER_BATCH_MAX, 7_777_777, 0));
         queue.push(1).unwrap();
+    }
+
+    #[test]
+    fn an_end_goes_behind_what_it_ends_and_ahead_of_the_rest() {
+        let queue = Queue::new();
+        for job in [1, 20, 2, 21, 3] {
+            queue.push(job).unwrap();
+        }
+        queue.push_urgent(7).unwrap();
+        queue.push_urgent_behind(22, |job| *job >= 20).unwrap();
+        let mut batch = Vec::new();
+        queue.take(&mut batch);
+        assert_eq!(batch, [7, 20, 21, 22, 1, 2, 3]);
     }
 
     #[test]

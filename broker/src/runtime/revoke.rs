@@ -1,7 +1,8 @@
 //! `Revoke` and `LeaseRelease`: order, have the provider take back, sign a receipt.
 //!
 //! Taking back begins when the command is applied, beside the record, and goes on whether or not the record comes and
-//! whether or not the caller waits. The receipt is signed when the last of it is dead.
+//! whether or not the caller waits. The receipt is signed when the last of it is dead. Who asks again
+//! for what has ended gets the receipt it had.
 
 use caps::Result;
 use caps::id::{LeaseId, ReceiptId};
@@ -58,9 +59,16 @@ impl Handle {
         }
         // Not recorded is no failure here: the receipt says so by having no place in the log.
         let log_index = recorded_index(outcome.recorded).await.unwrap_or(None);
-        let Answer::Ending { mut leases } = outcome.answer? else { return Err(unexpected()) };
+        let (mut leases, ended_before) = match outcome.answer? {
+            Answer::Ending { leases } => (leases, false),
+            Answer::EndedBefore { leases } => (leases, true),
+            _ => return Err(unexpected()),
+        };
         if let Some(error) = failed {
             return Err(error);
+        }
+        if ended_before && let Some(receipt) = self.shared.given.find(caller.holder, &target) {
+            return Ok(Reply::Receipt(receipt));
         }
         leases.extend(reached);
         leases.sort_unstable();
@@ -78,7 +86,9 @@ impl Handle {
             log_index,
             issuer: self.shared.receipts.public(),
         };
-        Ok(Reply::Receipt(body.sign(&self.shared.receipts)))
+        let receipt = body.sign(&self.shared.receipts);
+        self.shared.given.keep(caller.holder, &receipt);
+        Ok(Reply::Receipt(receipt))
     }
 }
 

@@ -51,6 +51,11 @@ pub enum Answer {
         /// Leases whose memory is going back, by this command or by one before.
         leases: Vec<LeaseId>,
     },
+    /// All that was to be revoked had ended before. As [`Self::Ending`] but for that.
+    EndedBefore {
+        /// Leases whose memory is still going back.
+        leases: Vec<LeaseId>,
+    },
 }
 
 /// What the runtime must do because of a command. Both may be done twice without harm.

@@ -1,7 +1,7 @@
-//! How many refusals of one principal enter the log.
+//! How many requests of one principal that change nothing enter the log: refusals, and revokes of what has ended.
 //!
 //! Part of the state, because the entries are: replicas must leave out the same ones, also after a restore. So this
-//! is the rate limit of [`audit::rejects`], with its constants, in a form that can be serialized. Whoever is refused
+//! is the rate limit of [`audit::rejects`], with its constants, in a form that can be serialized. Whoever asks in vain
 //! more often than it allows costs a counter, and the next entry says exactly how many were left out.
 
 use audit::rejects::{LIMIT_BURST, LIMIT_PER_SECOND};
@@ -23,7 +23,7 @@ pub(super) struct Denials {
 }
 
 impl Denials {
-    /// Counts one refusal. `Some(n)` if it is to be recorded, with the `n` that were left out before it.
+    /// Counts one. `Some(n)` if it is to be recorded, with the `n` that were left out before it.
     pub(super) fn count(&mut self, now: UnixMicros) -> Option<u64> {
         if self.earned <= now.plus(AHEAD) {
             self.earned = self.earned.max(now).plus(INTERVAL);

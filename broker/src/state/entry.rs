@@ -56,7 +56,8 @@ impl Broker {
         out.entries.insert(0, draft);
     }
 
-    /// Counts a refusal of `who`: `Some` with how many were left out before, if this one is to be recorded.
+    /// Counts a request of `who` that changed nothing: `Some` with how many were left out before, if this one is to be
+    /// recorded.
     pub(super) fn count_denial(&mut self, who: PrincipalKey) -> Option<u64> {
         match self.principals.rows.get_mut(&who) {
             Some(principal) => principal.denials.count(self.now),
@@ -162,8 +163,9 @@ pub(super) fn ended(lease: &Lease, cause: EndCause, words: Option<&Revoked<'_>>)
 }
 
 /// A revocation that found nothing left to take.
-pub(super) fn revoked_again(target: &Target, words: &Revoked<'_>) -> Draft {
+pub(super) fn revoked_again(target: &Target, words: &Revoked<'_>, suppressed: u64) -> Draft {
     let draft = Draft::ok(Event::LeaseRevoke).subject(words.by).cause(EndCause::Revoked.name()).count(0);
+    let draft = if suppressed > 0 { draft.suppressed(suppressed) } else { draft };
     with_reason(aim(draft, target), Some(words))
 }
 

@@ -73,7 +73,7 @@ pub struct Bounds {
     pub segments_per_lease: u64,
     /// The shortest life of a lease. Shorter wishes are refused.
     pub ttl_min: Micros,
-    /// The longest life of a lease from its creation or renewal. Longer wishes are cut to it.
+    /// The longest life of a lease from its creation or renewal. Longer wishes are refused.
     pub ttl_max: Micros,
     /// How long a reservation waits for its claim.
     pub claim_within: Micros,

@@ -12,6 +12,7 @@ use caps::wire::request::LeaseSpec;
 use caps::wire::row::EndCause;
 use caps::{Code, Error, Result};
 use policy::quota::Usage;
+use policy::units::Span;
 
 use super::answer::{Answer, Effect, Out};
 use super::books::{Booking, Principal};
@@ -199,15 +200,15 @@ impl Broker {
         }
     }
 
-    /// A span as asked for: not below the shortest, not past what a token can carry, cut to the longest that is allowed.
+    /// A span as asked for, if it lies within the bounds. One that is too long is refused and not cut: whoever counts
+    /// on a week must not find out after a day.
     fn checked_ttl(&self, ttl: Micros) -> Result<Micros> {
-        if ttl < self.genesis.bounds.ttl_min || ttl.0 > UnixMicros::MAX.0 {
-            return Err(Error::new(
-                Code::Range,
-                "a lease lives at least its shortest life, at most 2^63 - 1 us",
-            ));
+        let (shortest, longest) = (self.genesis.bounds.ttl_min, self.genesis.bounds.ttl_max);
+        if (shortest..=longest).contains(&ttl) {
+            return Ok(ttl);
         }
-        Ok(ttl.min(self.genesis.bounds.ttl_max))
+        let (shortest, longest) = (Span(shortest), Span(longest));
+        Err(Error::with(Code::Range, format!("a lease lives at least {shortest} and at most {longest}")))
     }
 
     /// The live state of a lease that `by` owns. To anybody else it does not exist.

@@ -2,7 +2,7 @@
 //!
 //! Who may not know of a row is told that it does not exist. A second revoke of the same is not an error: the one who
 //! asks wants it gone, and it is. A lease that is still going back is taken again, so that the second receipt, too, is
-//! sent only when the memory is dead.
+//! sent only when the memory is dead. Its entry counts towards the rate of refusals.
 
 use std::collections::BTreeSet;
 
@@ -49,11 +49,15 @@ impl Broker {
             self.take_grant(grant, EndCause::Revoked, Some(&words), out);
         }
         let leases = self.take_leases(reach.leases, EndCause::Revoked, Some(&words), out);
-        if out.entries.len() == before {
-            // Nothing was left to take. That it was asked for is recorded all the same, and has a place in the log.
-            out.entries.push(entry::revoked_again(&revocation.target, &words));
+        if out.entries.len() > before {
+            return Ok(Answer::Ending { leases });
         }
-        Ok(Answer::Ending { leases })
+        // Nothing was left to take. That it was asked for is recorded all the same, but as often as a refusal and no
+        // oftener: it changes nothing either, and whoever repeats it must not fill the log.
+        if let Some(suppressed) = self.count_denial(by) {
+            out.entries.push(entry::revoked_again(&revocation.target, &words, suppressed));
+        }
+        Ok(Answer::EndedBefore { leases })
     }
 
     /// Ends leases, and tells the provider again about those that are ending. Returns those whose memory is going
@@ -110,7 +114,8 @@ impl Broker {
         Ok(reach)
     }
 
-    /// What `holder` holds: for the administrator and the holder itself all of it, for others what they gave.
+    /// What `holder` holds: for the administrator and the holder itself all of it, for others what they gave. Who gave
+    /// it nothing is refused: a receipt for nothing would look as if something had been taken.
     fn reach_holder(&self, by: PrincipalKey, holder: PrincipalKey, reach: &mut Reach) -> Result<()> {
         if !self.principals.rows.contains_key(&holder) {
             return Err(Error::new(Code::PrincipalUnknown, "no such principal"));
@@ -126,6 +131,9 @@ impl Broker {
             if held {
                 reach.grants.insert(id);
             }
+        }
+        if !all && reach.grants.is_empty() {
+            return Err(Error::new(Code::GrantUnknown, "this principal was given nothing of yours"));
         }
         Ok(())
     }

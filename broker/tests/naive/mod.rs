@@ -136,7 +136,7 @@ impl Naive {
         allowed: bool,
     ) -> Outcome {
         self.may(n)?;
-        if bytes == 0 || bytes > 64 * 1024 || ttl < 10 {
+        if bytes == 0 || bytes > 64 * 1024 || !(10..=10_000).contains(&ttl) {
             return Err(Code::Range);
         }
         let bytes = bytes.div_ceil(PAGE) * PAGE;
@@ -168,7 +168,6 @@ impl Naive {
             return Err(Code::NoMemory);
         }
         let life = Life::Reserved { by: self.now + 100 };
-        let ttl = ttl.min(10_000);
         self.leases.push(Lease { id, region, owner: n, bytes, ttl, named, tied, epoch: 0, life });
         Ok(())
     }
@@ -211,14 +210,14 @@ impl Naive {
 
     pub fn renew(&mut self, n: u8, id: LeaseId, ttl: u64, allowed: bool) -> Outcome {
         self.may(n)?;
-        if ttl < 10 {
+        if !(10..=10_000).contains(&ttl) {
             return Err(Code::Range);
         }
         self.live(n, id)?;
         if !allowed {
             return Err(Code::PolicyDenied);
         }
-        let expires = self.now + ttl.min(10_000);
+        let expires = self.now + ttl;
         self.set_expiry(id, expires);
         Ok(())
     }
@@ -500,6 +499,9 @@ impl Naive {
         let held = self.grants.iter().filter(|g| g.receiver == holder && (all || g.owner == n));
         let mut grants: Vec<GrantId> = held.map(|grant| grant.id).collect();
         grants.sort();
+        if !all && grants.is_empty() {
+            return Err(Code::GrantUnknown);
+        }
         let owned = self.leases.iter().filter(|lease| all && lease.owner == holder);
         let mut leases: Vec<LeaseId> = owned.map(|lease| lease.id).collect();
         leases.sort();

@@ -2,7 +2,7 @@
 #![allow(unreachable_pub)]
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use audit::store::memory::Memory;
@@ -13,7 +13,7 @@ use broker::runtime::{
 use broker::state::{Bounds, Broker, Genesis};
 use caps::id::{ClusterEpoch, LeaseId, PrincipalKey};
 use caps::key::SigningKey;
-use caps::time::Micros;
+use caps::time::{Micros, UnixMicros};
 use caps::token::{RootKey, RootPublic};
 use caps::wire::Reply;
 use caps::wire::link::{ClaimTicket, Method, Take, Taken};
@@ -199,8 +199,57 @@ impl ProviderLink for List {
     }
 }
 
+/// The steady clock, which can keep whoever asks it: the broker's thread, between taking a batch and applying it.
+pub struct Gate {
+    clock: SteadyClock,
+    state: Mutex<GateState>,
+    moved: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    shut: bool,
+    kept: bool,
+}
+
+impl Gate {
+    fn new(clock: SteadyClock) -> Self {
+        Self { clock, state: Mutex::default(), moved: Condvar::new() }
+    }
+
+    /// Keeps the broker's thread when it next asks for the time.
+    pub fn shut(&self) {
+        self.state.lock().unwrap().shut = true;
+    }
+
+    /// Waits until it is kept.
+    pub fn keeps(&self) {
+        let kept = self.moved.wait_timeout_while(self.state.lock().unwrap(), PATIENCE, |state| !state.kept);
+        assert!(!kept.unwrap().1.timed_out(), "the broker's thread does not ask for the time");
+    }
+
+    pub fn open(&self) {
+        self.state.lock().unwrap().shut = false;
+        self.moved.notify_all();
+    }
+}
+
+impl Clock for Gate {
+    fn now(&self) -> UnixMicros {
+        if std::thread::current().name() == Some("broker") {
+            let mut state = self.state.lock().unwrap();
+            state.kept = state.shut;
+            self.moved.notify_all();
+            let mut state = self.moved.wait_while(state, |state| state.shut).unwrap();
+            state.kept = false;
+        }
+        self.clock.now()
+    }
+}
+
 pub struct World {
     pub handle: Handle,
+    pub gate: Arc<Gate>,
     pub link: Arc<List>,
     pub device: Memory,
     pub cluster: ClusterEpoch,
@@ -240,12 +289,13 @@ impl World {
         let (root, receipts) = (RootKey::from_seed(&[7; 32]), SigningKey::from_seed(&[8; 32]));
         let (root_public, receipts_public) = (root.public(), receipts.public());
         let link = Arc::new(List::new());
+        let gate = Arc::new(Gate::new(clock));
         let (runtime, handle) = start(Parts {
             genesis,
             policy,
             recorder: Arc::clone(&recorder),
             link: Arc::clone(&link) as Arc<dyn ProviderLink>,
-            clock: Arc::new(clock),
+            clock: Arc::clone(&gate) as Arc<dyn Clock>,
             root,
             receipts,
             tasks: tokio::runtime::Handle::current(),
@@ -253,6 +303,7 @@ impl World {
         .unwrap();
         let world = Self {
             handle,
+            gate,
             link,
             device,
             cluster,

@@ -180,9 +180,17 @@ fn entry_value(stored: &Stored) -> Value {
     )
 }
 
+/// What to do about an entry that no checkpoint covers.
+const NOT_COVERED: &str = "if `leasehold audit tail` shows the entry, wait for the next checkpoint and try again: \
+                           `audit.checkpoint_every` in the node's configuration says how often one is signed";
+
 fn inclusion(arguments: &Prove, context: &Context) -> Result<Report> {
     let log = arguments.log.clone().unwrap_or_else(|| broker_log(context));
-    let Inclusion { entry, proof } = prove(&log, arguments.index)?;
+    let Inclusion { entry, proof } = prove(&log, arguments.index).map_err(|error| match error.code() {
+        // Nothing is wrong with the number, perhaps: a young entry has no proof yet.
+        Code::Range => Failure::from(error).help(NOT_COVERED),
+        _ => error.into(),
+    })?;
     let Ok(entry) = String::from_utf8(entry) else {
         return Err(Failure::of(Code::AuditEntry, format!("entry {} is no text", arguments.index)));
     };

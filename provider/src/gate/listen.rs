@@ -18,10 +18,8 @@ use super::ControlPlane;
 use super::peer::Peer;
 use super::rejects::Rejects;
 use super::session::{self, Session};
+use super::verified::Room;
 use crate::runtime::Provider;
-
-/// Connections the kernel queues before accept.
-const BACKLOG: i32 = 1024;
 
 /// Where the gate listens and whom it lets in.
 #[derive(Clone, Debug)]
@@ -48,6 +46,8 @@ pub(super) struct Shared {
     pub(super) provider: Provider,
     pub(super) control: Arc<dyn ControlPlane>,
     pub(super) rejects: Arc<Rejects>,
+    /// The bytes that sessions may remember of verified tokens.
+    pub(super) tokens: Arc<Room>,
     config: GateConfig,
     next: AtomicU64,
     /// Sessions by uid. Guards the counts; held for an addition.
@@ -128,27 +128,11 @@ impl Gate {
     /// # Errors
     /// `E_CONFIG_PERMS` if something that is no socket stands at the path; `E_CONFIG_IO` if it cannot be bound.
     pub fn bind(config: GateConfig, provider: Provider, control: Arc<dyn ControlPlane>) -> Result<Self> {
-        let failed = |what: &'static str| move |_: io::Error| Error::new(Code::ConfigIo, what);
-        refuse_squatters(&config.path)?;
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let listener = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-            .map_err(|_| Error::new(Code::System, "cannot make a socket"))?;
-        let temporary = config.path.with_extension("new");
-        let _ = fs::remove_file(&temporary); // of a node that crashed between the two steps
-        let address = SocketAddrUnix::new(&temporary)
-            .map_err(|_| Error::new(Code::ConfigIo, "the socket's path is longer than 107 bytes"))?;
-        rustix::net::bind(&listener, &address)
-            .map_err(|_| Error::new(Code::ConfigIo, "cannot bind the socket in the runtime directory"))?;
-        // Any uid may connect; the allow-list and the proof of a key decide. Nobody connects before `listen`.
-        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o666))
-            .map_err(failed("cannot set the socket's mode"))?;
-        crate::sys::refuse_descriptors(std::os::fd::AsFd::as_fd(&listener));
-        rustix::net::listen(&listener, BACKLOG)
-            .map_err(|_| Error::new(Code::System, "cannot listen on the socket"))?;
-        fs::rename(&temporary, &config.path).map_err(failed("cannot put the socket at its path"))?;
+        let listener = listener(&config.path)?;
         let path = config.path.clone();
         let shared = Arc::new(Shared {
             rejects: Rejects::start(provider.clone()),
+            tokens: Arc::default(),
             provider,
             control,
             config,
@@ -209,6 +193,29 @@ impl Drop for Gate {
     }
 }
 
+/// The listening socket at `path`.
+fn listener(path: &Path) -> Result<OwnedFd> {
+    let failed = |what: &'static str| move |_: io::Error| Error::new(Code::ConfigIo, what);
+    refuse_squatters(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let listener = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        .map_err(|_| Error::new(Code::System, "cannot make a socket"))?;
+    let temporary = path.with_extension("new");
+    let _ = fs::remove_file(&temporary); // of a node that crashed between the two steps
+    let address = SocketAddrUnix::new(&temporary)
+        .map_err(|_| Error::new(Code::ConfigIo, "the socket's path is longer than 107 bytes"))?;
+    rustix::net::bind(&listener, &address)
+        .map_err(|_| Error::new(Code::ConfigIo, "cannot bind the socket in the runtime directory"))?;
+    // Any uid may connect; the allow-list and the proof of a key decide. Nobody connects before `listen`.
+    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o666))
+        .map_err(failed("cannot set the socket's mode"))?;
+    crate::sys::refuse_descriptors(std::os::fd::AsFd::as_fd(&listener));
+    rustix::net::listen(&listener, limits::ACCEPT_BACKLOG_MAX)
+        .map_err(|_| Error::new(Code::System, "cannot listen on the socket"))?;
+    fs::rename(&temporary, path).map_err(failed("cannot put the socket at its path"))?;
+    Ok(listener)
+}
+
 /// Removes the socket of a node that is gone (the caller holds the directory's lock) and refuses anything else: a
 /// link could send the next node's clients to somebody else's socket.
 fn refuse_squatters(path: &Path) -> Result<()> {
@@ -220,5 +227,35 @@ fn refuse_squatters(path: &Path) -> Result<()> {
         Ok(_) => {
             Err(Error::new(Code::ConfigPerms, "something that is no socket stands at the socket's path"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    fn connect(path: &Path) -> rustix::io::Result<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(socket)
+    }
+
+    #[test]
+    fn the_named_number_of_connections_waits_and_not_one_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.sock");
+        let listener = listener(&path).unwrap();
+        // The kernel has a bound of its own, and lets one wait more than it was told.
+        let system = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
+        let most = usize::try_from(limits::ACCEPT_BACKLOG_MAX.min(system)).unwrap() + 1;
+        let mut waiting: Vec<_> = (0..most).map(|_| connect(&path).unwrap()).collect();
+        assert_eq!(connect(&path).unwrap_err(), Errno::AGAIN);
+        // Each that is accepted makes room for another.
+        rustix::net::accept(&listener).unwrap();
+        waiting.push(connect(&path).unwrap());
+        assert_eq!(connect(&path).unwrap_err(), Errno::AGAIN);
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::session::{Session, timed, unread};
 use super::socket::{Socket, lost};
+use super::verified::Verified;
 use crate::runtime::{Progress, Refused, Rotating, Violation};
 
 /// What a request came to.
@@ -35,9 +36,9 @@ type Known = (LeaseId, Option<GrantId>, caps::rights::Rights, Path);
 /// What a session remembers of its rights. Bounded, and gone with it.
 #[derive(Default)]
 pub(super) struct Rights {
-    /// Tokens that were verified in this session, newest last. A hit is judged again for time, possession, epoch and
-    /// revocation; only the signatures are not checked twice.
-    verified: Vec<(Token, Arc<VerifiedToken>)>,
+    /// Tokens that were verified in this session. A hit is judged again for time, possession, epoch and revocation; only
+    /// the signatures are not checked twice.
+    verified: Verified<VerifiedToken>,
     /// Rights whose opening is on record.
     recorded: HashSet<Known>,
     mapped: bool,
@@ -128,16 +129,13 @@ impl Session {
 
     /// Verifies a token, or finds it among those this session has had verified.
     fn verified(&mut self, token: &Token) -> Result<Arc<VerifiedToken>> {
-        if let Some((_, verified)) = self.rights.verified.iter().find(|(known, _)| known == token) {
-            return Ok(verified.clone());
+        if let Some(verified) = self.rights.verified.find(token) {
+            return Ok(verified);
         }
         let verified =
             self.shared.provider.verify(token).inspect_err(|error| self.denied(token, None, error))?;
         let verified = Arc::new(verified);
-        if self.rights.verified.len() == limits::SESSION_TOKENS_MAX {
-            self.rights.verified.remove(0);
-        }
-        self.rights.verified.push((token.clone(), verified.clone()));
+        self.rights.verified.keep(&self.shared.tokens, self.opener.uid, token, &verified);
         Ok(verified)
     }
 

@@ -19,6 +19,7 @@
 //! | `rejects` | refusals in the log, gathered so that nobody can fill it |
 //! | `memory` | the requests about memory: open, read, write, close |
 //! | `channel` | fresh segments for those who keep their rights through a rotation |
+//! | `verified` | the tokens that were verified lately, within a bound of bytes |
 //!
 //! A client can make the gate work on its own session only: every packet is bounded, every wait has a deadline, and
 //! a session has one request in work at a time. What it sends as a descriptor is never received.
@@ -32,6 +33,7 @@ mod peer;
 mod rejects;
 mod session;
 mod socket;
+mod verified;
 
 use std::future::Future;
 use std::pin::Pin;

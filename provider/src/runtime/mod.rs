@@ -21,6 +21,7 @@
 //! | `pool` | a bounded pool of threads that grows while all are busy |
 //! | `timer` | wakes at the kernel's next deadline; watches the wall clock for steps |
 //! | `record` | the provider's entries in its log |
+//! | `summary` | one closing entry for all the openings of a right in a session |
 //!
 //! # Locks
 //!
@@ -39,10 +40,12 @@ mod pool;
 mod post;
 mod record;
 mod rotate;
+mod summary;
 mod take_back;
 mod timer;
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use audit::Recorder;
@@ -68,6 +71,7 @@ pub use post::Post;
 
 use cells::{Cells, Right};
 use pool::Pool;
+use summary::{Closed, RightKey, Summaries};
 use timer::Timer;
 
 /// What the provider tells the broker unasked.
@@ -98,6 +102,7 @@ struct Shared {
     config: Config,
     kernel: Mutex<Kernel>,
     cells: Cells,
+    summaries: Summaries,
     store: Store,
     recorder: Recorder,
     /// Whether the log is closed. Held for reading while an entry is handed over, for writing while it is closed.
@@ -154,6 +159,7 @@ impl Provider {
         let config = parts.config;
         let shared = Arc::new(Shared {
             cells: Cells::new(config.regions_max, config.opens_max),
+            summaries: Summaries::default(),
             store: parts.store,
             recorder: parts.recorder,
             log_closed: RwLock::new(false),
@@ -272,6 +278,7 @@ impl Provider {
         lock(&self.0.sessions).remove(&session);
         let ended = self.0.step(Event::SessionEnded { session: crate::kernel::SessionId(session) });
         debug_assert!(ended.is_ok(), "a session can always end");
+        self.0.record_closes(self.0.summaries.of_session(session));
         self.0.session_gone.notify_one();
     }
 }
@@ -314,6 +321,8 @@ impl Shared {
     }
 
     fn execute(self: &Arc<Self>, effects: Vec<Effect>, fenced: Fenced) {
+        let closed = closed(&effects, &fenced);
+        let mut ended = Vec::new();
         for effect in effects {
             match effect {
                 Effect::Fence { .. } => {} // done under the lock
@@ -321,9 +330,6 @@ impl Shared {
                 Effect::Closed { open, row, cause } => {
                     if row.handed_out {
                         self.tell_ended(open, &row, cause);
-                    }
-                    if let Some(right) = fenced.right(open) {
-                        self.record_close(&row, right, cause);
                     }
                 }
                 Effect::Rotate { region, lease, rotation, segments, grant, cause, mappings } => {
@@ -351,9 +357,15 @@ impl Shared {
                     let drain = fenced.drain(Some(region));
                     let (started, fenced) = (fenced.started, fenced.fenced);
                     self.take_back(take_back::Job { region, lease, cause, mappings, started, fenced, drain });
+                    ended.push((lease, cause));
                 }
                 Effect::GrantEnded { grant, cause } => self.notify(Notice::GrantEnded { grant, cause }),
             }
+        }
+        // After the cuts are on their way: no cut waits for entries.
+        self.record_closes(self.summaries.close(&closed));
+        for (lease, cause) in ended {
+            self.record_closes(self.summaries.of_lease(lease, None, cause));
         }
     }
 
@@ -362,6 +374,23 @@ impl Shared {
             sink(notice);
         }
     }
+}
+
+/// The openings that a step closed. One that never got so far as to be used was refused, and has no summary.
+fn closed(effects: &[Effect], fenced: &Fenced) -> Vec<Closed> {
+    let one = |effect: &Effect| {
+        let Effect::Closed { open, row, cause } = effect else { return None };
+        let right = fenced.right(*open)?;
+        Some(Closed {
+            session: right.session,
+            right: RightKey { lease: right.lease, grant: row.grant, rights: row.rights },
+            holder: right.holder,
+            cause: *cause,
+            operations: right.operations.load(Ordering::Relaxed),
+            bytes: right.bytes.load(Ordering::Relaxed),
+        })
+    };
+    effects.iter().filter_map(one).collect()
 }
 
 /// What one step fenced and narrowed.

@@ -1,16 +1,13 @@
 //! The provider's entries in its log.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 use audit::{Draft, Event as Entry, Recorded};
 use caps::error::{Code, Error, Result};
-use caps::wire::row::EndCause;
 use tokio::sync::oneshot;
 
 use super::Shared;
-use super::cells::Right;
-use crate::kernel::OpenRow;
+use super::summary::Summary;
 
 /// An entry on its way to the device.
 pub(super) struct Pending(oneshot::Receiver<Result<Recorded>>);
@@ -65,18 +62,20 @@ impl Shared {
         }
     }
 
-    /// The summary of a right, at its end: how much moved through the provider. What moved through a mapping leaves no
-    /// trace, and the entry does not pretend it does.
-    pub(super) fn record_close(&self, row: &OpenRow, right: &Arc<Right>, cause: EndCause) {
-        let entry = Draft::ok(Entry::LeaseClose)
-            .subject(right.holder)
-            .maybe(row.grant, Draft::grant)
-            .lease(right.lease)
-            .rights(row.rights)
-            .cause(cause.name())
-            .ops(right.operations.load(Ordering::Relaxed))
-            .bytes(right.bytes.load(Ordering::Relaxed));
-        self.record_regardless(entry);
+    /// The summaries of rights, each at the end of the right or of its session.
+    pub(super) fn record_closes(&self, summaries: Vec<Summary>) {
+        for Summary { right, holder, cause, sums } in summaries {
+            let entry = Draft::ok(Entry::LeaseClose)
+                .subject(holder)
+                .maybe(right.grant, Draft::grant)
+                .lease(right.lease)
+                .rights(right.rights)
+                .cause(cause.name())
+                .count(sums.opens)
+                .ops(sums.operations)
+                .bytes(sums.bytes);
+            self.record_regardless(entry);
+        }
     }
 
     /// Somebody set the machine's clock.

@@ -77,6 +77,9 @@ impl Provider {
         let (sender, receiver) = oneshot::channel();
         let started = shared.clock.boot();
         let Begun { answer, fence, drain, rotated } = shared.begin_take(started, take, cause, sender)?;
+        if let Take::Grant { lease, grant, .. } = take {
+            shared.record_closes(shared.summaries.of_lease(lease, Some(grant), cause));
+        }
         match answer {
             Answer::Gone => {
                 Err(Error::new(Code::LeaseUnknown, "this provider holds no memory of that lease"))
