@@ -36,20 +36,20 @@ enum Act {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let (lease, session, grant) = (0..6u8, 0..3u8, 0..3u8);
+    let (lease, session, grant) = (0..3u8, 0..3u8, 0..2u8);
     let path = prop_oneof![Just(Path::Mapped), Just(Path::Mediated)];
     prop_oneof![
-        3 => (lease.clone(), 1..5u64, 0..3u32, 1..40u64, prop::bool::weighted(0.2), session.clone())
+        3 => (lease.clone(), 1..5u64, 0..3u32, 20..200u64, prop::bool::weighted(0.2), session.clone())
             .prop_map(|(lease, pages, pieces, ttl, tied, session)| {
                 Act::Claim { lease, pages, pieces, ttl, tied, session }
             }),
         4 => (lease.clone(), prop::bool::weighted(0.9)).prop_map(|(lease, works)| Act::Created { lease, works }),
         1 => (lease.clone(), 1..40u64).prop_map(|(lease, ttl)| Act::Renew { lease, ttl }),
-        4 => (lease.clone(), session.clone(), prop::option::of(grant.clone()), 0..40u64, 1..5u64, path)
+        4 => (lease.clone(), session.clone(), prop::option::of(grant.clone()), 0..150u64, 1..5u64, path)
             .prop_map(|(lease, session, grant, left, pages, path)| {
                 Act::Open { lease, session, grant, left, pages, path }
             }),
-        6 => (0..8usize, 0..3u32).prop_map(|(open, segment)| Act::HandOut { open, segment }),
+        6 => (0..12usize, 0..3u32).prop_map(|(open, segment)| Act::HandOut { open, segment }),
         5 => (lease.clone(), 0..4usize).prop_map(|(lease, segment)| Act::Progress { lease, segment }),
         2 => lease.clone().prop_map(|lease| Act::Spend { lease }),
         1 => (lease.clone(), grant.clone()).prop_map(|(lease, grant)| Act::ReadOnly { lease, grant }),
@@ -104,6 +104,8 @@ struct Model {
     /// By region, grant and end.
     revoked: Vec<(super::RegionKey, u8, u64)>,
     narrowed: Vec<(super::RegionKey, u8)>,
+    /// Revoked at any time.
+    ever: Vec<(super::RegionKey, u8)>,
     out: Vec<Out>,
     /// The latest `Rotate`'s segments.
     rotated: Vec<u32>,
@@ -181,7 +183,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_kernel_agrees_with_the_model(acts in prop::collection::vec(act(), 1..60)) {
+    fn the_kernel_agrees_with_the_model(acts in prop::collection::vec(act(), 1..160)) {
         let (mut kernel, mut model) = (Kernel::new(small_config()), Model::default());
         let mut now = 0; // milliseconds on both clocks
         let mut handles: Vec<(super::event::Opening, u8)> = Vec::new();
@@ -412,6 +414,7 @@ proptest! {
                         let begun = segments.first().and_then(|&first| model.get(lease).unwrap().files[first as usize].1);
                         prop_assert_eq!(upto, begun.or(under_way));
                         model.revoked.push((region, grant, now + left));
+                        model.ever.push((region, grant));
                     }
                     for (_, row) in kernel.opens.iter() {
                         let same = row.grant == Some(GrantId([grant; 16]))
