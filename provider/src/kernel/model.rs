@@ -1,4 +1,5 @@
-//! The kernel in lockstep with a naive model: a list of leases that is searched from end to end.
+//! The kernel in lockstep with a naive model: a list of leases that is searched from end to end, and a list of every
+//! descriptor that ever left.
 
 use std::collections::BTreeSet;
 
@@ -13,41 +14,49 @@ use caps::wire::row::{EndCause, Lifetime};
 use proptest::prelude::*;
 
 use super::fuzzing::{PAGE, POOL_PAGES, REGIONS_MAX, small_config};
-use super::{Answer, Effect, Event, Kernel, OpenRequest, SessionId};
+use super::{Answer, Effect, Event, Kernel, OpenRequest, RotationId, SessionId};
 
 /// What a test does. Small numbers name things, so that wrong names, repeats and races come up often.
 #[derive(Clone, Debug)]
 enum Act {
-    Claim { lease: u8, pages: u64, ttl: u64, tied: bool, session: u8 },
+    Claim { lease: u8, pages: u64, pieces: u32, ttl: u64, tied: bool, session: u8 },
     Created { lease: u8, works: bool },
     Renew { lease: u8, ttl: u64 },
     Open { lease: u8, session: u8, grant: Option<u8>, left: u64, pages: u64, path: Path },
-    HandOut { open: usize },
+    HandOut { open: usize, segment: u32 },
+    Progress { lease: u8, segment: usize },
+    Spend { lease: u8 },
     Close { open: usize, session: u8 },
     SessionEnded { session: u8 },
     TakeLease { lease: u8 },
     TakeGrant { lease: u8, grant: u8, left: u64 },
+    ReadOnly { lease: u8, grant: u8 },
     Taken { lease: u8 },
     Wait { millis: u64 },
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let (lease, session, grant) = (0..6u8, 0..3u8, 0..3u8);
+    let (lease, session, grant) = (0..3u8, 0..3u8, 0..2u8);
     let path = prop_oneof![Just(Path::Mapped), Just(Path::Mediated)];
     prop_oneof![
-        3 => (lease.clone(), 1..5u64, 1..40u64, any::<bool>(), session.clone())
-            .prop_map(|(lease, pages, ttl, tied, session)| Act::Claim { lease, pages, ttl, tied, session }),
+        3 => (lease.clone(), 1..5u64, 0..3u32, 20..200u64, prop::bool::weighted(0.2), session.clone())
+            .prop_map(|(lease, pages, pieces, ttl, tied, session)| {
+                Act::Claim { lease, pages, pieces, ttl, tied, session }
+            }),
         4 => (lease.clone(), prop::bool::weighted(0.9)).prop_map(|(lease, works)| Act::Created { lease, works }),
         1 => (lease.clone(), 1..40u64).prop_map(|(lease, ttl)| Act::Renew { lease, ttl }),
-        4 => (lease.clone(), session.clone(), prop::option::of(grant.clone()), 0..40u64, 1..5u64, path)
+        4 => (lease.clone(), session.clone(), prop::option::of(grant.clone()), 0..150u64, 1..5u64, path)
             .prop_map(|(lease, session, grant, left, pages, path)| {
                 Act::Open { lease, session, grant, left, pages, path }
             }),
-        2 => (0..8usize).prop_map(|open| Act::HandOut { open }),
+        6 => (0..12usize, 0..3u32).prop_map(|(open, segment)| Act::HandOut { open, segment }),
+        5 => (lease.clone(), 0..4usize).prop_map(|(lease, segment)| Act::Progress { lease, segment }),
+        2 => lease.clone().prop_map(|lease| Act::Spend { lease }),
+        1 => (lease.clone(), grant.clone()).prop_map(|(lease, grant)| Act::ReadOnly { lease, grant }),
         1 => (0..8usize, session.clone()).prop_map(|(open, session)| Act::Close { open, session }),
         1 => session.prop_map(|session| Act::SessionEnded { session }),
         1 => lease.clone().prop_map(|lease| Act::TakeLease { lease }),
-        1 => (lease.clone(), grant, 1..40u64).prop_map(|(lease, grant, left)| Act::TakeGrant { lease, grant, left }),
+        2 => (lease.clone(), grant, 1..40u64).prop_map(|(lease, grant, left)| Act::TakeGrant { lease, grant, left }),
         3 => lease.prop_map(|lease| Act::Taken { lease }),
         2 => (0..15u64).prop_map(|millis| Act::Wait { millis }),
     ]
@@ -69,12 +78,37 @@ struct Known {
     life: Life,
     until: u64,
     tied: Option<u8>,
+    segment_pages: u64,
+    /// For each segment its generation, the rotation under way and whether that has its fresh file.
+    files: Vec<(u32, Option<RotationId>, bool)>,
+    unspent: Vec<u64>,
 }
+
+impl Known {
+    fn length(&self, segment: usize) -> u64 {
+        self.segment_pages.min(self.pages - segment as u64 * self.segment_pages)
+    }
+
+    fn rotating(&self) -> u64 {
+        let fresh = (0..self.files.len()).filter(|&segment| self.files[segment].2);
+        fresh.map(|segment| self.length(segment)).sum::<u64>() + self.unspent.iter().sum::<u64>()
+    }
+}
+
+/// A descriptor that left: by its region, segment and generation, and the grant and access that it came by.
+type Out = (super::RegionKey, usize, u32, Option<u8>, bool);
 
 #[derive(Default)]
 struct Model {
     leases: Vec<Known>,
-    revoked: Vec<(u8, u64)>,
+    /// By region, grant and end.
+    revoked: Vec<(super::RegionKey, u8, u64)>,
+    narrowed: Vec<(super::RegionKey, u8)>,
+    /// Revoked at any time.
+    ever: Vec<(super::RegionKey, u8)>,
+    out: Vec<Out>,
+    /// The latest `Rotate`'s segments.
+    rotated: Vec<u32>,
 }
 
 impl Model {
@@ -84,15 +118,61 @@ impl Model {
 
     /// Regions that end with these effects leave the life; each is taken back once, and only if it was live.
     fn follow(&mut self, effects: &[Effect]) {
+        self.rotated.clear();
         for effect in effects {
+            if let Effect::Rotate { region, rotation, segments, .. } = effect {
+                let known =
+                    self.leases.iter_mut().find(|known| known.key == *region).expect("a region we know");
+                for &segment in segments {
+                    let file = &mut known.files[segment as usize];
+                    assert_eq!((known.life, file.1), (Life::Live, None), "one rotation at a time");
+                    file.1 = Some(*rotation);
+                }
+                self.rotated.clone_from(segments);
+            }
             if let Effect::TakeBack { region, .. } = effect {
                 let known =
                     self.leases.iter_mut().find(|known| known.key == *region).expect("a region we know");
                 assert_eq!(known.life, Life::Live, "taken back once");
                 known.life = Life::Ending;
+                for segment in 0..known.files.len() {
+                    if std::mem::take(&mut known.files[segment].2) {
+                        known.unspent.push(known.length(segment));
+                    }
+                }
             }
         }
     }
+
+    /// The segments of a lease that a grant's holders may map, with more than reading or at all, and are not being
+    /// rotated; and the last rotation that takes such mappings out.
+    fn reach(&mut self, lease: u8, grant: u8, writable: bool) -> (Vec<u32>, Option<RotationId>) {
+        let out = std::mem::take(&mut self.out);
+        let known = self.get(lease).expect("a lease we know");
+        let mut reach = (Vec::new(), None);
+        for (segment, &(generation, rotating, _)) in known.files.iter().enumerate() {
+            let held = out.iter().any(|&(region, of, by, under, write)| {
+                (region, of, by, under) == (known.key, segment, generation, Some(grant))
+                    && (write || !writable)
+            });
+            match rotating {
+                None if held => reach.0.push(segment as u32),
+                Some(rotation) if held => reach.1 = reach.1.max(Some(rotation)),
+                _ => {}
+            }
+        }
+        self.out = out;
+        reach
+    }
+
+    /// Pages in the books.
+    fn used(&self) -> u64 {
+        self.leases.iter().map(|known| known.pages + known.rotating()).sum()
+    }
+}
+
+fn page_range(pages: u64) -> ByteRange {
+    ByteRange::new(0, pages * PAGE).unwrap()
 }
 
 fn key(n: u8) -> PrincipalKey {
@@ -103,7 +183,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_kernel_agrees_with_the_model(acts in prop::collection::vec(act(), 1..60)) {
+    fn the_kernel_agrees_with_the_model(acts in prop::collection::vec(act(), 1..160)) {
         let (mut kernel, mut model) = (Kernel::new(small_config()), Model::default());
         let mut now = 0; // milliseconds on both clocks
         let mut handles: Vec<(super::event::Opening, u8)> = Vec::new();
@@ -118,12 +198,14 @@ proptest! {
                 step.answer
             };
             match act {
-                Act::Claim { lease, pages, ttl, tied, session } => {
+                Act::Claim { lease, pages, pieces, ttl, tied, session } => {
+                    let segment_pages = pages.min(if pieces == 0 { pages } else { 1 << (pieces - 1) });
                     let ticket = ClaimTicket {
                         lease: LeaseId([lease; 16]),
                         region: RegionId([lease; 16]),
                         owner: key(lease),
                         bytes: pages * PAGE,
+                        segment_bytes: segment_pages * PAGE,
                         ttl: Micros::from_millis(ttl),
                         lifetime: if tied { Lifetime::Process } else { Lifetime::Detached },
                         claim_by: UnixMicros(u64::MAX),
@@ -131,7 +213,8 @@ proptest! {
                     let session_id = Some(SessionId(session.into()));
                     let gone = kernel.ended.contains(LeaseId([lease; 16]));
                     let answer = step(&mut kernel, Event::Claim { ticket, session: session_id, now_unix: unix });
-                    let used: u64 = model.leases.iter().map(|known| known.pages).sum();
+                    let used = model.used();
+                    let kept = model.leases.iter().map(|known| known.segment_pages).max().unwrap_or(0);
                     let expected = if model.get(lease).is_some() {
                         Some(Code::Exists)
                     } else if gone {
@@ -147,10 +230,16 @@ proptest! {
                         Ok(Answer::Build { region, bytes, .. }) => {
                             prop_assert_eq!((expected, bytes), (None, pages * PAGE));
                             let tied = tied.then_some(session);
-                            let known = Known { lease, key: region, pages, life: Life::Building, until: now + ttl, tied };
+                            let files = vec![(1, None, false); pages.div_ceil(segment_pages) as usize];
+                            let (life, until, unspent) = (Life::Building, now + ttl, Vec::new());
+                            let known = Known { lease, key: region, pages, life, until, tied, segment_pages, files, unspent };
                             model.leases.push(known);
                         }
                         Ok(other) => prop_assert!(false, "{other:?}"),
+                        // What is kept for a rotation is at most the largest segment.
+                        Err(error) if error.code() == Code::NoMemory => {
+                            prop_assert!(expected == Some(Code::NoMemory) || used + pages + kept > POOL_PAGES);
+                        }
                         Err(error) => prop_assert_eq!(Some(error.code()), expected),
                     }
                 }
@@ -161,7 +250,7 @@ proptest! {
                     if works {
                         known.life = Life::Live; // for `follow`, if it ends at once
                         let answer =
-                            step(&mut kernel, Event::Created { region, page_bytes: 4096, pinned: true });
+                            step(&mut kernel, Event::Created { region, huge_bytes: 0, pinned: true });
                         if late {
                             prop_assert!(answer.is_err());
                         }
@@ -192,7 +281,7 @@ proptest! {
                         lease: LeaseId([lease; 16]),
                         grant: grant.map(|n| GrantId([n; 16])),
                         rights: Rights::READ_WRITE,
-                        range: ByteRange::new(0, pages * PAGE).unwrap(),
+                        range: page_range(pages),
                         expires: UnixMicros((now + left) * 1_000),
                         now_unix: unix,
                         metered: false,
@@ -200,31 +289,92 @@ proptest! {
                         path,
                     };
                     let answer = step(&mut kernel, Event::Open(request));
-                    model.revoked.retain(|&(_, until)| until > now);
-                    let revoked = grant.is_some_and(|grant| model.revoked.iter().any(|&(known, _)| known == grant));
+                    model.revoked.retain(|&(_, _, until)| until > now);
+                    let region = model.get(lease).map(|known| known.key);
+                    let taken = model.revoked.iter().map(|&(of, by, _)| (of, by)).chain(model.narrowed.iter().copied());
+                    let revoked = taken.into_iter().any(|(of, by)| (Some(of), Some(by)) == (region, grant));
                     let live = model.get(lease).is_some_and(|known| known.life == Life::Live && known.until > now);
                     if let Ok(Answer::Opened(opening)) = answer {
                         prop_assert!(live && !revoked && left > 0);
                         prop_assert!(!fenced.contains(&opening.open), "a key is used once");
                         let known = model.get(lease).unwrap();
                         if path == Path::Mapped {
-                            prop_assert!(pages >= known.pages, "a mapping is of the whole region");
-                            prop_assert!(grant.is_none() || now + left >= known.until, "and lasts as long");
+                            let whole = pages >= known.pages || pages.is_multiple_of(known.segment_pages);
+                            prop_assert!(whole, "a mapping is of whole segments");
                         }
                         handles.push((opening, session));
                     } else if live && !revoked && left > 0 && path == Path::Mediated {
                         let code = answer.unwrap_err().code();
-                        prop_assert!(code == Code::Quota || code == Code::Busy, "{code}");
+                        prop_assert!(code == Code::Quota || code == Code::Busy , "{code}");
                     }
                 }
-                Act::HandOut { open } => {
-                    if let Some((opening, _)) = handles.get(open).filter(|(opening, _)| opening.path == Path::Mapped) {
-                        // The runtime hands out once, right after opening.
-                        let already = kernel.opens.get(opening.open).is_some_and(|row| row.handed_out);
-                        if !already {
-                            let answer = step(&mut kernel, Event::HandedOut { open: opening.open });
-                            prop_assert_eq!(answer.is_err(), fenced.contains(&opening.open));
+                Act::HandOut { open, segment } => {
+                    let Some(&(opening, _)) = handles.get(open) else { continue };
+                    let Some(known) = model.leases.iter().find(|known| known.key == opening.region) else { continue };
+                    let Some(&(generation, rotating, _)) = known.files.get(segment as usize) else { continue };
+                    let row = kernel.opens.get(opening.open).cloned();
+                    let write = row.as_ref().is_some_and(|row| row.rights.contains(Rights::WRITE));
+                    let event = Event::HandedOut { open: opening.open, segment, generation, write };
+                    match step(&mut kernel, event) {
+                        Ok(Answer::Stale) => prop_assert!(rotating.is_some()),
+                        Ok(answer) => {
+                            let row = row.expect("a right that is over is handed nothing");
+                            prop_assert_eq!((answer, rotating), (Answer::Done, None));
+                            let grant = row.grant.map(|grant| grant.0[0]);
+                            model.out.push((opening.region, segment as usize, generation, grant, write));
                         }
+                        Err(error) if error.code() == Code::Revoked => {
+                            prop_assert!(row.is_none_or(|row| row.deadline <= boot));
+                        }
+                        Err(error) => prop_assert!([Code::Range, Code::Quota, Code::NoMemory].contains(&error.code())),
+                    }
+                }
+                Act::Progress { lease, segment } => {
+                    let (used, others) = (model.used(), model.leases.iter().map(Known::rotating).sum::<u64>());
+                    let Some(known) = model.get(lease).filter(|known| known.life == Life::Live) else { continue };
+                    let (region, length) = (known.key, known.length(segment.min(known.files.len() - 1)));
+                    let Some(file) = known.files.get_mut(segment).filter(|file| file.1.is_some()) else { continue };
+                    let segment = segment as u32;
+                    if file.2 {
+                        let answer = step(&mut kernel, Event::Rotated { region, segment }).unwrap();
+                        *file = (file.0 + 1, None, false);
+                        known.unspent.push(length);
+                        let Answer::Rotated { generation, survivors } = answer else { panic!("{answer:?}") };
+                        prop_assert_eq!(generation, known.files[segment as usize].0);
+                        for survivor in survivors {
+                            prop_assert!(!fenced.contains(&survivor.open), "who lost its right is no survivor");
+                        }
+                    } else {
+                        file.2 = used + length <= POOL_PAGES;
+                        prop_assert!(file.2 || others > 0, "room for one rotation is always there");
+                        let answer = step(&mut kernel, Event::Fresh { region, segment }).unwrap();
+                        prop_assert_eq!(answer, if file.2 { Answer::Granted } else { Answer::Wait });
+                    }
+                }
+                Act::Spend { lease } => {
+                    let Some(known) = model.get(lease) else { continue };
+                    let (region, Some(pages)) = (known.key, known.unspent.pop()) else { continue };
+                    step(&mut kernel, Event::Spent { region, bytes: pages * PAGE }).unwrap();
+                }
+                Act::ReadOnly { lease, grant } => {
+                    let Some(known) = model.get(lease) else { continue };
+                    let (region, live) = (known.key, known.life == Life::Live);
+                    let (segments, under_way) = model.reach(lease, grant, true);
+                    let take = Take::Narrow {
+                        lease: LeaseId([lease; 16]),
+                        grant: GrantId([grant; 16]),
+                        rights: Rights::READ,
+                        range: page_range(8),
+                        expires: UnixMicros::MAX,
+                    };
+                    let answer = step(&mut kernel, Event::Take { take, cause: EndCause::Revoked, now_unix: unix }).unwrap();
+                    model.follow(&effects);
+                    effects.retain(|effect| matches!(effect, Effect::Fence { .. }));
+                    if let Answer::Fenced { upto, .. } = answer {
+                        prop_assert!(live || segments.is_empty());
+                        prop_assert_eq!(&model.rotated, &segments, "as many as had to be, and no more");
+                        prop_assert!(!segments.is_empty() || upto >= under_way);
+                        model.narrowed.push((region, grant));
                     }
                 }
                 Act::Close { open, session } => {
@@ -241,7 +391,7 @@ proptest! {
                     for known in &model.leases {
                         prop_assert!(known.tied != Some(session) || known.life != Life::Live);
                     }
-                    effects.retain(|effect| !matches!(effect, Effect::TakeBack { .. }));
+                    effects.retain(|effect| matches!(effect, Effect::Fence { .. }));
                 }
                 Act::TakeLease { lease } => {
                     let take = Take::Lease(LeaseId([lease; 16]));
@@ -249,17 +399,22 @@ proptest! {
                     prop_assert_eq!(answer == Answer::Gone, model.get(lease).is_none());
                 }
                 Act::TakeGrant { lease, grant, left } => {
+                    let reach = model.get(lease).is_some().then(|| model.reach(lease, grant, false));
                     let take = Take::Grant {
                         lease: LeaseId([lease; 16]),
                         grant: GrantId([grant; 16]),
                         expires: UnixMicros((now + left) * 1_000),
                     };
-                    step(&mut kernel, Event::Take { take, cause: EndCause::Revoked, now_unix: unix }).unwrap();
-                    if kernel.revoked.contains(GrantId([grant; 16])) {
-                        match model.revoked.iter_mut().find(|(known, _)| *known == grant) {
-                            Some((_, until)) => *until = (*until).max(now + left),
-                            None => model.revoked.push((grant, now + left)),
-                        }
+                    let answer = step(&mut kernel, Event::Take { take, cause: EndCause::Revoked, now_unix: unix }).unwrap();
+                    model.follow(&effects);
+                    effects.retain(|effect| matches!(effect, Effect::Fence { .. }));
+                    prop_assert_eq!(answer == Answer::Gone, reach.is_none());
+                    if let (Answer::Fenced { region, upto, .. }, Some((segments, under_way))) = (answer, reach) {
+                        prop_assert_eq!(&model.rotated, &segments, "as many as had to be, and no more");
+                        let begun = segments.first().and_then(|&first| model.get(lease).unwrap().files[first as usize].1);
+                        prop_assert_eq!(upto, begun.or(under_way));
+                        model.revoked.push((region, grant, now + left));
+                        model.ever.push((region, grant));
                     }
                     for (_, row) in kernel.opens.iter() {
                         let same = row.grant == Some(GrantId([grant; 16]))
@@ -269,8 +424,12 @@ proptest! {
                 }
                 Act::Taken { lease } => {
                     let Some(known) = model.get(lease).filter(|known| known.life == Life::Ending) else { continue };
-                    let region = known.key;
-                    step(&mut kernel, Event::Taken { region }).unwrap();
+                    let (region, gone) = (known.key, known.unspent.is_empty());
+                    let answer = step(&mut kernel, Event::Taken { region });
+                    prop_assert_eq!(answer.is_ok(), gone);
+                    if !gone {
+                        continue;
+                    }
                     model.leases.retain(|known| known.lease != lease);
                 }
                 Act::Wait { millis } => {
@@ -285,7 +444,7 @@ proptest! {
                     for (_, row) in kernel.opens.iter() {
                         prop_assert!(row.deadline > boot, "no right outlives its deadline");
                     }
-                    effects.retain(|effect| !matches!(effect, Effect::TakeBack { .. }));
+                    effects.retain(|effect| matches!(effect, Effect::Fence { .. }));
                 }
             }
             model.follow(&effects);
@@ -294,9 +453,19 @@ proptest! {
                     fenced.insert(*open);
                 }
             }
-            prop_assert_eq!(kernel.check_invariants(), Ok(()));
-            let committed: u64 = model.leases.iter().map(|known| known.pages * PAGE).sum();
-            prop_assert_eq!(kernel.committed_bytes(), committed);
+            prop_assert_eq!(kernel.check_invariants(UnixMicros(now * 1_000)), Ok(()));
+            for &(region, segment, generation, grant, write) in &model.out {
+                let Some(known) = model.leases.iter().find(|known| known.key == region) else { continue };
+                if known.life != Life::Live || known.files[segment].0 != generation || known.files[segment].1.is_some() {
+                    continue;
+                }
+                let over = |grant| {
+                    model.revoked.iter().any(|&(of, by, until)| (of, by) == (region, grant) && until > now)
+                        || write && model.narrowed.contains(&(region, grant))
+                };
+                prop_assert!(!grant.is_some_and(over), "the adversary holds what was taken back");
+            }
+            prop_assert_eq!(kernel.committed_bytes(), model.used() * PAGE);
         }
     }
 }
