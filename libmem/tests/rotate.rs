@@ -5,6 +5,7 @@ mod node;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -346,6 +347,27 @@ fn raw_access_to_memory_that_does_not_come_back_dies() {
 }
 
 #[test]
+fn a_raw_write_to_a_segment_that_became_read_only_dies_and_a_raw_read_does_not() {
+    let status =
+        in_child("a_raw_write_to_a_segment_that_became_read_only_dies_and_a_raw_read_does_not", || {
+            let (told, was_told) = mpsc::channel::<()>();
+            let script = move |peer: &mut Peer, mut memory: Memory| {
+                let channel = peer.channel.as_ref().unwrap();
+                memory.rotate(channel, HANDLE, 0, SegmentAccess::Read);
+                // Once narrowed, it stays so.
+                memory.rotate(channel, HANDLE, 0, RW);
+                told.send(()).unwrap();
+            };
+            with_region(1, LONG, script, |_, region| {
+                was_told.recv().unwrap();
+                assert_eq!(region.mapping().volatile().load_u8(0).unwrap(), 0);
+                let _ = region.mapping().volatile().store_u8(0, 1);
+            });
+        });
+    assert_eq!(status.signal(), Some(libc::SIGSEGV), "{status}");
+}
+
+#[test]
 fn what_a_lying_node_sends_is_never_mapped() {
     let open = |path: &str| -> OwnedFd { std::fs::File::options().read(true).open(path).unwrap().into() };
     let lies: Vec<(&str, Vec<OwnedFd>)> = vec![
@@ -544,9 +566,10 @@ fn a_forked_child_is_no_survivor_and_leaves_the_channel_to_its_parent() {
             // SAFETY: ends the child without running what belongs to the parent.
             unsafe { libc::_exit(i32::from(!lost)) };
         }
-        let mut status = 0;
+        let (start, mut status) = (Instant::now(), 0);
         // SAFETY: `status` is writable, and the child is ours.
         assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert!(start.elapsed() < LONG / 2, "the child waited for a segment");
         assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status:#x}");
         done.send(()).unwrap();
         assert_eq!(region.load_u64(0).unwrap(), 5);

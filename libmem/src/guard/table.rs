@@ -59,18 +59,20 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    const EMPTY: Self = Self {
-        start: AtomicUsize::new(FREE),
-        end: AtomicUsize::new(0),
-        rotating: AtomicPtr::new(ptr::null_mut()),
-        handle: AtomicU64::new(0),
-        channel: AtomicI32::new(0),
-        process: AtomicU32::new(0),
-        install: AtomicU32::new(0),
-    };
+    const fn empty() -> Self {
+        Self {
+            start: AtomicUsize::new(FREE),
+            end: AtomicUsize::new(0),
+            rotating: AtomicPtr::new(ptr::null_mut()),
+            handle: AtomicU64::new(0),
+            channel: AtomicI32::new(0),
+            process: AtomicU32::new(0),
+            install: AtomicU32::new(0),
+        }
+    }
 }
 
-static TABLE: [Slot; MAPPINGS_MAX] = [const { Slot::EMPTY }; MAPPINGS_MAX];
+static TABLE: [Slot; MAPPINGS_MAX] = [const { Slot::empty() }; MAPPINGS_MAX];
 
 /// Where the next search for a free slot begins: a hint, so that filling the table is not quadratic.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -98,9 +100,12 @@ impl Slot {
             .ok_or(Error::new(Code::Busy, "this process holds 65,536 mappings; close some first"))?;
         NEXT.store(index + 1, Ordering::Relaxed);
         HIGH.fetch_max(index + 1, Ordering::Relaxed);
-        // Free in a forked child, whoever held the word in its parent when that forked.
-        slot.install.store(0, Ordering::Relaxed);
-        slot.process.store(process(), Ordering::Relaxed);
+        if !slot.is_own() {
+            // Whoever held the word when its parent forked is not here. In the process that filled the slot before, a
+            // late searcher may hold the word for a moment, and gives it back itself.
+            slot.install.store(0, Ordering::Relaxed);
+            slot.process.store(process(), Ordering::Relaxed);
+        }
         slot.end.store(end, Ordering::Relaxed);
         if let Some(rotating) = rotating {
             slot.handle.store(pack(rotating.handle()), Ordering::Relaxed);
