@@ -473,6 +473,42 @@ fn several_mappings_of_a_session_rotate_each_for_itself_and_offsets_count_from_t
 }
 
 #[test]
+fn the_asynchronous_client_maps_segments_and_survives_too() {
+    let node = Node::with(|peer| {
+        let mut memory = Memory::new(3);
+        rustix::io::pwrite(&memory.files[2], &[9], 0).unwrap();
+        serve(peer, &memory, HANDLE, Rights::READ_WRITE);
+        for index in 0..3 {
+            memory.rotate(peer.channel.as_ref().unwrap(), HANDLE, index, RW);
+        }
+        // A second mapping of the session gets no second channel.
+        let again = SlotHandle { slot: 5, epoch: 5 };
+        let (id, request) = peer.next();
+        assert!(matches!(request, Request::Open { .. }), "{request:?}");
+        let range = ByteRange::new(0, SEGMENT).unwrap();
+        let right =
+            Opened { handle: again, range, region_bytes: SEGMENT, segment_bytes: SEGMENT, ..opened(true) };
+        peer.reply_with(id, &Reply::Opened(right), &[memory.files[0].as_fd()]);
+        let ready = peer.channel.as_ref().unwrap().try_next();
+        assert_eq!(ready, Some(Message::Ready { handle: again }));
+        peer.drain();
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = libmem::aio::Client::connect(&node.endpoint(), &key()).await.unwrap();
+        let region = client.open_mapped(&token(), Rights::READ_WRITE).await.unwrap();
+        assert_eq!(region.mapping().len() as u64, 3 * SEGMENT);
+        region.write_at(SEGMENT - 2, &[1, 2, 3, 4]).unwrap();
+        assert_eq!(region.load_u64(2 * SEGMENT).unwrap(), 9);
+        let _again = client.open_mapped(&token(), Rights::READ_WRITE).await.unwrap();
+        let mut bytes = [0; 4];
+        region.read_at(SEGMENT - 2, &mut bytes).unwrap();
+        assert_eq!(bytes, [1, 2, 3, 4]);
+    });
+    node.finish();
+}
+
+#[test]
 fn a_right_that_does_not_fall_on_segments_is_not_mapped() {
     let node = Node::with(|peer| {
         let memory = Memory::new(2);

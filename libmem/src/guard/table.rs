@@ -236,7 +236,9 @@ fn process() -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rotating::Rotation;
     use super::*;
+    use crate::mapping::{Access, Revocation};
 
     #[test]
     fn ranges_are_half_open_and_end_with_their_owner() {
@@ -256,6 +258,69 @@ mod tests {
             assert!(Slot::at(wrong).is_none());
         }
         slot.release();
+    }
+
+    fn rotating() -> Arc<Rotating> {
+        let (channel, _) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::SEQPACKET,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let rotation = Rotation {
+            channel: Arc::new(channel),
+            handle: SlotHandle { slot: 3, epoch: 4 },
+            first: 0,
+            segment_bytes: 0x1000,
+            wait: std::time::Duration::ZERO,
+        };
+        Arc::new(Rotating::new(rotation, 0x1000, 0x1000, Access::Read, Revocation::new()))
+    }
+
+    #[test]
+    fn a_range_is_not_given_back_while_somebody_installs_into_it() {
+        let rotating = rotating();
+        let slot = Slot::claim(0x1000, 0x2000, Some(&rotating)).unwrap();
+        let released = AtomicU32::new(0);
+        let times_found = || {
+            let mut found = 0;
+            Slot::with_right(rotating.channel_number(), rotating.handle(), |_| found += 1);
+            found
+        };
+        std::thread::scope(|scope| {
+            Slot::with_right(rotating.channel_number(), rotating.handle(), |_| {
+                scope.spawn(|| {
+                    slot.release();
+                    released.store(1, Ordering::Release);
+                });
+                // Long enough for a release that does not wait to be seen.
+                for _ in 0..2_000 {
+                    rustix::thread::sched_yield();
+                    std::thread::sleep(std::time::Duration::from_micros(10));
+                    assert_eq!(released.load(Ordering::Acquire), 0);
+                }
+                assert!(slot.contains(0x1000));
+            });
+        });
+        assert_eq!(released.load(Ordering::Acquire), 1);
+        assert_eq!(times_found(), 0);
+    }
+
+    #[test]
+    fn a_right_is_found_by_its_channel_and_handle_together() {
+        let (one, other) = (rotating(), rotating());
+        let slot = Slot::claim(0x1000, 0x2000, Some(&one)).unwrap();
+        let found = |channel: i32, handle| {
+            let mut found = false;
+            Slot::with_right(channel, handle, |rotating| found = std::ptr::eq(rotating, &raw const *one));
+            found
+        };
+        assert!(found(one.channel_number(), one.handle()));
+        assert!(!found(other.channel_number(), one.handle()));
+        assert!(!found(one.channel_number(), SlotHandle { slot: 3, epoch: 5 }));
+        slot.release();
+        assert!(!found(one.channel_number(), one.handle()));
     }
 
     #[test]
