@@ -72,6 +72,7 @@
 //!                            │                                  guard: copies that survive a cut
 //!                            │                                      │
 //! revoke ──▶ provider cuts the pages ───────────── SIGBUS ─────────▶ Err(E_REVOKED)
+//! rotation ▶ provider cuts the pages ───────────── SIGBUS ─▶ fresh segment over the channel ─▶ goes on
 //! provider hangs up ─────────┴─ Revocation ────────────────────────▶ Err(E_REVOKED)
 //! ```
 //!
@@ -83,13 +84,13 @@
 //! | `endpoint`, `lease`, `share` | what to say and what comes back |
 //! | `region` | opened rights: mapped, and the parts that mediated access shares |
 //! | `calls` | every request with the answer that belongs to it; lists page by page |
-//! | `session/` | the protocol without I/O, the socket, the hang-up |
+//! | `session/` | the protocol without I/O, the socket, the hang-up and who reads the rotation channel |
 //! | [`mapping`] | leased memory as one range of addresses: guarded, volatile and raw access |
 //! | `mapping/descriptor` | what a received descriptor must be |
-//! | `mapping/reservation` | who owns which addresses |
+//! | `mapping/reservation`, `mapping/place` | who owns which addresses, and what is mapped there |
 //! | `mapping/volatile` | the safe view for raw access |
 //! | [`sync`] | processes that wait for one another: events, locks, rings of messages |
-//! | `guard` | the routines that survive a cut, and the SIGBUS handler: table, assembly, decision |
+//! | `guard` | the routines that survive a cut, the fault handler, and rotation: table, assembly, decision, channel |
 //!
 //! # Limits
 //!
@@ -99,12 +100,19 @@
 //! **65,536** mappings a process, **4,096** segments and **64 TiB** a mapping. Words are **8** bytes on a multiple
 //! of 8. x86_64 and aarch64, 64-bit Linux.
 //!
-//! # What happens to SIGBUS in your process
+//! # When somebody else's right ends
 //!
-//! The first mapping installs a handler. It absorbs faults of guarded access to leased memory and nothing
-//! else; every other SIGBUS goes to the handler that was there before, or ends the process as it would have.
-//! A handler that you install *later* replaces it: keep the action that `sigaction` returns, and call it for
-//! faults that are not yours. Each thread's first guarded access unblocks SIGBUS for that thread, because
+//! Then your memory is *rotated*: cut from everybody, copied, and mapped again at the same address. Your accesses wait
+//! for that and go on, and lose nothing. [`mapping`] says what it asks of you: no kernel I/O on registered leased memory,
+//! no futexes but this library's, nothing of it for forked children.
+//!
+//! # What happens to SIGBUS and SIGSEGV in your process
+//!
+//! The first mapping installs a handler for SIGBUS, the first one that a session made also one for SIGSEGV. They absorb
+//! faults of guarded access to leased memory, let accesses wait that met a rotation, and nothing else; every other fault
+//! goes to the handler that was there before, or ends the process as it would have.
+//! A handler that you install *later* replaces ours: keep the action that `sigaction` returns, and call it for
+//! faults that are not yours. Each thread's first guarded access unblocks both signals for that thread, because
 //! Linux kills a process that faults while the signal is blocked.
 #![deny(unsafe_code)]
 

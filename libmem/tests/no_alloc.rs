@@ -4,12 +4,17 @@
 //! The only test of its process, because it counts the allocations of all threads.
 
 mod common;
+mod node;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use std::os::fd::AsFd;
+
+use caps::wire::channel::{Message, SegmentAccess};
 use common::{cut, map, memfd};
-use libmem::Access;
+use libmem::{Access, Client, Rights, SigningKey};
+use node::{HANDLE, Node, memory, serve_mapping, token};
 
 struct Counting;
 
@@ -60,4 +65,32 @@ fn nothing_is_allocated() {
     uses(false);
     WATCHED.set(false);
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), 0);
+    rotation_allocates_nothing();
+}
+
+/// The node is another thread, and so is the session's own that watches the channel: some of these segments are taken
+/// in the handler of this one.
+fn rotation_allocates_nothing() {
+    const ROTATIONS: u64 = 300;
+    let node = Node::with(|peer| {
+        let mut file = serve_mapping(peer);
+        for turn in 1..=ROTATIONS {
+            let fresh = memory();
+            rustix::io::pwrite(&fresh, &turn.to_ne_bytes(), 0).unwrap();
+            cut(&file);
+            file = fresh;
+            let access = SegmentAccess::ReadWrite;
+            let message = Message::Segment { handle: HANDLE, index: 0, access };
+            peer.channel.as_ref().unwrap().tell(message, &[file.as_fd()]);
+        }
+        peer.drain();
+    });
+    let client = Client::connect(&node.endpoint(), &SigningKey::from_seed(&[3; 32])).unwrap();
+    let region = client.open_mapped(&token(), Rights::READ_WRITE).unwrap();
+    WATCHED.set(true);
+    while region.load_u64(0).unwrap() < ROTATIONS {}
+    WATCHED.set(false);
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), 0);
+    drop((region, client));
+    node.finish();
 }

@@ -195,3 +195,29 @@ fn a_sent_signal_kills_if_it_did_before() {
     });
     assert!(died_by_sigbus(status), "{status}");
 }
+
+extern "C" fn mask_handler(_: libc::c_int) {
+    // SAFETY: asks for the mask, into a set that is whole; `_exit` is async-signal-safe.
+    unsafe {
+        let mut mask: libc::sigset_t = std::mem::zeroed();
+        libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut mask);
+        let blocked = |signal| libc::sigismember(&raw const mask, signal) == 1;
+        let right = blocked(libc::SIGBUS) && blocked(libc::SIGUSR1) && !blocked(libc::SIGUSR2);
+        libc::_exit(if right { HANDLED } else { 1 });
+    }
+}
+
+#[test]
+fn the_handler_before_us_finds_the_mask_it_asked_for() {
+    let status = in_child("the_handler_before_us_finds_the_mask_it_asked_for", || {
+        // SAFETY: a whole action: a handler of the plain kind, a mask with one signal, no restorer.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = mask_handler as *const () as libc::sighandler_t;
+            libc::sigaddset(&raw mut action.sa_mask, libc::SIGUSR1);
+            assert_eq!(libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()), 0);
+        }
+        gone(4).volatile().load_u8(0).unwrap();
+    });
+    assert_eq!(status.code(), Some(HANDLED), "{status}");
+}

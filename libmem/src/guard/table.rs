@@ -59,18 +59,20 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    const EMPTY: Self = Self {
-        start: AtomicUsize::new(FREE),
-        end: AtomicUsize::new(0),
-        rotating: AtomicPtr::new(ptr::null_mut()),
-        handle: AtomicU64::new(0),
-        channel: AtomicI32::new(0),
-        process: AtomicU32::new(0),
-        install: AtomicU32::new(0),
-    };
+    const fn empty() -> Self {
+        Self {
+            start: AtomicUsize::new(FREE),
+            end: AtomicUsize::new(0),
+            rotating: AtomicPtr::new(ptr::null_mut()),
+            handle: AtomicU64::new(0),
+            channel: AtomicI32::new(0),
+            process: AtomicU32::new(0),
+            install: AtomicU32::new(0),
+        }
+    }
 }
 
-static TABLE: [Slot; MAPPINGS_MAX] = [const { Slot::EMPTY }; MAPPINGS_MAX];
+static TABLE: [Slot; MAPPINGS_MAX] = [const { Slot::empty() }; MAPPINGS_MAX];
 
 /// Where the next search for a free slot begins: a hint, so that filling the table is not quadratic.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -98,9 +100,12 @@ impl Slot {
             .ok_or(Error::new(Code::Busy, "this process holds 65,536 mappings; close some first"))?;
         NEXT.store(index + 1, Ordering::Relaxed);
         HIGH.fetch_max(index + 1, Ordering::Relaxed);
-        // Free in a forked child, whoever held the word in its parent when that forked.
-        slot.install.store(0, Ordering::Relaxed);
-        slot.process.store(process(), Ordering::Relaxed);
+        if !slot.is_own() {
+            // Whoever held the word when its parent forked is not here. In the process that filled the slot before, a
+            // late searcher may hold the word for a moment, and gives it back itself.
+            slot.install.store(0, Ordering::Relaxed);
+            slot.process.store(process(), Ordering::Relaxed);
+        }
         slot.end.store(end, Ordering::Relaxed);
         if let Some(rotating) = rotating {
             slot.handle.store(pack(rotating.handle()), Ordering::Relaxed);
@@ -231,7 +236,9 @@ fn process() -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rotating::Rotation;
     use super::*;
+    use crate::mapping::{Access, Revocation};
 
     #[test]
     fn ranges_are_half_open_and_end_with_their_owner() {
@@ -251,6 +258,69 @@ mod tests {
             assert!(Slot::at(wrong).is_none());
         }
         slot.release();
+    }
+
+    fn rotating() -> Arc<Rotating> {
+        let (channel, _) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::SEQPACKET,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let rotation = Rotation {
+            channel: Arc::new(channel),
+            handle: SlotHandle { slot: 3, epoch: 4 },
+            first: 0,
+            segment_bytes: 0x1000,
+            wait: std::time::Duration::ZERO,
+        };
+        Arc::new(Rotating::new(rotation, 0x1000, 0x1000, Access::Read, Revocation::new()))
+    }
+
+    #[test]
+    fn a_range_is_not_given_back_while_somebody_installs_into_it() {
+        let rotating = rotating();
+        let slot = Slot::claim(0x1000, 0x2000, Some(&rotating)).unwrap();
+        let released = AtomicU32::new(0);
+        let times_found = || {
+            let mut found = 0;
+            Slot::with_right(rotating.channel_number(), rotating.handle(), |_| found += 1);
+            found
+        };
+        std::thread::scope(|scope| {
+            Slot::with_right(rotating.channel_number(), rotating.handle(), |_| {
+                scope.spawn(|| {
+                    slot.release();
+                    released.store(1, Ordering::Release);
+                });
+                // Long enough for a release that does not wait to be seen.
+                for _ in 0..2_000 {
+                    rustix::thread::sched_yield();
+                    std::thread::sleep(std::time::Duration::from_micros(10));
+                    assert_eq!(released.load(Ordering::Acquire), 0);
+                }
+                assert!(slot.contains(0x1000));
+            });
+        });
+        assert_eq!(released.load(Ordering::Acquire), 1);
+        assert_eq!(times_found(), 0);
+    }
+
+    #[test]
+    fn a_right_is_found_by_its_channel_and_handle_together() {
+        let (one, other) = (rotating(), rotating());
+        let slot = Slot::claim(0x1000, 0x2000, Some(&one)).unwrap();
+        let found = |channel: i32, handle| {
+            let mut found = false;
+            Slot::with_right(channel, handle, |rotating| found = std::ptr::eq(rotating, &raw const *one));
+            found
+        };
+        assert!(found(one.channel_number(), one.handle()));
+        assert!(!found(other.channel_number(), one.handle()));
+        assert!(!found(one.channel_number(), SlotHandle { slot: 3, epoch: 5 }));
+        slot.release();
+        assert!(!found(one.channel_number(), one.handle()));
     }
 
     #[test]

@@ -141,7 +141,11 @@ impl Link {
     }
 
     /// Closes a right that nobody holds any more. Never waits and never fails: a session that is gone has no rights.
+    /// A forked child closes nothing: the right is its parent's, and so is the socket.
     pub(crate) fn close(&self, handle: SlotHandle) {
+        if self.process != std::process::id() {
+            return;
+        }
         self.hangup.remove(handle);
         let mut wire = self.wire();
         wire.to_close.push(handle);

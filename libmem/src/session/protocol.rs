@@ -395,6 +395,27 @@ mod tests {
     }
 
     #[test]
+    fn segments_and_channels_bring_a_descriptor_and_only_to_who_asked() {
+        let segment = Request::Segment { handle: SlotHandle { slot: 3, epoch: 4 }, index: 1 };
+        let index = Reply::Segment { index: 1 };
+        for (request, answer, with, expected) in [
+            (&Request::Channel, &Reply::Channel, true, None),
+            (&Request::Channel, &Reply::Channel, false, Some(Code::DescriptorType)),
+            (&Request::Channel, &index, true, Some(Code::DescriptorType)),
+            (&segment, &index, true, None),
+            (&segment, &index, false, Some(Code::DescriptorType)),
+            (&segment, &Reply::Channel, true, Some(Code::DescriptorType)),
+            (&Request::Status, &Reply::Channel, true, Some(Code::DescriptorType)),
+        ] {
+            let mut protocol = Protocol::new();
+            let id = ask(&mut protocol, request);
+            let bytes = reply(id, answer);
+            let answer = protocol.receive(Packet { descriptor: with.then(descriptor), ..packet(&bytes) });
+            assert_eq!(answer.as_ref().err().map(Error::code), expected, "{request:?} {with}");
+        }
+    }
+
+    #[test]
     fn an_abandoned_answer_is_taken_off_and_its_right_is_named() {
         let mut protocol = Protocol::new();
         let left = ask(&mut protocol, &open(Path::Mediated));
