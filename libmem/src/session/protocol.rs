@@ -239,7 +239,8 @@ const fn changes(request: &Request) -> bool {
         | Request::Status
         | Request::Open { .. }
         | Request::Read { .. }
-        | Request::Close { .. } => false,
+        | Request::Close { .. }
+        | Request::Confine => false,
     }
 }
 

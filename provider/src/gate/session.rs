@@ -22,6 +22,7 @@ use super::listen::Shared;
 use super::memory::{Answer, Rights};
 use super::peer::{Exit, Peer};
 use super::socket::{Socket, lost};
+use crate::kernel::Config;
 use crate::runtime::Opener;
 
 /// A session with a proven key.
@@ -64,7 +65,7 @@ impl Session {
             exe = executable::hash(uid, pid) => exe,
             _ = death.readable() => return,
         };
-        let opener = Opener { session: id, uid, pid, exe, proven };
+        let opener = Opener { session: id, uid, pid, exe, proven, sandboxed: false };
         let ender = socket.clone();
         shared.provider.register_session(id, Box::new(move || ender.shut_down()));
         let mut session = Self { shared: shared.clone(), socket, opener, rights: Rights::default() };
@@ -128,11 +129,25 @@ impl Session {
     }
 
     async fn welcome(&self, id: RequestId) -> Result<()> {
+        self.send(id, &Reply::Welcome(self.standing().await)).await
+    }
+
+    /// What this client is here, and how strongly its mappings are held.
+    async fn standing(&self) -> Welcome {
         let (name, admin) = self.shared.control.principal(self.opener.proven.holder()).await;
-        let config = self.shared.provider.config();
-        let welcome =
-            Welcome { cluster: config.cluster, provider: config.provider, name, admin, tier: config.tier };
-        self.send(id, &Reply::Welcome(welcome)).await
+        let Config { cluster, provider, .. } = *self.shared.provider.config();
+        Welcome { cluster, provider, name, admin, tier: self.shared.provider.tier_of(&self.opener) }
+    }
+
+    /// Takes the client's word that it is, or will be before anybody else's code runs in it, in the sandbox. Whoever
+    /// says so loses all that is not about memory, so a program that was handed a session cannot lease, share or
+    /// revoke in the name of the key that opened it.
+    async fn confine(&mut self) -> Answer {
+        self.opener.sandboxed = true;
+        // The program that takes the session over says it again: from then on the log names that program.
+        self.opener.exe = executable::hash(self.opener.uid, self.opener.pid).await.or(self.opener.exe);
+        let holder = self.opener.proven.holder();
+        Answer::Reply(Reply::Confined { holder, welcome: self.standing().await })
     }
 
     /// Answers one request. What is about memory is answered here, the rest by the control plane.
@@ -145,6 +160,10 @@ impl Session {
             Request::Read { handle, offset, length } => self.read(id, handle, offset, length).await,
             Request::Write { handle, offset, data, crc } => self.write(handle, offset, &data, crc),
             Request::Close { handle } => self.close(handle),
+            Request::Confine => Ok(self.confine().await),
+            _ if self.opener.sandboxed => {
+                Err(Error::new(Code::Denied, "a program in the sandbox opens, reads, writes and closes"))
+            }
             request @ (Request::PrincipalAdd { .. }
             | Request::PrincipalList { .. }
             | Request::LeaseCreate(_)
