@@ -52,6 +52,7 @@ pub const ALLOWED: &[Rule] = &[
     rule!(SYS_sched_setscheduler, [], "the last cut goes before other work"),
     rule!(SYS_sigaltstack, [], "a thread catches a stack overflow on a stack of its own"),
     rule!(SYS_rt_sigprocmask, [], "threads begin with signals blocked"),
+    rule!(SYS_rt_sigaction, [], "the C library prepares itself when the first thread begins"),
     rule!(SYS_futex, [], "queues between its threads"),
     rule!(SYS_clock_gettime, [], "deadlines, where the clock cannot be read without a call"),
     rule!(SYS_restart_syscall, [], "goes on waiting after it was stopped and continued"),

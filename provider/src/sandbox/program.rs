@@ -39,6 +39,8 @@ pub const ALLOWED: &[Rule] = &[
         "the C library asks for the size of a stack; limits are not changed"
     ),
     rule!(SYS_getrandom, [], "seeds of the allocator and of hash tables"),
+    rule!(SYS_gettid, [], "Rust names the thread that panicked"),
+    rule!(SYS_geteuid, [], "the command line looks for its directories"),
     rule!(SYS_getpid, [], "libmem knows a forked child by it"),
     rule!(SYS_exit, [], "a thread ends"),
     rule!(SYS_exit_group, [], "the program ends"),
