@@ -71,7 +71,7 @@ fn end(scene: &Scene, token: &Path, line: Option<usize>, arguments: &[&str]) -> 
     status.signal()
 }
 
-/// Stops a process in its sleep and lets it go on, which takes the kernel through `restart_syscall`.
+/// Stops a process in its sleep and lets it go on, which takes it through `restart_syscall`; then signals it.
 fn stop_and_continue(pid: u32) {
     let syscall = |wanted: libc::c_long| {
         move || {
@@ -90,6 +90,8 @@ fn stop_and_continue(pid: u32) {
         (text.is_empty() || text.contains(") T") || text.contains(") Z")).then_some(())
     });
     let _ = kill_process(process, Signal::CONT);
+    until("it sleeps on", syscall(libc::SYS_restart_syscall));
+    let _ = kill_process(process, Signal::USR1); // its handler takes it through `rt_sigreturn`
 }
 
 /// Becomes a program in the sandbox, with a line withdrawn: `launch DIRECTORY TOKEN LINE|none PROGRAM ARGUMENT...`.

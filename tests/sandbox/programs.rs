@@ -62,15 +62,23 @@ fn client() {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         assert_eq!(libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_MONOTONIC, &raw mut now), 0);
     }
+    // Newer C libraries ask so what a descriptor is, and `put` how much of a file is left.
+    let mut about = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: fstat writes one `struct stat` to memory of that size.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_fstat, 0, about.as_mut_ptr()) }, 0);
+    let _ = rustix::fs::tell(stdin()); // a pipe has no position
     println!("used {}", tokens[0].name.as_ref().unwrap());
     let panicked = std::panic::catch_unwind(|| panic!("a program may panic"));
     assert!(panicked.is_err());
 }
 
-/// Sleeps long enough to be stopped meanwhile.
+/// Sleeps long enough to be stopped, and to be signalled, meanwhile.
 fn sleeper() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: the handler does nothing, which is allowed in signal context.
+    unsafe { libc::signal(libc::SIGUSR1, nothing as extern "C" fn(libc::c_int) as libc::sighandler_t) };
     println!("sleeping");
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(Duration::from_secs(2));
     println!("awake");
 }
 
