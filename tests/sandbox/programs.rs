@@ -72,13 +72,15 @@ fn client() {
     assert!(panicked.is_err());
 }
 
-/// Sleeps long enough to be stopped, and to be signalled, meanwhile.
+/// Sleeps until it is signalled.
 fn sleeper() {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: the handler does nothing, which is allowed in signal context.
     unsafe { libc::signal(libc::SIGUSR1, nothing as extern "C" fn(libc::c_int) as libc::sighandler_t) };
     println!("sleeping");
-    std::thread::sleep(Duration::from_secs(2));
+    let long = libc::timespec { tv_sec: 60, tv_nsec: 0 };
+    // SAFETY: reads one timespec and writes nothing. Not the library's sleep, which a signal does not end.
+    unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, 0, &raw const long, std::ptr::null_mut()) };
     println!("awake");
 }
 
