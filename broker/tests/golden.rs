@@ -89,7 +89,14 @@ fn commands() -> Vec<Command> {
     let fourth = world.contract(&ticket(second, other), 8, 2);
     push(&mut world, by(1), Kind::Offer { contract: fourth, signature: fourth.sign(&key(1)) });
     push(&mut world, system, Kind::Undo(Undo::Offer { grant: fourth.grant }));
-    let spec = LeaseSpec { bytes: 1, ttl: Micros(50), name: None, class: None, lifetime: Lifetime::Detached, segment_bytes: None };
+    let spec = LeaseSpec {
+        bytes: 1,
+        ttl: Micros(50),
+        name: None,
+        class: None,
+        lifetime: Lifetime::Detached,
+        segment_bytes: None,
+    };
     for step in 0..4 {
         push(&mut world, by(2), Kind::Reserve { spec: spec.clone(), session: 12 });
         let broker::state::View::Leases(page) = world.view(2, broker::state::Query::Leases(None)).unwrap()

@@ -65,6 +65,10 @@ impl Context {
 
     /// Connects as who I am.
     pub(crate) fn connect(&self) -> Result<Session> {
+        if libmem::is_inherited() {
+            let message = "inside `leasehold run` there is no key, and only `put` and `get` work";
+            return Err(Failure::of(Code::Denied, message).help("type it outside of the sandbox"));
+        }
         let name = self.identity()?;
         let key = self.identities().load(&name)?;
         let client = self.connect_with(&key)?;

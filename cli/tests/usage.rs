@@ -464,6 +464,8 @@ fn doctor_tries_this_machine() {
         assert!(check["ok"].is_boolean() && check["found"].is_string(), "{check}");
         assert_eq!(check["advice"].is_null(), check["ok"] == true, "{check}");
     }
+    let daemons = |check: &&Value| check["name"] == "daemons sandboxed";
+    assert_eq!(report["doctor"]["checks"].as_array().unwrap().iter().find(daemons).unwrap()["ok"], true);
     assert!(done(&leasehold(&["doctor"])).contains("tier "));
 }
 

@@ -9,7 +9,7 @@ use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::time::Micros;
 use caps::token::Token;
-use caps::wire::reply::{Opened, Page};
+use caps::wire::reply::{Opened, Page, Welcome};
 use caps::wire::request::{LeaseSpec, Path};
 use caps::wire::row::{GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, Revocation, Target};
 use caps::wire::{Name, Reason, Reply, Request};
@@ -177,6 +177,13 @@ pub(crate) fn share_accept(grant: GrantId, signature: Signature, lifetime: Lifet
 
 pub(crate) fn revoke(target: Target, reason: Reason) -> Call<Receipt> {
     Call { request: Request::Revoke(Revocation { target, reason }), read: receipt }
+}
+
+/// From here on the session is for a program in the sandbox.
+pub(crate) fn confine() -> Call<(PrincipalKey, Welcome)> {
+    let read =
+        |reply| if let Reply::Confined { holder, welcome } = reply { Some((holder, welcome)) } else { None };
+    Call { request: Request::Confine, read }
 }
 
 pub(crate) fn status() -> Call<NodeStatus> {

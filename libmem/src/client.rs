@@ -1,5 +1,6 @@
 //! The blocking client.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::calls::{self, Call, Cursor, Row};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, HANDSHAKE_SECONDS, REQUEST_SECONDS, ROTATION_WAIT_MAX};
+use crate::inherited;
 use crate::lease::{LeaseOptions, LeaseView, Leased, checked, micros};
 use crate::region::{Facts, OpenRight, Opening, Region, chunks, take_chunk};
 use crate::session::handshake;
@@ -63,6 +65,35 @@ impl Client {
         let welcome = proving.welcome(session.call(calls::raw(request))?)?;
         session.timeout = endpoint.request_timeout();
         Ok(Self { session: Arc::new(session), welcome, holder: key.public() })
+    }
+
+    /// Goes on with the session of the program that started this one: `leasehold run` leaves it behind. There is one a
+    /// process, for opening, reading, writing and closing; the node refuses it everything else.
+    ///
+    /// # Errors
+    /// `E_UNREACHABLE` if this process was started otherwise, if the session was taken already, or if the node is
+    /// gone; `E_TIMEOUT` if it does not answer.
+    pub fn inherited() -> Result<Self> {
+        Self::confined(Arc::new(Link::new(inherited::session()?, ROTATION_WAIT_MAX)))
+    }
+
+    fn confined(link: Arc<Link>) -> Result<Self> {
+        let timeout = Duration::from_secs(HANDSHAKE_SECONDS);
+        let mut session = Session { link, turn: Mutex::new(()), asking: Mutex::new(()), timeout };
+        let (holder, welcome) = session.call(calls::confine())?;
+        session.timeout = Duration::from_secs(REQUEST_SECONDS);
+        Ok(Self { session: Arc::new(session), welcome, holder })
+    }
+
+    /// Tells the node that a program in the sandbox goes on with this session, and gives up its socket for it. That
+    /// program gets no key, and cannot ask for anything but memory. Whatever was opened here before ends with this
+    /// process' last hold on it.
+    ///
+    /// # Errors
+    /// Those of any request; `E_SYSTEM` if there is no descriptor to be had.
+    pub fn hand_over(self) -> Result<OwnedFd> {
+        self.session.call(calls::confine())?;
+        self.session.link.hand_over()
     }
 
     /// What the node said at the start: its lives, the caller's name, the tier of the caller's mappings.

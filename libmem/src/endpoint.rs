@@ -9,7 +9,7 @@ pub const REQUEST_SECONDS: u64 = 30;
 /// How long connecting and each step of the handshake may take, in seconds: they are small whatever the node does.
 pub const HANDSHAKE_SECONDS: u64 = 5;
 /// The longest that a survivor of a rotation waits.
-const ROTATION_WAIT_MAX: Duration = Duration::from_millis(caps::limits::ROTATION_WAIT_MS_MAX);
+pub(crate) const ROTATION_WAIT_MAX: Duration = Duration::from_millis(caps::limits::ROTATION_WAIT_MS_MAX);
 
 /// A node's socket.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -81,6 +81,7 @@
 //! | file | what |
 //! |---|---|
 //! | `client`, [`aio`] | the two faces of a session: who waits, and how |
+//! | `inherited` | the session and the tokens that `leasehold run` leaves to a program |
 //! | `endpoint`, `lease`, `share` | what to say and what comes back |
 //! | `region` | opened rights: mapped, and the parts that mediated access shares |
 //! | `calls` | every request with the answer that belongs to it; lists page by page |
@@ -122,6 +123,8 @@ mod client;
 mod endpoint;
 #[allow(unsafe_code)] // assembly, the signal handler, and calls between the two
 mod guard;
+#[allow(unsafe_code)] // takes ownership of descriptors by their numbers
+mod inherited;
 mod lease;
 #[allow(unsafe_code)] // mmap, munmap, and slices of what they gave
 pub mod mapping;
@@ -141,6 +144,7 @@ pub use caps::wire::row::{GrantRow, LeaseRow, Lifetime, Target};
 pub use caps::wire::{Name, Reason};
 pub use client::{Client, Mediated, Memory};
 pub use endpoint::{Endpoint, HANDSHAKE_SECONDS, REQUEST_SECONDS};
+pub use inherited::{InheritedToken, SESSION_VARIABLE, TOKENS_VARIABLE, inherited_tokens, is_inherited};
 pub use lease::{LeaseOptions, LeaseView, Leased};
 pub use mapping::{Access, Mapping, Revocation, Segment, Volatile};
 pub use region::{Facts, Region};

@@ -22,8 +22,9 @@
 //! | [`gate`] | the local socket: identity, proof of possession, requests |
 //! | [`mem`] | a region of memory from its first page to its wipe |
 //! | [`factory`] | the small process that makes private file systems and guards them |
+//! | [`sandbox`] | which system calls the node, the guardian, and a client that `leasehold run` starts may make |
 //!
-//! Unsafe code stands in `mem`, in `factory` and in the one file `sys`, each block with the facts it relies on.
+//! Unsafe code stands in `mem`, in `factory` and in the files `sys` and `sandbox/launch`, each block with the facts it relies on.
 #![deny(unsafe_code)]
 
 pub mod factory;
@@ -31,5 +32,6 @@ pub mod gate;
 pub mod kernel;
 pub mod mem;
 pub mod runtime;
+pub mod sandbox;
 pub mod slot;
 mod sys;

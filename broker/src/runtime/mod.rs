@@ -221,6 +221,7 @@ impl Handle {
             Request::Status => self.status(caller).await,
             Request::Hello { .. }
             | Request::Prove { .. }
+            | Request::Confine
             | Request::Open { .. }
             | Request::Read { .. }
             | Request::Write { .. }

@@ -42,7 +42,14 @@ pub fn allowed() -> PolicyVerdict {
 }
 
 pub fn spec(bytes: u64, ttl: u64) -> LeaseSpec {
-    LeaseSpec { bytes, ttl: Micros(ttl), name: None, class: None, lifetime: Lifetime::Detached, segment_bytes: None }
+    LeaseSpec {
+        bytes,
+        ttl: Micros(ttl),
+        name: None,
+        class: None,
+        lifetime: Lifetime::Detached,
+        segment_bytes: None,
+    }
 }
 
 pub struct World {

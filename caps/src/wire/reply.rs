@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ClusterEpoch, ProviderId, SlotHandle};
+use crate::id::{ClusterEpoch, PrincipalKey, ProviderId, SlotHandle};
 use crate::key::Signature;
 use crate::pop::Nonce;
 use crate::range::ByteRange;
@@ -88,6 +88,13 @@ pub enum Reply {
         /// CRC32C of `bytes`.
         crc: u32,
     },
+    /// To `Confine`: what the program that takes the session over has to know of it.
+    Confined {
+        /// The key that the session proved.
+        holder: PrincipalKey,
+        /// As at the session's beginning, with the tier that holds from now on.
+        welcome: Welcome,
+    },
 }
 
 /// The state in which a session begins.
@@ -162,6 +169,7 @@ impl std::fmt::Debug for Reply {
             Self::Segment { .. } => "Segment",
             Self::Channel => "Channel",
             Self::Data { .. } => "Data",
+            Self::Confined { .. } => "Confined",
         })
     }
 }

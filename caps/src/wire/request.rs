@@ -143,6 +143,10 @@ pub enum Request {
         /// An open right.
         handle: SlotHandle,
     },
+    /// From here on the session serves a process in the sandbox: it opens, reads, writes and closes, and is refused
+    /// everything else. There is no way back. Said again, by the program that took the session over, it is answered
+    /// the same.
+    Confine,
 }
 
 /// What a lease should be.
@@ -207,6 +211,7 @@ impl Request {
             Self::Segment { .. } => "Segment",
             Self::Channel => "Channel",
             Self::Close { .. } => "Close",
+            Self::Confine => "Confine",
         }
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod check;
 pub(crate) mod id;
 pub(crate) mod lease;
 pub(crate) mod revoke;
+pub(crate) mod run;
 pub(crate) mod share;
 pub(crate) mod token;
 pub(crate) mod transfer;
@@ -101,6 +102,8 @@ pub(crate) enum Command {
     Share(share::Share),
     /// Takes rights back and prints the signed receipt
     Revoke(revoke::Revoke),
+    /// A program in the sandbox, with the leases it may use and no way to anything else
+    Run(run::Run),
     /// Capability tokens, offline: no node is needed
     #[command(subcommand, after_help = "Example:\n  leasehold token inspect frames --as alice")]
     Token(token::Token),

@@ -2,6 +2,8 @@
 //!
 //! No node has to run. What is tried is tried for real, with one page of memory that is gone afterwards.
 
+use std::os::fd::{AsRawFd, BorrowedFd};
+
 use provider::factory::{Factory, FactoryConfig, Namespace};
 use provider::mem::{Check, Memory, Strength, Tier};
 use serde_json::json;
@@ -25,9 +27,10 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     // The factory forks, so this comes before any thread.
     let memory = Memory::start(Factory::spawn(config)?, Strength::Best)?;
     let (tier, meaning) = tier(memory.tier());
-    let checks = memory.capabilities().checks();
+    let mut checks = memory.capabilities().checks().to_vec();
+    checks.push(daemons(memory.guardian()));
     let mut table = Table::new([("CHECK", Align::Left), ("", Align::Left), ("FOUND", Align::Left)]);
-    for Check { name, ok, found, .. } in checks {
+    for Check { name, ok, found, .. } in &checks {
         let mark = if *ok { "ok" } else { "weaker" };
         table.row([(*name).to_owned(), mark.to_owned(), policy::diagnostic::quote(found)]);
     }
@@ -45,6 +48,28 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         })
         .collect();
     Ok(Report::new(json!({ "doctor": { "tier": tier, "checks": checks } }), text))
+}
+
+/// Whether the daemons' own system calls are filtered: read from the guardian that was started for the trial. A node
+/// that cannot do the same does not start.
+fn daemons(guardian: BorrowedFd<'_>) -> Check {
+    let is_filtered = || {
+        let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", guardian.as_raw_fd())).ok()?;
+        let pid: u32 = value(&about, "Pid:")?.parse().ok()?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        Some((value(&status, "Seccomp:")? == "2") && (value(&status, "NoNewPrivs:")? == "1"))
+    };
+    let (ok, found) = match is_filtered() {
+        Some(true) => (true, "node and guardian run under lists of system calls"),
+        Some(false) => (false, "the guardian's system calls are not filtered"),
+        None => (false, "/proc does not say"),
+    };
+    let advice = "a node that was taken over could make any system call; mount /proc, use a kernel with seccomp filters";
+    Check { name: "daemons sandboxed", ok, found: found.to_owned(), advice }
+}
+
+fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim)
 }
 
 const fn tier(tier: Tier) -> (&'static str, &'static str) {

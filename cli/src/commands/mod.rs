@@ -9,6 +9,7 @@ mod doctor;
 mod id;
 mod lease;
 mod revoke;
+mod run;
 mod share;
 mod status;
 mod token;
@@ -34,6 +35,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Report> {
         Command::Get(arguments) => transfer::get(arguments, context),
         Command::Share(command) => share::run(command, context),
         Command::Revoke(arguments) => revoke::run(arguments, context),
+        Command::Run(arguments) => run::run(arguments, context),
         Command::Token(command) => token::run(command, context),
         Command::Audit(command) => audit::run(command, context),
         Command::Policy(command) => check::policy(command),

@@ -9,7 +9,8 @@ use std::path::Path;
 use caps::error::Code;
 use caps::range::ByteRange;
 use caps::rights::Rights;
-use libmem::Memory;
+use caps::token::{Token, inspect};
+use libmem::{Client, InheritedToken, Memory};
 use serde_json::json;
 
 use crate::args::transfer::{Get, Put};
@@ -31,8 +32,7 @@ pub(crate) fn put(arguments: &Put, context: &Context) -> Result<Report> {
             "name the bytes' file with --input",
         ));
     }
-    let session = context.connect()?;
-    let memory = open(&arguments.lease, Rights::READ_WRITE, &session)?;
+    let memory = open(&arguments.lease, Rights::READ_WRITE, context)?;
     let range = memory.facts().range;
     let offset = arguments.offset.unwrap_or(range.start());
     let (mut input, name) = match &arguments.input {
@@ -75,8 +75,7 @@ pub(crate) fn get(arguments: &Get, context: &Context) -> Result<Report> {
             "name a file for them with --output",
         ));
     }
-    let session = context.connect()?;
-    let memory = open(&arguments.lease, Rights::READ, &session)?;
+    let memory = open(&arguments.lease, Rights::READ, context)?;
     let range = memory.facts().range;
     let offset = arguments.offset.unwrap_or(range.start());
     let length = arguments.len.unwrap_or(range.end().saturating_sub(offset));
@@ -111,15 +110,39 @@ pub(crate) fn get(arguments: &Get, context: &Context) -> Result<Report> {
     Ok(Report::new(value, text))
 }
 
-fn open(lease: &LeaseArg, rights: Rights, session: &Session) -> Result<Memory> {
-    let token = match session.tokens.find(lease) {
+fn open(lease: &LeaseArg, rights: Rights, context: &Context) -> Result<Memory> {
+    if libmem::is_inherited() {
+        // Started by `leasehold run`: there are no files here, and no key.
+        let token = inherited(lease, libmem::inherited_tokens()?)?;
+        return Ok(Client::inherited()?.open(&token, rights)?);
+    }
+    let session = context.connect()?;
+    Ok(session.client.open(&token(lease, &session)?, rights)?)
+}
+
+/// The token that an argument names.
+pub(crate) fn token(lease: &LeaseArg, session: &Session) -> Result<Token> {
+    match session.tokens.find(lease) {
         // Made elsewhere, or named since: the node knows which lease it is.
         Err(_) if matches!(lease, LeaseArg::Name(_)) => {
-            session.tokens.find(&LeaseArg::Id(super::lease::find(lease, session)?))?
+            session.tokens.find(&LeaseArg::Id(super::lease::find(lease, session)?))
         }
-        found => found?,
+        found => found,
+    }
+}
+
+/// The token that an argument names among those that this process was started with.
+fn inherited(lease: &LeaseArg, tokens: Vec<InheritedToken>) -> Result<Token> {
+    let is_meant = |kept: &InheritedToken| match lease {
+        LeaseArg::Name(name) => kept.name.as_ref() == Some(name),
+        LeaseArg::Id(id) => inspect(&kept.token, None)
+            .is_ok_and(|found| [Some(&found.lease), found.grant.as_ref()].contains(&Some(&id.to_string()))),
+        LeaseArg::File(_) | LeaseArg::Stdin => false,
     };
-    Ok(session.client.open(&token, rights)?)
+    tokens.into_iter().find(is_meant).map(|kept| kept.token).ok_or_else(|| {
+        Failure::of(Code::LeaseUnknown, format!("no token of `{lease}` was given to this sandbox"))
+            .help("name it with --token when you start `leasehold run`, and by the same name or its id here")
+    })
 }
 
 /// Checks that `length` bytes from `offset` lie within the right.

@@ -7,7 +7,8 @@
 //! | 3 try what this machine's memory can do | the same |
 //! | 4 open both logs | logs that say `log.start` |
 //! | 5 start provider and broker, register known principals | the same |
-//! | 6 open the gate and say so | clients that are cut by the factory |
+//! | 6 open the gate | clients that are cut by the factory |
+//! | 7 give up every system call that serving does not need, and say that the node is ready | the same |
 //!
 //! Stopping goes back: the gate closes, every region is taken back and wiped, both logs get their last checkpoint.
 
@@ -232,6 +233,8 @@ async fn serve(prepared: Prepared) -> Result<()> {
     // Before anybody is told that the node is there: who has read that it is ready may stop it at once, and must find
     // a node that takes everything back.
     let stop = Stop::listen()?;
+    // Everything that takes more than serving does is done.
+    provider::sandbox::node::enter()?;
     say_ready(&options, &dir.socket(), tier, pool_bytes);
     let guarded = until_stopped(&gate, &guardian, stop).await;
 

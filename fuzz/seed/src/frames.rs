@@ -60,6 +60,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         },
         Request::Read { handle, offset: 512, length: 4096 },
         Request::Write { handle, offset: 0, data: vec![0xab; 64], crc: 1 },
+        Request::Confine,
     ];
     let replies = [
         Reply::Done,

@@ -21,9 +21,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::guard::channel::{self, Found};
-use crate::sync::rotation;
 use crate::guard::signals::Blocked;
 use crate::mapping::Revocation;
+use crate::sync::rotation;
 
 /// Stack of the thread in bytes: it makes a few system calls and sets flags.
 const STACK_BYTES: usize = 64 * 1024;

@@ -7,6 +7,7 @@
 //! waiting for its answer, which is taken off the socket by whoever asks next.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub(crate) struct Link {
     wire: Mutex<Wire>,
     /// The process that connected. A forked child that drops its copy must not end its parent's session.
     process: u32,
+    /// Whether another program goes on with the session, which this one must then not end.
+    handed_over: AtomicBool,
 }
 
 struct Wire {
@@ -73,12 +76,24 @@ impl Link {
             rotation_wait,
             wire: Mutex::new(Wire { protocol: Protocol::new(), buffer, to_close: Vec::new() }),
             process: std::process::id(),
+            handed_over: AtomicBool::new(false),
         }
     }
 
     /// The socket, to wait on.
     pub(crate) fn socket(&self) -> &Arc<OwnedFd> {
         &self.socket
+    }
+
+    /// A copy of the socket for the program that goes on with the session. Dropping this link does not end it then.
+    ///
+    /// # Errors
+    /// `E_SYSTEM` if there is no descriptor to be had.
+    pub(crate) fn hand_over(&self) -> Result<OwnedFd> {
+        let socket = rustix::io::fcntl_dupfd_cloexec(&*self.socket, 0)
+            .map_err(|errno| Failure::System(errno).error())?;
+        self.handed_over.store(true, Ordering::Relaxed); // read by the drop, which no other thread is beside
+        Ok(socket)
     }
 
     /// Whether the session has its rotation channel.
@@ -229,7 +244,7 @@ impl Drop for Link {
     fn drop(&mut self) {
         // Wakes the watching thread, which holds the socket too. A forked child shares the socket with its parent
         // and leaves it alone.
-        if self.process == std::process::id() {
+        if self.process == std::process::id() && !*self.handed_over.get_mut() {
             let _ = rustix::net::shutdown(&*self.socket, rustix::net::Shutdown::Both);
         }
     }

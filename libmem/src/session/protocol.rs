@@ -271,7 +271,8 @@ const fn changes(request: &Request) -> bool {
         | Request::Read { .. }
         | Request::Segment { .. }
         | Request::Channel
-        | Request::Close { .. } => false,
+        | Request::Close { .. }
+        | Request::Confine => false,
     }
 }
 

@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use caps::error::{Code, Error, Result};
 use nix::unistd::{ForkResult, fork as fork_process};
+use rustix::io::Errno;
 use rustix::process::{
     DumpableBehavior, Pid, PidfdFlags, Signal, geteuid, getpid, kill_process, pidfd_open,
     set_dumpable_behavior, setsid,
@@ -23,6 +24,7 @@ use super::serve::{Closer, Serve};
 use super::table::Table;
 use super::wire::{FACT_HUGE, FACT_NOSWAP, FACT_USER_NAMESPACE, Reply, Status, Step};
 use super::{FactoryConfig, Namespace, failed, link, namespace, tmpfs};
+use crate::sandbox;
 
 /// Exit status when everything was cut.
 const EXIT_CLEAN: c_int = 0;
@@ -82,6 +84,11 @@ fn live(provider: OwnedFd, channels: Vec<OwnedFd>, config: FactoryConfig, page: 
     let started = started.and_then(|()| tmpfs::probe(page));
     // After the id maps: a process that is not dumpable may no longer write its own /proc files.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let started = started.and_then(|options| {
+        keep_two_capabilities();
+        // Before the first word from outside is read; threads that are started later are under it too.
+        sandbox::factory::enter().map(|()| options).map_err(|_| (Step::Filter, Errno::NOSYS))
+    });
     let options = match started {
         Ok(options) => options,
         Err((step, errno)) => {
@@ -92,7 +99,6 @@ fn live(provider: OwnedFd, channels: Vec<OwnedFd>, config: FactoryConfig, page: 
             return EXIT_START;
         }
     };
-    keep_two_capabilities();
     let facts =
         [(user_namespace, FACT_USER_NAMESPACE), (options.noswap, FACT_NOSWAP), (options.huge, FACT_HUGE)];
     let facts = facts.iter().filter(|(holds, _)| *holds).fold(0, |sum, (_, bit)| sum | bit);

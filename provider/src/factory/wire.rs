@@ -112,10 +112,11 @@ pub(super) enum Step {
     Clone,
     ReadOnly,
     Reopen,
+    Filter,
 }
 
 impl Step {
-    const ALL: [(Self, &'static str); 18] = [
+    const ALL: [(Self, &'static str); 19] = [
         (Self::None, "factory"),
         (Self::Unshare, "unshare a user and mount namespace"),
         (Self::UidMap, "map the user id into the namespace"),
@@ -134,6 +135,7 @@ impl Step {
         (Self::Clone, "clone the mount"),
         (Self::ReadOnly, "make the clone read-only"),
         (Self::Reopen, "open the region's file again"),
+        (Self::Filter, "filter its own system calls"),
     ];
 
     /// The step with this number, in words.

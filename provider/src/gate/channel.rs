@@ -80,7 +80,9 @@ async fn serve(provider: &Provider, session: u64, socket: &Socket, post: &Post) 
 /// What the answer to a message names.
 const fn subject(message: Message) -> Option<(SlotHandle, u32)> {
     match message {
-        Message::Segment { handle, index, .. } | Message::Withdrawn { handle, index } => Some((handle, index)),
+        Message::Segment { handle, index, .. } | Message::Withdrawn { handle, index } => {
+            Some((handle, index))
+        }
         Message::Ended { handle } => Some((handle, 0)),
         Message::Ready { .. } | Message::Taken { .. } => None,
     }

@@ -23,6 +23,7 @@ use super::listen::Shared;
 use super::memory::{Answer, Rights};
 use super::peer::{Exit, Peer};
 use super::socket::{Socket, lost};
+use crate::kernel::Config;
 use crate::runtime::{Opener, Post};
 
 /// A session with a proven key.
@@ -69,7 +70,7 @@ impl Session {
             exe = executable::hash(uid, pid) => exe,
             _ = death.readable() => return,
         };
-        let opener = Opener { session: id, uid, pid, exe, proven };
+        let opener = Opener { session: id, uid, pid, exe, proven, sandboxed: false };
         let ender = socket.clone();
         let post = shared.provider.register_session(id, Box::new(move || ender.shut_down()));
         let rights = Rights::default();
@@ -135,11 +136,25 @@ impl Session {
     }
 
     async fn welcome(&self, id: RequestId) -> Result<()> {
+        self.send(id, &Reply::Welcome(self.standing().await)).await
+    }
+
+    /// What this client is here, and how strongly its mappings are held.
+    async fn standing(&self) -> Welcome {
         let (name, admin) = self.shared.control.principal(self.opener.proven.holder()).await;
-        let config = self.shared.provider.config();
-        let welcome =
-            Welcome { cluster: config.cluster, provider: config.provider, name, admin, tier: config.tier };
-        self.send(id, &Reply::Welcome(welcome)).await
+        let Config { cluster, provider, .. } = *self.shared.provider.config();
+        Welcome { cluster, provider, name, admin, tier: self.shared.provider.tier_of(&self.opener) }
+    }
+
+    /// Takes the client's word that it is, or will be before anybody else's code runs in it, in the sandbox. Whoever
+    /// says so loses all that is not about memory, so a program that was handed a session cannot lease, share or
+    /// revoke in the name of the key that opened it.
+    async fn confine(&mut self) -> Answer {
+        self.opener.sandboxed = true;
+        // The program that takes the session over says it again: from then on the log names that program.
+        self.opener.exe = executable::hash(self.opener.uid, self.opener.pid).await.or(self.opener.exe);
+        let holder = self.opener.proven.holder();
+        Answer::Reply(Reply::Confined { holder, welcome: self.standing().await })
     }
 
     /// Answers one request. What is about memory is answered here, the rest by the control plane.
@@ -154,6 +169,10 @@ impl Session {
             Request::Segment { handle, index } => self.segment(handle, index).await,
             Request::Channel => self.open_channel().await,
             Request::Close { handle } => self.close(handle),
+            Request::Confine => Ok(self.confine().await),
+            _ if self.opener.sandboxed => {
+                Err(Error::new(Code::Denied, "a program in the sandbox opens, reads, writes and closes"))
+            }
             request @ (Request::PrincipalAdd { .. }
             | Request::PrincipalList { .. }
             | Request::LeaseCreate(_)

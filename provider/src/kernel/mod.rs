@@ -191,11 +191,21 @@ impl Kernel {
             huge_bytes: row.huge_bytes,
             segments: row.segments.len() as u32, // at most the bound of a region
             rotations: row.rotations,
-            tier: self.config.tier,
+            tier: self.region_tier(row),
             mappings: row.mappings,
             opens: row.opens.len() as u32,
             pinned: row.pinned,
         })
+    }
+
+    /// How strongly a region's mappings are held: as the weakest of them, and where there is none, as this machine
+    /// would hold one of any client.
+    fn region_tier(&self, row: &region::RegionRow) -> Tier {
+        let mut mapped =
+            row.opens.iter().filter_map(|open| self.opens.get(*open)).filter(|open| open.handed_out);
+        let confined =
+            self.config.tier == Tier::Open && row.mappings > 0 && mapped.all(|open| open.sandboxed);
+        if confined { Tier::Sandboxed } else { self.config.tier }
     }
 
     /// Bytes committed to regions, the ones being taken back included, and to rotations under way.

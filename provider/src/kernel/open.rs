@@ -40,6 +40,8 @@ pub struct OpenRow {
     pub follows_region: bool,
     /// By which path.
     pub path: Path,
+    /// Whether its process runs in the sandbox, and its word for it counts.
+    pub sandboxed: bool,
     /// Whether a descriptor of one of its segments left the provider.
     pub handed_out: bool,
 }
@@ -107,6 +109,7 @@ impl Kernel {
                 deadline,
                 follows_region,
                 path: request.path,
+                sandboxed: request.sandboxed,
                 handed_out: false,
             })
             .map_err(|_| Error::new(Code::Busy, "the provider's table of open rights is full"))?;

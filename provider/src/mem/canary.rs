@@ -40,10 +40,9 @@ impl Canary {
     /// mapped.
     pub(super) fn of(descriptor: BorrowedFd<'_>) -> Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
-        let page = unsafe {
-            mmap(ptr::null_mut(), page_size(), ProtFlags::READ, MapFlags::SHARED, descriptor, 0)
-        }
-        .map_err(failed("map a canary"))?;
+        let page =
+            unsafe { mmap(ptr::null_mut(), page_size(), ProtFlags::READ, MapFlags::SHARED, descriptor, 0) }
+                .map_err(failed("map a canary"))?;
         let canary = Self { page };
         canary.populate().map_err(failed("fill a canary"))?;
         Ok(canary)

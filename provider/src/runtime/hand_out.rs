@@ -136,9 +136,8 @@ impl Shared {
         let offered = async {
             loop {
                 let version = memory.version();
-                let file = memory
-                    .file(segment)
-                    .ok_or(Error::new(Code::Range, "the region has no such segment"))?;
+                let file =
+                    memory.file(segment).ok_or(Error::new(Code::Range, "the region has no such segment"))?;
                 if let Some((_, descriptor)) = self.offer(open, &file, handed, kind, segment).await? {
                     return Ok(descriptor);
                 }

@@ -57,7 +57,8 @@ impl Memory {
     /// The memory of a region as it was built: all segments of `segment_bytes` but perhaps the last.
     pub(super) fn new(segments: Vec<Region>, segment_bytes: u64, deadline: BootNanos) -> Self {
         let bytes = segments.iter().map(Region::len).sum();
-        let first = |region| RwLock::new(Arc::new(File { region, generation: crate::kernel::FIRST_GENERATION }));
+        let first =
+            |region| RwLock::new(Arc::new(File { region, generation: crate::kernel::FIRST_GENERATION }));
         Self {
             segments: segments.into_iter().map(first).collect(),
             segment_bytes,
@@ -235,7 +236,10 @@ impl Memory {
 
 impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Memory").field("bytes", &self.bytes).field("segments", &self.segments.len()).finish_non_exhaustive()
+        f.debug_struct("Memory")
+            .field("bytes", &self.bytes)
+            .field("segments", &self.segments.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -20,6 +20,7 @@ use caps::time::Micros;
 use caps::token::{Authorized, Request, Token, VerifiedToken, gate};
 use caps::wire::link::Notice;
 use caps::wire::request::Path;
+use caps::wire::row::Tier;
 
 use super::cells::{Handed, Right};
 use super::hand_out::{revoked, segments};
@@ -40,6 +41,20 @@ pub struct Opener {
     pub exe: Option<[u8; 32]>,
     /// The key that it proved.
     pub proven: Proven,
+    /// Whether it runs in the sandbox: its own word, which counts only from those who have no boundary otherwise.
+    pub sandboxed: bool,
+}
+
+impl Opener {
+    /// Who it is to the memory. A process of the node's own user, or root, gains nothing by saying that it is in the
+    /// sandbox; one of another user would, so its word is not taken.
+    fn holder(&self, node_uid: u32) -> Holder {
+        match (self.uid == 0 || self.uid == node_uid, self.sandboxed) {
+            (true, true) => Holder::Sandboxed,
+            (true, false) => Holder::SameUser,
+            (false, _) => Holder::OtherUser,
+        }
+    }
 }
 
 /// An opened right.
@@ -113,7 +128,7 @@ impl Provider {
         let request = OpenRequest {
             session: SessionId(opener.session),
             uid: opener.uid,
-            sandboxed: false,
+            sandboxed: opener.holder(self.config().uid) == Holder::Sandboxed,
             holder: evidence.holder(),
             lease: evidence.lease(),
             grant: verified.terms().grant,
@@ -139,7 +154,7 @@ impl Provider {
                     region_bytes: opening.region_bytes,
                     segment_bytes: opening.segment_bytes,
                     mapped: descriptor.is_some(),
-                    tier: self.config().tier,
+                    tier: self.tier_of(opener),
                     expires_in: opening.deadline.since(shared.clock.boot()),
                     audit,
                 },
@@ -151,6 +166,14 @@ impl Provider {
                 Err(error)
             }
         }
+    }
+
+    /// How strongly this client's mappings are held: what the machine allows, or, where that is the weakest, what the
+    /// sandbox adds.
+    pub(crate) fn tier_of(&self, opener: &Opener) -> Tier {
+        let config = self.config();
+        let confined = config.tier == Tier::Open && opener.holder(config.uid) == Holder::Sandboxed;
+        if confined { Tier::Sandboxed } else { config.tier }
     }
 
     async fn finish_open(
@@ -204,7 +227,7 @@ impl Provider {
 
     /// Which descriptors a client may have.
     fn kind(&self, opener: &Opener) -> Holder {
-        if opener.uid == 0 || opener.uid == self.config().uid { Holder::SameUser } else { Holder::OtherUser }
+        opener.holder(self.config().uid)
     }
 
     fn opening_entry(
@@ -223,6 +246,8 @@ impl Provider {
             Path::Mapped => "mapped",
             Path::Mediated => "mediated",
         };
+        let confined = opener.holder(self.config().uid) == Holder::Sandboxed;
+        let tier = confined.then(|| self.tier_of(opener).name());
         Draft::ok(event)
             .subject(opener.proven.holder())
             .peer_uid(opener.uid)
@@ -238,5 +263,6 @@ impl Provider {
             .token_hmac(self.0.salt.token(token.as_bytes()))
             .maybe(verified.revocation_ids().first(), |draft, id| draft.revocation_id(&id.0))
             .method(path)
+            .maybe(tier, Draft::tier)
     }
 }

@@ -104,9 +104,12 @@ impl Provider {
                 if let (Some(upto), Some(memory)) = (upto, shared.cells.memory(region)) {
                     // A rotation that somebody else ordered may be the one that takes out this grant's mappings.
                     let (over, told) = oneshot::channel();
-                    memory.after_rotations(upto, Box::new(move || {
-                        let _ = over.send(()); // who gave up waiting needs no answer
-                    }));
+                    memory.after_rotations(
+                        upto,
+                        Box::new(move || {
+                            let _ = over.send(()); // who gave up waiting needs no answer
+                        }),
+                    );
                     told.await.map_err(|_| {
                         Error::new(Code::Internal, "a rotation's end was not reported to its waiter")
                     })?;

@@ -1,0 +1,127 @@
+//! The system calls of the node's process, from the moment it serves: gate, provider, broker and both logs. No program
+//! is started, no process forked, no code loaded and no socket opened by then, so none of these is on the list.
+
+use caps::error::Result;
+
+use super::confine_this_process;
+use super::rule::{Arg, Rule, rule};
+use super::threads::{NEW_PROCESS, THREAD};
+
+/// What it may do. Anything else ends it, and the guardian cuts all it leaves.
+pub const ALLOWED: &[Rule] = &[
+    // Memory
+    rule!(SYS_brk, [], "the heap"),
+    rule!(
+        SYS_mmap,
+        [Arg::Without(2, libc::PROT_EXEC as u32)],
+        "heap, stacks, regions while they are pinned; never code"
+    ),
+    rule!(SYS_mprotect, [Arg::Without(2, libc::PROT_EXEC as u32)], "guard pages of stacks, heaps of threads"),
+    rule!(SYS_munmap, [], "regions once they are pinned, stacks"),
+    rule!(SYS_mremap, [], "the allocator grows large blocks"),
+    rule!(
+        SYS_madvise,
+        [],
+        "stacks are given back, regions are kept out of core dumps and of forked processes"
+    ),
+    // Regions: made, pinned, sealed, cut, wiped
+    rule!(SYS_fallocate, [], "a region's pages are committed when it is granted"),
+    rule!(SYS_ftruncate, [], "the cut; a log's torn end"),
+    rule!(SYS_io_uring_register, [], "pins and unpins a region's pages"),
+    rule!(SYS_io_uring_enter, [], "wipes and copies through the pin"),
+    rule!(SYS_pread64, [], "mediated reads"),
+    rule!(SYS_pwrite64, [], "mediated writes; logs"),
+    rule!(
+        SYS_ioctl,
+        [],
+        "the immutable flag, FUSE passthrough, how a process died, what of a socket was not read"
+    ),
+    rule!(SYS_fsopen, [], "a FUSE file system that makes one mmap-only descriptor"),
+    rule!(SYS_fsconfig, [], "its options"),
+    rule!(SYS_fsmount, [], "its mount, which no path leads to"),
+    // Files: logs, principals, what executes a client
+    #[cfg(target_arch = "x86_64")]
+    rule!(SYS_open, [], "/dev/fuse, /dev/zero"),
+    rule!(
+        SYS_openat,
+        [],
+        "files of logs, of principals, in private mounts; a client's executable, to hash it"
+    ),
+    rule!(SYS_read, [], "files, FUSE requests, timers, wake-ups of threads"),
+    rule!(SYS_write, [], "files, wake-ups of threads, messages to the operator"),
+    rule!(SYS_writev, [], "FUSE answers"),
+    rule!(SYS_lseek, [], "files"),
+    rule!(SYS_close, [], "descriptors"),
+    rule!(SYS_fstat, [], "files"),
+    rule!(SYS_newfstatat, [], "files"),
+    rule!(SYS_statx, [], "files; which executable it is"),
+    rule!(SYS_getdents64, [], "which files a log has"),
+    rule!(SYS_mkdirat, [], "directories of a log's tiles"),
+    #[cfg(target_arch = "x86_64")]
+    rule!(SYS_mkdir, [], "directories of a log's tiles"),
+    rule!(SYS_renameat, [], "a tile or a checkpoint replaces the one before"),
+    #[cfg(target_arch = "x86_64")]
+    rule!(SYS_rename, [], "a file replaces the one before"),
+    rule!(SYS_unlinkat, [], "files of a log that were only partial"),
+    #[cfg(target_arch = "x86_64")]
+    rule!(SYS_unlink, [], "the socket's path, when the gate closes"),
+    rule!(SYS_fsync, [], "directories of a log"),
+    rule!(SYS_fdatasync, [], "entries are durable before they are answered"),
+    rule!(SYS_fcntl, [Arg::Is(1, libc::F_DUPFD_CLOEXEC as u32)], "a second handle of a descriptor"),
+    rule!(
+        SYS_fcntl,
+        [Arg::Is(1, libc::F_GETFD as u32)],
+        "Rust looks before it closes, in builds with assertions"
+    ),
+    rule!(SYS_fcntl, [Arg::Is(1, libc::F_GETFL as u32)], "sockets"),
+    rule!(SYS_fcntl, [Arg::Is(1, libc::F_SETFL as u32)], "sockets do not wait"),
+    // Sessions, and the factory
+    rule!(SYS_accept4, [], "clients"),
+    rule!(SYS_getsockopt, [], "who a client is"),
+    rule!(SYS_setsockopt, [], "a client cannot send descriptors"),
+    rule!(SYS_recvfrom, [], "requests; signals, through a pair of sockets"),
+    rule!(SYS_recvmsg, [], "the factory's answers, with a descriptor"),
+    rule!(SYS_sendto, [], "requests to the factory, answers"),
+    rule!(SYS_sendmsg, [], "answers with a descriptor"),
+    rule!(SYS_shutdown, [], "a session ends"),
+    // Waiting
+    #[cfg(target_arch = "x86_64")]
+    rule!(SYS_epoll_wait, [], "whatever comes"),
+    rule!(SYS_epoll_pwait, [], "whatever comes"),
+    rule!(SYS_epoll_ctl, [], "what to wait for"),
+    #[cfg(target_arch = "x86_64")]
+    rule!(SYS_poll, [], "the factory's answer"),
+    rule!(SYS_ppoll, [], "the factory's answer"),
+    rule!(SYS_futex, [], "locks, and queues between threads"),
+    rule!(SYS_timerfd_settime, [], "the next lease's end"),
+    rule!(SYS_clock_nanosleep, [], "short waits of a thread"),
+    rule!(SYS_clock_gettime, [], "time, where the clock cannot be read without a call"),
+    rule!(SYS_sched_yield, [], "a thread lets others run"),
+    rule!(SYS_restart_syscall, [], "goes on waiting after it was stopped and continued"),
+    rule!(SYS_waitid, [], "the factory's end; how a client died"),
+    rule!(SYS_getrandom, [], "ids, nonces and salts"),
+    // Threads of the pools
+    rule!(SYS_clone, [Arg::Has(0, THREAD, THREAD), Arg::Without(0, NEW_PROCESS)], "threads"),
+    rule!(SYS_clone3, [], "answered as if it were not there, so that C libraries use clone"),
+    rule!(SYS_set_robust_list, [], "a thread begins"),
+    rule!(SYS_rseq, [], "a thread begins"),
+    rule!(SYS_gettid, [], "a thread begins"),
+    rule!(SYS_sched_getaffinity, [], "a thread looks for its stack's guard page"),
+    rule!(SYS_sched_setscheduler, [], "cuts go before other work"),
+    rule!(SYS_prctl, [Arg::Is(0, libc::PR_SET_NAME as u32)], "a thread's name"),
+    rule!(SYS_sigaltstack, [], "a thread catches a stack overflow on a stack of its own"),
+    rule!(SYS_rt_sigprocmask, [], "threads begin with signals blocked"),
+    rule!(SYS_rt_sigaction, [], "the C library when a program ends by a signal of its own"),
+    rule!(SYS_rt_sigreturn, [], "back from the handler that notes SIGTERM"),
+    rule!(SYS_exit, [], "a thread ends"),
+    rule!(SYS_exit_group, [], "the node ends"),
+];
+
+/// Puts this process, with all the threads it has, under the list. Call it when everything is started that needs more:
+/// runtimes, sockets, rings, timers, both logs.
+///
+/// # Errors
+/// `E_SYSTEM` where the kernel has no filters.
+pub fn enter() -> Result<()> {
+    confine_this_process(ALLOWED)
+}
