@@ -75,6 +75,9 @@ pub(crate) enum Command {
     /// A client process of the demo
     #[command(hide = true)]
     DemoClient(up::DemoClient),
+    /// A process that maps what a benchmark takes back
+    #[command(hide = true)]
+    BenchMapper,
     /// What is running, in numbers
     #[command(after_help = "Example:\n  leasehold status --json")]
     Status,

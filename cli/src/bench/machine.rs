@@ -63,6 +63,13 @@ fn read(path: &str) -> Result<String> {
         .map_err(|_| Error::new(Code::System, "cannot read what the kernel says in /proc"))
 }
 
+/// How many programs wanted a processor in the last minute, on average, as uptime(1) says it. 0 if the kernel does not
+/// say.
+pub fn load() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0.0)
+}
+
 /// The type of the file system that holds a directory, as mount(8) names it.
 pub fn file_system(directory: &Path) -> String {
     let Ok(directory) = directory.canonicalize() else { return "unknown".into() };

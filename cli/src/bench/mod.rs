@@ -16,6 +16,7 @@
 //! | `control` | leases, renewals and shares a second |
 //! | `population` | what a live lease costs in memory, and whether many make the others slower |
 //! | `expiry` | how late the end of a lease is |
+//! | `revoke/` | how long until memory that many processes use is nobody's |
 //! | `crew` | clients in threads, each with a session and a key of its own |
 //! | `machine` | the memory of kernel and node, the file system of a directory |
 //! | `numbers` | samples, medians, spreads |
@@ -35,11 +36,16 @@ mod population;
 #[allow(unsafe_code)] // slices of leased memory: what a program that maps raw uses
 mod raw;
 mod report;
+mod revoke;
 
 use std::path::PathBuf;
 
 use caps::error::Result;
 use clap::Subcommand;
+
+use crate::args::value;
+
+pub(crate) use revoke::serve as mapper;
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
@@ -75,6 +81,19 @@ enum What {
     /// How late leases end: 1,000 expiries a second with 10,000 others alive
     #[command(after_help = "Example:\n  leasehold bench expiry")]
     Expiry,
+    /// Taking back memory that many processes have mapped, beside the kernel's bare cut
+    #[command(after_help = "Example:\n  leasehold bench revoke --size 1MiB --mappers 2 --json")]
+    Revoke {
+        /// Bytes of the lease
+        #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = value::size)]
+        size: u64,
+        /// Processes that map it
+        #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
+        mappers: u32,
+        /// How many of them touch it without pause; more than there are processors measures the scheduler
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+        busy: u32,
+    },
 }
 
 /// Two numbers with a comma between them.
@@ -101,6 +120,9 @@ pub fn run(args: &Args, json: bool) -> Result<bool> {
             control::bench(&scratch, rounds.unwrap_or(control::ROUNDS), *clients)
         }
         What::Expiry => expiry::bench(&scratch),
+        &What::Revoke { size: bytes, mappers, busy } => {
+            revoke::bench(&scratch, rounds, revoke::Shape { bytes, mappers, busy })
+        }
     }?;
     report.print(json)?;
     Ok(report.is_ok())

@@ -15,3 +15,8 @@ pub(crate) fn run(arguments: &Args, context: &Context) -> Result<Report> {
     Err(Failure::of(Code::Internal, "a figure misses its bound")
         .help("the table marks it; other work may share the machine"))
 }
+
+pub(crate) fn mapper() -> Result<Report> {
+    bench::mapper()?;
+    Ok(Report::silent())
+}

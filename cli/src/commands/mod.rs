@@ -40,6 +40,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Report> {
         Command::Audit(command) => audit::run(command, context),
         Command::Policy(command) => check::policy(command),
         Command::Config(command) => check::config(command),
+        Command::BenchMapper => bench::mapper(),
         Command::Bench(arguments) => bench::run(arguments, context),
         Command::Completions { shell } => completions::run(*shell),
     }
