@@ -1,4 +1,7 @@
-//! A file whose server answers nothing that matters: every read of it waits, and so does closing it.
+//! A file whose server never answers a read.
+//!
+//! Closing it waits for nobody: every process that is started while it is open closes a copy of it, and a kernel that
+//! waits there cannot be killed. So the first close is answered with "not supported", after which none asks.
 //!
 //! A user gets such a file from a FUSE server of its own, mounted by `fusermount`; here the test mounts it, as that
 //! program would, and passes the file on.
@@ -24,7 +27,6 @@ const FORGET: u32 = 2;
 const GETATTR: u32 = 3;
 const OPEN: u32 = 14;
 const READ: u32 = 15;
-const FLUSH: u32 = 25;
 const INIT: u32 = 26;
 const INTERRUPT: u32 = 36;
 const BATCH_FORGET: u32 = 42;
@@ -52,6 +54,7 @@ impl Silent {
         let ending = over.clone();
         let server = Some(std::thread::spawn(move || serve(&device, &ending)));
         let file = openat(&mount, c"file", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        drop(file.try_clone().unwrap()); // asks, and is told not to ask again
         Self { file, over, server }
     }
 
@@ -84,7 +87,7 @@ fn serve(device: &OwnedFd, over: &AtomicBool) {
             LOOKUP => entry(),
             GETATTR => attributes_reply(),
             OPEN => vec![0; 16],
-            READ | FLUSH | FORGET | INTERRUPT | BATCH_FORGET => continue,
+            READ | FORGET | INTERRUPT | BATCH_FORGET => continue,
             _ => {
                 reply(device, unique, -libc::ENOSYS, &[]);
                 continue;

@@ -20,7 +20,7 @@ use super::villain::{Crime, Outcome};
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Row {
-    /// A file that cannot be closed.
+    /// A file of a FUSE server that never answers.
     Silent,
     /// As many descriptors as one message may have.
     Most,
@@ -41,7 +41,7 @@ const SESSIONS: usize = 16;
 const RIGHTS: usize = 32;
 
 attacks! {
-    a_descriptor_that_cannot_be_closed_hangs_nobody => silent;
+    a_fuse_descriptor_never_arrives => silent;
     as_many_descriptors_as_a_message_may_have_never_arrive => |setting| scene(setting, Crime::Send(Row::Most));
     descriptors_of_any_kind_never_arrive => |setting| scene(setting, Crime::Send(Row::Ordinary));
     crooked_control_data_is_refused => |setting| scene(setting, Crime::Send(Row::CrookedControl));
@@ -55,7 +55,6 @@ fn silent(setting: Setting) {
     let mut villain = scene.villain(Crime::Send(Row::Silent));
     villain.give(file.file());
     villain.ready();
-    // A node that had taken and closed it would hang from here on, and only the end of the server would free it.
     scene.take_back();
     drop(file);
     scene.judge(villain.after());
