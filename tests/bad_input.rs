@@ -26,6 +26,8 @@ mod catalogue;
 mod files;
 #[path = "bad_input/frames.rs"]
 mod frames;
+#[path = "common/named.rs"]
+mod named;
 #[path = "bad_input/node.rs"]
 mod node;
 #[path = "bad_input/races.rs"]

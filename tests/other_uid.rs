@@ -20,7 +20,7 @@ fn client_process() {
 
 /// Everything but writing by a mapping, which a read-write lease is for; and by which errno it fails on a descriptor of
 /// a sealed region: opened read-only, opened read-write.
-const SEALED: [(Attack, i32, i32); 19] = [
+const SEALED: [(Attack, i32, i32); 20] = [
     (Attack::Truncate, EINVAL, ENOTCONN),
     (Attack::Extend, EINVAL, ENOTCONN),
     (Attack::Grow, EBADF, ENOTCONN),
@@ -38,6 +38,7 @@ const SEALED: [(Attack, i32, i32); 19] = [
     (Attack::Splice, ENOTCONN, ENOTCONN),
     (Attack::Link, EXDEV, EXDEV),
     (Attack::SetLease, EACCES, EACCES),
+    (Attack::Seal, EINVAL, EINVAL),
     (Attack::Remove { writable: false }, EACCES, EPERM),
     (Attack::Remove { writable: true }, EACCES, EPERM),
 ];
@@ -46,7 +47,7 @@ const SEALED: [(Attack, i32, i32); 19] = [
 const WRITING: [(Attack, i32); 2] = [(Attack::MapWritable, EACCES), (Attack::ProtectWritable, EACCES)];
 
 /// What must fail on a read-only descriptor of an open region, whoever has it: no way to the file leads to a change.
-const OPEN: [(Attack, &[i32]); 14] = [
+const OPEN: [(Attack, &[i32]); 15] = [
     (Attack::Truncate, &[EINVAL]),
     (Attack::Extend, &[EINVAL]),
     (Attack::Grow, &[EBADF]),
@@ -61,6 +62,7 @@ const OPEN: [(Attack, &[i32]); 14] = [
     (Attack::MapWritable, &[EACCES]),
     (Attack::ProtectWritable, &[EACCES]),
     (Attack::Remove { writable: false }, &[EACCES]),
+    (Attack::Seal, &[EPERM, EINVAL]),
 ];
 
 /// A lease with bytes in it, and a share of it for a process of another user.

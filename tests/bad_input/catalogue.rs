@@ -5,6 +5,8 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
+use super::named::exists;
+
 /// The rows of the catalogue.
 const ROWS: &[(char, &[u8])] = &[
     ('A', &[1, 2, 3, 4, 5, 6, 8, 10, 11, 12]),
@@ -22,31 +24,6 @@ const ROWS: &[(char, &[u8])] = &[
     ('M', &[1, 2, 4, 5, 6, 7, 9, 10]),
     ('N', &[1, 2, 3, 4, 5, 7]),
 ];
-
-/// Whether `file::name` is a test: a function of that name, below `#[test]`; or, in a program that lists its tests by
-/// name, in that list.
-fn exists(root: &Path, test: &str) -> Result<(), String> {
-    let (file, name) = test.split_once("::").ok_or(format!("{test}: not file::name"))?;
-    let text = std::fs::read_to_string(root.join(file)).map_err(|error| format!("{file}: {error}"))?;
-    if text.contains("harness::run(TESTS)") {
-        return text.contains(&format!("\"{name}\",")).then_some(()).ok_or(format!("{file} lists no {name}"));
-    }
-    let lines: Vec<_> = text.lines().map(str::trim).collect();
-    let at = lines
-        .iter()
-        .position(|line| {
-            line.starts_with(&format!("fn {name}(")) || line.starts_with(&format!("async fn {name}("))
-        })
-        .ok_or(format!("{file} has no {name}"))?;
-    let attributes =
-        lines[..at].iter().rev().take_while(|line| line.starts_with("#[") || line.starts_with("//"));
-    let mut attributes = attributes.peekable();
-    if attributes.any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test")) {
-        Ok(())
-    } else {
-        Err(format!("{file}: {name} is no test"))
-    }
-}
 
 #[test]
 fn every_row_has_a_test_that_exists_or_a_reason() {

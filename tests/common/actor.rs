@@ -10,15 +10,33 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use libmem::{LeaseId, LeaseRow, Rights, SigningKey};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::node::Node;
 use super::script::{Ask, Said};
-use super::{PATIENCE, is_root, until};
+use super::{PATIENCE, is_root, pass, until};
 
 /// Set in client processes, so that running the ignored test by hand does nothing.
 pub const CLIENT: &str = "LEASEHOLD_TEST_CLIENT";
+
+/// Starts this binary as the ignored test `test`; as root, of the user `uid`. Its standard input is the other end.
+pub fn spawn(test: &str, uid: u32) -> (Child, UnixStream) {
+    let (near, far) = UnixStream::pair().unwrap();
+    near.set_read_timeout(Some(PATIENCE)).unwrap();
+    // /proc/self/exe can be executed whatever the directories on the way to the binary allow another user.
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"])
+        .current_dir("/")
+        .env_clear()
+        .env(CLIENT, "1")
+        .stdin(OwnedFd::from(far))
+        .stdout(Stdio::null());
+    if is_root() {
+        command.uid(uid).gid(uid);
+    }
+    (command.spawn().unwrap(), near)
+}
 
 /// A client process. Dropping it kills it.
 pub struct Actor {
@@ -40,21 +58,8 @@ impl Actor {
 
     /// Starts a process without a session.
     pub fn start(uid: u32) -> Self {
-        let (near, far) = UnixStream::pair().unwrap();
-        near.set_read_timeout(Some(PATIENCE)).unwrap();
-        // /proc/self/exe can be executed whatever the directories on the way to the binary allow another user.
-        let mut command = Command::new("/proc/self/exe");
-        command
-            .args(["--exact", "client_process", "--ignored", "--nocapture", "--test-threads=1"])
-            .current_dir("/")
-            .env_clear()
-            .env(CLIENT, "1")
-            .stdin(OwnedFd::from(far))
-            .stdout(Stdio::null());
-        if is_root() {
-            command.uid(uid).gid(uid);
-        }
-        Self { child: command.spawn().unwrap(), line: BufReader::new(near) }
+        let (child, near) = spawn("client_process", uid);
+        Self { child, line: BufReader::new(near) }
     }
 
     /// Says a line.
@@ -144,12 +149,7 @@ impl Actor {
 
     /// Gives the process a descriptor.
     pub fn give(&mut self, descriptor: BorrowedFd<'_>) {
-        let mut room = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut room);
-        let descriptors = [descriptor];
-        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
-        let bytes = [std::io::IoSlice::new(b"d")];
-        rustix::net::sendmsg(self.line.get_ref().as_fd(), &bytes, &mut control, SendFlags::NOSIGNAL).unwrap();
+        pass::send(self.line.get_ref().as_fd(), descriptor);
     }
 
     /// Its process id.

@@ -59,6 +59,8 @@ pub enum Attack {
     Link,
     /// A lease or lock that could hold up others: fcntl(F_SETLEASE).
     SetLease,
+    /// fcntl(F_ADD_SEALS): a file that may not shrink cannot be cut.
+    Seal,
 }
 
 impl Attack {
@@ -142,6 +144,7 @@ impl Attack {
                     linked.into()
                 }
                 Self::SetLease => libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK).into(),
+                Self::Seal => libc::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_SHRINK).into(),
             }
         };
         errno(result)

@@ -14,7 +14,9 @@
 //! | `script`, `actor`, `player` | client processes: the lines, the side that tells, the side that does |
 //! | `attack` | what a holder of a descriptor may try with it |
 //! | `raw` | frames by hand |
+//! | `pass` | a descriptor from process to process |
 //! | `shell` | commands of a second terminal |
+//! | `named` | whether a test that a document names exists |
 //! | `log` | entries of the node's logs, and their verification |
 //!
 //! Every wait is for a condition and has a deadline; nothing sleeps and hopes.
@@ -23,7 +25,9 @@
 pub mod actor;
 pub mod attack;
 pub mod log;
+pub mod named;
 pub mod node;
+pub mod pass;
 pub mod player;
 pub mod raw;
 pub mod script;

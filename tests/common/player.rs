@@ -1,7 +1,7 @@
 //! A client process, from inside: reads lines, does what they say, answers.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use libmem::{
     SigningKey, Token,
 };
 
-use super::PATIENCE;
 use super::actor::CLIENT;
 use super::attack::{self, Bare};
 use super::raw::Raw;
 use super::script::{Ask, Said};
+use super::{PATIENCE, pass};
 
 /// Bytes between two accesses of a loop: each touches another page.
 const STRIDE: u64 = 4096;
@@ -182,23 +182,7 @@ impl Player {
     /// Takes a descriptor that somebody passed on, maps it, and reads it by plain loads until this process dies.
     fn take_descriptor(&mut self, bytes: usize) -> Result<Said> {
         answer(&mut self.line, &Said::Ready);
-        let mut room = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = rustix::net::RecvAncillaryBuffer::new(&mut room);
-        let mut byte = [0];
-        rustix::net::recvmsg(
-            self.line.get_ref(),
-            &mut [std::io::IoSliceMut::new(&mut byte)],
-            &mut control,
-            rustix::net::RecvFlags::CMSG_CLOEXEC,
-        )
-        .expect("a descriptor comes");
-        let descriptor = control
-            .drain()
-            .find_map(|message| match message {
-                rustix::net::RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-                _ => None,
-            })
-            .expect("a descriptor came");
+        let descriptor = pass::receive(self.line.get_ref().as_fd());
         let Ok(start) = attack::map(&descriptor, bytes, libc::PROT_READ) else {
             return Ok(Said::Refused { code: "mmap".into() });
         };

@@ -2,7 +2,7 @@
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use caps::limits::FRAME_BYTES_MAX;
@@ -33,24 +33,58 @@ impl Raw {
     /// # Errors
     /// What the node refuses with.
     pub fn connect(path: &Path, key: &SigningKey) -> Result<Self> {
-        let flags = SocketFlags::CLOEXEC;
-        let socket =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
-        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE)).unwrap();
-        rustix::net::connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
-        let mut raw = Self { socket, next: 1, cluster: caps::id::ClusterEpoch([0; 16]) };
-        let client = Nonce::random();
-        let Reply::Challenge { node, nonce: server } =
-            raw.ask(&Request::Hello { holder: key.public(), nonce: client })?
-        else {
-            panic!("hello is answered with a challenge")
-        };
-        let transcript = Transcript { node, server, client, holder: key.public() };
+        let mut raw = Self::silent(path);
+        let transcript = raw.hello(key)?;
         let Reply::Welcome(welcome) = raw.ask(&Request::Prove { signature: transcript.sign(key) })? else {
             panic!("a proof is answered with a welcome")
         };
         raw.cluster = welcome.cluster;
         Ok(raw)
+    }
+
+    /// Connects and says nothing.
+    pub fn silent(path: &Path) -> Self {
+        let flags = SocketFlags::CLOEXEC;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE)).unwrap();
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+        Self { socket, next: 1, cluster: caps::id::ClusterEpoch([0; 16]) }
+    }
+
+    /// Says hello; what is to be signed.
+    ///
+    /// # Errors
+    /// What the node refuses with.
+    pub fn hello(&mut self, key: &SigningKey) -> Result<Transcript> {
+        let client = Nonce::random();
+        match self.ask(&Request::Hello { holder: key.public(), nonce: client })? {
+            Reply::Challenge { node, nonce } => {
+                Ok(Transcript { node, server: nonce, client, holder: key.public() })
+            }
+            _ => panic!("hello is answered with a challenge"),
+        }
+    }
+
+    /// Sends a request and waits for nothing.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn post(&mut self, request: &Request) -> rustix::io::Result<()> {
+        let packet = self.packet(request);
+        rustix::net::send(&self.socket, &packet, SendFlags::NOSIGNAL).map(drop)
+    }
+
+    /// The next request's packet.
+    pub fn packet(&mut self, request: &Request) -> Vec<u8> {
+        let id = caps::id::RequestId(self.next);
+        self.next += 1;
+        frame::encode(FrameKind::Request, id, request).unwrap()
+    }
+
+    /// The socket, for what is not even a request.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Asks, and waits for the answer.
@@ -63,11 +97,16 @@ impl Raw {
 
     /// As [`Raw::ask`], with the descriptor that came beside the answer.
     fn ask_for_more(&mut self, request: &Request) -> Result<(Reply, Option<OwnedFd>)> {
-        let id = caps::id::RequestId(self.next);
-        self.next += 1;
-        let packet = frame::encode(FrameKind::Request, id, request).unwrap();
         // A node that hung up says so by what it answers, not by whether it still listens.
-        let _ = rustix::net::send(&self.socket, &packet, SendFlags::NOSIGNAL);
+        let _ = self.post(request);
+        self.receive()
+    }
+
+    /// Waits for an answer, with the descriptor that came beside it.
+    ///
+    /// # Errors
+    /// What the node refuses with.
+    pub fn receive(&self) -> Result<(Reply, Option<OwnedFd>)> {
         let mut buffer = vec![0; FRAME_BYTES_MAX];
         let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut room);
