@@ -127,6 +127,7 @@ fn lease() -> Request {
         name: None,
         class: None,
         lifetime: Lifetime::Process,
+        segment_bytes: None,
     })
 }
 
