@@ -65,8 +65,14 @@ fn the_five_steps_leave_one_entry_each() {
     receipt.verify(world.node.issuer()).unwrap();
     refused(region.read_at(100, &mut bytes), Code::Revoked);
     refused(bob.client.open_mapped(&accepted.token, Rights::READ), Code::TokenRevoked);
+    // Alice's mapping is the same, over fresh memory with the same bytes.
+    mine.read_at(100, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"for bob");
+    mine.write_at(100, b"for her").unwrap();
+    mine.read_at(100, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"for her");
     drop((region, mine));
-    let _ = alice.client.release(leased.lease.id); // the only holder's cut may have taken all of it
+    alice.client.release(leased.lease.id).unwrap();
     drop((alice, bob));
     world.balances();
     let log = world.finish();

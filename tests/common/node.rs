@@ -139,7 +139,7 @@ impl Node {
         let proc = PathBuf::from(format!("/proc/{}", self.pid().as_raw_nonzero()));
         let list = |name: &str| Some(fs::read_dir(proc.join(name)).ok()?.map_while(Result::ok));
         // Pools grow under load, to a bound of their own, and keep what they have.
-        let pooled = |comm: &str| ["lh-cut", "lh-wipe", "lh-gate"].contains(&comm.trim_end());
+        let pooled = |comm: &str| ["lh-cut", "lh-wipe", "lh-rotate", "lh-gate"].contains(&comm.trim_end());
         let threads = list("task")
             .expect("the node runs")
             .filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| !pooled(&comm)));

@@ -1,5 +1,6 @@
 //! The system calls of the node's process, from the moment it serves: gate, provider, broker and both logs. No program
-//! is started, no process forked, no code loaded and no socket opened by then, so none of these is on the list.
+//! is started, no process forked, no code loaded and no socket opened to anybody by then, so none of these is on the
+//! list.
 
 use caps::error::Result;
 
@@ -22,7 +23,8 @@ pub const ALLOWED: &[Rule] = &[
     rule!(
         SYS_madvise,
         [],
-        "stacks are given back, regions are kept out of core dumps and of forked processes"
+        "stacks are given back, regions are filled and kept out of core dumps and of forked processes, canaries are \
+         looked at"
     ),
     // Regions: made, pinned, sealed, cut, wiped
     rule!(SYS_fallocate, [], "a region's pages are committed when it is granted"),
@@ -77,6 +79,7 @@ pub const ALLOWED: &[Rule] = &[
     rule!(SYS_fcntl, [Arg::Is(1, libc::F_SETFL as u32)], "sockets do not wait"),
     // Sessions, and the factory
     rule!(SYS_accept4, [], "clients"),
+    rule!(SYS_socketpair, [Arg::Is(0, libc::AF_UNIX as u32)], "a session's rotation channel"),
     rule!(SYS_getsockopt, [], "who a client is"),
     rule!(SYS_setsockopt, [], "a client cannot send descriptors"),
     rule!(SYS_recvfrom, [], "requests; signals, through a pair of sockets"),
