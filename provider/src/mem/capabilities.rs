@@ -134,7 +134,7 @@ fn try_pin(file: &OwnedFd, page: u64, pins: Option<&Arc<PinTable>>) -> Result<()
 /// Makes an mmap-only descriptor and checks that it is one: a store through a mapping works, a write does not.
 fn try_passthrough(file: &OwnedFd, page: u64) -> Result<()> {
     let descriptor = seal::mmap_only(file.as_fd(), page, Access::ReadWrite)?;
-    Mapping::of(descriptor.as_fd(), page as usize)?.populate_from(0)?;
+    Mapping::of(descriptor.as_fd(), page as usize)?.populate()?;
     if pwrite(&descriptor, b"x", 0).is_ok() {
         return Err(Error::new(Code::System, "an mmap-only descriptor could be written"));
     }

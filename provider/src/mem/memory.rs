@@ -8,12 +8,9 @@ use caps::wire::row::Tier;
 
 use super::capabilities::Capabilities;
 use super::opener::Opener;
-use super::pin::{PIECE_BYTES_MAX, PinTable};
+use super::pin::PinTable;
 use super::region::Region;
 use crate::factory::{Factory, Shape};
-
-/// Slots beyond the exact need: where only part of a region may be pinned, it is pinned in smaller pieces.
-const SLOTS_SPARE: u64 = 64;
 
 /// What the operator may choose about the mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -49,9 +46,7 @@ impl Memory {
     /// Those of the factory, if it fails at its first request.
     pub fn start(factory: Factory, strength: Strength) -> Result<Self> {
         let config = factory.config();
-        let pieces = config.pool_bytes_max / PIECE_BYTES_MAX as u64;
-        let slots = u64::from(config.regions_max) + pieces + SLOTS_SPARE;
-        let pins = usize::try_from(slots).ok().and_then(|slots| PinTable::new(slots).ok());
+        let pins = PinTable::for_pool(config.regions_max, config.pool_bytes_max).ok();
         let capabilities = Capabilities::probe(&factory, pins.as_ref());
         let tier = if strength == Strength::Best { capabilities.tier() } else { Tier::Open };
         let opener = if tier == Tier::Open { Opener::start().ok() } else { None };
