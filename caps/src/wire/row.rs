@@ -167,7 +167,8 @@ pub struct MemoryRow {
     pub mappings: u32,
     /// Rights open now, mapped or mediated.
     pub opens: u32,
-    /// Whether every page is pinned, so that a wipe reaches what a hostile holder pinned itself.
+    /// Whether every page is held through a cut, so that a segment can be rotated. Whether it can also be wiped under a
+    /// hostile holder's own pin is the machine's to say: `leasehold doctor`.
     pub pinned: bool,
 }
 

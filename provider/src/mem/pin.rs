@@ -58,11 +58,13 @@ const SLOTS_SPARE: u64 = 64;
 /// Requests in a row that may transfer nothing before a transfer counts as failed.
 const EMPTY_STEPS_MAX: u32 = 1_000;
 
-/// How much of a region is pinned. What is not cannot be wiped after the cut.
+/// How much of a region is held through a cut, and how strongly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PinCoverage {
-    /// Bytes under the pin, from the region's start.
+    /// Bytes under the pin, from the region's start: these can be copied and wiped after the cut.
     pub pinned: u64,
+    /// Bytes after those that pipes hold: these can be copied, and not wiped.
+    pub held: u64,
     /// Bytes of the region.
     pub total: u64,
 }
@@ -72,6 +74,12 @@ impl PinCoverage {
     #[must_use]
     pub const fn is_complete(self) -> bool {
         self.pinned == self.total
+    }
+
+    /// Whether every byte is held one way or the other: a rotation then loses nothing.
+    #[must_use]
+    pub const fn is_rotatable(self) -> bool {
+        self.pinned + self.held == self.total
     }
 }
 

@@ -112,7 +112,7 @@ impl Provider {
                 return Err(error);
             }
         };
-        let pinned = memory.iter().all(|segment| segment.coverage().is_complete());
+        let pinned = memory.iter().all(|segment| segment.coverage().is_rotatable());
         let huge_bytes = memory.iter().map(Region::huge_bytes).sum();
         shared.cells.put_memory(region, Arc::new(Memory::new(memory, shape.segment_bytes, deadline)));
         shared.step(Event::Created { region, huge_bytes, pinned })?;
