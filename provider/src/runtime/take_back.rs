@@ -133,6 +133,7 @@ impl Provider {
         for take in takes {
             let _ = take.await; // what could not be taken back is the guardian's to cut when this process ends
         }
+        self.0.spare.close();
         self.0.close_log();
     }
 }
@@ -218,6 +219,8 @@ impl Shared {
         give_back(memory);
         let ended = self.step(Event::Taken { region: job.region });
         debug_assert!(ended.is_ok(), "{ended:?}");
+        let headroom = lock(&self.kernel).headroom_bytes();
+        self.keep_spare(headroom);
         self.record_regardless(entry(job, &taken));
         self.notify(Notice::LeaseEnded { lease: job.lease, cause: job.cause });
         self.tell_waiting(job.region, taken);
