@@ -118,7 +118,7 @@ impl Broker {
 
     fn restore_grant(&mut self, grant: Grant) -> Result<()> {
         let row = RowId::Grant(grant.contract.grant);
-        self.deadlines.swap(row, None, grant.life.deadline());
+        self.deadlines.swap(row, None, grant.deadline());
         if let Some(session) = grant.life.session() {
             self.sessions.insert((session, row));
         }

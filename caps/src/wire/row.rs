@@ -84,6 +84,8 @@ pub enum EndCause {
     ProviderLost,
     /// The node stopped.
     NodeStopped,
+    /// Its owner or the administrator took a part of its grant back, and it was of that part.
+    Narrowed,
 }
 
 impl EndCause {
@@ -100,6 +102,7 @@ impl EndCause {
             Self::NotRecorded => "not_recorded",
             Self::ProviderLost => "provider_lost",
             Self::NodeStopped => "node_stopped",
+            Self::Narrowed => "narrowed",
         }
     }
 }
@@ -190,10 +193,12 @@ pub struct GrantRow {
     pub receiver: PrincipalKey,
     /// The receiver's registered name.
     pub receiver_name: Option<Name>,
-    /// What the receiver may do.
+    /// What the receiver may do: what is left of the contract's rights.
     pub rights: Rights,
-    /// To which bytes.
+    /// To which bytes: what is left of the contract's range.
     pub range: ByteRange,
+    /// What both signed.
+    pub agreed: Agreed,
     /// The span in the contract.
     pub ttl: Micros,
     /// How often the receiver may delegate onwards.
@@ -204,6 +209,16 @@ pub struct GrantRow {
     pub state: GrantState,
     /// Why it ended, if it did.
     pub cause: Option<EndCause>,
+}
+
+/// What the contract of a grant gives. A narrowing takes from the grant and leaves the contract as it was signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agreed {
+    /// What the receiver may do.
+    pub rights: Rights,
+    /// To which bytes.
+    pub range: ByteRange,
 }
 
 /// A principal in a list.
@@ -310,6 +325,7 @@ mod tests {
             EndCause::NotRecorded,
             EndCause::ProviderLost,
             EndCause::NodeStopped,
+            EndCause::Narrowed,
         ] {
             assert_eq!(cause.name(), wire(&cause));
         }

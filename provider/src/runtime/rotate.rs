@@ -210,7 +210,11 @@ impl Shared {
 
 /// The entry of a rotation.
 fn entry(job: &Job, taken: &Taken) -> Draft {
-    let event = if job.cause == EndCause::Expired { Entry::LeaseExpire } else { Entry::LeaseRevoke };
+    let event = match job.cause {
+        EndCause::Expired => Entry::LeaseExpire,
+        EndCause::Narrowed => Entry::LeaseAttenuate,
+        _ => Entry::LeaseRevoke,
+    };
     Draft::ok(event)
         .lease(job.lease)
         .maybe(job.grant, Draft::grant)

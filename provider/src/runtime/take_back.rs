@@ -164,6 +164,8 @@ impl Shared {
             lock(&self.rotating).insert(rotation, sender);
             receiver
         });
+        // A narrowing can bring the next deadline nearer.
+        self.timer.arm(kernel.next_deadline());
         drop(kernel);
         let fence = fenced.fenced.since(started);
         let drain = fenced.drain(None);
@@ -313,9 +315,11 @@ fn entry(job: &Job, taken: &Taken) -> Draft {
             Entry::LeaseRelease
         }
         EndCause::Expired => Entry::LeaseExpire,
-        EndCause::Revoked | EndCause::ParentEnded | EndCause::ProviderLost | EndCause::NodeStopped => {
-            Entry::LeaseRevoke
-        }
+        EndCause::Revoked
+        | EndCause::ParentEnded
+        | EndCause::ProviderLost
+        | EndCause::NodeStopped
+        | EndCause::Narrowed => Entry::LeaseRevoke,
     };
     Draft::ok(event)
         .lease(job.lease)
