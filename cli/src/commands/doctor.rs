@@ -118,3 +118,41 @@ const fn tier(tier: Tier) -> (&'static str, &'static str) {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use caps::time::Micros;
+
+    use super::*;
+
+    #[test]
+    fn a_canary_that_failed_or_stopped_makes_the_command_fail() {
+        let row = |state| CanaryRow {
+            state,
+            every: Micros(1),
+            last: Micros(2),
+            p50: Micros(2),
+            p99: Micros(2),
+            receipt: Micros(3),
+            runs: 4,
+            failures: u64::from(state == CanaryState::Failed),
+            skipped: 0,
+            age: Some(Micros(5)),
+            said: "it lives".to_owned(),
+        };
+        for (state, ok, fails) in [
+            (CanaryState::Waiting, true, false),
+            (CanaryState::Ok, true, false),
+            (CanaryState::CouldNotRun, false, false),
+            (CanaryState::Failed, false, true),
+            (CanaryState::Stopped, false, true),
+        ] {
+            let (check, failure) = canary(Some(&row(state)));
+            assert_eq!((check.ok, failure.is_some()), (ok, fails), "{state:?}");
+            assert!(failure.is_none_or(|failure| failure.exit == 1));
+        }
+        let (check, _) = canary(Some(&row(CanaryState::Failed)));
+        assert!(check.found.contains("REVOCATION FAILED 1 times: it lives"), "{}", check.found);
+        assert!(!canary(None).0.ok && canary(None).1.is_none(), "turned off is weaker, and no failure");
+    }
+}
