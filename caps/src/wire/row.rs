@@ -287,6 +287,54 @@ pub struct NodeStatus {
     pub provider_entries: u64,
     /// Hash of the policy in force, hexadecimal.
     pub policy: String,
+    /// The node's own trial of its revocations; `None` where it is turned off.
+    pub canary: Option<CanaryRow>,
+}
+
+/// How the revocation canary is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CanaryState {
+    /// No run has ended yet.
+    #[default]
+    Waiting,
+    /// The last run found the revoked right dead, and no run found anything else.
+    Ok,
+    /// The node refused the last run, which says nothing about revocations.
+    CouldNotRun,
+    /// A run found that a revocation did not do what its receipt says. The node stays in this state.
+    Failed,
+    /// Nothing was heard for so long that nobody runs any more.
+    Stopped,
+}
+
+/// The revocation canary's numbers. Times are those of the newest runs, as its clients saw them, and zero before the
+/// first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CanaryRow {
+    /// How it is.
+    pub state: CanaryState,
+    /// How often it runs.
+    pub every: Micros,
+    /// From the call to revoke until the receiver was refused, in the last run.
+    pub last: Micros,
+    /// The same, half of the newest runs were as fast.
+    pub p50: Micros,
+    /// The same, 99 of 100 of the newest runs were as fast.
+    pub p99: Micros,
+    /// From the call to revoke until its receipt, in the last run.
+    pub receipt: Micros,
+    /// Runs that measured.
+    pub runs: u64,
+    /// Runs that found a revocation that did not do what its receipt says.
+    pub failures: u64,
+    /// Runs that could not be made.
+    pub skipped: u64,
+    /// Since something was heard last; `None` before the first time.
+    pub age: Option<Micros>,
+    /// Why it could not run, or what it found: a code, or a few words. Empty while all is well.
+    pub said: String,
 }
 
 /// A revocation's request, as it stands in commands and frames.

@@ -7,7 +7,7 @@ use caps::id::PrincipalKey;
 use caps::range::ByteRange;
 use caps::receipt::Receipt;
 use caps::share::ShareContract;
-use caps::wire::row::{GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, Target};
+use caps::wire::row::{CanaryRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, Target};
 use data_encoding::HEXLOWER;
 use libmem::LeaseView;
 use policy::Diagnostic;
@@ -183,6 +183,24 @@ pub(crate) fn status(status: &NodeStatus) -> Value {
         "broker_entries": status.broker_entries,
         "provider_entries": status.provider_entries,
         "policy": status.policy,
+        "canary": status.canary.as_ref().map(canary),
+    })
+}
+
+/// The revocation canary's numbers.
+fn canary(row: &CanaryRow) -> Value {
+    json!({
+        "state": row.state,
+        "every_ms": row.every.as_millis(),
+        "last_us": row.last.0,
+        "p50_us": row.p50.0,
+        "p99_us": row.p99.0,
+        "receipt_us": row.receipt.0,
+        "runs": row.runs,
+        "failures": row.failures,
+        "skipped": row.skipped,
+        "age_ms": row.age.map(|age| age.as_millis()),
+        "said": row.said,
     })
 }
 

@@ -19,6 +19,7 @@ const NOT_READING: u32 = (libc::O_WRONLY
     | libc::O_DIRECTORY // part of O_TMPFILE
     | libc::O_TMPFILE) as u32;
 const EXEC: u32 = libc::PROT_EXEC as u32;
+const SOCKET: u32 = libc::SOL_SOCKET as u32;
 
 const SOCKET: u32 = libc::SOL_SOCKET as u32;
 
