@@ -4,15 +4,15 @@
 //! ```text
 //!  test ── Scene ──┬── World       a node, a bystander whose bytes must not change
 //!                  ├── alice       leases a region and shares it
-//!                  ├── survivor    an honest receiver in a process of its own, which writes all the time
+//!                  ├── survivors   two honest receivers in processes of their own, which count in every page
 //!                  └── Villain     a hostile receiver in a process of its own
 //!
 //!  attack ─▶ villain: before ─▶ "ready" ─▶ alice revokes, acknowledged in time ─▶ villain: after ─▶ findings judged
 //!         ─▶ bytes of a fresh lease, of the bystander, of the survivors ─▶ the books ─▶ both logs
 //! ```
 //!
-//! Every attack is played in a [`Setting`](scene::Setting): the whole region is taken back, or the attacker alone while
-//! the others go on. [`attacks!`] makes a test of it in each.
+//! An attack is played in each [`Setting`](scene::Setting): the whole region is taken back, or the attacker alone while
+//! the others go on. [`attacks!`] makes the tests.
 //!
 //! | file | attacks |
 //! |---|---|
@@ -23,6 +23,7 @@
 //! | `send` | what it sends and what it does not receive |
 //! | `die` | dies at every step of the protocol |
 //! | `flood` | asks faster than it reads |
+//! | `rotate` | what it does while others are taken out and its memory is rotated |
 //! | `reuse` | dies, and another process gets its number |
 //! | `scene` | sets the scene, takes back, judges |
 //! | `villain`, `stage` | the hostile process: from the test's side, from inside |
@@ -34,26 +35,36 @@
 #[path = "common/mod.rs"]
 mod common;
 
-/// Makes a test of each attack, in each setting.
+/// Makes a test of each attack: in both settings; or, with the reason why that is enough, on the whole region alone.
 macro_rules! attacks {
-    ($($name:ident => $play:expr;)+) => {
+    (
+        both { $($name:ident => $play:expr;)* }
+        $(whole($why:literal) { $($only:ident => $how:expr;)* })?
+    ) => {
         $(
             #[test]
             fn $name() {
                 let play: fn(crate::scene::Setting) = $play;
                 play(crate::scene::Setting::WholeRegion);
             }
-        )+
+        )*
+        $($(
+            #[doc = $why]
+            #[test]
+            fn $only() {
+                let play: fn(crate::scene::Setting) = $how;
+                play(crate::scene::Setting::WholeRegion);
+            }
+        )*)?
         mod one_among_several {
             use super::*;
             $(
                 #[test]
-                #[ignore = "ending one holder of a mapped region still takes the whole region back"]
                 fn $name() {
                     let play: fn(crate::scene::Setting) = $play;
                     play(crate::scene::Setting::OneAmongSeveral);
                 }
-            )+
+            )*
         }
     };
 }
@@ -72,6 +83,8 @@ mod map;
 mod pin;
 #[path = "hostile/reuse.rs"]
 mod reuse;
+#[path = "hostile/rotate.rs"]
+mod rotate;
 #[path = "hostile/scene.rs"]
 mod scene;
 #[path = "hostile/send.rs"]

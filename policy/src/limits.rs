@@ -200,6 +200,9 @@ pub const KILL_MS_MAX: u64 = 1_000;
 pub const EXPIRIES_PER_S_MAX: usize = 1_000;
 /// Most descriptors in flight to one client: the kernel counts them per user until they are received.
 pub const DESCRIPTORS_IN_FLIGHT_MAX: usize = 1;
+/// Rights that a session says it listens for, that it does not have, and of whose end it has not read yet. An honest one
+/// has some for a moment: those that ended between their opening and its word.
+pub const CHANNEL_STRANGERS_MAX: usize = 256;
 
 // ---- Clocks
 

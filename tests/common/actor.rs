@@ -138,6 +138,13 @@ impl Actor {
         assert!(matches!(said, Said::Started), "{said:?}");
     }
 
+    /// Has the process count in the word at `offset` of each page until that fails.
+    #[track_caller]
+    pub fn start_counting(&mut self, memory: usize, offset: u64) {
+        let said = self.ask(&Ask::Count { memory, offset });
+        assert!(matches!(said, Said::Started), "{said:?}");
+    }
+
     /// Hears that guarded use ended, and with which code.
     #[track_caller]
     pub fn hear_stopped(&mut self) -> String {

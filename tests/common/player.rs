@@ -18,6 +18,8 @@ use super::{PATIENCE, pass};
 
 /// Bytes between two accesses of a loop: each touches another page.
 const STRIDE: u64 = 4096;
+/// Between two rounds of counting.
+const COUNT_PAUSE: Duration = Duration::from_micros(200);
 
 struct Player {
     line: BufReader<UnixStream>,
@@ -138,6 +140,13 @@ impl Player {
                 };
                 Ok(Said::Stopped { code })
             }
+            Ask::Count { memory, offset } => {
+                let Some(Memory::Mapped(region)) = self.memory[memory].take() else {
+                    panic!("a mapping that was opened")
+                };
+                answer(&mut self.line, &Said::Started);
+                Ok(Said::Stopped { code: count(&region, offset) })
+            }
             Ask::UseInFork { memory } => self.use_in_fork(memory),
             Ask::TakeDescriptor { bytes } => self.take_descriptor(bytes),
             Ask::OpenBare { token, rights } => {
@@ -196,6 +205,26 @@ impl Player {
         }
         Ok(Said::Stopped { code: "OK".into() })
     }
+}
+
+/// Counts in each page until an access fails: its code. `LOST` if a word is not what was stored there last.
+fn count(region: &Region, at: u64) -> String {
+    let range = region.facts().range;
+    for turn in 0.. {
+        for page in (range.start()..range.end()).step_by(STRIDE as usize) {
+            match region.load_u64(page + at) {
+                Ok(found) if found != turn => return "LOST".into(),
+                Ok(_) => {}
+                Err(error) => return error.code().to_string(),
+            }
+            if let Err(error) = region.store_u64(page + at, turn + 1) {
+                return error.code().to_string();
+            }
+        }
+        // Whoever counts is not what a test is about: the processors are for the others.
+        std::thread::sleep(COUNT_PAUSE);
+    }
+    unreachable!("nobody counts so far")
 }
 
 /// Guarded accesses until one fails. Its code, or `OK` if none did.

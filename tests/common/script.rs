@@ -34,6 +34,9 @@ pub enum Ask {
     Read { memory: usize, offset: u64, length: usize },
     /// Read, or read and write, in a loop until it fails. `raw`: by plain loads and stores, which end the process.
     Use { memory: usize, writing: bool, raw: bool },
+    /// Count in a word of each page, at `offset` in it, through the safe calls, until that fails or the test hangs up.
+    /// A word that is not as it was left ends it with the code `LOST`.
+    Count { memory: usize, offset: u64 },
     /// Fork; the child uses what it inherited by plain loads until it dies.
     UseInFork { memory: usize },
     /// Receive a descriptor that comes after this line's answer, and map it.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::common::raw::Raw;
 use super::common::{SMALL, log};
-use super::scene::{Scene, Setting};
+use super::scene::{Exposed, Scene, Setting};
 use super::stage::{PAGE, Stage};
 use super::villain::Crime;
 
@@ -28,19 +28,26 @@ pub enum Row {
 }
 
 attacks! {
-    a_death_after_connect_leaves_nothing => |setting| dies(setting, Row::Connected);
-    a_death_after_hello_leaves_nothing => |setting| dies(setting, Row::SaidHello);
-    a_death_in_mid_frame_leaves_nothing => |setting| dies(setting, Row::MidFrame);
-    a_death_after_the_proof_leaves_nothing => |setting| dies(setting, Row::Proven);
-    a_death_while_leasing_leaves_nothing => |setting| dies(setting, Row::Leasing);
-    a_death_before_the_descriptor_is_received_leaves_nothing => |setting| dies(setting, Row::OpenedNotReceived);
-    a_death_after_the_descriptor_is_received_leaves_nothing => |setting| dies(setting, Row::Received);
-    a_death_while_writing_leaves_nothing => |setting| dies(setting, Row::MappedAndWriting);
-    a_death_while_releasing_leaves_nothing => |setting| dies(setting, Row::Releasing);
+    both {
+        a_death_before_the_descriptor_is_received_leaves_nothing => |setting| dies(setting, Row::OpenedNotReceived);
+        a_death_after_the_descriptor_is_received_leaves_nothing => |setting| dies(setting, Row::Received);
+        a_death_while_writing_leaves_nothing => |setting| dies(setting, Row::MappedAndWriting);
+    }
+    whole("no descriptor of the shared region was asked for, so there is nothing to rotate") {
+        a_death_after_connect_leaves_nothing => |setting| dies(setting, Row::Connected);
+        a_death_after_hello_leaves_nothing => |setting| dies(setting, Row::SaidHello);
+        a_death_in_mid_frame_leaves_nothing => |setting| dies(setting, Row::MidFrame);
+        a_death_after_the_proof_leaves_nothing => |setting| dies(setting, Row::Proven);
+        a_death_while_leasing_leaves_nothing => |setting| dies(setting, Row::Leasing);
+        a_death_while_releasing_leaves_nothing => |setting| dies(setting, Row::Releasing);
+    }
 }
 
 fn dies(setting: Setting, row: Row) {
     let Some(mut scene) = Scene::set(setting, SMALL) else { return };
+    if row == Row::OpenedNotReceived {
+        scene.exposed = Exposed::Perhaps;
+    }
     let mut villain = scene.villain(Crime::Die(row));
     let pid = villain.pid();
     assert_eq!(villain.gone(), Some(libc::SIGKILL));
@@ -101,15 +108,12 @@ pub fn play(row: Row, stage: &mut Stage) {
     let (start, bytes) = (held.start as usize, held.bare.bytes);
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        for round in 0_u8.. {
+        for round in 0..=u8::MAX {
             for offset in (0..bytes).step_by(PAGE) {
                 // SAFETY: inside the mapping, in which no Rust object lies.
                 unsafe { (start as *mut u8).add(offset + 3000).write_volatile(round) };
             }
             let _ = tell.send(()); // nobody listens after the first
-            if round == u8::MAX {
-                break;
-            }
         }
     });
     told.recv().unwrap();

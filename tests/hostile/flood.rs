@@ -29,8 +29,12 @@ const SESSIONS: usize = 4;
 const ASKED: u64 = 400;
 
 attacks! {
-    a_flood_of_questions_holds_up_nobody => |setting| floods(setting, Row::Status);
-    a_flood_of_opens_holds_up_nobody => |setting| floods(setting, Row::Open);
+    both {
+        a_flood_of_opens_holds_up_nobody => |setting| floods(setting, Row::Open);
+    }
+    whole("the flood of opens is the heavier one, and asks for what is rotated") {
+        a_flood_of_questions_holds_up_nobody => |setting| floods(setting, Row::Status);
+    }
 }
 
 fn floods(setting: Setting, row: Row) {

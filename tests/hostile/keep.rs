@@ -38,18 +38,22 @@ pub enum Row {
 }
 
 attacks! {
-    a_kept_mapping_and_descriptor_reach_nothing => |setting| scene(setting, Crime::Keep(Row::Everything));
-    a_forked_child_that_reads_dies => |setting| scene(setting, Crime::Keep(Row::ChildReads));
-    a_forked_child_that_writes_dies => |setting| scene(setting, Crime::Keep(Row::ChildWrites));
-    a_second_mapping_by_mremap_reaches_nothing => |setting| scene(setting, Crime::Keep(Row::Remapped));
-    a_blocked_sigbus_kills_all_the_same => |setting| scene(setting, Crime::Keep(Row::SignalBlocked));
-    an_ignored_sigbus_kills_all_the_same => |setting| scene(setting, Crime::Keep(Row::SignalIgnored));
-    a_handled_sigbus_shows_no_byte => |setting| scene(setting, Crime::Keep(Row::SignalHandled));
-    a_descriptor_abused_before_the_revoke_holds_up_nothing =>
-        |setting| scene(setting, Crime::Keep(Row::DescriptorBefore));
-    a_dead_file_cannot_be_refilled => |setting| scene(setting, Crime::Keep(Row::DescriptorAfter));
-    a_stopped_process_faults_when_it_goes_on => stopped;
-    a_stranger_with_the_descriptor_faults => stranger;
+    both {
+        a_kept_mapping_and_descriptor_reach_nothing => |setting| scene(setting, Crime::Keep(Row::Everything));
+        a_forked_child_that_writes_dies => |setting| scene(setting, Crime::Keep(Row::ChildWrites));
+        a_second_mapping_by_mremap_reaches_nothing => |setting| scene(setting, Crime::Keep(Row::Remapped));
+        a_descriptor_abused_before_the_revoke_holds_up_nothing =>
+            |setting| scene(setting, Crime::Keep(Row::DescriptorBefore));
+        a_dead_file_cannot_be_refilled => |setting| scene(setting, Crime::Keep(Row::DescriptorAfter));
+        a_stopped_process_faults_when_it_goes_on => stopped;
+        a_stranger_with_the_descriptor_faults => stranger;
+    }
+    whole("what the kernel does at an access to a file that was cut does not depend on who maps another file") {
+        a_forked_child_that_reads_dies => |setting| scene(setting, Crime::Keep(Row::ChildReads));
+        a_blocked_sigbus_kills_all_the_same => |setting| scene(setting, Crime::Keep(Row::SignalBlocked));
+        an_ignored_sigbus_kills_all_the_same => |setting| scene(setting, Crime::Keep(Row::SignalIgnored));
+        a_handled_sigbus_shows_no_byte => |setting| scene(setting, Crime::Keep(Row::SignalHandled));
+    }
 }
 
 fn stopped(setting: Setting) {
@@ -210,7 +214,7 @@ fn map_again(stage: &mut Stage, held: &Held) {
 }
 
 /// What a child does until the kernel ends it, or its parent's end does.
-fn use_without_end(start: *mut u8, bytes: usize, writing: bool) -> i32 {
+pub(super) fn use_without_end(start: *mut u8, bytes: usize, writing: bool) -> i32 {
     loop {
         for offset in (0..bytes).step_by(PAGE) {
             // SAFETY: inside a mapping that was inherited; that it faults one day is what this is about.

@@ -34,13 +34,17 @@ pub enum Row {
 }
 
 attacks! {
-    pages_pinned_by_vmsplice_read_zeros => |setting| scene(setting, Crime::Pin(Row::Vmsplice));
-    pages_are_not_spliced_from_the_descriptor => |setting| scene(setting, Crime::Pin(Row::Splice));
-    pages_pinned_by_io_uring_read_zeros => |setting| scene(setting, Crime::Pin(Row::RegisteredRead));
-    writes_through_an_io_uring_pin_reach_nobody => |setting| scene(setting, Crime::Pin(Row::RegisteredWrite));
-    proc_self_mem_reaches_nothing => |setting| scene(setting, Crime::Pin(Row::ProcMem));
-    process_vm_calls_reach_nothing => |setting| scene(setting, Crime::Pin(Row::ProcessVm));
-    a_read_in_flight_reaches_nothing => |setting| scene(setting, Crime::Pin(Row::ReadInFlight));
+    both {
+        pages_pinned_by_vmsplice_read_zeros => |setting| scene(setting, Crime::Pin(Row::Vmsplice));
+        pages_pinned_by_io_uring_read_zeros => |setting| scene(setting, Crime::Pin(Row::RegisteredRead));
+        writes_through_an_io_uring_pin_reach_nobody => |setting| scene(setting, Crime::Pin(Row::RegisteredWrite));
+        a_read_in_flight_reaches_nothing => |setting| scene(setting, Crime::Pin(Row::ReadInFlight));
+    }
+    whole("they reach the cut file or nothing, as a mapping does; what they pin is tried by the others") {
+        pages_are_not_spliced_from_the_descriptor => |setting| scene(setting, Crime::Pin(Row::Splice));
+        proc_self_mem_reaches_nothing => |setting| scene(setting, Crime::Pin(Row::ProcMem));
+        process_vm_calls_reach_nothing => |setting| scene(setting, Crime::Pin(Row::ProcessVm));
+    }
 }
 
 pub fn play(row: Row, stage: &mut Stage) {

@@ -21,7 +21,9 @@ pub enum Row {
 const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
 
 attacks! {
-    a_reused_pid_inherits_nothing_and_suffers_nothing => reused;
+    both {
+        a_reused_pid_inherits_nothing_and_suffers_nothing => reused;
+    }
 }
 
 fn reused(setting: Setting) {

@@ -41,12 +41,16 @@ const SESSIONS: usize = 16;
 const RIGHTS: usize = 32;
 
 attacks! {
-    a_fuse_descriptor_never_arrives => silent;
-    as_many_descriptors_as_a_message_may_have_never_arrive => |setting| scene(setting, Crime::Send(Row::Most));
-    descriptors_of_any_kind_never_arrive => |setting| scene(setting, Crime::Send(Row::Ordinary));
-    crooked_control_data_is_refused => |setting| scene(setting, Crime::Send(Row::CrookedControl));
-    a_descriptor_without_room_is_lost_and_the_revoke_is_not => |setting| scene(setting, Crime::Send(Row::NoRoom));
-    descriptors_that_are_never_received_are_dead => |setting| scene(setting, Crime::Send(Row::NeverReceives));
+    both {
+        a_fuse_descriptor_never_arrives => silent;
+        a_descriptor_without_room_is_lost_and_the_revoke_is_not => |setting| scene(setting, Crime::Send(Row::NoRoom));
+        descriptors_that_are_never_received_are_dead => |setting| scene(setting, Crime::Send(Row::NeverReceives));
+    }
+    whole("what the socket refuses has nothing to do with memory") {
+        as_many_descriptors_as_a_message_may_have_never_arrive => |setting| scene(setting, Crime::Send(Row::Most));
+        descriptors_of_any_kind_never_arrive => |setting| scene(setting, Crime::Send(Row::Ordinary));
+        crooked_control_data_is_refused => |setting| scene(setting, Crime::Send(Row::CrookedControl));
+    }
 }
 
 fn silent(setting: Setting) {

@@ -12,7 +12,7 @@ use super::common::attack::{self, Bare};
 use super::common::pass;
 use super::common::raw::Raw;
 use super::villain::{Brief, Crime, Outcome, Tried, Word};
-use super::{die, flood, keep, map, pin, reuse, send, stall};
+use super::{die, flood, keep, map, pin, reuse, rotate, send, stall};
 
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
@@ -56,6 +56,7 @@ pub fn play() {
         Crime::Die(row) => die::play(row, &mut stage),
         Crime::Flood(row) => flood::play(row, &mut stage),
         Crime::Reuse(row) => reuse::play(row, &mut stage),
+        Crime::Rotate(row) => rotate::play(row, &mut stage),
     }
     let over = Word::Over(std::mem::take(&mut stage.tried));
     stage.say(&over);

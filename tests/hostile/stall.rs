@@ -29,9 +29,11 @@ const WRITERS: usize = 64;
 const HUGE: usize = 480 << 20;
 
 attacks! {
-    a_write_from_a_buffer_that_never_fills_holds_up_nothing => |setting| silence(setting, Row::WriteFromSilence);
-    a_read_that_never_ends_holds_up_nothing => |setting| silence(setting, Row::ReadFromSilence);
-    threads_that_queue_huge_writes_hold_up_nothing => |setting| scene(setting, Crime::Stall(Row::ManyWrites));
+    both {
+        a_write_from_a_buffer_that_never_fills_holds_up_nothing => |setting| silence(setting, Row::WriteFromSilence);
+        a_read_that_never_ends_holds_up_nothing => |setting| silence(setting, Row::ReadFromSilence);
+        threads_that_queue_huge_writes_hold_up_nothing => |setting| scene(setting, Crime::Stall(Row::ManyWrites));
+    }
 }
 
 fn silence(setting: Setting, row: Row) {

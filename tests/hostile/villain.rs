@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::common::{actor, pass, until};
-use super::{die, flood, keep, map, pin, reuse, send, stall};
+use super::{die, flood, keep, map, pin, reuse, rotate, send, stall};
 
 /// What a hostile process does: a row of one of the tables.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -24,6 +24,7 @@ pub enum Crime {
     Die(die::Row),
     Flood(flood::Row),
     Reuse(reuse::Row),
+    Rotate(rotate::Row),
 }
 
 /// What it is told at the start. The token passes through a socket pair between a test and its own child.
@@ -114,6 +115,13 @@ impl Villain {
             Word::Over(tried) => tried,
             word => panic!("{word:?}"),
         }
+    }
+
+    /// Tells it that its memory was rotated, and waits until it is prepared again.
+    #[track_caller]
+    pub fn rotated(&mut self) {
+        self.tell("rotated");
+        self.ready();
     }
 
     /// Gives it a descriptor that it waits for.

@@ -54,6 +54,9 @@ async fn serve(provider: &Provider, session: u64, socket: &Socket, post: &Post) 
     // What the client has to say before it is told anything else.
     let mut awaited: Option<(SlotHandle, u32)> = None;
     loop {
+        if post.is_overrun() {
+            return Err(Error::new(Code::Protocol, "more ends than a session has rights were not read"));
+        }
         while awaited.is_none()
             && let Some(letter) = post.next()
         {

@@ -73,7 +73,7 @@ impl Provider {
     /// of those that came before.
     ///
     /// # Errors
-    /// `E_PROTOCOL` if the session is no longer registered.
+    /// `E_PROTOCOL` if the session is no longer registered, or says so of too many rights that it does not have.
     pub(crate) fn listen(&self, session: u64, handle: SlotHandle) -> Result<()> {
         let shared = &self.0;
         let open = key(handle);
@@ -84,10 +84,7 @@ impl Provider {
         // It listens first and is compared then: what changes in between is told twice rather than never.
         post.listen(open);
         let right = shared.cells.right(open).filter(|right| right.session == session);
-        let Some(right) = right else {
-            post.ended(open);
-            return Ok(());
-        };
+        let Some(right) = right else { return post.stranger(open) };
         for (segment, generation) in right.handed.iter() {
             if !segments(&right.memory, right.range).contains(&segment) {
                 post.withdrawn(open, segment);

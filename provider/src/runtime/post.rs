@@ -6,11 +6,14 @@
 //! ```
 //! A post is a set of what is *due*, not a queue of what happened: a segment that was rotated three times while its
 //! holder was stopped is due once, and what is sent is its file at the moment of sending. So it is bounded by the
-//! session's open rights and their segments, and a client that never listens costs that and delays nobody.
+//! session's open rights and their segments, and a client that never listens costs that and delays nobody. What it has
+//! not read of rights that ended, or that it never had, has bounds of its own; past them the channel is hung up.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
+use caps::error::{Code, Error, Result};
+use policy::limits::{CHANNEL_STRANGERS_MAX, SLOTS_PER_SESSION_MAX};
 use tokio::sync::Notify;
 
 use super::cells::OpenKey;
@@ -27,7 +30,7 @@ pub enum Letter {
     Ended(OpenKey),
 }
 
-/// What is due, by kind. A right is in the last three only while it is in the first.
+/// What is due, by kind. A right is in `ended`, `withdrawn` and `segments` only while it is in `listening`.
 #[derive(Debug, Default)]
 struct Inbox {
     /// Rights whose holder said that it listens.
@@ -35,6 +38,10 @@ struct Inbox {
     ended: BTreeSet<OpenKey>,
     withdrawn: BTreeSet<(OpenKey, u32)>,
     segments: BTreeSet<(OpenKey, u32)>,
+    /// Rights that are not the session's, or no longer, whose holder said that it listens.
+    strangers: BTreeSet<OpenKey>,
+    /// An end is missing: there was no room for it.
+    overrun: bool,
 }
 
 impl Inbox {
@@ -64,6 +71,22 @@ impl Post {
         lock(&self.inbox).listening.insert(open);
     }
 
+    /// The session has no such right, whatever it says: all it is told is that.
+    ///
+    /// # Errors
+    /// `E_PROTOCOL` if it said so of too many, and read nothing of it.
+    pub(super) fn stranger(&self, open: OpenKey) -> Result<()> {
+        let mut inbox = lock(&self.inbox);
+        inbox.forget(open);
+        if inbox.strangers.len() >= CHANNEL_STRANGERS_MAX && !inbox.strangers.contains(&open) {
+            return Err(Error::new(Code::Protocol, "too many rights that the session does not have"));
+        }
+        inbox.strangers.insert(open);
+        drop(inbox);
+        self.wake.notify_one();
+        Ok(())
+    }
+
     /// A segment of a right has a fresh file.
     pub(super) fn segment(&self, open: OpenKey, segment: u32) {
         self.add(open, |inbox| {
@@ -82,8 +105,18 @@ impl Post {
     /// A right is over.
     pub(super) fn ended(&self, open: OpenKey) {
         self.add(open, |inbox| {
-            inbox.ended.insert(open);
+            if inbox.ended.len() < SLOTS_PER_SESSION_MAX {
+                inbox.ended.insert(open);
+            } else {
+                inbox.overrun = true;
+            }
         });
+    }
+
+    /// Whether something that the client has to know could not be kept for it: more rights of the session ended unread
+    /// than it can have at one time.
+    pub fn is_overrun(&self) -> bool {
+        lock(&self.inbox).overrun
     }
 
     /// A right was given back by its holder: nobody listens any more.
@@ -106,6 +139,9 @@ impl Post {
         let mut inbox = lock(&self.inbox);
         if let Some(open) = inbox.ended.pop_first() {
             inbox.forget(open);
+            return Some(Letter::Ended(open));
+        }
+        if let Some(open) = inbox.strangers.pop_first() {
             return Some(Letter::Ended(open));
         }
         let withdrawn = inbox.withdrawn.pop_first().map(|(open, segment)| Letter::Withdrawn(open, segment));
@@ -144,5 +180,24 @@ mod tests {
         assert_eq!(post.next(), None);
         post.segment(B, 0);
         assert_eq!(post.next(), None, "B was told that it is over");
+    }
+
+    #[test]
+    fn what_is_not_read_has_a_bound() {
+        let key = |index: usize| OpenKey { index: index as u32, generation: 1 };
+        let post = Post::default();
+        (0..CHANNEL_STRANGERS_MAX).for_each(|index| post.stranger(key(index)).unwrap());
+        post.stranger(key(0)).unwrap(); // known to be none already
+        assert_eq!(post.stranger(key(CHANNEL_STRANGERS_MAX)).unwrap_err().code(), Code::Protocol);
+        assert_eq!(post.next(), Some(Letter::Ended(key(0))));
+        post.stranger(key(CHANNEL_STRANGERS_MAX)).unwrap();
+
+        let post = Post::default();
+        for index in 0..=SLOTS_PER_SESSION_MAX {
+            assert!(!post.is_overrun(), "{index}");
+            post.listen(key(index));
+            post.ended(key(index));
+        }
+        assert!(post.is_overrun());
     }
 }
