@@ -80,6 +80,8 @@ fn a_full_file_is_read() {
         checkpoint_entries = 1
         [faults]
         access = "kill"
+        quota = "revoke"
+        quarantine = ["access", "right"]
         [policy]
         file = "mine.dl"
         allow_all = true
@@ -100,6 +102,8 @@ fn a_full_file_is_read() {
     assert_eq!(config.audit.on_full, OnFull::Halt);
     assert_eq!(config.faults.reaction(FaultKind::Access), Reaction::Kill);
     assert_eq!(config.faults.reaction(FaultKind::Protocol), Reaction::Fault);
+    assert_eq!(config.faults.reaction(FaultKind::Quota), Reaction::Revoke);
+    assert!(config.faults.quarantine.iter().eq([FaultKind::Access, FaultKind::Right]));
     assert_eq!(config.policy.path(Path::new("/etc/l.toml")), Some("/etc/mine.dl".into()));
     assert_eq!(config.policy.path(Path::new("l.toml")), Some("mine.dl".into()));
 }
@@ -165,6 +169,7 @@ fn k3_values_out_of_bounds_have_a_place() {
         ("audit.checkpoint_every = \"2h\"", 26),
         ("audit.checkpoint_entries = 0", 28),
         ("faults.right = \"ban\"", 16),
+        ("faults.quarantine = [\"all\"]", 22),
         ("policy.file = \"a\\u0000\"", 15),
         ("policy.allow_all = 1", 20),
     ] {
@@ -268,7 +273,8 @@ proptest! {
         default in quotas(),
         named in proptest::collection::btree_map("[A-Za-z0-9_][A-Za-z0-9._-]{0,9}", quotas(), 0..4),
         devices in proptest::collection::btree_set("[^\0]{1,12}", 0..4),
-        reactions in proptest::array::uniform4(0_usize..3),
+        reactions in proptest::array::uniform4(0_usize..Reaction::ALL.len()),
+        kept in proptest::array::uniform4(proptest::bool::ANY),
         file in proptest::option::of("[^\0]{1,12}"),
     ) {
         let mut config = Config::default();
@@ -281,6 +287,11 @@ proptest! {
         config.audit.devices = devices.into_iter().map(PathBuf::from).collect();
         for (kind, at) in FaultKind::ALL.into_iter().zip(reactions) {
             config.faults.set(kind, Reaction::ALL[at]);
+        }
+        for (kind, kept) in FaultKind::ALL.into_iter().zip(kept) {
+            if kept {
+                config.faults.quarantine.insert(kind);
+            }
         }
         config.policy.file = file.map(PathBuf::from);
         let text = config.to_string();
