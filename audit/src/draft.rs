@@ -49,6 +49,8 @@ macro_rules! keys {
 }
 
 keys! {
+    AfterUs = "after_us",
+    Asked = "asked",
     Bytes = "bytes",
     Cause = "cause",
     Chain = "chain",
@@ -64,6 +66,7 @@ keys! {
     Epoch = "epoch",
     Event = "event",
     ExeSha256 = "exe_sha",
+    Exit = "exit",
     Expires = "expires",
     FenceUs = "fence_us",
     FirstTime = "first_time",
@@ -78,6 +81,7 @@ keys! {
     Method = "method",
     Name = "name",
     Node = "node",
+    Offset = "offset",
     Omitted = "omitted",
     Ops = "ops",
     Outcome = "outcome",
@@ -282,6 +286,10 @@ impl Draft {
         recovered => Recovered,
         /// Bytes that recovery cut because nobody had been told of them.
         cut_bytes => CutBytes,
+        /// From the end of a right to the use that broke a rule, in microseconds.
+        after_us => AfterUs,
+        /// The first byte that was asked for, counted from the region's start.
+        offset => Offset,
         /// Entries that waited in memory for a device.
         held => Held,
         /// Entries that found no room to wait.
@@ -296,6 +304,8 @@ impl Draft {
         hops => Hops,
         /// The signal that ended a holder.
         signal => Signal,
+        /// The status with which a holder ended by itself.
+        exit => Exit,
     }
     setters! { time_of(UnixMicros):
         /// The first time of several.
@@ -324,7 +334,7 @@ impl Draft {
         quota => Quota,
         /// Which check of the token failed.
         check => Check,
-        /// What policy did about a violation: `log`, `fault` or `kill`.
+        /// What policy did about a violation: `log`, `fault`, `kill` or `revoke`.
         reaction => Reaction,
         /// The class of memory.
         class => Class,
@@ -339,6 +349,11 @@ impl Draft {
     /// What a right allows, as in `rw`.
     pub fn rights(self, rights: Rights) -> Self {
         self.set(Key::Rights, format!("\"{rights}\""))
+    }
+
+    /// The operation that was asked for, as in `w`, where it is not what the right allows.
+    pub fn asked(self, rights: Rights) -> Self {
+        self.set(Key::Asked, format!("\"{rights}\""))
     }
 
     /// Which bytes: `["start","end"]`, half open.
@@ -527,6 +542,9 @@ pub(crate) mod tests {
             .peer_pid(u32::MAX)
             .hops(u32::MAX)
             .signal(u32::MAX)
+            .exit(u32::MAX)
+            .after_us(u64::MAX)
+            .offset(u64::MAX)
             .first_time(UnixMicros::MAX)
             .last_time(UnixMicros::MAX)
             .expires(UnixMicros::MAX)
@@ -542,6 +560,7 @@ pub(crate) mod tests {
             .class(word)
             .reason(&control)
             .rights(Rights::ALL)
+            .asked(Rights::ALL)
             .range(ByteRange::new(u64::MAX >> 2, i64::MAX as u64).unwrap())
             .ttl_us(Micros(u64::MAX))
             .step_us(i64::MIN)

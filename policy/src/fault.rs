@@ -41,13 +41,16 @@ pub enum Reaction {
     Log,
     /// Also end the session and what was opened in it.
     Fault,
-    /// Also kill the process, through its pidfd.
+    /// Also kill the process, through its pidfd. Never the node itself, process 1, or an unconfined process of the
+    /// node's own user or root, who could kill the node as well: for those it is [`Reaction::Fault`].
     Kill,
+    /// Also take back everything that the principal holds, at once.
+    Revoke,
 }
 
 impl Reaction {
     /// Every reaction, the mildest first.
-    pub const ALL: [Self; 3] = [Self::Log, Self::Fault, Self::Kill];
+    pub const ALL: [Self; 4] = [Self::Log, Self::Fault, Self::Kill, Self::Revoke];
 
     /// The word in the configuration.
     #[must_use]
@@ -56,14 +59,18 @@ impl Reaction {
             Self::Log => "log",
             Self::Fault => "fault",
             Self::Kill => "kill",
+            Self::Revoke => "revoke",
         }
     }
 }
 
 /// Decides what follows a fault. The provider takes one, so that tests can be stricter than any configuration.
 pub trait FaultPolicy {
-    /// The reaction to the `count`th fault of a kind in one session, counted from 1.
+    /// The reaction to a fault in a session that has `count` faults which count, this one included.
     fn react(&self, kind: FaultKind, count: u32) -> Reaction;
+
+    /// Whether the region that a fault is about goes into quarantine.
+    fn quarantines(&self, kind: FaultKind) -> bool;
 }
 
 /// One reaction a kind: the `[faults]` table.
@@ -78,12 +85,43 @@ pub struct Faults {
     pub protocol: Reaction,
     /// To running against a quota.
     pub quota: Reaction,
+    /// The kinds after which the region is taken from everybody and kept as it is for an investigator. A receiver can
+    /// so end its owner's lease.
+    pub quarantine: Quarantine,
+}
+
+/// A set of kinds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine([bool; FaultKind::ALL.len()]);
+
+impl Quarantine {
+    /// Adds a kind.
+    pub const fn insert(&mut self, kind: FaultKind) {
+        self.0[kind as usize] = true;
+    }
+
+    /// Whether it has a kind.
+    #[must_use]
+    pub const fn contains(&self, kind: FaultKind) -> bool {
+        self.0[kind as usize]
+    }
+
+    /// Its kinds.
+    pub fn iter(self) -> impl Iterator<Item = FaultKind> {
+        FaultKind::ALL.into_iter().filter(move |kind| self.contains(*kind))
+    }
 }
 
 impl Default for Faults {
     /// Honest programs meet their quota and learn of a revoke by an error; only broken ones break the protocol.
     fn default() -> Self {
-        Self { access: Reaction::Log, right: Reaction::Log, protocol: Reaction::Fault, quota: Reaction::Log }
+        Self {
+            access: Reaction::Log,
+            right: Reaction::Log,
+            protocol: Reaction::Fault,
+            quota: Reaction::Log,
+            quarantine: Quarantine::default(),
+        }
     }
 }
 
@@ -111,14 +149,14 @@ impl Faults {
 }
 
 impl FaultPolicy for Faults {
-    /// A session that goes on breaking the protocol ends even where the reaction is `log`.
+    /// A session that goes on breaking rules ends even where the reaction is `log`.
     fn react(&self, kind: FaultKind, count: u32) -> Reaction {
         let reaction = self.reaction(kind);
-        if kind == FaultKind::Protocol && count > crate::limits::FAULTS_PER_SESSION_MAX {
-            reaction.max(Reaction::Fault)
-        } else {
-            reaction
-        }
+        if count > crate::limits::FAULTS_PER_SESSION_MAX { reaction.max(Reaction::Fault) } else { reaction }
+    }
+
+    fn quarantines(&self, kind: FaultKind) -> bool {
+        self.quarantine.contains(kind)
     }
 }
 
@@ -128,16 +166,23 @@ mod tests {
     use crate::limits::FAULTS_PER_SESSION_MAX;
 
     #[test]
-    fn patience_with_the_protocol_ends() {
+    fn patience_ends() {
         let mut faults = Faults::default();
         for kind in FaultKind::ALL {
             faults.set(kind, Reaction::Log);
-            assert_eq!(faults.reaction(kind), Reaction::Log);
+            assert_eq!(faults.react(kind, FAULTS_PER_SESSION_MAX), Reaction::Log);
+            assert_eq!(faults.react(kind, FAULTS_PER_SESSION_MAX + 1), Reaction::Fault);
         }
-        assert_eq!(faults.react(FaultKind::Protocol, FAULTS_PER_SESSION_MAX), Reaction::Log);
-        assert_eq!(faults.react(FaultKind::Protocol, FAULTS_PER_SESSION_MAX + 1), Reaction::Fault);
-        assert_eq!(faults.react(FaultKind::Quota, u32::MAX), Reaction::Log);
         faults.set(FaultKind::Protocol, Reaction::Kill);
         assert_eq!(faults.react(FaultKind::Protocol, u32::MAX), Reaction::Kill);
+    }
+
+    #[test]
+    fn quarantine_is_a_set() {
+        let mut faults = Faults::default();
+        assert_eq!(faults.quarantine.iter().count(), 0);
+        faults.quarantine.insert(FaultKind::Right);
+        assert!(faults.quarantines(FaultKind::Right) && !faults.quarantines(FaultKind::Access));
+        assert!(faults.quarantine.iter().eq([FaultKind::Right]));
     }
 }

@@ -292,8 +292,28 @@ pub const CHECKPOINT_ENTRIES_MAX: u32 = 65_536;
 
 // ---- Faults
 
-/// Protocol faults of one session that the reaction `log` forgives before it ends the session.
+/// Faults of one session, of all kinds, that the reaction `log` forgives before the session ends. Not counted: use of
+/// a right that the session had and that ended, which is how an honest holder learns of a revoke, and quotas.
 pub const FAULTS_PER_SESSION_MAX: u32 = 16;
+/// Handles that a session is remembered to have been given, so that a stale one of its own is told from a forged one.
+/// Of those beyond, only the last right at each place of the slot table is known.
+pub const SESSION_HANDLES_KEPT_MAX: usize = 1_024;
+/// Refusals by quota that one principal may have in a window before they are a fault: a program that retries in a
+/// loop passes it within a second, one that asks for what it needs never does.
+pub const QUOTA_REFUSALS_MAX: u32 = 64;
+/// That window in milliseconds, from the first refusal in it.
+pub const QUOTA_REFUSALS_WINDOW_MS: u64 = 10_000;
+/// Principals whose refusals by quota are counted at one time: every one that can be registered. When it is full, the
+/// oldest window makes room.
+pub const QUOTA_REFUSAL_ROWS_MAX: usize = PRINCIPALS_MAX;
+/// How often a blocked cut's holders are looked for and killed, once every [`KILL_MS_MAX`]. After that only the end of
+/// the process can help, which the operator is told.
+pub const KILL_ROUNDS_MAX: u32 = 8;
+/// Regions in quarantine at one time.
+pub const QUARANTINE_REGIONS_MAX: usize = 64;
+/// Most of the pool that regions in quarantine may hold, in percent: what breaks rules must not take the pool from
+/// who keeps them.
+pub const QUARANTINE_POOL_PERCENT_MAX: u64 = 25;
 
 // ---- The operator's files
 

@@ -9,8 +9,8 @@ use caps::id::{LeaseId, PrincipalKey};
 use caps::rights::Rights;
 use caps::time::Micros;
 use caps::wire::link::{ClaimTicket, Take, Taken};
-use caps::wire::row::{EndCause, MemoryRow};
-use caps::wire::{Name, Reply, Request};
+use caps::wire::row::{EndCause, MemoryRow, Revocation, Target};
+use caps::wire::{Name, Reason, Reply, Request};
 use provider::gate::{BoxFuture, Caller, ControlPlane};
 use provider::runtime::Provider;
 
@@ -59,6 +59,8 @@ pub struct LocalBroker {
     pub state: PathBuf,
     /// What is known of the node's canary, if it has one.
     pub canary: Option<Arc<Health>>,
+    /// In whose name the node itself revokes.
+    pub admin: PrincipalKey,
 }
 
 const fn broker_caller(caller: Caller) -> BrokerCaller {
@@ -90,6 +92,15 @@ impl ControlPlane for LocalBroker {
 
     fn may_open(&self, caller: Caller, bytes: u64, rights: Rights) -> Result<()> {
         self.handle.may_open(broker_caller(caller), bytes, rights)
+    }
+
+    fn revoke_holder(&self, holder: PrincipalKey) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let caller = BrokerCaller { holder: self.admin, uid: 0, session: 0 };
+            let reason = Reason::new("the operator's reaction to a fault")?;
+            let revocation = Revocation { target: Target::Holder(holder), reason };
+            self.handle.request(caller, Request::Revoke(revocation)).await.map(drop)
+        })
     }
 
     fn session_ended(&self, session: u64) {

@@ -230,13 +230,19 @@ async fn serve(prepared: Prepared) -> Result<()> {
     register_known(&handle, &dir, keys.admin.public(), uid).await;
 
     // 6: the gate.
-    let control = LocalBroker { handle, state: dir.dirs().state.clone(), canary: health.clone() };
+    let control = LocalBroker {
+        handle,
+        state: dir.dirs().state.clone(),
+        canary: health.clone(),
+        admin: keys.admin.public(),
+    };
     let gate = Gate::bind(
         GateConfig {
             path: dir.socket(),
             allow_uids: allow_uids(&config, uid),
             sessions_max: limits::SESSIONS_MAX,
             sessions_per_uid_max: limits::SESSIONS_PER_UID_MAX,
+            faults: config.faults,
         },
         provider.clone(),
         Arc::new(control),

@@ -18,7 +18,7 @@ const NODE: &[&str] = &["cluster", "pool", "allow_uids", "allow_swap"];
 const LEASE: &[&str] = &["ttl_default", "ttl_max", "bytes_min", "bytes_max", "per_principal"];
 const QUOTA: &[&str] = &["leases", "leased_bytes", "resident_bytes", "shared_bytes", "grants"];
 const AUDIT: &[&str] = &["devices", "on_full", "checkpoint_every", "checkpoint_entries"];
-const FAULTS: &[&str] = &["access", "right", "protocol", "quota"];
+const FAULTS: &[&str] = &["access", "right", "protocol", "quota", "quarantine"];
 const POLICY: &[&str] = &["file", "allow_all"];
 const CANARY: &[&str] = &["every"];
 /// The word for no time at all.
@@ -57,6 +57,13 @@ pub(super) fn config(text: &str, machine: &Machine, found: &mut Collector<'_>) -
                 audit(&mut config.audit, reader, name, key, value);
             }),
             "faults" => each(&mut reader, key, value, FAULTS, |reader, name, key, value| {
+                if key == "quarantine" {
+                    let kinds = reader.list(name, value, FaultKind::ALL.len(), |reader, value| {
+                        reader.choice(name, value, &FaultKind::ALL, FaultKind::name)
+                    });
+                    kinds.into_iter().flatten().for_each(|kind| config.faults.quarantine.insert(kind));
+                    return;
+                }
                 let kind = FaultKind::ALL.into_iter().find(|kind| kind.name() == key);
                 let reaction = reader.choice(name, value, &Reaction::ALL, Reaction::name);
                 if let (Some(kind), Some(reaction)) = (kind, reaction) {

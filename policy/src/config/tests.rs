@@ -80,6 +80,8 @@ fn a_full_file_is_read() {
         checkpoint_entries = 1
         [faults]
         access = "kill"
+        quota = "revoke"
+        quarantine = ["access", "right"]
         [policy]
         file = "mine.dl"
         allow_all = true
@@ -102,6 +104,8 @@ fn a_full_file_is_read() {
     assert_eq!(config.audit.on_full, OnFull::Halt);
     assert_eq!(config.faults.reaction(FaultKind::Access), Reaction::Kill);
     assert_eq!(config.faults.reaction(FaultKind::Protocol), Reaction::Fault);
+    assert_eq!(config.faults.reaction(FaultKind::Quota), Reaction::Revoke);
+    assert!(config.faults.quarantine.iter().eq([FaultKind::Access, FaultKind::Right]));
     assert_eq!(config.policy.path(Path::new("/etc/l.toml")), Some("/etc/mine.dl".into()));
     assert_eq!(config.policy.path(Path::new("l.toml")), Some("mine.dl".into()));
     assert_eq!(config.canary.every, Some(Micros::from_millis(2_000)));
@@ -168,6 +172,7 @@ fn k3_values_out_of_bounds_have_a_place() {
         ("audit.checkpoint_every = \"2h\"", 26),
         ("audit.checkpoint_entries = 0", 28),
         ("faults.right = \"ban\"", 16),
+        ("faults.quarantine = [\"all\"]", 22),
         ("policy.file = \"a\\u0000\"", 15),
         ("policy.allow_all = 1", 20),
         ("canary.every = \"1ms\"", 16),
@@ -275,7 +280,8 @@ proptest! {
         default in quotas(),
         named in proptest::collection::btree_map("[A-Za-z0-9_][A-Za-z0-9._-]{0,9}", quotas(), 0..4),
         devices in proptest::collection::btree_set("[^\0]{1,12}", 0..4),
-        reactions in proptest::array::uniform4(0_usize..3),
+        reactions in proptest::array::uniform4(0_usize..Reaction::ALL.len()),
+        kept in proptest::array::uniform4(proptest::bool::ANY),
         file in proptest::option::of("[^\0]{1,12}"),
         every in proptest::option::of(CANARY_EVERY_MS_MIN..=CANARY_EVERY_MS_MAX),
     ) {
@@ -289,6 +295,11 @@ proptest! {
         config.audit.devices = devices.into_iter().map(PathBuf::from).collect();
         for (kind, at) in FaultKind::ALL.into_iter().zip(reactions) {
             config.faults.set(kind, Reaction::ALL[at]);
+        }
+        for (kind, kept) in FaultKind::ALL.into_iter().zip(kept) {
+            if kept {
+                config.faults.quarantine.insert(kind);
+            }
         }
         config.policy.file = file.map(PathBuf::from);
         config.canary.every = every.map(Micros::from_millis);

@@ -40,6 +40,9 @@ impl fmt::Display for Config {
         for kind in FaultKind::ALL {
             writeln!(f, "{} = \"{}\"", kind.name(), self.faults.reaction(kind).name())?;
         }
+        let kinds: Vec<_> =
+            self.faults.quarantine.iter().map(|kind| format!("\"{}\"", kind.name())).collect();
+        writeln!(f, "quarantine = [{}]", kinds.join(", "))?;
 
         writeln!(f, "\n[policy]")?;
         if let Some(file) = &self.policy.file {

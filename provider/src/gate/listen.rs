@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use caps::error::{Code, Error, Result};
+use policy::fault::Faults;
 use policy::limits;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::unix::AsyncFd;
 
 use super::ControlPlane;
 use super::peer::Peer;
+use super::refusals::Refusals;
 use super::rejects::Rejects;
 use super::session::{self, Session};
 use super::verified::Room;
@@ -32,6 +34,8 @@ pub struct GateConfig {
     pub sessions_max: usize,
     /// Most sessions of one uid at one time.
     pub sessions_per_uid_max: usize,
+    /// What follows a fault.
+    pub faults: Faults,
 }
 
 /// A listening gate.
@@ -48,7 +52,9 @@ pub(super) struct Shared {
     pub(super) rejects: Arc<Rejects>,
     /// The bytes that sessions may remember of verified tokens.
     pub(super) tokens: Arc<Room>,
-    config: GateConfig,
+    /// Refusals by quota. Guards the table; held for one count.
+    pub(super) refusals: Mutex<Refusals>,
+    pub(super) config: GateConfig,
     next: AtomicU64,
     /// Sessions by uid. Guards the counts; held for an addition.
     counts: Mutex<HashMap<u32, usize>>,
@@ -133,6 +139,7 @@ impl Gate {
         let shared = Arc::new(Shared {
             rejects: Rejects::start(provider.clone()),
             tokens: Arc::default(),
+            refusals: Mutex::default(),
             provider,
             control,
             config,

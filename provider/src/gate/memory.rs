@@ -1,6 +1,6 @@
 //! The requests about memory: open, read, write, close.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,17 +8,21 @@ use std::time::{Duration, Instant};
 use audit::{Draft, Event as Entry};
 use caps::error::{Blame, Code, Error, Result};
 use caps::id::{GrantId, LeaseId, RequestId, SlotHandle};
+use caps::rights::Rights as RightsOf;
+use caps::time::BootNanos;
 use caps::token::{Token, VerifiedToken};
 use caps::wire::Reply;
 use caps::wire::frame::{self, FrameKind};
 use caps::wire::request::Path;
+use policy::fault::Reaction;
 use policy::limits;
 use tokio::time::timeout;
 
+use super::fault::{Access, Fault};
 use super::session::{Session, timed, unread};
 use super::socket::{Socket, lost};
 use super::verified::Verified;
-use crate::runtime::{Progress, Refused, Rotating, Violation};
+use crate::runtime::{Misuse, Progress, Provider, Refused, Rotating, Terms, Violation};
 
 /// What a request came to.
 pub(super) enum Answer {
@@ -41,6 +45,14 @@ pub(super) struct Rights {
     verified: Verified<VerifiedToken>,
     /// Rights whose opening is on record.
     recorded: HashSet<Known>,
+    /// The handles that it was given, the latest of each slot, and which were mapped.
+    given: HashMap<u32, Given>,
+    mapped: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Given {
+    epoch: u32,
     mapped: bool,
 }
 
@@ -48,6 +60,26 @@ impl Rights {
     /// Whether a mapping was ever handed to this session.
     pub(super) const fn mapped_ever(&self) -> bool {
         self.mapped
+    }
+
+    fn give(&mut self, SlotHandle { slot, epoch }: SlotHandle, mapped: bool) {
+        if self.given.len() < limits::SESSION_HANDLES_KEPT_MAX || self.given.contains_key(&slot) {
+            self.given.insert(slot, Given { epoch, mapped });
+        }
+    }
+
+    /// Whether a handle that the provider has forgotten was this session's: its generation is compared with the one
+    /// that the session was given.
+    fn was_given(&self, SlotHandle { slot, epoch }: SlotHandle) -> bool {
+        self.given.get(&slot).is_some_and(|given| given.epoch == epoch)
+    }
+
+    /// The mapped right that ended last, and when.
+    pub(super) fn lost_last(&self, provider: &Provider) -> Option<(Terms, BootNanos)> {
+        let mapped = self.given.iter().filter(|(_, given)| given.mapped);
+        mapped
+            .filter_map(|(&slot, given)| provider.ended(SlotHandle { slot, epoch: given.epoch }))
+            .max_by_key(|&(_, fenced)| fenced)
     }
 }
 
@@ -117,6 +149,7 @@ impl Session {
         if !recorded && self.rights.recorded.len() < limits::SESSION_RIGHTS_MAX {
             self.rights.recorded.insert(known);
         }
+        self.rights.give(opened.reply.handle, opened.descriptor.is_some());
         let reply = Reply::Opened(opened.reply);
         Ok(match opened.descriptor {
             Some(descriptor) => {
@@ -154,7 +187,8 @@ impl Session {
                 let packet = frame::encode(FrameKind::Reply, id, &reply)?;
                 socket.try_send(&packet, None).map_err(lost)
             });
-            match progress.map_err(|refused| self.refused(handle, refused))? {
+            let asked = Access { rights: RightsOf::READ, offset, bytes: length.into() };
+            match progress.map_err(|refused| self.refused(handle, asked, refused))? {
                 Progress::Done => return Ok(Answer::Sent),
                 Progress::Full => patience.for_room(&self.socket).await?,
                 Progress::Rotating(rotating) => patience.for_segment(&rotating).await?,
@@ -172,7 +206,8 @@ impl Session {
         let mut patience = Patience::new();
         loop {
             let progress = self.shared.provider.write(self.opener.session, handle, offset, bytes, crc);
-            match progress.map_err(|refused| self.refused(handle, refused))? {
+            let asked = Access { rights: RightsOf::WRITE, offset, bytes: bytes.len() as u64 };
+            match progress.map_err(|refused| self.refused(handle, asked, refused))? {
                 Progress::Done => return Ok(Answer::Reply(Reply::Done)),
                 Progress::Full => tokio::task::yield_now().await,
                 Progress::Rotating(rotating) => patience.for_segment(&rotating).await?,
@@ -183,7 +218,12 @@ impl Session {
     /// The descriptor of one more segment of a mapped right.
     pub(super) async fn segment(&mut self, handle: SlotHandle, index: u32) -> Result<Answer> {
         self.ready_for_descriptor().await?;
-        let descriptor = self.shared.provider.segment(self.opener.session, handle, index).await?;
+        let descriptor = self
+            .shared
+            .provider
+            .segment(self.opener.session, handle, index)
+            .await
+            .map_err(|error| self.no_such_handle(handle, error))?;
         Ok(Answer::WithDescriptor(Reply::Segment { index }, descriptor))
     }
 
@@ -197,7 +237,10 @@ impl Session {
     }
 
     pub(super) fn close(&mut self, handle: SlotHandle) -> Result<Answer> {
-        self.shared.provider.close(self.opener.session, handle)?;
+        self.shared
+            .provider
+            .close(self.opener.session, handle)
+            .map_err(|error| self.no_such_handle(handle, error))?;
         Ok(Answer::Reply(Reply::Done))
     }
 
@@ -206,6 +249,7 @@ impl Session {
     fn denied(&self, token: &Token, verified: Option<&VerifiedToken>, error: &Error) {
         let event = if verified.is_some() { Entry::LeaseDeny } else { Entry::TokenReject };
         let mut entry = self
+            .opener
             .identified(Draft::deny(event, error.code()))
             .token_hmac(self.shared.provider.salt().token(token.as_bytes()));
         if let Some(verified) = verified {
@@ -219,19 +263,36 @@ impl Session {
     }
 
     /// Records a violation and gives back what the client is told.
-    fn refused(&self, handle: SlotHandle, refused: Refused) -> Error {
-        let event = match refused.violation {
-            Some(Violation::UseAfterRevoke) => Entry::FaultAccess,
-            Some(Violation::Right) => Entry::FaultRight,
-            // Offsets past the end, wrong checksums: what no client of ours sends.
-            None if refused.error.code().blame() == Blame::Client => Entry::FaultProtocol,
-            None => return refused.error,
+    fn refused(&mut self, handle: SlotHandle, asked: Access, refused: Refused) -> Error {
+        let Refused { error, violation } = refused;
+        let fault = match violation {
+            Some(violation) => {
+                Fault::access(self.settled(violation, handle), error.code(), handle, Some(asked))
+            }
+            // Too long, or with a wrong checksum: what no client of ours sends.
+            None if error.code().blame() == Blame::Client => Fault::malformed(&error, handle),
+            None => return error,
         };
-        let entry = self
-            .identified(Draft::deny(event, refused.error.code()))
-            .method("mediated")
-            .epoch(handle.epoch.into());
-        self.shared.rejects.deny(self.opener.uid, entry);
-        refused.error
+        self.fault(&fault, Reaction::Log);
+        error
+    }
+
+    /// Records that a handle never was this session's. One that was may be closed, or asked for more, after its right
+    /// has ended: nobody touches memory by that.
+    fn no_such_handle(&mut self, handle: SlotHandle, error: Error) -> Error {
+        if error.code() == Code::Revoked {
+            let violation = self.shared.provider.misuse(self.opener.session, handle);
+            let violation = self.settled(violation, handle);
+            if violation.misuse != Misuse::AfterEnd {
+                self.fault(&Fault::access(violation, error.code(), handle, None), Reaction::Log);
+            }
+        }
+        error
+    }
+
+    /// What the session remembers of a handle that the provider has forgotten.
+    fn settled(&self, violation: Violation, handle: SlotHandle) -> Violation {
+        let own = violation.misuse == Misuse::Stale && self.rights.was_given(handle);
+        Violation { misuse: if own { Misuse::AfterEnd } else { violation.misuse }, ..violation }
     }
 }

@@ -16,6 +16,8 @@
 //! | `socket` | packets in and out, a descriptor beside one |
 //! | `handshake` | the pure state machine of a session's beginning |
 //! | `session` | one client's session from accept to end |
+//! | `fault` | what a client did wrong, on record, and what follows |
+//! | `refusals` | how often a principal was refused by its quota lately |
 //! | `rejects` | refusals in the log, gathered so that nobody can fill it |
 //! | `memory` | the requests about memory: open, read, write, close |
 //! | `channel` | fresh segments for those who keep their rights through a rotation |
@@ -26,10 +28,12 @@
 
 mod channel;
 mod executable;
+mod fault;
 mod handshake;
 mod listen;
 mod memory;
 mod peer;
+mod refusals;
 mod rejects;
 mod session;
 mod socket;
@@ -74,6 +78,9 @@ pub trait ControlPlane: Send + Sync {
     /// # Errors
     /// `E_POLICY_DENIED`, or why it could not be decided.
     fn may_open(&self, caller: Caller, bytes: u64, rights: Rights) -> Result<()>;
+
+    /// Takes back everything that a principal holds: the operator's reaction to a fault of its.
+    fn revoke_holder(&self, holder: PrincipalKey) -> BoxFuture<'_, Result<()>>;
 
     /// A session is over: what was tied to it ends.
     fn session_ended(&self, session: u64);

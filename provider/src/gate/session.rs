@@ -1,16 +1,18 @@
 //! One client's session, from accept to end.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use audit::{Draft, Event as Entry};
 use caps::error::{Blame, Code, Error, Result};
 use caps::id::RequestId;
 use caps::pop::{Nonce, Proven};
+use caps::time::BootNanos;
 use caps::wire::frame::{self, Frame, FrameKind};
 use caps::wire::reply::Welcome;
 use caps::wire::{Reply, Request};
+use policy::fault::Reaction;
 use policy::limits;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
@@ -18,13 +20,14 @@ use tokio::time::timeout;
 use super::Caller;
 use super::channel::Channel;
 use super::executable;
+use super::fault::{Conduct, Fault};
 use super::handshake::{Handshake, Next};
 use super::listen::Shared;
 use super::memory::{Answer, Rights};
 use super::peer::{Exit, Peer};
 use super::socket::{Socket, lost};
 use crate::kernel::Config;
-use crate::runtime::{Opener, Post};
+use crate::runtime::{Client, Opener, Post, Terms};
 
 /// A session with a proven key.
 pub(super) struct Session {
@@ -36,6 +39,9 @@ pub(super) struct Session {
     post: Arc<Post>,
     /// How it is told, once it maps something.
     channel: Option<Channel>,
+    /// Its client's process.
+    pub(super) process: Arc<AsyncFd<OwnedFd>>,
+    pub(super) conduct: Conduct,
 }
 
 /// Why a session ends.
@@ -44,13 +50,15 @@ enum End {
     Gone,
     /// It was told why.
     Refused(Error),
+    /// It broke a rule, which is on record.
+    Faulted,
 }
 
 impl Session {
     /// Serves one connection until it ends, and then ends everything that lives with it.
     pub(super) async fn run(shared: Arc<Shared>, socket: OwnedFd, peer: Peer, id: u64) {
         let Ok(socket) = Socket::new(socket).map(Arc::new) else { return };
-        let Ok(death) = crate::sys::watch(peer.pidfd) else { return };
+        let Ok(death) = crate::sys::watch(peer.pidfd).map(Arc::new) else { return };
         let (uid, pid) = (peer.uid, peer.pid);
         let hello = Duration::from_millis(limits::HELLO_MS_MAX);
         let greeted = tokio::select! {
@@ -72,23 +80,31 @@ impl Session {
         };
         let opener = Opener { session: id, uid, pid, exe, proven, sandboxed: false };
         let ender = socket.clone();
-        let post = shared.provider.register_session(id, Box::new(move || ender.shut_down()));
+        let post = shared.provider.register_session(
+            id,
+            Client::new(opener, death.clone()),
+            Box::new(move || ender.shut_down()),
+        );
         let rights = Rights::default();
-        let mut session = Self { shared: shared.clone(), socket, opener, rights, post, channel: None };
+        let (process, conduct, channel) = (death.clone(), Conduct::default(), None);
+        let mut session =
+            Self { shared: shared.clone(), socket, opener, rights, post, channel, process, conduct };
         let end = tokio::select! {
             end = session.serve(request) => end,
             _ = death.readable() => End::Gone,
         };
         if let End::Refused(error) = &end {
-            session.record_protocol_fault(error);
+            session.fault(&Fault::protocol(error), Reaction::Fault);
         }
+        // Before its other rights end as well.
+        let lost = session.rights.lost_last(&shared.provider);
         // From here on nothing of this session is served. First the rights, then the entry of how the process died:
         // how it died may never be known.
         shared.provider.session_ended(id);
         shared.control.session_ended(id);
         session.socket.shut_down();
         session.channel = None;
-        session.say_how_it_ended(death).await;
+        session.say_how_it_ended(&death, lost).await;
     }
 
     async fn serve(&mut self, welcome: RequestId) -> End {
@@ -113,7 +129,11 @@ impl Session {
                     return End::Refused(error);
                 }
             };
-            let sent: Result<()> = match self.answer(request, id).await {
+            let answer = self.answer(request, id).await;
+            if answer.as_ref().is_err_and(|error| error.code() == Code::Quota) {
+                self.refused_by_quota();
+            }
+            let sent: Result<()> = match answer {
                 Ok(Answer::Reply(reply)) => self.send(id, &reply).await,
                 Ok(Answer::WithDescriptor(reply, descriptor)) => self.send_with(id, &reply, descriptor).await,
                 Ok(Answer::Sent) => Ok(()),
@@ -122,6 +142,9 @@ impl Session {
                     let sent = timed(self.socket.send(&encode_error(id, &error), None)).await;
                     if ends {
                         return End::Refused(error);
+                    }
+                    if self.conduct.ends() {
+                        return End::Faulted;
                     }
                     sent
                 }
@@ -220,24 +243,18 @@ impl Session {
         timed(self.socket.send(&packet, Some(std::os::fd::AsFd::as_fd(&descriptor)))).await
     }
 
-    /// A violation of the protocol: recorded, with who did it.
-    fn record_protocol_fault(&self, error: &Error) {
-        let entry = self.identified(Draft::deny(Entry::FaultProtocol, error.code()));
-        self.shared.rejects.deny(self.opener.uid, entry);
-    }
-
-    /// Who this session's client is, in an entry.
-    pub(super) fn identified(&self, entry: Draft) -> Draft {
-        entry
-            .subject(self.opener.proven.holder())
-            .peer_uid(self.opener.uid)
-            .peer_pid(self.opener.pid)
-            .maybe(self.opener.exe.as_ref(), Draft::exe_sha256)
+    /// Counts a refusal by quota.
+    fn refused_by_quota(&mut self) {
+        let (who, now) = (self.opener.proven.holder(), self.shared.provider.clock().boot());
+        let many = self.shared.refusals.lock().unwrap_or_else(PoisonError::into_inner).count(who, now);
+        if let Some(many) = many {
+            self.fault(&Fault::quota(many), Reaction::Log);
+        }
     }
 
     /// Waits a while for the process to be reaped, if it died, and records how. A client that only hung up has no
     /// such entry: its rights' summaries say that it left.
-    async fn say_how_it_ended(&self, death: AsyncFd<OwnedFd>) {
+    async fn say_how_it_ended(&self, death: &AsyncFd<OwnedFd>, lost: Option<(Terms, BootNanos)>) {
         if timeout(Duration::from_millis(limits::EXIT_SOON_MS), death.readable()).await.is_err() {
             // It lives, or the machine is very busy. Few sessions of a user wait for longer: one that connects and
             // hangs up in a loop would otherwise keep every place of its user taken.
@@ -246,6 +263,7 @@ impl Session {
                 return;
             }
         }
+        let died = self.shared.provider.clock().boot();
         // Its parent has to reap it first. Nothing wakes us for that on every kernel, so we look a few times.
         let mut status = None;
         for _ in 0..limits::EXIT_LOOKS_MAX {
@@ -255,15 +273,22 @@ impl Session {
             }
             tokio::time::sleep(Duration::from_millis(limits::EXIT_LOOK_MS)).await;
         }
-        let exit = status.map(Exit::from_wait_status);
-        let mut entry = self.identified(Draft::ok(Entry::HolderExit));
-        if let Some(Exit::Signal(signal)) = exit {
-            entry = entry.signal(signal.into());
-            if i32::from(signal) == libc::SIGBUS && self.rights.mapped_ever() {
-                // It touched memory after the cut, raw, and the kernel killed it for that.
-                let fault = self.identified(Draft::deny(Entry::FaultAccess, Code::Revoked));
-                self.shared.provider.record_fault(fault.signal(signal.into()).method("mapped"));
+        let mut entry = self.opener.identified(Draft::ok(Entry::HolderExit));
+        if self.conduct.killed() {
+            entry = entry.reaction(Reaction::Kill.name());
+        }
+        match status.map(Exit::from_wait_status) {
+            Some(Exit::Signal(signal)) => {
+                entry = entry.signal(signal.into());
+                if i32::from(signal) == libc::SIGBUS && self.rights.mapped_ever() {
+                    // It touched memory after the cut, raw, and the kernel killed it for that.
+                    let fault = Fault::mapped(lost.map(|(held, fenced)| (held, died.since(fenced).0)));
+                    let fault = self.opener.identified(fault.entry()).signal(signal.into());
+                    self.shared.provider.record_fault(fault.reaction(Reaction::Log.name()));
+                }
             }
+            Some(Exit::Status(status)) => entry = entry.exit(status.into()),
+            None => {}
         }
         self.shared.provider.record_fault(entry);
     }

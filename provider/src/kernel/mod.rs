@@ -226,6 +226,12 @@ impl Kernel {
         self.regions.len()
     }
 
+    /// The region of a lease, one that is being taken back included.
+    #[must_use]
+    pub fn region_of(&self, lease: LeaseId) -> Option<RegionKey> {
+        self.by_lease.get(&lease).copied()
+    }
+
     /// Every lease that has memory here, the ones being taken back included.
     #[must_use]
     pub fn leases(&self) -> Vec<LeaseId> {

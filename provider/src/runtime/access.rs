@@ -8,20 +8,46 @@ use caps::id::SlotHandle;
 use caps::limits::CHUNK_BYTES_MAX;
 use caps::range::ByteRange;
 use caps::rights::Rights;
+use caps::time::{BootNanos, Micros};
 
 use super::Provider;
-use super::cells::Right;
+use super::cells::{Known, Right, Terms};
 use super::memory::Memory;
 use crate::kernel::RegionKey;
 use crate::slot::InFlight;
 
-/// Why an access was refused, for the entry that tells of it.
+/// What is wrong with an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Violation {
-    /// After the right ended, or through a handle that never was this session's.
-    UseAfterRevoke,
+pub enum Misuse {
+    /// Through a handle of this session's whose right had ended.
+    AfterEnd,
+    /// Through the handle of another session's right.
+    Foreign,
+    /// Through a handle that nobody was ever given.
+    Forged,
+    /// Through a handle so old that the provider no longer knows whose it was.
+    Stale,
     /// An operation or bytes that the right does not have.
     Right,
+    /// Bytes outside of the region.
+    Outside,
+}
+
+/// What an access was guilty of, for the entry that tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// What.
+    pub misuse: Misuse,
+    /// The right that it was made by, where one is known. Another session's is not said here.
+    pub held: Option<Terms>,
+    /// How long ago that ended.
+    pub after: Option<Micros>,
+}
+
+impl Violation {
+    const fn of(misuse: Misuse) -> Self {
+        Self { misuse, held: None, after: None }
+    }
 }
 
 /// A refused access.
@@ -29,7 +55,7 @@ pub enum Violation {
 pub struct Refused {
     /// What the client is told.
     pub error: Error,
-    /// What it is guilty of; `None` if it only sent something malformed.
+    /// What it is guilty of; `None` if it sent something malformed, or is not to blame.
     pub violation: Option<Violation>,
 }
 
@@ -64,15 +90,12 @@ impl From<Error> for Refused {
     }
 }
 
-const fn gone() -> Refused {
-    Refused {
-        error: Error::new(Code::Revoked, "no open right of this session has that handle"),
-        violation: Some(Violation::UseAfterRevoke),
-    }
-}
+/// What a client is told: the same whatever is wrong with its handle, so that nothing is learnt by guessing.
+const GONE: Error = Error::new(Code::Revoked, "no open right of this session has that handle");
 
 /// An access met a dead segment: the right ended, or the segment is being rotated.
 fn interrupted(
+    gone: impl FnOnce() -> Refused,
     error: Error,
     inside: &InFlight<'_>,
     right: &Right,
@@ -89,6 +112,36 @@ fn interrupted(
 }
 
 impl Provider {
+    /// What using a handle amounts to that names no open right of the session.
+    pub(crate) fn misuse(&self, session: u64, handle: SlotHandle) -> Violation {
+        match self.0.cells.known(RegionKey { index: handle.slot, generation: handle.epoch }) {
+            Known::Ended(last) if last.session == session => Violation {
+                misuse: Misuse::AfterEnd,
+                held: Some(last.terms),
+                after: Some(self.0.clock.boot().since(last.fenced)),
+            },
+            // It was fenced after the access met the fence, or is about to be.
+            Known::Open(owner, terms) if owner == session => {
+                Violation { misuse: Misuse::AfterEnd, held: Some(terms), after: None }
+            }
+            Known::Open(..) | Known::Ended(_) => Violation::of(Misuse::Foreign),
+            Known::Older => Violation::of(Misuse::Stale),
+            Known::Never => Violation::of(Misuse::Forged),
+        }
+    }
+
+    /// The right of a handle that ended, and when; `None` if it is open, or forgotten.
+    pub(crate) fn ended(&self, handle: SlotHandle) -> Option<(Terms, BootNanos)> {
+        match self.0.cells.known(RegionKey { index: handle.slot, generation: handle.epoch }) {
+            Known::Ended(last) => Some((last.terms, last.fenced)),
+            Known::Open(..) | Known::Older | Known::Never => None,
+        }
+    }
+
+    fn gone(&self, session: u64, handle: SlotHandle) -> Refused {
+        Refused { error: GONE, violation: Some(self.misuse(session, handle)) }
+    }
+
     /// Reads `length` bytes at `offset` and hands them to `send` while the slot is held; `send` says whether they
     /// left. A revoke waits for `send`, so it must not wait itself. Unless the answer is [`Progress::Done`] the caller
     /// comes again, to be judged again.
@@ -108,13 +161,14 @@ impl Provider {
             return Err(Error::new(Code::Range, "a read has at most 64 KiB").into());
         }
         let key = RegionKey { index: handle.slot, generation: handle.epoch };
+        let gone = || self.gone(session, handle);
         let (inside, right) = self.0.cells.enter(key).ok_or_else(gone)?;
-        self.judge(session, &right, Rights::READ, offset, length)?;
+        self.judge(session, handle, &right, Rights::READ, offset, length)?;
         let mut bytes = vec![0; length];
         let version = right.memory.version();
         match right.memory.read_at(offset, &mut bytes) {
             Ok(()) => {}
-            Err(error) => return interrupted(error, &inside, &right, version),
+            Err(error) => return interrupted(gone, error, &inside, &right, version),
         }
         if !inside.still_open() {
             return Err(gone());
@@ -150,15 +204,16 @@ impl Provider {
             return Err(Error::new(Code::Checksum, "the chunk's checksum does not match its bytes").into());
         }
         let key = RegionKey { index: handle.slot, generation: handle.epoch };
+        let gone = || self.gone(session, handle);
         let (inside, right) = self.0.cells.enter(key).ok_or_else(gone)?;
-        self.judge(session, &right, Rights::WRITE, offset, bytes.len())?;
+        self.judge(session, handle, &right, Rights::WRITE, offset, bytes.len())?;
         if right.is_superseded() {
             return Ok(Progress::Full);
         }
         let version = right.memory.version();
         match right.memory.write_at(offset, bytes) {
             Ok(()) => {}
-            Err(error) => return interrupted(error, &inside, &right, version),
+            Err(error) => return interrupted(gone, error, &inside, &right, version),
         }
         right.operations.fetch_add(1, Ordering::Relaxed);
         right.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -169,40 +224,49 @@ impl Provider {
     fn judge(
         &self,
         session: u64,
+        handle: SlotHandle,
         right: &Right,
         needed: Rights,
         offset: u64,
         length: usize,
     ) -> Result<(), Refused> {
         if right.session != session {
-            return Err(gone());
+            return Err(self.gone(session, handle));
         }
-        if right.deadline() <= self.0.clock.boot() {
+        let held = Some(right.terms());
+        let (now, deadline) = (self.0.clock.boot(), right.deadline());
+        if deadline <= now {
             let error = Error::new(Code::LeaseExpired, "the right's time is over");
-            return Err(Refused { error, violation: Some(Violation::UseAfterRevoke) });
+            let after = Some(now.since(deadline));
+            return Err(Refused {
+                error,
+                violation: Some(Violation { misuse: Misuse::AfterEnd, held, after }),
+            });
         }
+        let guilty = |misuse| Some(Violation { misuse, held, after: None });
+        let outside =
+            |detail| Refused { error: Error::new(Code::Range, detail), violation: guilty(Misuse::Outside) };
         if !right.rights.contains(needed) {
             let error = Error::new(Code::Denied, "rights: the right was not opened for this operation");
-            return Err(Refused { error, violation: Some(Violation::Right) });
+            return Err(Refused { error, violation: guilty(Misuse::Right) });
         }
-        let end = offset
-            .checked_add(length as u64)
-            .ok_or(Error::new(Code::Range, "offset and length wrap past 2^64"))?;
+        let end =
+            offset.checked_add(length as u64).ok_or_else(|| outside("offset and length wrap past 2^64"))?;
         if length == 0 {
             // Nothing is asked for; an offset outside the right is still wrong.
             return if right.range.start() <= offset && end <= right.range.end() {
                 Ok(())
             } else {
-                Err(Error::new(Code::Range, "the offset lies outside the right").into())
+                Err(outside("the offset lies outside the right"))
             };
         }
-        if right.range.contains(ByteRange::new(offset, end)?) {
+        if ByteRange::new(offset, end).is_ok_and(|asked| right.range.contains(asked)) {
             return Ok(());
         }
         if end > right.memory.len() {
-            return Err(Error::new(Code::Range, "the access ends past the region").into());
+            return Err(outside("the access ends past the region"));
         }
         let error = Error::new(Code::Denied, "range: the right does not reach all of these bytes");
-        Err(Refused { error, violation: Some(Violation::Right) })
+        Err(Refused { error, violation: guilty(Misuse::Right) })
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use caps::id::{LeaseId, PrincipalKey};
+use caps::id::{GrantId, LeaseId, PrincipalKey};
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::BootNanos;
@@ -22,6 +22,7 @@ pub type OpenKey = RegionKey;
 pub(super) struct Right {
     pub(super) session: u64,
     pub(super) lease: LeaseId,
+    grant: Option<GrantId>,
     pub(super) holder: PrincipalKey,
     pub(super) rights: Rights,
     pub(super) range: ByteRange,
@@ -80,6 +81,7 @@ impl Right {
     ) -> Self {
         Self {
             lease: row.lease,
+            grant: row.grant,
             session: row.session.0,
             holder: row.holder,
             rights: row.rights,
@@ -115,6 +117,11 @@ impl Right {
         Arc::strong_count(self) > 1
     }
 
+    /// What it is, for an entry that tells of its misuse.
+    pub(super) const fn terms(&self) -> Terms {
+        Terms { lease: self.lease, grant: self.grant, rights: self.rights, range: self.range }
+    }
+
     /// When it ends.
     pub(super) fn deadline(&self) -> BootNanos {
         let region = self.memory.deadline();
@@ -122,10 +129,51 @@ impl Right {
     }
 }
 
+/// What a right allowed, without the memory that it was to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Of which lease.
+    pub lease: LeaseId,
+    /// Under which grant.
+    pub grant: Option<GrantId>,
+    /// What it allows.
+    pub rights: Rights,
+    /// Over which bytes.
+    pub range: ByteRange,
+}
+
+/// The last right that ended at an index.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Last {
+    pub(super) generation: u32,
+    pub(super) session: u64,
+    pub(super) terms: Terms,
+    pub(super) fenced: BootNanos,
+}
+
+/// Whose a handle is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Known {
+    /// An open right of this session's.
+    Open(u64, Terms),
+    /// A right that ended, the last one at its index.
+    Ended(Last),
+    /// An older one.
+    Older,
+    /// Nobody was ever given it.
+    Never,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    right: Option<Arc<Right>>,
+    last: Option<Last>,
+}
+
 #[derive(Debug, Default)]
 struct OpenCell {
     slot: Slot,
-    right: RwLock<Option<Arc<Right>>>,
+    place: RwLock<Place>,
 }
 
 /// Fixed at the start: one cell an index.
@@ -161,40 +209,64 @@ impl Cells {
         if !cell.slot.is_drained() {
             return false;
         }
-        *cell.right.write().unwrap_or_else(PoisonError::into_inner) = Some(right.clone());
+        cell.place.write().unwrap_or_else(PoisonError::into_inner).right = Some(right.clone());
         cell.slot.open(open.generation)
     }
 
-    /// Refuses new operations on a right and takes it out, if it was ever put in. Called under the kernel's lock.
-    pub(super) fn fence(&self, open: OpenKey) -> Option<Arc<Right>> {
+    /// Refuses new operations on a right and takes it out, if it was ever put in; remembers that it ended. Called under
+    /// the kernel's lock.
+    pub(super) fn fence(&self, open: OpenKey, now: BootNanos) -> Option<Arc<Right>> {
         let cell = &self.opens[open.index as usize];
         cell.slot.fence();
-        let mut right = cell.right.write().unwrap_or_else(PoisonError::into_inner);
-        right.take_if(|right| right.generation == open.generation)
+        let mut place = cell.place.write().unwrap_or_else(PoisonError::into_inner);
+        let right = place.right.take_if(|right| right.generation == open.generation)?;
+        let (generation, session) = (open.generation, right.session);
+        place.last = Some(Last { generation, session, terms: right.terms(), fenced: now });
+        Some(right)
+    }
+
+    /// Whose a handle is, or was.
+    pub(super) fn known(&self, open: OpenKey) -> Known {
+        let Some(cell) = self.opens.get(open.index as usize) else { return Known::Never };
+        let place = cell.place.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(right) = place.right.as_ref().filter(|right| right.generation == open.generation) {
+            return Known::Open(right.session, right.terms());
+        }
+        let given = place.right.as_ref().map(|right| right.generation);
+        match place.last {
+            Some(last) if last.generation == open.generation => Known::Ended(last),
+            // Generations count up from 1, each given once.
+            last if open.generation == 0
+                || given.max(last.map(|last| last.generation)).is_none_or(|top| open.generation > top) =>
+            {
+                Known::Never
+            }
+            _ => Known::Older,
+        }
     }
 
     /// Replaces an open right by what a narrowing left of it, and gives the old one back: operations that were judged
     /// by it have to be waited for. Called under the kernel's lock.
     pub(super) fn narrow(&self, open: OpenKey, row: &OpenRow) -> Option<Arc<Right>> {
         let cell = &self.opens[open.index as usize];
-        let mut right = cell.right.write().unwrap_or_else(PoisonError::into_inner);
-        let old = right.take_if(|right| right.generation == open.generation)?;
-        *right = Some(Arc::new(old.narrowed(row)));
+        let mut place = cell.place.write().unwrap_or_else(PoisonError::into_inner);
+        let old = place.right.take_if(|right| right.generation == open.generation)?;
+        place.right = Some(Arc::new(old.narrowed(row)));
         old.superseded.store(true, Ordering::SeqCst);
         Some(old)
     }
 
     /// The right in a cell, if it is still that one.
     pub(super) fn right(&self, open: OpenKey) -> Option<Arc<Right>> {
-        let right = self.opens.get(open.index as usize)?.right.read().unwrap_or_else(PoisonError::into_inner);
-        right.clone().filter(|right| right.generation == open.generation)
+        let place = self.opens.get(open.index as usize)?.place.read().unwrap_or_else(PoisonError::into_inner);
+        place.right.clone().filter(|right| right.generation == open.generation)
     }
 
     /// Begins an operation: enters the slot and finds the right.
     pub(super) fn enter(&self, open: OpenKey) -> Option<(InFlight<'_>, Arc<Right>)> {
         let cell = self.opens.get(open.index as usize)?;
         let inside = cell.slot.enter(open.generation)?;
-        let right = cell.right.read().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let right = cell.place.read().unwrap_or_else(PoisonError::into_inner).right.clone()?;
         Some((inside, right))
     }
 

@@ -19,7 +19,7 @@ use caps::limits::ROTATION_WAIT_MS_MAX;
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::wire::channel::{Message, SegmentAccess};
-use caps::wire::row::EndCause;
+use caps::wire::row::{EndCause, Tier};
 use tokio::time::timeout;
 
 use super::cells::{Handed, OpenKey};
@@ -108,7 +108,8 @@ impl Provider {
                 let (memory, handed, kind) = (right.memory.clone(), right.handed.clone(), right.kind);
                 drop(right);
                 let file = memory.file(index)?;
-                let (access, descriptor) = shared.offer(open, &file, &handed, kind, index).await.ok()??;
+                let (access, descriptor) =
+                    shared.offer(open, &memory, &file, &handed, kind, index).await.ok()??;
                 let access = match access {
                     Access::ReadOnly => SegmentAccess::Read,
                     Access::ReadWrite => SegmentAccess::ReadWrite,
@@ -135,7 +136,7 @@ impl Shared {
                 let version = memory.version();
                 let file =
                     memory.file(segment).ok_or(Error::new(Code::Range, "the region has no such segment"))?;
-                if let Some((_, descriptor)) = self.offer(open, &file, handed, kind, segment).await? {
+                if let Some((_, descriptor)) = self.offer(open, memory, &file, handed, kind, segment).await? {
                     return Ok(descriptor);
                 }
                 if file.region.is_cut() {
@@ -155,12 +156,20 @@ impl Shared {
     async fn offer(
         self: &Arc<Self>,
         open: OpenKey,
+        memory: &Memory,
         file: &Arc<File>,
         handed: &Handed,
         kind: Holder,
         segment: u32,
     ) -> Result<Option<(Access, OwnedFd)>> {
-        let rights = lock(&self.kernel).open_row(open).ok_or_else(revoked)?.rights;
+        let (rights, SessionId(session)) = {
+            let kernel = lock(&self.kernel);
+            let row = kernel.open_row(open).ok_or_else(revoked)?;
+            (row.rights, row.session)
+        };
+        if kind == Holder::SameUser && self.config.tier == Tier::Open {
+            memory.held_by(session); // before the take-back can look
+        }
         let access = if rights.contains(Rights::WRITE) { Access::ReadWrite } else { Access::ReadOnly };
         let descriptor = match descriptor(file, access, kind).await {
             Ok(descriptor) => descriptor,

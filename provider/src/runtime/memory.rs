@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use caps::error::{Code, Error, Result};
 use caps::time::BootNanos;
@@ -51,6 +51,10 @@ pub struct Memory {
     /// Counted up whenever a fresh file is in place, or none will ever be.
     version: AtomicU64,
     changed: Notify,
+    /// Sessions of processes that were given a file of it whose lock they can hold. Guards the set only.
+    holders: Mutex<BTreeSet<u64>>,
+    /// Why it is to be kept once it is dead.
+    kept: OnceLock<&'static str>,
 }
 
 impl Memory {
@@ -67,12 +71,34 @@ impl Memory {
             rotations: Mutex::default(),
             version: AtomicU64::new(0),
             changed: Notify::new(),
+            holders: Mutex::default(),
+            kept: OnceLock::new(),
         }
     }
 
     /// When its lease ends.
     pub(super) fn deadline(&self) -> BootNanos {
         BootNanos(self.deadline.load(Ordering::Relaxed))
+    }
+
+    /// A session is about to be given a file that its process can lock.
+    pub(super) fn held_by(&self, session: u64) {
+        lock(&self.holders).insert(session);
+    }
+
+    /// Who was.
+    pub(super) fn holders(&self) -> BTreeSet<u64> {
+        lock(&self.holders).clone()
+    }
+
+    /// Has the memory kept once it is dead. Who says it first says why.
+    pub(super) fn keep(&self, cause: &'static str) {
+        let _ = self.kept.set(cause); // it is kept already
+    }
+
+    /// Why it is to be kept, if it is.
+    pub(super) fn kept(&self) -> Option<&'static str> {
+        self.kept.get().copied()
     }
 
     /// Moves the end. Relaxed: an access that misses a renewal by nanoseconds is refused, which is safe; a

@@ -20,6 +20,9 @@
 //! | `rotate` | the same for one holder among several: cut, copy, hand out, wipe |
 //! | `hand_out`, `post` | segments' descriptors on their way to holders, and what holders must be told of them |
 //! | `pool` | a bounded pool of threads that grows while all are busy |
+//! | `client` | the process at the other end of a session: who it is, and how it is killed |
+//! | `watchdog` | kills who holds up a cut |
+//! | `quarantine` | dead memory that is kept instead of given back |
 //! | `timer` | wakes at the kernel's next deadline; watches the wall clock for steps |
 //! | `record` | the provider's entries in its log |
 //! | `summary` | one closing entry for all the openings of a right in a session |
@@ -33,18 +36,21 @@
 mod access;
 mod cells;
 mod claim;
+mod client;
 mod clock;
 mod hand_out;
 mod memory;
 mod open;
 mod pool;
 mod post;
+mod quarantine;
 mod record;
 mod rotate;
 mod spare;
 mod summary;
 mod take_back;
 mod timer;
+mod watchdog;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -63,9 +69,10 @@ use tokio::sync::oneshot;
 use crate::kernel::{Answer, Config, Effect, Event, Kernel, RegionKey, RotationId};
 use crate::mem::Memory as Store;
 
-pub use access::{Progress, Refused, Rotating, Violation};
-pub use cells::OpenKey;
+pub use access::{Misuse, Progress, Refused, Rotating, Violation};
+pub use cells::{OpenKey, Terms};
 pub use claim::ClaimRecord;
+pub use client::{Client, Force};
 pub use clock::Clock;
 pub use hand_out::Delivery;
 pub use open::{Opened, Opener};
@@ -73,8 +80,10 @@ pub use post::Post;
 
 use cells::{Cells, Right};
 use pool::Pool;
+use quarantine::Quarantine;
 use summary::{Closed, RightKey, Summaries};
 use timer::Timer;
+use watchdog::Watchdog;
 
 /// What the provider tells the broker unasked.
 pub type NoticeSink = Box<dyn Fn(Notice) + Send + Sync>;
@@ -115,6 +124,9 @@ struct Shared {
     clock: Clock,
     timer: Timer,
     cuts: Pool,
+    watchdog: Watchdog,
+    /// Dead regions that are kept.
+    quarantine: Quarantine,
     wipes: Pool,
     rotations: Pool,
     /// Who waits for a region's memory to be gone. Guards the list only.
@@ -134,6 +146,8 @@ struct Shared {
 struct SessionLink {
     /// Ends its socket.
     end: Box<dyn Fn() + Send>,
+    /// Its process.
+    client: Client,
     /// What its holder has to be told.
     post: Arc<Post>,
 }
@@ -172,6 +186,8 @@ impl Provider {
             clock: parts.clock,
             timer: Timer::new()?,
             cuts: Pool::new("cut", policy::limits::CUT_THREADS_MAX, true)?,
+            watchdog: Watchdog::default(),
+            quarantine: Quarantine::default(),
             wipes: Pool::new("wipe", policy::limits::WIPE_THREADS_MAX, false)?,
             rotations: Pool::new("rotate", policy::limits::ROTATION_THREADS_MAX, false)?,
             waiting: Mutex::default(),
@@ -185,6 +201,7 @@ impl Provider {
         });
         timer::watch_deadlines(&shared)?;
         timer::watch_wall_clock(&shared)?;
+        watchdog::watch_cuts(&shared)?;
         Ok(Self(shared))
     }
 
@@ -255,9 +272,14 @@ impl Provider {
     }
 
     /// Lets the runtime end a session's socket, and gives back what it will have to tell the session.
-    pub(crate) fn register_session(&self, session: u64, end: Box<dyn Fn() + Send>) -> Arc<Post> {
+    pub(crate) fn register_session(
+        &self,
+        session: u64,
+        client: Client,
+        end: Box<dyn Fn() + Send>,
+    ) -> Arc<Post> {
         let post = Arc::new(Post::default());
-        lock(&self.0.sessions).insert(session, SessionLink { end, post: post.clone() });
+        lock(&self.0.sessions).insert(session, SessionLink { end, client, post: post.clone() });
         post
     }
 
@@ -306,7 +328,7 @@ impl Shared {
         for effect in effects {
             match effect {
                 Effect::Fence { open } => {
-                    fenced.rights.extend(self.cells.fence(*open).map(|right| (*open, right)));
+                    fenced.rights.extend(self.cells.fence(*open, started).map(|right| (*open, right)));
                 }
                 Effect::Narrowed { open } => {
                     let old = kernel.open_row(*open).and_then(|row| self.cells.narrow(*open, row));

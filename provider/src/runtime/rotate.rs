@@ -29,6 +29,7 @@ use caps::wire::row::EndCause;
 
 use super::memory::{File, Memory, close_file};
 use super::take_back::Drain;
+use super::watchdog::Returned;
 use super::{Shared, lock};
 use crate::kernel::{Answer, Event, RegionKey, RotationId, Survivor};
 use crate::mem::Access;
@@ -66,11 +67,15 @@ impl Shared {
     /// Steps 2 to 10, on the threads that are for them.
     pub(super) fn rotate(self: &Arc<Self>, job: Job) {
         let shared = self.clone();
+        let (lease, holders, returned) = (job.lease, self.who_could_block(&job.memory), Returned::default());
+        let cut = returned.clone();
         self.cuts.submit(move || {
             let dead = shared.cut_segments(&job);
+            cut.now();
             let rotator = shared.clone();
             shared.rotations.submit(move || rotator.replace_segments(job, dead));
         });
+        self.watch_cut(lease, holders, &returned);
     }
 
     /// Steps 2 and 3. Returns when the last mapping was dead.
@@ -97,7 +102,13 @@ impl Shared {
             if stopped.is_none() {
                 stopped = self.replace(&job, segment, &old).err();
             }
-            wiped_bytes += super::take_back::wipe(&old.region);
+            wiped_bytes += match super::take_back::wipe_file(&old.region) {
+                Ok(wiped) => wiped,
+                Err(_) => {
+                    self.record_unwiped(&job, old.region.len());
+                    0
+                }
+            };
             if stopped.is_none() {
                 let bytes = old.region.len();
                 close_file(old);
@@ -196,6 +207,15 @@ impl Shared {
             }
         }
         Ok(fresh)
+    }
+
+    /// A replaced segment could not be wiped. It is not kept: its survivors have its bytes anyway, and the system zeroes
+    /// each page before anybody else gets it. Who pinned pages of it keeps what was in them at the cut.
+    fn record_unwiped(&self, job: &Job, bytes: u64) {
+        let entry = Draft::error(Entry::RegionQuarantine, Code::System)
+            .lease(job.lease)
+            .maybe(job.grant, Draft::grant);
+        self.record_regardless(entry.cause("unwiped_segment").bytes(bytes).wiped_bytes(0));
     }
 
     fn tell_survivors(&self, segment: u32, survivors: &[Survivor]) {

@@ -9,7 +9,7 @@
 //! | 2 cut | a cut thread, real-time where allowed | orphaned pages, freed with the process |
 //! | 3 shut | the same thread | the same |
 //! | 4 drain | a wipe thread | the same; operations died with the process |
-//! | 5 wipe | the same thread | zeros |
+//! | 5 wipe | the same thread | zeros; what cannot be wiped, or is to be kept, goes into quarantine instead of 6 |
 //! | 6 give back | the same thread | the same: pages are unpinned and free, the factory's books say so |
 //! | 7 acknowledge | the same thread | nothing: the row, the bytes and the waiters are settled |
 //!
@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 
 use super::cells::{OpenKey, Right};
 use super::memory::Memory;
+use super::watchdog::Returned;
 use super::{Provider, Shared, lock};
 use crate::kernel::{Answer, Effect, Event, RegionKey};
 use crate::mem::Region;
@@ -122,6 +123,7 @@ impl Provider {
 
     /// Takes everything back, for the end of the node.
     pub async fn take_everything(&self) {
+        self.0.empty_quarantine();
         let leases = lock(&self.0.kernel).leases();
         let takes: Vec<_> = leases
             .into_iter()
@@ -134,6 +136,7 @@ impl Provider {
             let _ = take.await; // what could not be taken back is the guardian's to cut when this process ends
         }
         self.0.spare.close();
+        self.0.empty_quarantine(); // what could not be wiped just now
         self.0.close_log();
     }
 }
@@ -154,6 +157,9 @@ impl Shared {
         if let Answer::Taking { region, .. } = answer {
             // Under the kernel's lock: the region's end cannot be reported before its waiter is in the list.
             lock(&self.waiting).entry(region).or_default().push(sender);
+            if let Some(taken) = self.quarantine.taken(region) {
+                self.tell_waiting(region, taken); // it is dead already, and stays
+            }
         }
         let ordered = step.effects.iter().find_map(|effect| match effect {
             Effect::Rotate { rotation, .. } => Some(*rotation),
@@ -184,12 +190,15 @@ impl Shared {
             job.started = job.started.min(memory.deadline());
         }
         let shared = self.clone();
+        let (lease, holders, returned) = (job.lease, self.who_could_block(&memory), Returned::default());
+        let done = returned.clone();
         self.cuts.submit(move || {
             let files: Vec<_> = memory.files().collect();
             for file in &files {
                 cut_or_die(&file.region);
             }
             let dead = shared.clock.boot();
+            done.now();
             // Whoever waits for the end of a rotation here waits for nothing.
             memory.announce();
             for file in &files {
@@ -204,13 +213,19 @@ impl Shared {
                 pool.wipes.submit(move || wiper.finish(&job, memory, dead));
             }));
         });
+        self.watch_cut(lease, holders, &returned);
     }
 
     /// Steps 4 to 7.
     fn finish(self: &Arc<Self>, job: &Job, memory: Arc<Memory>, dead: BootNanos) {
         self.drain(&job.drain);
-        let wiped_bytes = memory.files().map(|file| wipe(&file.region)).sum();
-        let taken = Taken {
+        let kept = memory.kept();
+        // What is kept is kept as it was. What could not be wiped is kept because nobody knows what it is.
+        let (wiped_bytes, kept) = match kept.map_or_else(|| wipe(&memory), |_| Ok(0)) {
+            Ok(wiped) => (wiped, kept),
+            Err(wiped) => (wiped, Some(UNWIPED)),
+        };
+        let mut taken = Taken {
             lease: Some(job.lease),
             mappings_closed: job.mappings,
             method: Method::Cut,
@@ -218,9 +233,19 @@ impl Shared {
             dead: dead.since(job.started),
             wiped_bytes,
         };
-        give_back(memory);
-        let ended = self.step(Event::Taken { region: job.region });
-        debug_assert!(ended.is_ok(), "{ended:?}");
+        let clean = match kept {
+            None => Some(memory),
+            Some(cause) => self.set_aside_dead(job.region, memory, cause, taken).err().inspect(|memory| {
+                if cause != UNWIPED {
+                    taken.wiped_bytes = wipe(memory).unwrap_or_else(|wiped| wiped);
+                }
+            }),
+        };
+        if let Some(memory) = clean {
+            give_back(memory);
+            let ended = self.step(Event::Taken { region: job.region });
+            debug_assert!(ended.is_ok(), "{ended:?}");
+        }
         let headroom = lock(&self.kernel).headroom_bytes();
         self.keep_spare(headroom);
         self.record_regardless(entry(job, &taken));
@@ -284,18 +309,33 @@ pub(super) fn shut(region: &Region) {
     }
 }
 
+/// Why a region is in quarantine that nobody ordered there: it could not be proved clean.
+const UNWIPED: &str = "unwiped";
+
 /// Wipes one dead segment and returns the bytes.
-pub(super) fn wipe(region: &Region) -> u64 {
-    region.wipe().unwrap_or_else(|error| {
-        tracing::error!(%error, "a dead segment could not be wiped");
-        0
-    })
+///
+/// # Errors
+/// What the kernel says. Then nobody knows what is in it.
+pub(super) fn wipe_file(region: &Region) -> Result<u64> {
+    region.wipe().inspect_err(|error| tracing::error!(%error, "a dead segment could not be wiped"))
+}
+
+/// Wipes a dead region, all of it that can be, and returns the bytes: as an error if some could not be.
+pub(super) fn wipe(memory: &Memory) -> Result<u64, u64> {
+    let (mut bytes, mut failed) = (0, false);
+    for file in memory.files() {
+        match wipe_file(&file.region) {
+            Ok(wiped) => bytes += wiped,
+            Err(_) => failed = true,
+        }
+    }
+    if failed { Err(bytes) } else { Ok(bytes) }
 }
 
 /// Unpins the pages and has the factory count the bytes as free, before anybody is told that they are: whoever is told
 /// may ask for them at once. An operation that was inside when the right was fenced may still have the memory in hand
 /// for a moment; past the bound of a drain, giving it back is left to that one.
-fn give_back(mut memory: Arc<Memory>) {
+pub(super) fn give_back(mut memory: Arc<Memory>) {
     let bound = Duration::from_millis(policy::limits::DRAIN_MS_MAX);
     let started = Instant::now();
     loop {

@@ -105,7 +105,7 @@ pub(super) fn watch_wall_clock(shared: &Arc<Shared>) -> Result<()> {
     })
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
     thread::Builder::new()
         .name(name.to_owned())
         .stack_size(256 * 1024)

@@ -90,6 +90,11 @@ pub const ALLOWED: &[Rule] = &[
     rule!(SYS_sendto, [], "requests to the factory, answers"),
     rule!(SYS_sendmsg, [], "answers with a descriptor"),
     rule!(SYS_shutdown, [], "a session ends"),
+    rule!(
+        SYS_pidfd_send_signal,
+        [Arg::Is(1, libc::SIGKILL as u32)],
+        "policy kills who broke a rule, and the watchdog who holds up a cut"
+    ),
     // Waiting
     #[cfg(target_arch = "x86_64")]
     rule!(SYS_epoll_wait, [], "whatever comes"),

@@ -1,0 +1,96 @@
+//! The process at the other end of a session: who it is in an entry, and how it is killed.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use audit::Draft;
+use rustix::process::{Signal, pidfd_send_signal};
+use tokio::io::unix::AsyncFd;
+
+use super::open::Opener;
+
+/// Why a process may be killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Force {
+    /// It broke a rule, and the operator said that whoever does is killed.
+    Policy,
+    /// It holds up a take-back.
+    Blockade,
+}
+
+/// A client's process, as the kernel named it when it connected.
+#[derive(Clone, Debug)]
+pub struct Client {
+    opener: Opener,
+    process: Arc<AsyncFd<OwnedFd>>,
+}
+
+impl Client {
+    /// The client of a session, with its pidfd.
+    pub fn new(opener: Opener, process: Arc<AsyncFd<OwnedFd>>) -> Self {
+        Self { opener, process }
+    }
+
+    /// Says who it is, in an entry.
+    pub fn identified(&self, entry: Draft) -> Draft {
+        self.opener.identified(entry)
+    }
+
+    /// Kills its process through the pidfd, which can never come to mean another one. `false` if it may not be killed
+    /// or could not be: the kernel refuses a node without privileges the processes of other users.
+    pub fn kill(&self, force: Force, node_uid: u32) -> bool {
+        self.opener.may_be_killed(force, node_uid, std::process::id())
+            && pidfd_send_signal(self.process.get_ref(), Signal::KILL).is_ok()
+    }
+}
+
+impl Opener {
+    /// Says who this client is, in an entry.
+    pub fn identified(&self, entry: Draft) -> Draft {
+        entry
+            .subject(self.proven.holder())
+            .peer_uid(self.uid)
+            .peer_pid(self.pid)
+            .maybe(self.exe.as_ref(), Draft::exe_sha256)
+    }
+
+    /// Whether force may be used on it. Never on the node and on process 1. By policy only on those who have a
+    /// boundary towards the node: an unconfined process of its own user, or root, is the operator's own, the
+    /// administrator's session among them. Whoever blocks a take-back is killed whoever it is.
+    fn may_be_killed(&self, force: Force, node_uid: u32, node_pid: u32) -> bool {
+        let bounded = (self.uid != 0 && self.uid != node_uid) || self.sandboxed;
+        // 0: a process of a PID namespace that this one does not see, which is neither.
+        self.pid != 1 && self.pid != node_pid && (bounded || force == Force::Blockade)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use caps::key::SigningKey;
+    use caps::pop::{Nonce, Transcript};
+
+    use super::*;
+
+    #[test]
+    fn force_spares_the_node_process_1_and_the_operators_own() {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let nonce = Nonce::random();
+        let node = caps::id::ProviderId([0; 16]);
+        let transcript = Transcript { node, server: nonce, client: nonce, holder: key.public() };
+        let proven = transcript.verify(&transcript.sign(&key)).unwrap();
+        let opener = |uid, pid, sandboxed| Opener { session: 1, uid, pid, exe: None, proven, sandboxed };
+        for (uid, pid, sandboxed, policy, blockade) in [
+            (1_000, 50, false, true, true),
+            (1_000, 1, false, false, false),
+            (1_000, 7, true, false, false),
+            (500, 50, false, false, true),
+            (500, 50, true, true, true),
+            (0, 50, false, false, true),
+            (0, 1, true, false, false),
+        ] {
+            let opener = opener(uid, pid, sandboxed);
+            assert_eq!(opener.may_be_killed(Force::Policy, 500, 7), policy, "{opener:?}");
+            assert_eq!(opener.may_be_killed(Force::Blockade, 500, 7), blockade, "{opener:?}");
+        }
+    }
+}
