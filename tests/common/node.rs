@@ -138,8 +138,12 @@ impl Node {
     pub fn held(&self) -> Held {
         let proc = PathBuf::from(format!("/proc/{}", self.pid().as_raw_nonzero()));
         let list = |name: &str| Some(fs::read_dir(proc.join(name)).ok()?.map_while(Result::ok));
-        // Pools grow under load, to a bound of their own, and keep what they have.
-        let pooled = |comm: &str| ["lh-cut", "lh-wipe", "lh-rotate", "lh-gate"].contains(&comm.trim_end());
+        // Pools grow under load, to a bound of their own, and keep what they have. The kernel does the same with the
+        // threads that carry out what a ring could not do at once.
+        let pooled = |comm: &str| {
+            ["lh-cut", "lh-wipe", "lh-rotate", "lh-gate"].contains(&comm.trim_end())
+                || comm.starts_with("iou-wrk-")
+        };
         let threads = list("task")
             .expect("the node runs")
             .filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| !pooled(&comm)));
