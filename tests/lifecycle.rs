@@ -65,7 +65,8 @@ fn what_one_process_writes_another_reads_and_the_bytes_return() {
 fn openings_of_a_right_are_one_entry_and_their_closings_another() {
     let world = World::new();
     let (alice, bob) = (world.person(), world.person());
-    let (leased, other) = (alice.lease(SMALL), bob.lease(SMALL));
+    let leased = alice.lease(SMALL);
+    let other = bob.client.lease(LeaseOptions::new(SMALL, MINUTE).lifetime(Lifetime::Process)).unwrap();
     let mut bytes = [0; 100];
     for (who, token) in [(&alice, &leased.token), (&bob, &other.token)] {
         for _ in 0..40 {

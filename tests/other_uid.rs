@@ -38,7 +38,7 @@ const SEALED: [(Attack, i32, i32); 20] = [
     (Attack::Splice, ENOTCONN, ENOTCONN),
     (Attack::Link, EXDEV, EXDEV),
     (Attack::SetLease, EACCES, EACCES),
-    (Attack::Seal, EINVAL, EINVAL),
+    (Attack::Seal, EPERM, EINVAL),
     (Attack::Remove { writable: false }, EACCES, EPERM),
     (Attack::Remove { writable: true }, EACCES, EPERM),
 ];

@@ -35,6 +35,9 @@ pub const LEASE_BYTES_MIN: u64 = 1;
 /// How long a reservation waits for its claim in milliseconds. Populating and pinning 1 GiB takes 0.25 s with huge
 /// pages and 0.9 s without; a claim that needs more is lost and its capacity goes back.
 pub const RESERVATION_MS_MAX: u64 = 5_000;
+/// Bytes for which a reservation waits a millisecond longer: a machine with more to do than processors zeroes at least
+/// 64 MiB a second.
+pub const RESERVATION_BYTES_PER_MS: u64 = 64 * KIB;
 /// Most leases of a node: the capacity of the lease table. 10,000 is what the benchmarks hold; the rest is room.
 pub const LEASES_MAX: usize = 16_384;
 /// Most leases of one principal, where the configuration is silent: a sixteenth of the table, so that sixteen

@@ -92,6 +92,8 @@ impl Broker {
         if self.leases.rows.contains_key(&lease) || self.leases.by_region.contains_key(&region) {
             return Err(Error::new(Code::Exists, "the random bytes of this command were used before"));
         }
+        let zeroing = Micros::from_millis(range.len() / policy::limits::RESERVATION_BYTES_PER_MS);
+        let claim_by = self.now.plus(bounds.claim_within).plus(zeroing);
         let row = Lease {
             id: lease,
             region,
@@ -105,7 +107,7 @@ impl Broker {
             session,
             provider,
             epoch: 0,
-            life: Life::Reserved(Reserved { claim_by: self.now.plus(bounds.claim_within) }),
+            life: Life::Reserved(Reserved { claim_by }),
             grants: 0,
         };
         if self.leases.active() >= self.genesis.capacity.leases as usize {
@@ -113,7 +115,6 @@ impl Broker {
         }
         self.book_reservation(by, range.len())?;
 
-        let claim_by = self.now.plus(bounds.claim_within);
         self.deadlines.swap(RowId::Lease(lease), None, Some(claim_by));
         if row.is_tied() {
             self.sessions.insert((session, RowId::Lease(lease)));

@@ -179,8 +179,14 @@ fn key(n: u8) -> PrincipalKey {
     PrincipalKey([n; 32])
 }
 
+/// Lives drawn at random. An interpreter is slow: there it is as many as it was told.
+fn config() -> ProptestConfig {
+    let told = ProptestConfig::default();
+    ProptestConfig { cases: if cfg!(miri) { told.cases } else { 2_000 }, failure_persistence: None, ..told }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn the_kernel_agrees_with_the_model(acts in prop::collection::vec(act(), 1..160)) {

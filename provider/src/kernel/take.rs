@@ -20,11 +20,13 @@ use super::{Due, Kernel};
 pub(super) const fn ended(cause: EndCause) -> Error {
     match cause {
         EndCause::Expired => Error::new(Code::LeaseExpired, "the lease's time is over"),
+        EndCause::NotClaimed => {
+            Error::new(Code::LeaseExpired, "the memory was not ready in the time that a reservation has; try again")
+        }
         EndCause::Released
         | EndCause::Revoked
         | EndCause::HolderExit
         | EndCause::ParentEnded
-        | EndCause::NotClaimed
         | EndCause::NotRecorded
         | EndCause::ProviderLost
         | EndCause::NodeStopped

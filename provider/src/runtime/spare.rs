@@ -105,6 +105,9 @@ impl Shared {
                 tracing::debug!(%error, "no spare segment; a rotation will make its own");
             }
             shared.spare.put(made.ok());
+            // The last region that may be rotated can have ended meanwhile, and found nothing to let go.
+            let headroom = lock(&shared.kernel).headroom_bytes();
+            drop(shared.spare.excess(headroom));
         });
     }
 }

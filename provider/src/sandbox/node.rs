@@ -70,6 +70,7 @@ pub const ALLOWED: &[Rule] = &[
     rule!(SYS_unlinkat, [], "files of a log that were only partial"),
     #[cfg(target_arch = "x86_64")]
     rule!(SYS_unlink, [], "the socket's path, when the gate closes"),
+    rule!(SYS_flock, [], "a log is opened again after its device failed, and locked as it was"),
     rule!(SYS_fsync, [], "directories of a log"),
     rule!(SYS_fdatasync, [], "entries are durable before they are answered"),
     rule!(SYS_fcntl, [Arg::Is(1, libc::F_DUPFD_CLOEXEC as u32)], "a second handle of a descriptor"),
