@@ -43,6 +43,7 @@ pub(super) fn small_config() -> Config {
         segments_per_region_max: 4,
         segments_max: 12,
         exposures_max: 3,
+        mapping_end_step: 4_000_000,
         revocations_per_region_max: 2,
         ended_max: 2,
         tier: Tier::Sealed,

@@ -194,9 +194,9 @@ impl Kernel {
     /// A right's own time is over before its region's. What it mapped ends by a deadline of its own.
     fn expire_open(&mut self, open: super::table::Key, effects: &mut Vec<Effect>) {
         let Some(row) = self.opens.get(open) else { return };
-        let grant = row.grant;
+        let over = row.grant.filter(|_| row.ends_grant);
         self.close_open(open, EndCause::Expired, effects);
-        if let Some(grant) = grant {
+        if let Some(grant) = over {
             effects.push(Effect::GrantEnded { grant, cause: EndCause::Expired });
         }
     }
