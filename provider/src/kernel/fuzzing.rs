@@ -214,6 +214,8 @@ struct Right {
     grant: Option<GrantId>,
     /// Whether it ends with its region and not before.
     follows: bool,
+    /// Whether its token ends with its grant.
+    ends_grant: bool,
     handed_out: bool,
     fenced: bool,
 }
@@ -316,10 +318,16 @@ impl World {
                     right.opening = expected;
                 }
                 Effect::GrantEnded { grant, .. } => {
-                    assert!(
-                        self.rights.iter().any(|right| right.grant == Some(*grant)),
-                        "it was opened once"
-                    );
+                    let now = self.unix();
+                    let own = |right: &Right| {
+                        let narrowed = |to: &Narrowing| {
+                            (to.region, to.grant) == (right.opening.region, *grant) && to.expires <= now
+                        };
+                        right.grant == Some(*grant)
+                            && right.fenced
+                            && (right.ends_grant || self.narrowed.iter().any(narrowed))
+                    };
+                    assert!(self.rights.iter().any(own), "its own time is over, not a delegate's");
                 }
             }
         }
@@ -750,6 +758,9 @@ impl World {
                 let whole = opening.range.len() == region.bytes && opening.deadline == region.deadline;
                 assert!(region.pinned || whole, "and of whole regions where nothing can be rotated");
                 assert!(!asked.metered, "what is metered is not mapped");
+                let step = self.kernel.config().mapping_end_step;
+                let on_step = opening.deadline.0.is_multiple_of(step) || opening.deadline == region.deadline;
+                assert!(!asked.narrowed || on_step, "ends that clients choose fall together");
                 let guarded = self.kernel.config().tier == Tier::Sealed
                     || asked.sandboxed
                     || [0, UID].contains(&asked.uid)
@@ -763,6 +774,7 @@ impl World {
                 lease,
                 grant,
                 follows,
+                ends_grant: grant.is_some() && !asked.narrowed,
                 handed_out: false,
                 fenced: false,
             });

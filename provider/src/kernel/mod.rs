@@ -44,6 +44,8 @@ mod narrow;
 mod open;
 mod region;
 mod rotate;
+#[cfg(test)]
+mod scenarios;
 mod segment;
 mod table;
 mod take;
