@@ -138,8 +138,12 @@ impl Node {
     pub fn held(&self) -> Held {
         let proc = PathBuf::from(format!("/proc/{}", self.pid().as_raw_nonzero()));
         let list = |name: &str| Some(fs::read_dir(proc.join(name)).ok()?.map_while(Result::ok));
-        // Pools grow under load, to a bound of their own, and keep what they have.
-        let pooled = |comm: &str| ["lh-cut", "lh-wipe", "lh-rotate", "lh-gate"].contains(&comm.trim_end());
+        // Pools grow under load, to a bound of their own, and keep what they have; so does the kernel's for each thread
+        // of ours that copied by io_uring.
+        let pooled = |comm: &str| {
+            comm.starts_with("iou-wrk")
+                || ["lh-cut", "lh-wipe", "lh-rotate", "lh-gate"].contains(&comm.trim_end())
+        };
         let threads = list("task")
             .expect("the node runs")
             .filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| !pooled(&comm)));
