@@ -7,9 +7,13 @@ mod common;
 
 use std::path::PathBuf;
 
-use broker::state::{Acceptance, Actor, Broker, Command, Kind, PolicyVerdict, SNAPSHOT_VERSION, Undo};
+use broker::state::{
+    Acceptance, Actor, Broker, Command, Kind, Narrowing, PolicyVerdict, SNAPSHOT_VERSION, Undo,
+};
 use caps::Code;
-use caps::id::ProviderId;
+use caps::id::{GrantId, ProviderId};
+use caps::range::ByteRange;
+use caps::rights::Rights;
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Reason;
 use caps::wire::link::Notice;
@@ -130,6 +134,16 @@ fn commands() -> Vec<Command> {
     push(&mut world, system, Kind::HolderExit { session: 99 });
     push(&mut world, system, Kind::PolicyLoad { hash: [7; 32] });
     push(&mut world, system, Kind::Tick);
+    // One of a grant that is open, and one of what that left.
+    let narrowing = Narrowing {
+        grant: GrantId([5; 16]),
+        rights: Some(Rights::READ),
+        range: Some(ByteRange::new(0, 100).unwrap()),
+        ttl: None,
+    };
+    push(&mut world, by(0), Kind::Narrow(narrowing));
+    let narrowing = Narrowing { rights: None, range: None, ttl: Some(Micros(90)), ..narrowing };
+    push(&mut world, by(0), Kind::Narrow(narrowing));
     commands
 }
 

@@ -4,7 +4,7 @@
 mod common;
 mod naive;
 
-use broker::state::{Acceptance, Actor, Broker, Command, Kind, PolicyVerdict, Query, Undo, View};
+use broker::state::{Acceptance, Actor, Broker, Command, Kind, Narrowing, PolicyVerdict, Query, Undo, View};
 use caps::Code;
 use caps::id::{GrantId, LeaseId, ProviderId, RegionId};
 use caps::key::SigningKey;
@@ -17,7 +17,7 @@ use caps::wire::link::Notice;
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{EndCause, Lifetime, Revocation, Target};
 use common::{PAGE, START, code, genesis, name, public, takes};
-use naive::{Life, NAMES, Naive};
+use naive::{Left, Life, NAMES, Naive};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -42,7 +42,7 @@ enum Op {
     Tick,
     Ended(usize, EndCause),
     Opened(usize),
-    GrantEnded(usize),
+    GrantEnded(usize, EndCause),
     Taken(usize),
     Exit(u8),
     Lost,
@@ -51,6 +51,7 @@ enum Op {
     UndoOffer(usize),
     UndoAccept(usize),
     UndoAdd(u8),
+    Narrow { grant: usize, named: Left },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +70,7 @@ fn op() -> impl Strategy<Value = Op> {
     let grant = || prop_oneof![3 => Just(0usize), 2 => 1..4usize];
     let ttl = || prop_oneof![6 => Just(2_000u64), 4 => Just(9_000u64), 1 => prop::sample::select(vec![0u64, 9, 10, 60, 50_000])];
     let bytes = || prop_oneof![6 => Just(PAGE), 4 => 1..4 * PAGE, 1 => prop::sample::select(vec![0, 16 * PAGE, 17 * PAGE])];
-    let cause = prop::sample::select(vec![EndCause::Expired, EndCause::HolderExit, EndCause::Released]);
+    let cause = || prop::sample::select(vec![EndCause::Expired, EndCause::HolderExit, EndCause::Released]);
     prop_oneof![
         10 => (0..5u8).prop_map(Op::Add),
         40 => (bytes(), ttl(), prop::bool::weighted(0.3), any::<bool>())
@@ -90,9 +91,9 @@ fn op() -> impl Strategy<Value = Op> {
         5 => (any::<bool>(), back()).prop_map(|(lease, back)| Op::RevokeSubtree { lease, back }),
         3 => (0..5u8).prop_map(Op::RevokeHolder),
         16 => Just(Op::Tick),
-        6 => (back(), cause).prop_map(|(back, cause)| Op::Ended(back, cause)),
+        6 => (back(), cause()).prop_map(|(back, cause)| Op::Ended(back, cause)),
         30 => grant().prop_map(Op::Opened),
-        4 => grant().prop_map(Op::GrantEnded),
+        6 => (grant(), cause()).prop_map(|(grant, cause)| Op::GrantEnded(grant, cause)),
         24 => back().prop_map(Op::Taken),
         3 => (0..5u8).prop_map(Op::Exit),
         1 => Just(Op::Lost),
@@ -101,7 +102,20 @@ fn op() -> impl Strategy<Value = Op> {
         3 => grant().prop_map(Op::UndoOffer),
         5 => grant().prop_map(Op::UndoAccept),
         2 => prop::sample::select(vec![0u8, 1, 2, 3, 3, 3, 3, 4, 4, 4]).prop_map(Op::UndoAdd),
+        14 => (grant(), named()).prop_map(|(grant, named)| Op::Narrow { grant, named }),
     ]
+}
+
+/// What a narrowing names; `until` as a span.
+fn named() -> impl Strategy<Value = Left> {
+    let rights = prop::option::of(prop::bool::weighted(0.7));
+    let bytes = prop::option::of(prop_oneof![3 => 1..PAGE, 1 => 1..2 * PAGE]);
+    let span = prop::sample::select(vec![0u64, 5, 60, 60, 500, 500, 1_900, 9_000]);
+    (rights, bytes, prop::option::of(span)).prop_map(|(read_only, bytes, until)| Left {
+        read_only,
+        bytes,
+        until,
+    })
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -180,6 +194,9 @@ impl Lockstep {
             (Some(naive::Step::Offered { .. }), Some(Op::Issue(_))) => true,
             (Some(naive::Step::Issued { .. }), Some(Op::Accept { .. })) => true,
             (Some(naive::Step::Accepted { open, .. }), Some(Op::Opened(_) | Op::UndoAccept(_))) => !open,
+            (Some(step), Some(Op::Narrow { .. })) => {
+                matches!(step, naive::Step::Issued { .. } | naive::Step::Accepted { .. })
+            }
             (Some(_), Some(op)) => {
                 !matches!(op, Op::Issue(_) | Op::Accept { .. } | Op::Opened(_) | Op::UndoAccept(_))
             }
@@ -233,7 +250,9 @@ impl Lockstep {
             Op::Add(_) => Some(0),
             Op::Renew { back, .. } | Op::Release(back) | Op::Offer { back, .. } => owner(back),
             Op::RevokeLease(back) | Op::RevokeRegion(back) => owner(back),
-            Op::Issue(n) | Op::RevokeGrant(n) => grant(n).map(|grant| grant.owner),
+            Op::Issue(n) | Op::RevokeGrant(n) | Op::Narrow { grant: n, .. } => {
+                grant(n).map(|grant| grant.owner)
+            }
             Op::Accept { grant: n, .. } => grant(n).map(|grant| grant.receiver),
             _ => None,
         }
@@ -341,8 +360,8 @@ impl Lockstep {
                 let grant = self.grant_id(grant, aim);
                 (Kind::Notice(Notice::GrantOpened { grant }), self.naive.opened(grant))
             }
-            Op::GrantEnded(grant) => {
-                let (grant, cause) = (self.grant_id(grant, aim), EndCause::HolderExit);
+            Op::GrantEnded(grant, cause) => {
+                let grant = self.grant_id(grant, aim);
                 (Kind::Notice(Notice::GrantEnded { grant, cause }), self.naive.grant_ended(grant, cause))
             }
             Op::Taken(back) => {
@@ -369,6 +388,16 @@ impl Lockstep {
                 let grant = self.grant_id(grant, aim);
                 self.naive.unaccept(grant);
                 (Kind::Undo(Undo::Accept { grant }), Ok(()))
+            }
+            Op::Narrow { grant, named } => {
+                let grant = self.grant_id(grant, aim);
+                let kind = Kind::Narrow(Narrowing {
+                    grant,
+                    rights: named.read_only.map(rights_of),
+                    range: named.bytes.map(|bytes| ByteRange::new(0, bytes).unwrap()),
+                    ttl: named.until.map(Micros),
+                });
+                (kind, self.naive.narrow(by, grant, named, allowed))
             }
             Op::UndoAdd(n) => {
                 let said = self.naive.unregister(n);
@@ -400,6 +429,7 @@ impl Lockstep {
                 | Kind::Issue { .. }
                 | Kind::Accept(_)
                 | Kind::Revoke(_)
+                | Kind::Narrow(_)
         );
         let by = if asked { Actor::Principal(public_of(step.by)) } else { Actor::System };
         let policy = Some(PolicyVerdict { allowed: step.allowed, rule: None, hash: genesis().policy });
@@ -432,6 +462,10 @@ impl Lockstep {
         for row in grants.rows {
             let grant = self.naive.grant(row.id).unwrap();
             assert_eq!((row.state, row.cause), self.naive.grant_state(grant), "{row:?}");
+            let left = rights_of(grant.left.read_only == Some(true));
+            assert_eq!((row.rights, row.agreed.rights), (left, Rights::READ_WRITE));
+            let left = grant.left.bytes.unwrap_or(grant.bytes);
+            assert_eq!((row.range.len(), row.agreed.range.len()), (left, grant.bytes));
         }
         let View::Principals(principals) = look(Query::Principals(None)) else { panic!() };
         assert_eq!(principals.rows.len(), self.naive.registered.len());
@@ -453,6 +487,10 @@ impl Lockstep {
             }
         }
     }
+}
+
+fn rights_of(read_only: bool) -> Rights {
+    if read_only { Rights::READ } else { Rights::READ_WRITE }
 }
 
 fn public_of(n: u8) -> caps::id::PrincipalKey {
@@ -480,7 +518,7 @@ fn variant(op: &Op) -> &'static str {
         Op::Tick => "tick",
         Op::Ended(..) => "ended",
         Op::Opened(_) => "opened",
-        Op::GrantEnded(_) => "grant ended",
+        Op::GrantEnded(..) => "grant ended",
         Op::Taken(_) => "taken",
         Op::Exit(_) => "exit",
         Op::Lost => "lost",
@@ -489,11 +527,12 @@ fn variant(op: &Op) -> &'static str {
         Op::UndoOffer(_) => "undo offer",
         Op::UndoAccept(_) => "undo accept",
         Op::UndoAdd(_) => "undo add",
+        Op::Narrow { .. } => "narrow",
     }
 }
 
 /// How many different operations must have been answered with a yes somewhere in a run, or the model tests nothing.
-const KINDS: usize = 26;
+const KINDS: usize = 27;
 
 #[test]
 fn a_naive_broker_says_the_same() {

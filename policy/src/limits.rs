@@ -197,6 +197,10 @@ pub const POLICY_WORKERS_MAX: usize = 4;
 pub const FENCE_MS_MAX: u64 = 10;
 /// How long a take-back waits for operations in flight in milliseconds.
 pub const DRAIN_MS_MAX: u64 = 100;
+/// Mappings under tokens that a client narrowed or delegated end on multiples of this time, in milliseconds since boot: at
+/// the last one before the token's end. Such an end rotates segments that others map, and their number and times are the
+/// client's to choose; so a region meets one for all of them in each of these spans, and no more.
+pub const MAPPING_END_STEP_MS: u64 = 1_000;
 /// How long a local holder may block a take-back, in milliseconds, before it is killed.
 pub const KILL_MS_MAX: u64 = 1_000;
 /// Expiries per second that are cut within their bound; the rest of a burst is queued in order.
@@ -379,6 +383,10 @@ const _: () =
 const _: () = assert!(FENCE_MS_MAX * 10 <= LEASE_TTL_MS_MIN, "an expiry is precise to a tenth of any life");
 const _: () =
     assert!(FENCE_MS_MAX < DRAIN_MS_MAX && DRAIN_MS_MAX < KILL_MS_MAX, "fence, then drain, then kill");
+const _: () = assert!(
+    DRAIN_MS_MAX * 10 <= MAPPING_END_STEP_MS,
+    "rotations that clients cause take a tenth of the time"
+);
 const _: () =
     assert!(KILL_MS_MAX + DRAIN_MS_MAX < RESERVATION_MS_MAX, "a take-back can make room for a claim");
 const _: () =

@@ -51,6 +51,16 @@ pub struct Grant {
     pub bytes: u64,
     pub ttl: u64,
     pub step: Step,
+    /// What narrowings left.
+    pub left: Left,
+}
+
+/// What a narrowing names, and what one leaves: whether writing, the last byte, the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Left {
+    pub read_only: Option<bool>,
+    pub bytes: Option<u64>,
+    pub until: Option<u64>,
 }
 
 #[derive(Default)]
@@ -351,7 +361,7 @@ impl Naive {
             return Err(Code::ContractSignature);
         }
         let step = Step::Offered { by: self.now + 100 };
-        self.grants.push(Grant { id, lease, owner: n, receiver, bytes, ttl, step });
+        self.grants.push(Grant { id, lease, owner: n, receiver, bytes, ttl, step, left: Left::default() });
         Ok(())
     }
 
@@ -405,7 +415,7 @@ impl Naive {
             return Err(Code::Denied);
         }
         let Step::Issued { by, expires } = grant.step else { return Err(Code::ShareOrder) };
-        if by <= self.now || self.live(grant.owner, grant.lease).is_err() {
+        if self.grant_end(&grant).unwrap() <= self.now || self.live(grant.owner, grant.lease).is_err() {
             return Err(Code::LeaseExpired);
         }
         if !allowed {
@@ -552,11 +562,49 @@ impl Naive {
     }
 
     fn grant_end(&self, grant: &Grant) -> Option<u64> {
-        match grant.step {
-            Step::Offered { by } | Step::Issued { by, .. } => Some(by),
-            Step::Accepted { expires, .. } => Some(expires),
-            Step::Ended { .. } => None,
+        let end = match grant.step {
+            Step::Offered { by } | Step::Issued { by, .. } => by,
+            Step::Accepted { expires, .. } => expires,
+            Step::Ended { .. } => return None,
+        };
+        Some(end.min(grant.left.until.unwrap_or(u64::MAX)))
+    }
+
+    /// `named.until` is a span here.
+    pub fn narrow(&mut self, n: u8, id: GrantId, named: Left, allowed: bool) -> Outcome {
+        self.may_revoke(n, allowed)?;
+        let grant = self.party(n, id)?;
+        if n != 0 && grant.owner != n {
+            return Err(Code::Denied);
         }
+        let (expires, out) = match grant.step {
+            Step::Issued { expires, .. } => (expires, false),
+            Step::Accepted { expires, .. } => (expires, true),
+            Step::Offered { .. } | Step::Ended { .. } => return Err(Code::ShareOrder),
+        };
+        if self.grant_end(&grant).unwrap() <= self.now {
+            return Err(Code::ShareOrder);
+        }
+        if named == Left::default() || named.until == Some(0) {
+            return Err(Code::Range);
+        }
+        if named.read_only == Some(false) && grant.left.read_only == Some(true) {
+            return Err(Code::Denied);
+        }
+        let until = named.until.map(|ttl| self.now + ttl);
+        if named.bytes.is_some_and(|bytes| bytes > grant.left.bytes.unwrap_or(grant.bytes))
+            || until.is_some_and(|until| until > grant.left.until.unwrap_or(expires))
+        {
+            return Err(Code::Range);
+        }
+        self.takes += usize::from(out);
+        let left = &mut self.grants.iter_mut().find(|grant| grant.id == id).unwrap().left;
+        *left = Left {
+            read_only: named.read_only.or(left.read_only),
+            bytes: named.bytes.or(left.bytes),
+            until: until.or(left.until),
+        };
+        Ok(())
     }
 
     pub fn ended(&mut self, id: LeaseId, cause: EndCause) -> Outcome {
@@ -566,7 +614,10 @@ impl Naive {
     }
 
     pub fn grant_ended(&mut self, id: GrantId, cause: EndCause) -> Outcome {
-        self.grant(id).ok_or(Code::GrantUnknown)?;
+        let grant = self.grant(id).ok_or(Code::GrantUnknown)?;
+        if cause == EndCause::Expired && self.grant_end(grant).is_some_and(|end| self.now < end) {
+            return Ok(()); // a delegated token's time, not the grant's
+        }
         self.end_grant(id, cause);
         Ok(())
     }

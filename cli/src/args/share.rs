@@ -6,7 +6,7 @@ use std::time::Duration;
 use caps::id::GrantId;
 use caps::range::ByteRange;
 use caps::rights::Rights;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 use super::value;
 use crate::tokens::LeaseArg;
@@ -63,8 +63,10 @@ pub(crate) struct Accept {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  leasehold share narrow GRANT --as alice --rights r")]
-#[group(id = "to", required = true, multiple = true, args = ["rights", "range", "ttl"])]
+#[command(
+    after_help = "Example:\n  leasehold share narrow cb7e55f12a6eaca416bd6db6c7e7ae87 --as alice --rights r",
+    group(ArgGroup::new("part").required(true).multiple(true).args(["rights", "range", "ttl"]))
+)]
 pub(crate) struct Narrow {
     /// Which grant
     #[arg(value_parser = value::grant)]

@@ -50,3 +50,21 @@ pub(super) fn may_map(
         None => Ok(()),
     }
 }
+
+/// When a mapping ends whose token somebody narrowed so that it ends at `end`: on the last step before.
+///
+/// The end of a mapping among others is a rotation, which costs everybody who maps the segment. A holder can make as
+/// many tokens as it likes, each with an end of its own; on the steps all of them end together.
+///
+/// # Errors
+/// `E_MEDIATED_ONLY` if there is no step left before the end.
+pub(super) fn end_of_mapping(now: BootNanos, end: BootNanos, step: u64) -> Result<BootNanos> {
+    let last = BootNanos(end.0 - end.0 % step);
+    if last <= now {
+        return Err(Error::new(
+            Code::MediatedOnly,
+            "the token ends too soon for a mapping; a right as short is enforced by the provider",
+        ));
+    }
+    Ok(last)
+}

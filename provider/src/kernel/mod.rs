@@ -44,6 +44,8 @@ mod narrow;
 mod open;
 mod region;
 mod rotate;
+#[cfg(test)]
+mod scenarios;
 mod segment;
 mod table;
 mod take;
@@ -86,6 +88,9 @@ pub struct Config {
     /// Most pairs of grant and access under which one segment's file is handed out: twice the live grants of a lease,
     /// the owner counted as one, never fall short of it.
     pub exposures_max: usize,
+    /// Mappings under tokens that were narrowed after they were minted end on multiples of this, in nanoseconds since
+    /// boot; never 0.
+    pub mapping_end_step: u64,
     /// Most grants of one region whose revocation, narrowing or opening is remembered. When it is full of revoked and
     /// narrowed ones, a revoke ends the whole region instead.
     pub revocations_per_region_max: usize,

@@ -30,7 +30,9 @@ impl Ceiling {
         let rights = right.rights.intersect(self.rights);
         let range = right.range.intersect(self.range?)?;
         let deadline = right.deadline.min(end?);
-        let left = OpenRow { rights, range, deadline, ..right.clone() };
+        // Of what ends earlier now the grant is over then, too.
+        let ends_grant = right.ends_grant || deadline < right.deadline;
+        let left = OpenRow { rights, range, deadline, ends_grant, ..right.clone() };
         if rights.is_empty() {
             return None;
         }

@@ -10,7 +10,7 @@ use caps::wire::row::EndCause;
 
 use super::event::{Answer, Effect, OpenRequest, Opening, SessionId};
 use super::grants::Limit;
-use super::mapping::may_map;
+use super::mapping::{end_of_mapping, may_map};
 use super::region::RegionKey;
 use super::table::Key;
 use super::{Due, Kernel};
@@ -38,6 +38,8 @@ pub struct OpenRow {
     pub deadline: BootNanos,
     /// Whether it ends when its region does and a renewal of the lease moves it along: the owner's own, unnarrowed.
     pub follows_region: bool,
+    /// Whether its grant is over when it ends: not so if it ends by what somebody added to the token, nor with its region.
+    pub ends_grant: bool,
     /// By which path.
     pub path: Path,
     /// Whether its process runs in the sandbox, and its word for it counts.
@@ -84,8 +86,12 @@ impl Kernel {
         }
         let range = ByteRange::new(0, row.bytes)?.intersect(reach.ok_or(NO_BYTE)?).ok_or(NO_BYTE)?;
         let follows_region = request.holder == row.owner && request.grant.is_none() && !request.narrowed;
-        let deadline = if follows_region { row.deadline } else { now.plus(left).min(row.deadline) };
+        let mut deadline = if follows_region { row.deadline } else { now.plus(left).min(row.deadline) };
+        let ends_grant = !request.narrowed && request.grant.is_some() && now.plus(left) < row.deadline;
         if request.path == Path::Mapped {
+            if request.narrowed && deadline < row.deadline {
+                deadline = end_of_mapping(now, deadline, self.config.mapping_end_step)?;
+            }
             may_map(&self.config, request, row, range, deadline)?;
             if row.pinned && !follows_region {
                 // No segment is longer than the first, so none that it reaches is longer than the first of them.
@@ -108,6 +114,7 @@ impl Kernel {
                 range,
                 deadline,
                 follows_region,
+                ends_grant,
                 path: request.path,
                 sandboxed: request.sandboxed,
                 handed_out: false,

@@ -84,6 +84,8 @@ impl Kernel {
             let segment = &mut row.segments[index as usize];
             segment.state = SegmentState::Rotating(rotation);
             segment.fresh = false;
+            // Whoever still had to fetch its file is promised the next one when that is there.
+            segment.promised = false;
         }
         effects.push(Effect::Rotate {
             region,

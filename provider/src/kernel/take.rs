@@ -20,9 +20,10 @@ use super::{Due, Kernel};
 pub(super) const fn ended(cause: EndCause) -> Error {
     match cause {
         EndCause::Expired => Error::new(Code::LeaseExpired, "the lease's time is over"),
-        EndCause::NotClaimed => {
-            Error::new(Code::LeaseExpired, "the memory was not ready in the time that a reservation has; try again")
-        }
+        EndCause::NotClaimed => Error::new(
+            Code::LeaseExpired,
+            "the memory was not ready in the time that a reservation has; try again",
+        ),
         EndCause::Released
         | EndCause::Revoked
         | EndCause::HolderExit
@@ -196,9 +197,9 @@ impl Kernel {
     /// A right's own time is over before its region's. What it mapped ends by a deadline of its own.
     fn expire_open(&mut self, open: super::table::Key, effects: &mut Vec<Effect>) {
         let Some(row) = self.opens.get(open) else { return };
-        let grant = row.grant;
+        let over = row.grant.filter(|_| row.ends_grant);
         self.close_open(open, EndCause::Expired, effects);
-        if let Some(grant) = grant {
+        if let Some(grant) = over {
             effects.push(Effect::GrantEnded { grant, cause: EndCause::Expired });
         }
     }

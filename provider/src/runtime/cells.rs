@@ -112,7 +112,7 @@ impl Right {
         self.superseded.load(Ordering::SeqCst)
     }
 
-    /// Whether anybody but the caller has it in hand.
+    /// Whether anybody but the list that waits for it has it in hand.
     pub(super) fn is_in_use(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) > 1
     }

@@ -324,15 +324,15 @@ impl Shared {
 
     /// Fences and narrows what a step ordered, and says that its rotations are under way. Under the kernel's lock.
     fn fence(&self, started: BootNanos, kernel: &Kernel, effects: &[Effect]) -> Fenced {
-        let mut fenced = Fenced { started, fenced: started, rights: Vec::new(), narrowed: Vec::new() };
+        let (mut rights, mut narrowed) = (Vec::new(), Vec::new());
         for effect in effects {
             match effect {
                 Effect::Fence { open } => {
-                    fenced.rights.extend(self.cells.fence(*open, started).map(|right| (*open, right)));
+                    rights.extend(self.cells.fence(*open, started).map(|right| (*open, right)));
                 }
                 Effect::Narrowed { open } => {
                     let old = kernel.open_row(*open).and_then(|row| self.cells.narrow(*open, row));
-                    fenced.narrowed.extend(old.map(|right| (*open, right)));
+                    narrowed.extend(old);
                 }
                 Effect::Rotate { region, rotation, .. } => {
                     if let Some(memory) = self.cells.memory(*region) {
@@ -342,8 +342,7 @@ impl Shared {
                 Effect::TakeBack { .. } | Effect::Closed { .. } | Effect::GrantEnded { .. } => {}
             }
         }
-        fenced.fenced = self.clock.boot();
-        fenced
+        Fenced { started, fenced: self.clock.boot(), rights, narrowed: Arc::new(narrowed) }
     }
 
     fn execute(self: &Arc<Self>, effects: Vec<Effect>, fenced: Fenced) {
@@ -426,8 +425,9 @@ struct Fenced {
     /// When the last slot was closed.
     fenced: BootNanos,
     rights: Vec<(OpenKey, Arc<Right>)>,
-    /// As they were before.
-    narrowed: Vec<(OpenKey, Arc<Right>)>,
+    /// As they were before, all of one region. One list for all who wait for it: who is in a right beside the list is in
+    /// an operation.
+    narrowed: Arc<Vec<Arc<Right>>>,
 }
 
 impl Fenced {
@@ -445,12 +445,7 @@ impl Fenced {
                 .filter(|(_, right)| of_it(right))
                 .map(|(open, right)| (*open, right.session))
                 .collect(),
-            narrowed: self
-                .narrowed
-                .iter()
-                .filter(|(_, right)| of_it(right))
-                .map(|(_, right)| right.clone())
-                .collect(),
+            narrowed: self.narrowed.clone(),
         }
     }
 }

@@ -53,7 +53,8 @@ pub(super) struct Drain {
     /// The fenced rights, and the session of each.
     pub(super) fenced: Vec<(OpenKey, u64)>,
     /// Rights as they were before they were narrowed: whoever was judged by one still has it in hand.
-    pub(super) narrowed: Vec<Arc<Right>>,
+    /// One list, however many wait for it: see [`Right::is_in_use`].
+    pub(super) narrowed: Arc<Vec<Arc<Right>>>,
 }
 
 /// A take-back whose fence is done.
@@ -279,7 +280,7 @@ impl Shared {
                 std::thread::yield_now();
             }
         }
-        for right in &drain.narrowed {
+        for right in drain.narrowed.iter() {
             while right.is_in_use() {
                 if started.elapsed() > bound {
                     end(right.session);

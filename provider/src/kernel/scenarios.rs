@@ -1,0 +1,297 @@
+//! Short stories of the kernel, each told for one rule that the model and the fuzzer meet only by chance.
+
+use caps::error::Code;
+use caps::id::{GrantId, LeaseId, PrincipalKey, RegionId};
+use caps::range::ByteRange;
+use caps::rights::Rights;
+use caps::time::{BootNanos, Micros, UnixMicros};
+use caps::wire::link::{ClaimTicket, Take};
+use caps::wire::request::Path;
+use caps::wire::row::{EndCause, Lifetime};
+
+use super::fuzzing::{PAGE, POOL_PAGES, small_config};
+use super::{Answer, Effect, Event, Kernel, OpenRequest, Opening, RegionKey, SegmentState, SessionId, Step};
+
+const LEASE: LeaseId = LeaseId([1; 16]);
+const OWNER: PrincipalKey = PrincipalKey([1; 32]);
+const BOB: GrantId = GrantId([2; 16]);
+const CAROL: GrantId = GrantId([3; 16]);
+
+/// A kernel and the time in milliseconds on both clocks.
+struct Story {
+    kernel: Kernel,
+    now: u64,
+    region: RegionKey,
+}
+
+impl Story {
+    /// A live region of `pages` pages in segments of one.
+    fn begin(pages: u64, ttl: u64, pinned: bool) -> Self {
+        let mut kernel = Kernel::new(small_config());
+        let ticket = ClaimTicket {
+            lease: LEASE,
+            region: RegionId([1; 16]),
+            owner: OWNER,
+            bytes: pages * PAGE,
+            segment_bytes: PAGE,
+            ttl: Micros::from_millis(ttl),
+            lifetime: Lifetime::Detached,
+            claim_by: UnixMicros(u64::MAX),
+        };
+        let claim = Event::Claim { ticket, session: None, now_unix: UnixMicros(0) };
+        let Ok(Answer::Build { region, .. }) = kernel.step(BootNanos(0), claim).answer else { panic!() };
+        kernel.step(BootNanos(0), Event::Created { region, huge_bytes: 0, pinned }).answer.unwrap();
+        Self { kernel, now: 0, region }
+    }
+
+    fn step(&mut self, event: Event) -> Step {
+        let step = self.kernel.step(BootNanos(self.now * 1_000_000), event);
+        self.kernel.check_invariants(self.unix()).unwrap();
+        step
+    }
+
+    fn unix(&self) -> UnixMicros {
+        UnixMicros(self.now * 1_000)
+    }
+
+    fn tick_at(&mut self, now: u64) -> Vec<Effect> {
+        self.now = now;
+        self.step(Event::Tick).effects
+    }
+
+    /// A mapped right to all of it, by a token that ends at `end`.
+    fn request(&self, grant: Option<GrantId>, end: u64, narrowed: bool) -> OpenRequest {
+        OpenRequest {
+            session: SessionId(1),
+            uid: 7,
+            sandboxed: false,
+            holder: if grant.is_some() { PrincipalKey([9; 32]) } else { OWNER },
+            lease: LEASE,
+            grant,
+            rights: Rights::READ_WRITE,
+            range: ByteRange::new(0, ByteRange::END_MAX).unwrap(),
+            expires: UnixMicros(end * 1_000),
+            now_unix: self.unix(),
+            metered: false,
+            narrowed,
+            path: Path::Mapped,
+        }
+    }
+
+    fn open(&mut self, request: OpenRequest) -> caps::Result<Opening> {
+        match self.step(Event::Open(request)).answer? {
+            Answer::Opened(opening) => Ok(opening),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Opens and hands one segment out.
+    fn map(&mut self, request: OpenRequest, segment: u32) -> Opening {
+        let opening = self.open(request).unwrap();
+        assert_eq!(self.hand_out(opening, segment), Ok(Answer::Done));
+        opening
+    }
+
+    fn hand_out(&mut self, opening: Opening, segment: u32) -> caps::Result<Answer> {
+        let row = &self.kernel.regions.get(self.region).unwrap().segments[segment as usize];
+        let generation = row.generation;
+        self.step(Event::HandedOut { open: opening.open, segment, generation, write: true }).answer
+    }
+
+    /// Brings the rotation of a segment to its end; the rights that get the fresh file.
+    fn replace(&mut self, segment: u32) -> Vec<super::table::Key> {
+        let region = self.region;
+        assert_eq!(self.step(Event::Fresh { region, segment }).answer, Ok(Answer::Granted));
+        let Ok(Answer::Rotated { survivors, .. }) = self.step(Event::Rotated { region, segment }).answer
+        else {
+            panic!()
+        };
+        self.step(Event::Spent { region, bytes: PAGE }).answer.unwrap();
+        survivors.into_iter().map(|survivor| survivor.open).collect()
+    }
+}
+
+/// The segments of each rotation among effects.
+fn rotated(effects: &[Effect]) -> Vec<Vec<u32>> {
+    let segments = effects.iter().filter_map(|effect| match effect {
+        Effect::Rotate { segments, .. } => Some(segments.clone()),
+        _ => None,
+    });
+    segments.collect()
+}
+
+fn grants_ended(effects: &[Effect]) -> Vec<GrantId> {
+    let ended = effects.iter().filter_map(|effect| match effect {
+        Effect::GrantEnded { grant, .. } => Some(*grant),
+        _ => None,
+    });
+    ended.collect()
+}
+
+fn taken_back(effects: &[Effect]) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::TakeBack { .. }))
+}
+
+/// A finding: the end of a delegated token, by its own earlier time, was told to the broker as the grant's end.
+#[test]
+fn a_grant_is_over_when_its_own_time_is_and_not_when_a_delegates_is() {
+    let mut story = Story::begin(1, 200, true);
+    story.map(story.request(Some(BOB), 40, true), 0);
+    let mediated = OpenRequest { path: Path::Mediated, ..story.request(Some(BOB), 41, true) };
+    story.open(mediated).unwrap();
+    story.open(story.request(Some(BOB), 100, false)).unwrap();
+    assert_eq!(grants_ended(&story.tick_at(50)), []);
+    assert_eq!(grants_ended(&story.tick_at(100)), [BOB]);
+
+    // What ends because its region did, with a token that would live on, is not the grant's end either: the lease may
+    // have been shorter when the right was opened.
+    let mut story = Story::begin(1, 50, true);
+    story.open(story.request(Some(BOB), 100, false)).unwrap();
+    let ttl = Micros::from_millis(200);
+    story.step(Event::Renew { lease: LEASE, ttl }).answer.unwrap();
+    assert_eq!(grants_ended(&story.tick_at(50)), []);
+
+    // A narrowing brings the grant's own end nearer, also for whoever opened it by a delegated token.
+    let mut story = Story::begin(1, 200, true);
+    let mediated = OpenRequest { path: Path::Mediated, ..story.request(Some(BOB), 90, true) };
+    story.open(mediated).unwrap();
+    let range = ByteRange::new(0, PAGE).unwrap();
+    let take =
+        Take::Narrow { lease: LEASE, grant: BOB, rights: Rights::READ, range, expires: UnixMicros(30_000) };
+    story.step(Event::Take { take, cause: EndCause::Narrowed, now_unix: story.unix() }).answer.unwrap();
+    assert_eq!(grants_ended(&story.tick_at(30)), [BOB]);
+}
+
+/// However many tokens a holder makes, and whenever each ends, their mappings end together, once in each step.
+#[test]
+fn tokens_of_a_clients_making_cause_one_rotation_in_each_step() {
+    let step = small_config().mapping_end_step / 1_000_000;
+    let mut story = Story::begin(1, 200, true);
+    let mine = story.map(story.request(None, 500, false), 0);
+    // As short as it likes: read and written through the provider, not mapped.
+    for left in 1..step {
+        let refused = story.open(story.request(Some(BOB), left, true));
+        assert_eq!(refused.map_err(|error| error.code()).unwrap_err(), Code::MediatedOnly);
+    }
+    let mediated = OpenRequest { path: Path::Mediated, ..story.request(Some(BOB), 1, true) };
+    assert_eq!(story.open(mediated).unwrap().deadline, BootNanos(1_000_000), "to the very end");
+    // A token that nobody narrowed ends with its grant, whose time was the owner's choice.
+    let own = story.open(story.request(Some(CAROL), 1, false)).unwrap();
+    assert_eq!(own.deadline, BootNanos(1_000_000));
+
+    let mut rotations = 0;
+    for now in 0..10 * step {
+        rotations += rotated(&story.tick_at(now)).len();
+        if story.kernel.regions.get(story.region).unwrap().segments[0].state != SegmentState::Settled {
+            story.replace(0);
+            assert_eq!(story.hand_out(mine, 0), Ok(Answer::Done));
+        }
+        // A new one every millisecond, each with another end.
+        if let Ok(opening) = story.open(story.request(Some(BOB), now + step + now % 3, true)) {
+            assert_eq!(opening.deadline.0 % (step * 1_000_000), 0);
+            assert_eq!(story.hand_out(opening, 0), Ok(Answer::Done));
+        }
+    }
+    assert!((5..=10).contains(&rotations), "{rotations} in ten steps");
+}
+
+/// Two that end at different times under one grant share a row, which ends with the first; the second survives.
+#[test]
+fn rights_of_one_grant_end_with_the_first_and_the_later_ones_survive() {
+    let mut story = Story::begin(2, 200, true);
+    let mine = story.map(story.request(None, 500, false), 0);
+    story.map(story.request(Some(BOB), 20, true), 0);
+    let late = story.map(story.request(Some(BOB), 80, false), 0);
+    assert_eq!(story.hand_out(late, 1), Ok(Answer::Done));
+    assert_eq!(rotated(&story.tick_at(20)), [vec![0]], "the other segment is as it was");
+    assert_eq!(story.replace(0), [mine.open, late.open]);
+    assert_eq!(story.hand_out(late, 0), Ok(Answer::Done));
+    // One deadline, one rotation for both segments.
+    assert_eq!(rotated(&story.tick_at(80)), [vec![0, 1]]);
+    assert_eq!(story.replace(0), [mine.open]);
+    // Due at the same time under different grants: one rotation as well.
+    let mut story = Story::begin(2, 200, true);
+    story.map(story.request(Some(BOB), 20, false), 0);
+    story.map(story.request(Some(CAROL), 20, false), 1);
+    let effects = story.tick_at(20);
+    assert_eq!((rotated(&effects), grants_ended(&effects).len()), (vec![vec![0, 1]], 2));
+}
+
+/// Where pages could not be pinned, nothing is rotated: a mapping is whole and ends with its region, at the latest.
+#[test]
+fn what_is_not_pinned_is_mapped_whole_or_not_at_all_and_ends_with_its_region() {
+    let mut story = Story::begin(2, 100, false);
+    let part =
+        OpenRequest { range: ByteRange::new(0, PAGE).unwrap(), ..story.request(Some(BOB), 100, false) };
+    for refused in [part, story.request(Some(BOB), 99, false), story.request(Some(BOB), 99, true)] {
+        assert_eq!(story.open(refused).map_err(|error| error.code()).unwrap_err(), Code::MediatedOnly);
+    }
+    story.map(story.request(Some(BOB), 100, false), 0);
+    // So the lease cannot live longer than what is mapped, and ends with it.
+    let renewal = |ttl| Event::Renew { lease: LEASE, ttl: Micros::from_millis(ttl) };
+    assert_eq!(story.step(renewal(300)).answer.unwrap_err().code(), Code::ShareOrder);
+    story.step(renewal(90)).answer.unwrap();
+    assert_eq!(story.tick_at(89), []);
+    let effects = story.tick_at(90);
+    assert!(taken_back(&effects) && rotated(&effects).is_empty());
+
+    // So does a revoke of one who maps, and none of one who does not.
+    let mut story = Story::begin(2, 100, false);
+    story.map(story.request(Some(BOB), 100, false), 0);
+    let take = |grant| {
+        let take = Take::Grant { lease: LEASE, grant, expires: UnixMicros(100_000) };
+        Event::Take { take, cause: EndCause::Revoked, now_unix: UnixMicros(0) }
+    };
+    assert!(!taken_back(&story.step(take(CAROL)).effects));
+    assert!(taken_back(&story.step(take(BOB)).effects));
+}
+
+/// A renewal moves the owner's rights along, and leaves a receiver's where they were.
+#[test]
+fn a_renewal_leaves_a_receivers_end_where_it_was() {
+    let mut story = Story::begin(1, 50, true);
+    let mine = story.map(story.request(None, 50, false), 0);
+    let bobs = story.map(story.request(Some(BOB), 40, false), 0);
+    let ttl = Micros::from_millis(200);
+    story.step(Event::Renew { lease: LEASE, ttl }).answer.unwrap();
+    let ends = |story: &Story, opening: Opening| story.kernel.open_row(opening.open).unwrap().deadline.0;
+    assert_eq!((ends(&story, mine), ends(&story, bobs)), (200_000_000, 40_000_000));
+    assert_eq!(rotated(&story.tick_at(40)), [vec![0]]);
+    assert_eq!(story.replace(0), [mine.open]);
+    assert!(story.kernel.open_row(bobs.open).is_none());
+    assert!(!taken_back(&story.tick_at(199)) && taken_back(&story.tick_at(200)));
+}
+
+/// Survivors fetch the fresh file when they like. Until they do, nothing but the promise keeps room for the next
+/// rotation: without it the pool would be sold, and a survivor turned away from its own right.
+#[test]
+fn a_promise_keeps_room_until_the_survivor_comes() {
+    let mut story = Story::begin(1, 200, true);
+    let bobs = story.map(story.request(Some(BOB), 100, false), 0);
+    story.map(story.request(Some(CAROL), 20, false), 0);
+    story.tick_at(20);
+    assert_eq!(story.replace(0), [bobs.open]);
+    let promised = |story: &Story| story.kernel.regions.get(story.region).unwrap().segments[0].promised;
+    assert!(promised(&story));
+    // Somebody wants all that is left of the pool; one segment of it is spoken for.
+    let claim = |pages: u64| {
+        let ticket = ClaimTicket {
+            lease: LeaseId([7; 16]),
+            region: RegionId([7; 16]),
+            owner: OWNER,
+            bytes: pages * PAGE,
+            segment_bytes: pages * PAGE,
+            ttl: Micros::from_millis(500),
+            lifetime: Lifetime::Detached,
+            claim_by: UnixMicros(u64::MAX),
+        };
+        Event::Claim { ticket, session: None, now_unix: UnixMicros(0) }
+    };
+    let refused = story.step(claim(POOL_PAGES - 1)).answer.unwrap_err();
+    assert_eq!(refused.code(), Code::NoMemory);
+    assert!(matches!(story.step(claim(POOL_PAGES - 2)).answer, Ok(Answer::Build { .. })));
+    assert_eq!(story.hand_out(bobs, 0), Ok(Answer::Done), "the survivor has its room");
+    assert_eq!(rotated(&story.tick_at(100)), [vec![0]]);
+    assert_eq!(story.replace(0), [], "and so has its end");
+    assert!(!promised(&story), "nobody is left to promise to");
+}
