@@ -118,7 +118,8 @@ fn in_log(receipt: &Receipt, dir: &Path, arguments: &args::audit::Receipt) -> Re
         }
         Err(error) if error.code() == Code::Range => {
             let stored = Reader::open(&log, index)?.batch()?.into_iter().find(|stored| stored.index == index);
-            let missing = || tampered(Code::ProofMismatch, format!("the log has no entry {index}: it was cut"));
+            let missing =
+                || tampered(Code::ProofMismatch, format!("the log has no entry {index}: it was cut"));
             (stored.ok_or_else(missing)?.bytes, Proven::Young)
         }
         Err(error) => return Err(error.into()),
