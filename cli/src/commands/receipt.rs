@@ -151,3 +151,45 @@ fn is_of(entry: &[u8], receipt: &Receipt) -> bool {
             Target::Region(id) => is("region", &id.to_string()) || reached(),
         }
 }
+
+#[cfg(test)]
+mod tests {
+    use caps::id::{GrantId, LeaseId, ReceiptId};
+    use caps::key::SigningKey;
+    use caps::receipt::ReceiptBody;
+    use caps::time::Micros;
+    use caps::wire::link::Method;
+
+    use super::*;
+
+    #[test]
+    fn an_entry_of_something_else_is_not_of_the_revocation() {
+        let key = SigningKey::from_seed(&[5; 32]);
+        let (grant, lease, other) = (GrantId([1; 16]), LeaseId([2; 16]), LeaseId([3; 16]));
+        let receipt = |target| {
+            ReceiptBody {
+                id: ReceiptId([4; 16]),
+                target,
+                leases: vec![lease],
+                mappings_closed: 0,
+                method: Method::Cut,
+                fence: Micros(0),
+                dead: Micros(0),
+                wiped_bytes: 0,
+                log_index: Some(7),
+                issuer: key.public(),
+            }
+            .sign(&key)
+        };
+        let is = |target, entry: Value| is_of(entry.to_string().as_bytes(), &receipt(target));
+        let ended = json!({ "event": "share.end", "grant": grant.to_string(), "lease": lease.to_string() });
+        assert!(is(Target::Grant(grant), ended.clone()) && is(Target::Lease(lease), ended.clone()));
+        assert!(!is(Target::Lease(other), ended.clone()) && !is(Target::Grant(GrantId([9; 16])), ended));
+        let issued = json!({ "event": "share.issue", "grant": grant.to_string() });
+        assert!(!is(Target::Grant(grant), issued), "it is about the grant and does not end it");
+        let holder = Target::Holder(key.public());
+        assert!(is(holder.clone(), json!({ "event": "share.end", "receiver": key.public().to_string() })));
+        assert!(!is(holder, json!({ "event": "share.end", "receiver": "00", "lease": other.to_string() })));
+        assert!(!is_of(b"no entry", &receipt(Target::Grant(grant))));
+    }
+}
