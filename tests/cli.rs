@@ -156,6 +156,29 @@ fn the_story_of_the_readme_by_commands_and_pipes() {
     let index = receipt["receipt"]["log_index"].to_string();
     let proof = String::from_utf8(shell.bytes(&["audit", "prove", &index])).unwrap();
     assert!(proof.contains("c2sp.org/tlog-proof@v1"), "{proof}");
+    // The receipt, with nothing but files: as it is, and with one number of it, or the log, changed.
+    let (file, issuer) = (node.path().join("receipt.json"), node.audit().join("issuer"));
+    let text = serde_json::to_string(&receipt).unwrap();
+    std::fs::write(&file, &text).unwrap();
+    let (file, issuer) = (file.to_str().unwrap(), issuer.to_str().unwrap());
+    let alone = ["audit", "receipt", file, "--issuer", issuer];
+    let logged =
+        [&alone[..], &["--log", audit.to_str().unwrap(), "--vkey", vkeys.to_str().unwrap()]].concat();
+    assert_eq!(shell.json(&alone)["in_log"], false);
+    assert_eq!(shell.json(&logged)["covered"], true);
+    let dead = format!("\"dead_us\":{}", receipt["receipt"]["dead_us"]);
+    std::fs::write(file, text.replace(&dead, "\"dead_us\":1")).unwrap();
+    shell.fails(&alone, 5, "E_CONTRACT_SIG");
+    std::fs::write(file, &text).unwrap();
+    let other = node.key("bob").public().to_string();
+    shell.fails(&["audit", "receipt", file, "--issuer", &other], 5, "E_CONTRACT_SIG");
+    // Another entry than the one that was signed.
+    let mut lying = receipt.clone();
+    lying["receipt"]["log_index"] = 0.into();
+    std::fs::write(file, lying.to_string()).unwrap();
+    shell.fails(&logged, 5, "E_CONTRACT_SIG");
+    std::fs::write(file, "{}").unwrap();
+    assert_ne!(shell.pipe(&alone, b"").status.code(), Some(0));
     let young = shell.pipe(&["audit", "prove", "1000000"], b"");
     let said = String::from_utf8(young.stderr).unwrap();
     assert!(said.contains("E_RANGE") && said.contains("entry 1000000 is not among the"), "{said}");

@@ -36,7 +36,9 @@ pub struct ReceiptBody {
     pub method: Method,
     /// From the call until no new operation could begin, the slowest region's.
     pub fence: Micros,
-    /// From the call until the last mapping was dead, the slowest region's.
+    /// From the call until the last mapping was dead, the slowest region's. Measured, not assumed: the provider keeps
+    /// one page of each segment mapped through the descriptor that clients get, and the clock is read when the kernel
+    /// says that this page is gone. Of memory that nobody ever mapped it is the time of the cut.
     pub dead: Micros,
     /// Bytes overwritten with zeros.
     pub wiped_bytes: u64,

@@ -12,6 +12,27 @@ pub(crate) enum Audit {
     Tail(Tail),
     /// Proves that an entry is in a log: writes the entry and its proof
     Prove(Prove),
+    /// Verifies the receipt of a revocation, and that the log has the revocation
+    Receipt(Receipt),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  leasehold audit receipt receipt.json --issuer /var/lib/leasehold/audit/issuer --log \
+                  /var/lib/leasehold/audit --vkey /var/lib/leasehold/audit/vkeys"
+)]
+pub(crate) struct Receipt {
+    /// What `leasehold revoke --json` printed
+    pub(crate) file: PathBuf,
+    /// The public key that signs the node's receipts, or a file with it: `issuer` beside the logs
+    #[arg(long, value_name = "K")]
+    pub(crate) issuer: String,
+    /// The directory of the node's logs, or the broker's log: the receipt's entry is looked for there
+    #[arg(long, value_name = "DIR", requires = "vkeys")]
+    pub(crate) log: Option<PathBuf>,
+    /// The public key of the broker's log, or a file with one a line; more than once for several
+    #[arg(long = "vkey", id = "vkeys", value_name = "K", requires = "log")]
+    pub(crate) vkeys: Vec<String>,
 }
 
 #[derive(Debug, Args)]

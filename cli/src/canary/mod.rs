@@ -18,9 +18,9 @@
 //!
 //! It is a process of its own so that the node's list of system calls stays as short as it is: the node never connects
 //! to anybody and never maps as a client does. What it costs: two of the sessions that are kept for the node's own
-//! user, a page of the pool and room to copy it, and the entries of each run. The lease is kept from run to run, so a
-//! pool that is full does not stop the canary, and the canary asks nobody's place again. A run that the node refuses
-//! (`E_BUSY`, `E_AUDIT_UNAVAILABLE`) is no failed run: it is counted apart, and shown.
+//! user, a page of the pool and room to copy it, and the entries of each run. The lease is kept from run to run. A
+//! run that the node refuses (`E_BUSY`, `E_AUDIT_UNAVAILABLE`, `E_NOMEM` of a pool that is full to the last page) is no
+//! failed run: it gives its lease back, is counted apart, and shown.
 
 mod keeper;
 mod line;

@@ -31,6 +31,7 @@ pub(crate) fn run(command: &Audit, context: &Context) -> Result<Report> {
         Audit::Verify(arguments) => verify(arguments, context),
         Audit::Tail(arguments) => tail(arguments, context),
         Audit::Prove(arguments) => inclusion(arguments, context),
+        Audit::Receipt(arguments) => super::receipt::run(arguments, context),
     }
 }
 
@@ -43,7 +44,7 @@ fn verify(arguments: &Verify, context: &Context) -> Result<Report> {
 }
 
 /// A key, or a file with one a line.
-fn vkeys(text: &str) -> Result<Vec<Vkey>> {
+pub(super) fn vkeys(text: &str) -> Result<Vec<Vkey>> {
     let refusal = match Vkey::parse(text) {
         Ok(vkey) => return Ok(vec![vkey]),
         Err(error) => error,

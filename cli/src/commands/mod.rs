@@ -8,6 +8,7 @@ mod completions;
 mod doctor;
 mod id;
 mod lease;
+mod receipt;
 mod revoke;
 mod run;
 mod share;

@@ -4,7 +4,7 @@ use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
 use caps::error::{Code, Error, Result};
-use caps::id::LeaseId;
+use caps::id::PrincipalKey;
 use caps::key::SigningKey;
 use caps::range::ByteRange;
 use caps::rights::Rights;
@@ -14,6 +14,7 @@ use caps::wire::row::{Lifetime, Target};
 use libmem::{Client, Endpoint, LeaseOptions, LeaseRow};
 
 use super::script::{Line, Role};
+use super::writer::{Writer, Wrote};
 
 /// Bytes of one guarded read.
 const READ_BYTES: usize = 4096;
@@ -25,6 +26,7 @@ struct Player {
     lease: Option<LeaseRow>,
     token: Option<Token>,
     region: Option<libmem::Region>,
+    writer: Option<Writer>,
 }
 
 /// Plays a role until its standard input ends.
@@ -44,7 +46,7 @@ pub fn play(role: Role) -> Result<()> {
         .ok_or(Error::new(Code::Protocol, "not a seed"))?;
     let key = SigningKey::from_seed(&seed);
     let client = Client::connect(&Endpoint::unix(socket), &key)?;
-    let mut player = Player { client, key, lease: None, token: None, region: None };
+    let mut player = Player { client, key, lease: None, token: None, region: None, writer: None };
     answer(&Line::Ready)?;
     while let Some(line) = next() {
         let said =
@@ -71,17 +73,14 @@ fn text_of(token: &Token) -> String {
 impl Player {
     fn act(&mut self, role: Role, line: Line) -> Result<Line> {
         match (role, line) {
-            (Role::Owner, Line::Lease { bytes }) => self.lease(bytes),
+            (Role::Owner | Role::Writer, Line::Lease { bytes }) => self.lease(bytes),
             (Role::Owner, Line::Narrow) => self.narrow(),
-            (Role::Owner, Line::Offer { to }) => {
-                let options = libmem::ShareOptions::new(to, Rights::READ);
-                let lease = self.lease.as_ref().ok_or_else(out_of_order)?;
-                let grant = self.client.share_offer(lease, &options, &self.key)?;
-                Ok(Line::Offered { grant: grant.id })
-            }
+            (Role::Owner, Line::Offer { to }) => self.offer(to, Rights::READ),
+            (Role::Writer, Line::OfferToWrite { to }) => self.offer(to, Rights::READ_WRITE),
             (Role::Owner, Line::Fill) => self.fill(),
-            (Role::Owner, Line::Revoke { lease }) => self.revoke(lease),
-            (Role::Receiver, Line::Accept { grant }) => {
+            (Role::Owner | Role::Writer, Line::Revoke { lease }) => self.revoke(Target::Lease(lease)),
+            (Role::Writer, Line::RevokeGrant { grant }) => self.revoke(Target::Grant(grant)),
+            (Role::Receiver | Role::Writer, Line::Accept { grant }) => {
                 let proposal = self.client.share_show(grant)?;
                 let accepted = self.client.share_accept(&proposal.contract, Lifetime::Process, &self.key)?;
                 let token = text_of(&accepted.token);
@@ -91,8 +90,30 @@ impl Player {
             (Role::Receiver, Line::Check) => self.check(),
             (Role::Receiver, Line::ReadUntilRevoked) => self.read_until_revoked(),
             (Role::RawReader, Line::Touch { token }) => self.touch(&token),
+            (Role::Writer, Line::Write { part }) => {
+                let token = self.token.as_ref().ok_or_else(out_of_order)?;
+                let region = self.client.open_mapped(token, Rights::READ_WRITE)?;
+                self.writer = Some(Writer::start(region, part)?);
+                Ok(Line::Started)
+            }
+            (Role::Writer, Line::AwaitRefusal) => self.wrote(Writer::wait),
+            (Role::Writer, Line::StopWriting) => self.wrote(Writer::stop),
             _ => Err(out_of_order()),
         }
+    }
+
+    fn offer(&self, to: PrincipalKey, rights: Rights) -> Result<Line> {
+        let options = libmem::ShareOptions::new(to, rights);
+        let lease = self.lease.as_ref().ok_or_else(out_of_order)?;
+        let grant = self.client.share_offer(lease, &options, &self.key)?;
+        Ok(Line::Offered { grant: grant.id })
+    }
+
+    fn wrote(&mut self, end: impl FnOnce(Writer) -> Result<Wrote>) -> Result<Line> {
+        let Wrote { added, found, longest, refused } = end(self.writer.take().ok_or_else(out_of_order)?)?;
+        let longest_us = longest.as_micros() as u64; // as below
+        let code = refused.map_or("OK".to_owned(), |code| code.to_string());
+        Ok(Line::Wrote { added, found, longest_us, code })
     }
 
     fn lease(&mut self, bytes: u64) -> Result<Line> {
@@ -184,8 +205,8 @@ impl Player {
         Err(Error::new(Code::Internal, "the mapping outlived its revocation"))
     }
 
-    fn revoke(&mut self, lease: LeaseId) -> Result<Line> {
-        let receipt = self.client.revoke(Target::Lease(lease), Reason::new("end of the demo")?)?;
+    fn revoke(&mut self, target: Target) -> Result<Line> {
+        let receipt = self.client.revoke(target, Reason::new("end of the demo")?)?;
         Ok(Line::Revoked {
             dead_us: receipt.body.dead.0,
             wiped_bytes: receipt.body.wiped_bytes,

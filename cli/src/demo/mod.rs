@@ -4,16 +4,19 @@
 //!  demo ──┬── up (a node in a temporary directory)
 //!         ├── alice        owner: leases, writes, shares, revokes
 //!         ├── bob          receiver: maps, checks, reads guarded until it is told E_REVOKED
-//!         └── bob, again   receiver: maps and reads raw, and dies of SIGBUS
+//!         ├── bob, again   receiver: maps and reads raw, and dies of SIGBUS
+//!         └── alice, bob and carol, once more: write to one region, until bob is revoked and the others go on
 //! ```
 //!
 //! Each client is a process of its own with a key of its own; as root, also with a uid of its own. The demo talks to
 //! them in lines of JSON over their standard input and output (`script`), so no secret is on a command line.
 //! Each step prints one line and must hold, or the demo ends with exit code 1.
 
+mod board;
 mod client;
 mod script;
 mod stage;
+mod writer;
 
 use std::io::Write;
 use std::time::Instant;
@@ -105,11 +108,18 @@ fn story(t: &mut Teller) -> Result<()> {
         ),
     )?;
 
-    // Two principals. Their keys exist here and in the processes that get them through a pipe.
+    // Three principals. Their keys exist here and in the processes that get them through a pipe.
     let (alice_key, bob_key) = (SigningKey::generate(), SigningKey::generate());
     stage.register(&Name::new("alice")?, alice_key.public())?;
     stage.register(&Name::new("bob")?, bob_key.public())?;
+    let carol_key = SigningKey::generate();
+    stage.register(&Name::new("carol")?, carol_key.public())?;
     t.tell(true, stage.users_in_words())?;
+
+    // Before the large lease: where little may be pinned, this act needs what there is.
+    if stage.others_may_write() {
+        board::play(t, &stage, [&alice_key, &bob_key, &carol_key])?;
+    }
 
     let mut alice = stage.enter(Role::Owner, 0, &alice_key)?;
     alice.say(&Line::Lease { bytes: LEASE_BYTES })?;

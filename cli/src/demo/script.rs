@@ -12,6 +12,8 @@ pub enum Role {
     Receiver,
     /// Reads raw until it dies.
     RawReader,
+    /// Owns or receives, and writes until it is stopped or revoked.
+    Writer,
 }
 
 impl Role {
@@ -21,6 +23,7 @@ impl Role {
             Self::Owner => "owner",
             Self::Receiver => "receiver",
             Self::RawReader => "raw-reader",
+            Self::Writer => "writer",
         }
     }
 }
@@ -41,6 +44,11 @@ pub enum Line {
     Touch { token: String },
     ReadUntilRevoked,
     Revoke { lease: LeaseId },
+    OfferToWrite { to: PrincipalKey },
+    Write { part: u64 },
+    RevokeGrant { grant: GrantId },
+    AwaitRefusal,
+    StopWriting,
 
     // From a client
     Ready,
@@ -52,6 +60,7 @@ pub enum Line {
     Checked { sum: u64, took_us: u64 },
     Started,
     Revoked { dead_us: u64, wiped_bytes: u64, mappings_closed: u32, log_index: u64 },
+    Wrote { added: u64, found: u64, longest_us: u64, code: String },
     Stopped { reads: u64, code: String },
     Failed { code: String },
 }

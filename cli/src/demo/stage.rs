@@ -22,7 +22,7 @@ use crate::node::Spawned;
 /// Bytes of the demo's pool.
 pub const POOL_BYTES: u64 = 256 << 20;
 /// The uids of the clients when the demo runs as root. Nothing on the machine needs to know them.
-const CLIENT_UIDS: [u32; 2] = [61_184, 61_185];
+const CLIENT_UIDS: [u32; 3] = [61_184, 61_185, 61_186];
 /// How long the stage waits for a process to say or do what it must.
 const WAIT: Duration = Duration::from_secs(15);
 
@@ -68,6 +68,11 @@ impl Stage {
         self.tier == Tier::Sealed
     }
 
+    /// Whether the clients, of whatever uid they are here, may map to write.
+    pub fn others_may_write(&self) -> bool {
+        self.is_sealed() || !self.root
+    }
+
     pub const fn tier_in_words(&self) -> &'static str {
         match self.tier {
             Tier::Sealed => "tier sealed (clients can map, and nothing else)",
@@ -78,10 +83,12 @@ impl Stage {
 
     pub fn users_in_words(&self) -> String {
         if self.root {
-            let [alice, bob] = CLIENT_UIDS;
-            format!("alice (uid {alice}) and bob (uid {bob}) are registered, each with a key of their own")
+            let [alice, bob, carol] = CLIENT_UIDS;
+            format!(
+                "alice (uid {alice}), bob ({bob}) and carol ({carol}) are registered, each with a key of their own"
+            )
         } else {
-            "alice and bob are registered; as you are not root they share your uid, which is no boundary"
+            "alice, bob and carol are registered; as you are not root they share your uid, which is no boundary"
                 .into()
         }
     }

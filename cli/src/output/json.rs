@@ -3,10 +3,13 @@
 //! Ids and keys are lowercase hexadecimal, spans whole milliseconds or microseconds as the key's end says, rights as in
 //! `rws`, ranges `[first, one past the last]`.
 
-use caps::id::PrincipalKey;
+use caps::id::{GrantId, LeaseId, PrincipalKey, ReceiptId, RegionId};
+use caps::key::Signature;
 use caps::range::ByteRange;
-use caps::receipt::Receipt;
+use caps::receipt::{Receipt, ReceiptBody};
 use caps::share::ShareContract;
+use caps::time::Micros;
+use caps::wire::link::Method;
 use caps::wire::row::{CanaryRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, Target};
 use data_encoding::HEXLOWER;
 use libmem::LeaseView;
@@ -138,6 +141,67 @@ pub(crate) fn receipt(receipt: &Receipt) -> Value {
     })
 }
 
+/// A receipt from the document that [`receipt`] makes. Every field is there and nothing else is: what is signed is
+/// exactly what is read.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn parse_receipt(text: &str) -> Result<Receipt, &'static str> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Document {
+        receipt: Fields,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Fields {
+        id: String,
+        target: Aim,
+        leases: Vec<String>,
+        mappings_closed: u32,
+        method: Method,
+        fence_us: u64,
+        dead_us: u64,
+        wiped_bytes: u64,
+        log_index: Option<u64>,
+        issuer: String,
+        signature: String,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Aim {
+        kind: String,
+        id: String,
+    }
+    let wrong = |_| "an id or a key in it is none";
+    let Document { receipt } = serde_json::from_str(text).map_err(|_| "this is no receipt")?;
+    let id = &receipt.target.id[..];
+    let target = match &receipt.target.kind[..] {
+        "lease" => Target::Lease(LeaseId::parse(id).map_err(wrong)?),
+        "grant" => Target::Grant(GrantId::parse(id).map_err(wrong)?),
+        "holder" => Target::Holder(PrincipalKey::parse(id).map_err(wrong)?),
+        "subtree" => Target::Subtree(GrantId::parse(id).map_err(wrong)?),
+        "region" => Target::Region(RegionId::parse(id).map_err(wrong)?),
+        _ => return Err("its target is of no kind"),
+    };
+    let leases = receipt.leases.iter().map(|id| LeaseId::parse(id)).collect::<caps::Result<_>>();
+    let signature =
+        HEXLOWER.decode(receipt.signature.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+    let body = ReceiptBody {
+        id: ReceiptId::parse(&receipt.id).map_err(wrong)?,
+        target,
+        leases: leases.map_err(wrong)?,
+        mappings_closed: receipt.mappings_closed,
+        method: receipt.method,
+        fence: Micros(receipt.fence_us),
+        dead: Micros(receipt.dead_us),
+        wiped_bytes: receipt.wiped_bytes,
+        log_index: receipt.log_index,
+        issuer: PrincipalKey::parse(&receipt.issuer).map_err(wrong)?,
+    };
+    Ok(Receipt { body, signature: Signature(signature.ok_or("its signature is none")?) })
+}
+
 /// What a revocation was aimed at, and its id.
 pub(crate) fn target(target: &Target) -> (&'static str, String) {
     match target {
@@ -222,12 +286,9 @@ pub(crate) fn diagnostic(mistake: &Diagnostic) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use caps::id::{LeaseId, ProviderId, ReceiptId, RegionId};
+    use caps::id::ProviderId;
     use caps::key::SigningKey;
-    use caps::receipt::ReceiptBody;
     use caps::rights::Rights;
-    use caps::time::Micros;
-    use caps::wire::link::Method;
     use caps::wire::row::LeaseState;
 
     use super::*;
