@@ -70,7 +70,7 @@ events! {
     LeaseOffer = "lease.offer";
     /// A lease was granted and its token minted.
     LeaseGrant = "lease.grant";
-    /// A narrower token was first seen.
+    /// A right became narrower: a narrower token was first seen, or a part of a grant was taken back.
     LeaseAttenuate = "lease.attenuate";
     /// A lease's time was extended.
     LeaseRenew = "lease.renew";

@@ -190,7 +190,7 @@ fn a_snapshot_that_cannot_be_is_refused() {
     // A version of the future.
     let at = good.windows(7).position(|bytes| bytes == b"version").unwrap() + 7;
     let mut future = good.clone();
-    future[at] = 2;
+    future[at] = u8::try_from(SNAPSHOT_VERSION).unwrap() + 1;
     assert_eq!(code(Broker::restore(&future)), Some(Code::Internal));
     // A lease of 60 KiB, where its owner's quota has 32.
     let range = [0x82, 0x00, 0x19, 0x10, 0x00];

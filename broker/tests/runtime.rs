@@ -237,8 +237,10 @@ fn ask_and_die(world: &World, n: u8, request: Request) {
     let woken = Arc::new(Woken::default());
     let waker = std::task::Waker::from(Arc::clone(&woken));
     let mut poll = || asked.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending();
-    // Each step up to the order itself is answered while the thread runs.
-    assert!(poll());
+    // The look comes first. It is answered while nobody polls, so that the order is not sent in the same breath.
+    world.gate.shut();
+    assert!(poll(), "the look waits behind the thread");
+    world.gate.open();
     assert!(lived(|| woken.0.load(Ordering::SeqCst)), "the look is answered");
     world.gate.shut();
     let mut other = Box::pin(world.handle.request(caller(0), Request::Status));

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Code, Error, Result};
 use crate::id::{LeaseId, PrincipalKey, ReceiptId};
 use crate::key::{Purpose, Signature, SigningKey, VerifyingKey};
+use crate::share::Rest;
 use crate::time::Micros;
 use crate::wire::link::Method;
 use crate::wire::row::Target;
@@ -43,6 +44,9 @@ pub struct ReceiptBody {
     pub log_index: Option<u64>,
     /// The key that signs receipts at this node.
     pub issuer: PrincipalKey,
+    /// What the target, a grant, still gives: only a part of it was taken back. `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Rest>,
 }
 
 impl ReceiptBody {
@@ -80,6 +84,9 @@ impl Receipt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::range::ByteRange;
+    use crate::rights::Rights;
+    use crate::time::UnixMicros;
 
     #[test]
     fn a_receipt_is_its_issuers_and_unchanged() {
@@ -95,12 +102,24 @@ mod tests {
             wiped_bytes: 4096,
             log_index: Some(7),
             issuer: key.public(),
+            left: None,
         }
         .sign(&key);
         receipt.verify(key.public()).unwrap();
         let mut changed = receipt.clone();
         changed.body.wiped_bytes += 1;
         assert!(changed.verify(key.public()).is_err());
+        // That something is left of what was taken is signed, and that nothing is.
+        let rest =
+            Rest { rights: Rights::READ, range: ByteRange::new(0, 4096).unwrap(), expires: UnixMicros(5) };
+        let narrowed = ReceiptBody { left: Some(rest), ..receipt.body.clone() }.sign(&key);
+        narrowed.verify(key.public()).unwrap();
+        let mut whole = narrowed.clone();
+        whole.body.left = None;
+        assert!(whole.verify(key.public()).is_err());
+        let mut more = narrowed;
+        more.body.left = Some(Rest { rights: Rights::READ_WRITE, ..rest });
+        assert!(more.verify(key.public()).is_err());
         assert!(receipt.verify(SigningKey::from_seed(&[6; 32]).public()).is_err());
     }
 }

@@ -11,7 +11,7 @@ use crate::id::{ClusterEpoch, GrantId, LeaseId, PrincipalKey, RegionId};
 use crate::key::{Purpose, Signature, SigningKey, VerifyingKey};
 use crate::range::ByteRange;
 use crate::rights::Rights;
-use crate::time::Micros;
+use crate::time::{Micros, UnixMicros};
 
 /// What the owner offers and the receiver accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,18 @@ pub struct ShareContract {
     pub ttl: Micros,
     /// How often the receiver may delegate onwards.
     pub max_hops: u8,
+}
+
+/// What a narrowed grant still gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rest {
+    /// What the receiver may do.
+    pub rights: Rights,
+    /// To which bytes.
+    pub range: ByteRange,
+    /// Until when, at the latest.
+    pub expires: UnixMicros,
 }
 
 impl ShareContract {

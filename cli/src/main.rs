@@ -18,6 +18,7 @@
 //! | `files` | files that hold secrets: made and read with care |
 //! | `identity`, `tokens` | keys and tokens on disk |
 //! | `node/` | the node that `leasehold up` runs |
+//! | `canary/` | two clients of the node's own that try whether revocations work |
 //! | `demo/` | the story that `leasehold demo` plays |
 //! | `bench/` | benchmarks that anyone can repeat, each beside its baseline |
 //!
@@ -27,6 +28,7 @@
 
 mod args;
 mod bench;
+mod canary;
 mod commands;
 mod context;
 mod demo;

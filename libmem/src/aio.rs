@@ -33,7 +33,7 @@ use crate::session::handshake;
 use crate::session::link::{Link, Ticket};
 use crate::session::protocol::Answer;
 use crate::session::socket::{self, Failure};
-use crate::share::{Accepted, Proposal, ShareOptions};
+use crate::share::{Accepted, Narrowing, Proposal, ShareOptions};
 
 /// A session with a node. See [`crate::Client`], whose methods these are; tasks that share it take turns.
 pub struct Client {
@@ -156,6 +156,14 @@ impl Client {
         key: &SigningKey,
     ) -> Result<Accepted> {
         self.session.call(calls::share_accept(contract.grant, contract.sign(key), lifetime)).await
+    }
+
+    /// As [`crate::Client::share_narrow`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::share_narrow`].
+    pub async fn share_narrow(&self, grant: GrantId, narrowing: Narrowing) -> Result<Receipt> {
+        self.session.call(calls::share_narrow(grant, narrowing)?).await.and_then(checked)
     }
 
     /// As [`crate::Client::shares`].

@@ -15,7 +15,7 @@ use caps::wire::row::{GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, Re
 use caps::wire::{Name, Reason, Reply, Request};
 
 use crate::lease::{LeaseView, Leased};
-use crate::share::{Accepted, Proposal};
+use crate::share::{Accepted, Narrowing, Proposal};
 
 /// A request and the way to read its answer. `None` from `read` means that the answer is of another kind.
 pub(crate) struct Call<T> {
@@ -177,6 +177,10 @@ pub(crate) fn share_accept(grant: GrantId, signature: Signature, lifetime: Lifet
 
 pub(crate) fn revoke(target: Target, reason: Reason) -> Call<Receipt> {
     Call { request: Request::Revoke(Revocation { target, reason }), read: receipt }
+}
+
+pub(crate) fn share_narrow(grant: GrantId, narrowing: Narrowing) -> Result<Call<Receipt>> {
+    Ok(Call { request: narrowing.request(grant)?, read: receipt })
 }
 
 /// From here on the session is for a program in the sandbox.

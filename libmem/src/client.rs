@@ -27,7 +27,7 @@ use crate::session::handshake;
 use crate::session::link::{Link, Ticket};
 use crate::session::protocol::Answer;
 use crate::session::socket::{self, Failure};
-use crate::share::{Accepted, Proposal, ShareOptions};
+use crate::share::{Accepted, Narrowing, Proposal, ShareOptions};
 
 /// A session with a node, for programs that wait. [`crate::aio::Client`] has the same methods for those that do not.
 ///
@@ -180,6 +180,18 @@ impl Client {
         key: &SigningKey,
     ) -> Result<Accepted> {
         self.session.call(calls::share_accept(contract.grant, contract.sign(key), lifetime))
+    }
+
+    /// Takes a part of a grant back: rights, bytes or time. When this returns, nothing beyond the rest can be reached
+    /// by any path, and the rest goes on: a mapping of the receiver's that may stay is moved to fresh memory with the
+    /// same bytes. The receipt says what is left. Once more is no error, and what was taken is not given again.
+    ///
+    /// # Errors
+    /// `E_GRANT_UNKNOWN`; `E_DENIED` for a right that the grant does not give and for whoever is not its owner;
+    /// `E_RANGE` if it is no part of what is left, or nothing would be; `E_SHARE_ORDER` if it is over;
+    /// `E_CONTRACT_SIG` if the receipt is not signed; `E_UNCERTAIN` if no answer came.
+    pub fn share_narrow(&self, grant: GrantId, narrowing: Narrowing) -> Result<Receipt> {
+        self.session.call(calls::share_narrow(grant, narrowing)?).and_then(checked)
     }
 
     /// The grants that the caller offered or was offered, fetched page by page.

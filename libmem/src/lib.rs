@@ -148,4 +148,4 @@ pub use inherited::{InheritedToken, SESSION_VARIABLE, TOKENS_VARIABLE, inherited
 pub use lease::{LeaseOptions, LeaseView, Leased};
 pub use mapping::{Access, Mapping, Revocation, Segment, Volatile};
 pub use region::{Facts, Region};
-pub use share::{Accepted, Proposal, ShareOptions};
+pub use share::{Accepted, Narrowing, Proposal, ShareOptions};

@@ -12,6 +12,7 @@ use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::token::Token;
+use caps::wire::Request;
 use caps::wire::row::{GrantRow, LeaseRow};
 
 use crate::lease::micros;
@@ -93,6 +94,57 @@ impl ShareOptions {
     }
 }
 
+/// What a grant shall give at most from now on. What is not named stays as it is; nothing is ever added.
+///
+/// ```
+/// use libmem::{Narrowing, Rights};
+///
+/// let read_only = Narrowing::new().rights(Rights::READ);
+/// # let _ = read_only;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Narrowing {
+    rights: Option<Rights>,
+    range: Option<ByteRange>,
+    ttl: Option<Duration>,
+}
+
+impl Narrowing {
+    /// Nothing named. The node refuses a narrowing of nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Only these rights.
+    #[must_use]
+    pub fn rights(mut self, rights: Rights) -> Self {
+        self.rights = Some(rights);
+        self
+    }
+
+    /// Only these bytes of the region.
+    #[must_use]
+    pub fn range(mut self, range: ByteRange) -> Self {
+        self.range = Some(range);
+        self
+    }
+
+    /// Only for this long from now.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// # Errors
+    /// `E_RANGE` if the time does not fit.
+    pub(crate) fn request(self, grant: GrantId) -> Result<Request> {
+        let Self { rights, range, ttl } = self;
+        Ok(Request::ShareNarrow { grant, rights, range, ttl: ttl.map(micros).transpose()? })
+    }
+}
+
 /// A grant that waits for its receiver, with the text to sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposal {
@@ -118,8 +170,11 @@ impl Proposal {
             && grant.id == asked
             && contract.cluster == cluster
             && shown == signed
-            && (grant.rights, grant.range, grant.ttl, grant.max_hops)
-                == (contract.rights, contract.range, contract.ttl, contract.max_hops);
+            && (grant.agreed.rights, grant.agreed.range, grant.ttl, grant.max_hops)
+                == (contract.rights, contract.range, contract.ttl, contract.max_hops)
+            // A narrowing may have taken some of it already.
+            && contract.rights.contains(grant.rights)
+            && contract.range.contains(grant.range);
         if !agrees {
             return Err(Error::new(Code::Protocol, "the contract does not say what the grant says"));
         }
@@ -149,7 +204,7 @@ mod tests {
     use caps::id::{LeaseId, ProviderId, RegionId};
     use caps::key::SigningKey;
     use caps::time::Micros;
-    use caps::wire::row::{GrantState, LeaseState};
+    use caps::wire::row::{Agreed, GrantState, LeaseState};
 
     use super::*;
 
@@ -191,6 +246,7 @@ mod tests {
             receiver_name: None,
             rights,
             range,
+            agreed: Agreed { rights, range },
             ttl,
             max_hops,
             expires_in: ttl,

@@ -136,6 +136,32 @@ pub const SESSION_IDLE_MS_MAX: u64 = 60 * 60 * 1_000;
 /// How long a client waits for an answer in milliseconds, where it does not say.
 pub const REQUEST_MS_DEFAULT: u64 = 10_000;
 
+// ---- The revocation canary
+
+/// How often the canary revokes, where the configuration is silent, in milliseconds (30 s). A run writes eight
+/// entries, 5 KB, so that this is 14 MB of logs a day; every second it would be 400.
+pub const CANARY_EVERY_MS_DEFAULT: u64 = 30_000;
+/// Most often that it may, in milliseconds.
+pub const CANARY_EVERY_MS_MIN: u64 = 500;
+/// Least often, in milliseconds (10 minutes): its sessions must not count as idle.
+pub const CANARY_EVERY_MS_MAX: u64 = 10 * 60 * 1_000;
+/// Life of the canary's lease in milliseconds (10 minutes), where leases may live so long. After half of it another is
+/// made: a lease a run would double the entries.
+pub const CANARY_LEASE_MS_MAX: u64 = 10 * 60 * 1_000;
+/// How long after its time a run may be heard of, in milliseconds, before the canary counts as stopped: longer than
+/// each request of one may wait.
+pub const CANARY_LATE_MS_MAX: u64 = 15_000;
+/// How long a request of the canary waits for its answer, in milliseconds.
+pub const CANARY_REQUEST_MS_MAX: u64 = 5_000;
+/// How long after a receipt the receiver may be without an answer, in milliseconds, before the run counts as failed.
+pub const CANARY_DEATH_MS_MAX: u64 = 2_000;
+/// Newest runs of which the percentiles are.
+pub const CANARY_RUNS_KEPT: usize = 256;
+/// Bytes of a line that the canary tells the node.
+pub const CANARY_LINE_BYTES_MAX: usize = 512;
+/// How long the node waits, when it starts, for the canary's keys, in milliseconds.
+pub const CANARY_START_MS_MAX: u64 = 2_000;
+
 // ---- Queues and batches
 
 /// Commands that wait for the broker: one from each of 1,024 sessions, four times over.
@@ -394,6 +420,12 @@ const _: () = assert!(
 const _: () =
     assert!(CHECKPOINT_MS_MIN <= CHECKPOINT_MS_DEFAULT && CHECKPOINT_MS_DEFAULT <= CHECKPOINT_MS_MAX);
 const _: () = assert!(CHECKPOINT_ENTRIES_DEFAULT <= CHECKPOINT_ENTRIES_MAX);
+const _: () = assert!(
+    CANARY_EVERY_MS_MIN <= CANARY_EVERY_MS_DEFAULT
+        && CANARY_EVERY_MS_DEFAULT <= CANARY_EVERY_MS_MAX
+        && CANARY_EVERY_MS_MAX + CANARY_LATE_MS_MAX < SESSION_IDLE_MS_MAX
+        && CANARY_REQUEST_MS_MAX < CANARY_LATE_MS_MAX
+);
 const _: () = assert!(POLICY_LINE_BYTES_MAX <= POLICY_STATEMENT_BYTES_MAX);
 const _: () =
     assert!(POLICY_STATEMENT_BYTES_MAX <= POLICY_BYTES_MAX && POLICY_BYTES_MAX <= POLICY_FILE_BYTES_MAX);

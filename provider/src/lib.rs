@@ -35,3 +35,5 @@ pub mod runtime;
 pub mod sandbox;
 pub mod slot;
 mod sys;
+
+pub use sys::watch;

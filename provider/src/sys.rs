@@ -91,7 +91,7 @@ pub(crate) fn wait_status(pidfd: impl AsFd) -> Option<i32> {
 ///
 /// # Errors
 /// What epoll says: no room, or a descriptor that cannot be watched.
-pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is an open descriptor, stays open and the same until it is dropped, and always answers
     // with the same number; the `AsyncFd` owns it for as long as it watches.
     unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)

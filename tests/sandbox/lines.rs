@@ -9,19 +9,19 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use libmem::{Client, Endpoint, SigningKey};
 use provider::sandbox::{Launch, program};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::until;
-use crate::scene::{LEASE, Program, Scene, own_path};
+use crate::scene::{LEASE, Program, Scene, connect, own_path, until_in_call};
 
 /// The programs: how they are started, after the program's file.
-const PROGRAMS: [&[&str]; 4] = [
+const PROGRAMS: [&[&str]; 5] = [
     &["OWN", "program", "client"],
     &["OWN", "program", "sleeper"],
     &["LEASEHOLD", "get", LEASE, "--len", "3MiB"],
     &["LEASEHOLD", "put", LEASE],
+    &["OWN", "program", "survivor"],
 ];
 
 pub fn every_line_of_the_list_is_used() {
@@ -63,6 +63,10 @@ fn end(scene: &Scene, token: &Path, line: Option<usize>, arguments: &[&str]) -> 
     if arguments.contains(&"sleeper") && program.hear() == "sleeping" {
         stop_and_continue(program.pid());
     }
+    if arguments.contains(&"survivor") && program.hear() == "waiting" {
+        until_in_call(program.pid(), libc::SYS_futex_waitv);
+        scene.rotate();
+    }
     program.tell("go on");
     let (_, status) = program.end();
     if line.is_none() {
@@ -98,12 +102,7 @@ fn stop_and_continue(pid: u32) {
 pub fn launch(arguments: &[String]) -> ExitCode {
     let [directory, token, line, command @ ..] = arguments else { return ExitCode::FAILURE };
     let directory = Path::new(directory);
-    let text = fs::read_to_string(directory.join("ids/alice.key")).unwrap();
-    let seed = data_encoding::BASE64URL_NOPAD
-        .decode(text.trim_end().rsplit_once(':').unwrap().1.as_bytes())
-        .unwrap();
-    let key = SigningKey::from_seed(&seed.try_into().unwrap());
-    let client = Client::connect(&Endpoint::unix(directory.join("node.sock")), &key).unwrap();
+    let (client, _) = connect(directory, "alice");
     let word = |text: &str| CString::new(text).unwrap();
     let launch = Launch {
         program: command[0].clone().into(),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use libmem::sync::Event;
 use libmem::{Client, Code, LeaseOptions, Reason, Rights, Target, inherited_tokens};
 
 use crate::hostile;
@@ -15,6 +16,7 @@ pub fn play(arguments: &[String]) -> ExitCode {
         ["client"] => client(),
         ["sleeper"] => sleeper(),
         ["holder"] => holder(),
+        ["survivor"] => survivor(),
         ["asker"] => asker(),
         ["attacker", rest @ ..] => hostile::attack(rest),
         _ => return ExitCode::FAILURE,
@@ -95,6 +97,26 @@ fn holder() {
         Ok(()) => println!("OK"),
         Err(error) => println!("{}", error.code().text()),
     }
+}
+
+/// Keeps a lease mapped, and a thread waiting for an event in it, while the memory behind both is replaced.
+fn survivor() {
+    let client = Client::inherited().unwrap();
+    let region = client.open_mapped(&inherited_tokens().unwrap()[0].token, Rights::READ_WRITE).unwrap();
+    region.write_at(4096, b"kept").unwrap();
+    let event = Event::new(&region, 0).unwrap();
+    let seen = event.count().unwrap();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| event.wait(seen, Duration::from_secs(60)).unwrap());
+        println!("waiting");
+        heard();
+        let mut bytes = [0; 4];
+        region.read_at(4096, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"kept");
+        event.notify_all().unwrap();
+        assert_eq!(waits.join().unwrap(), seen + 1);
+    });
+    println!("woken");
 }
 
 /// Asks for what a confined session is refused.

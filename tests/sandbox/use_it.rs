@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use crate::common::{USERS, is_root};
-use crate::scene::{LEASE, Program, Scene, copy, own_path, status};
+use crate::scene::{LEASE, Program, Scene, copy, own_path, status, until_in_call};
 
 pub fn programs_use_their_leases() {
     let scene = Scene::set();
@@ -21,6 +21,15 @@ pub fn programs_use_their_leases() {
     let get = ["get", LEASE, "--offset", "64KiB", "--len", "16"];
     assert_eq!(scene.shell.bytes(&[&run[..], &get].concat()), b"from the sandbox");
     assert_eq!(scene.shell.bytes(&[&["--as", "alice"][..], &get].concat()), b"from the sandbox");
+    // What is taken back from another receiver does not disturb it.
+    let mut survivor = scene.run(&["survivor"]);
+    assert_eq!(survivor.hear(), "waiting");
+    until_in_call(survivor.pid(), libc::SYS_futex_waitv);
+    scene.rotate();
+    survivor.tell("look");
+    let (said, status) = survivor.end();
+    assert!(status.success(), "{status}");
+    assert_eq!(said, ["woken"]);
     // A revoke reaches it as it reaches anybody.
     let mut holder = scene.run(&["holder"]);
     assert!(!holder.hear().is_empty());
@@ -54,7 +63,7 @@ pub fn a_program_starts_with_nothing_but_what_it_may_use() {
         .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
         .collect();
     open.sort_unstable();
-    assert_eq!(open, [0, 1, 2, 3, 4], "streams, session, token");
+    assert_eq!(open, [0, 1, 2, 3, 4, 5], "streams, session, token; the rotation channel since it mapped");
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
     let environment: Vec<_> =
         environment.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()).collect();

@@ -65,7 +65,7 @@ pub use queue::URGENT_QUEUE_MAX;
 use receipts::Receipts;
 pub use revoke::RECEIPT_LEASES_MAX;
 
-use crate::state::{Actor, Answer, Broker, Genesis, Kind, PolicyVerdict, Query, RowId, View};
+use crate::state::{Actor, Answer, Broker, Genesis, Kind, Narrowing, PolicyVerdict, Query, RowId, View};
 
 /// What a running broker is made of.
 pub struct Parts {
@@ -218,6 +218,9 @@ impl Handle {
             Request::ShareShow { grant } => self.contract(caller, grant).await,
             Request::ShareList { after } => self.grants(caller, after).await,
             Request::Revoke(revocation) => self.revoke(caller, revocation).await,
+            Request::ShareNarrow { grant, rights, range, ttl } => {
+                self.narrow(caller, Narrowing { grant, rights, range, ttl }).await
+            }
             Request::Status => self.status(caller).await,
             Request::Hello { .. }
             | Request::Prove { .. }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use caps::id::PrincipalKey;
 use caps::receipt::Receipt;
+use caps::share::Rest;
 use caps::wire::row::Target;
 use policy::limits::{RECEIPTS_KEPT_MAX, RECEIPTS_LEASES_KEPT_MAX};
 
@@ -27,9 +28,10 @@ struct Kept {
 
 impl Receipts {
     /// The receipt that `by` was given for `target`. Another's is not shown: it may name leases that `by` may not know.
-    pub(super) fn find(&self, by: PrincipalKey, target: &Target) -> Option<Receipt> {
+    pub(super) fn find(&self, by: PrincipalKey, target: &Target, left: Option<Rest>) -> Option<Receipt> {
         let kept = self.lock();
-        let (_, receipt) = kept.receipts.iter().rev().find(|(to, receipt)| is(*to, receipt, by, target))?;
+        let mut same = kept.receipts.iter().rev().filter(|(to, receipt)| is(*to, receipt, by, target, left));
+        let (_, receipt) = same.next()?;
         Some(receipt.clone())
     }
 
@@ -41,7 +43,10 @@ impl Receipts {
             return;
         }
         let mut kept = self.lock();
-        let same = kept.receipts.iter().position(|(to, old)| is(*to, old, by, &receipt.body.target));
+        let same = kept
+            .receipts
+            .iter()
+            .position(|(to, old)| is(*to, old, by, &receipt.body.target, receipt.body.left));
         if let Some(same) = same {
             kept.drop_at(same);
         }
@@ -66,8 +71,9 @@ impl Kept {
     }
 }
 
-fn is(to: PrincipalKey, receipt: &Receipt, by: PrincipalKey, target: &Target) -> bool {
-    to == by && receipt.body.target == *target
+/// A grant that was narrowed and then revoked has a receipt for each.
+fn is(to: PrincipalKey, receipt: &Receipt, by: PrincipalKey, target: &Target, left: Option<Rest>) -> bool {
+    to == by && receipt.body.target == *target && receipt.body.left == left
 }
 
 #[cfg(test)]
@@ -102,6 +108,7 @@ mod tests {
             wiped_bytes: 0,
             log_index,
             issuer: key.public(),
+            left: None,
         };
         body.sign(&key)
     }
@@ -120,9 +127,9 @@ mod tests {
         let latest = receipt(target(1), 2, Some(5));
         receipts.keep(ALICE, &latest);
         receipts.keep(ALICE, &receipt(target(1), 0, None));
-        assert_eq!(receipts.find(ALICE, &target(1)), Some(latest), "one without a place is not kept");
-        assert_eq!(receipts.find(BOB, &target(1)), None);
-        assert_eq!(receipts.find(ALICE, &target(2)), None);
+        assert_eq!(receipts.find(ALICE, &target(1), None), Some(latest), "one without a place is not kept");
+        assert_eq!(receipts.find(BOB, &target(1), None), None);
+        assert_eq!(receipts.find(ALICE, &target(2), None), None);
         assert_eq!(size(&receipts), (1, 2));
     }
 
@@ -136,12 +143,12 @@ mod tests {
             receipts.keep(ALICE, &one);
         }
         assert_eq!(receipts.lock().receipts.len(), RECEIPTS_KEPT_MAX);
-        assert_eq!(receipts.find(ALICE, &target(0)), None);
-        assert!(receipts.find(ALICE, &target(1)).is_some());
+        assert_eq!(receipts.find(ALICE, &target(0), None), None);
+        assert!(receipts.find(ALICE, &target(1), None).is_some());
 
         receipts.keep(BOB, &receipt(target(0), RECEIPTS_LEASES_KEPT_MAX, Some(1)));
         assert_eq!(size(&receipts), (1, RECEIPTS_LEASES_KEPT_MAX));
         receipts.keep(BOB, &receipt(target(9), RECEIPTS_LEASES_KEPT_MAX + 1, Some(1)));
-        assert_eq!(receipts.find(BOB, &target(9)), None, "too large on its own");
+        assert_eq!(receipts.find(BOB, &target(9), None), None, "too large on its own");
     }
 }

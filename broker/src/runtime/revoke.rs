@@ -1,4 +1,4 @@
-//! `Revoke` and `LeaseRelease`: order, have the provider take back, sign a receipt.
+//! `Revoke`, `LeaseRelease` and `ShareNarrow`: order, have the provider take back, sign a receipt.
 //!
 //! Taking back begins when the command is applied, beside the record, and goes on whether or not the record comes and
 //! whether or not the caller waits. The receipt is signed when the last of it is dead. Who asks again
@@ -14,7 +14,7 @@ use caps::wire::row::{Revocation, Target};
 
 use super::{Caller, Handle, principal, recorded_index, unexpected};
 use crate::runtime::engine::{Mode, Order};
-use crate::state::{Answer, Kind};
+use crate::state::{Answer, Kind, Narrowing, RowId};
 
 /// Leases that a receipt names, so that it fits a frame. A revocation that reaches more takes all of them back; the
 /// log has an entry for each.
@@ -33,6 +33,13 @@ impl Handle {
         let verdict = self.shared.judge(&facts, None)?;
         let target = revocation.target.clone();
         self.end(caller, Kind::Revoke(revocation), target, Some(verdict)).await
+    }
+
+    /// A revoke of a part: the same right to do it, the same means, the same receipt, which says what is left.
+    pub(super) async fn narrow(&self, caller: Caller, narrowing: Narrowing) -> Result<Reply> {
+        let facts = self.facts(policy::Kind::Revoke, caller);
+        let verdict = self.shared.judge(&facts, Some(RowId::Grant(narrowing.grant)))?;
+        self.end(caller, Kind::Narrow(narrowing), Target::Grant(narrowing.grant), Some(verdict)).await
     }
 
     async fn end(
@@ -59,16 +66,21 @@ impl Handle {
         }
         // Not recorded is no failure here: the receipt says so by having no place in the log.
         let log_index = recorded_index(outcome.recorded).await.unwrap_or(None);
-        let (mut leases, ended_before) = match outcome.answer? {
-            Answer::Ending { leases } => (leases, false),
-            Answer::EndedBefore { leases } => (leases, true),
+        let (mut leases, mut left, ended_before) = match outcome.answer? {
+            Answer::Ending { leases } => (leases, None, false),
+            Answer::EndedBefore { leases } => (leases, None, true),
+            Answer::Narrowed { left, again } => (Vec::new(), Some(left), again),
             _ => return Err(unexpected()),
         };
         if let Some(error) = failed {
             return Err(error);
         }
-        if ended_before && let Some(receipt) = self.shared.given.find(caller.holder, &target) {
+        if ended_before && let Some(receipt) = self.shared.given.find(caller.holder, &target, left) {
             return Ok(Reply::Receipt(receipt));
+        }
+        if !reached.is_empty() {
+            // The part could not be taken alone: nothing is left.
+            left = None;
         }
         leases.extend(reached);
         leases.sort_unstable();
@@ -85,6 +97,7 @@ impl Handle {
             wiped_bytes: total.wiped_bytes,
             log_index,
             issuer: self.shared.receipts.public(),
+            left,
         };
         let receipt = body.sign(&self.shared.receipts);
         self.shared.given.keep(caller.holder, &receipt);

@@ -3,6 +3,7 @@
 use audit::Draft;
 use caps::Result;
 use caps::id::LeaseId;
+use caps::share::Rest;
 use caps::time::{Micros, UnixMicros};
 use caps::token::Terms;
 use caps::wire::link::{ClaimTicket, Take};
@@ -55,6 +56,13 @@ pub enum Answer {
     EndedBefore {
         /// Leases whose memory is still going back.
         leases: Vec<LeaseId>,
+    },
+    /// A part of a grant was taken back. As for [`Self::Ending`], the effects come before the acknowledgement.
+    Narrowed {
+        /// What it still gives.
+        left: Rest,
+        /// Whether that is what it gave before.
+        again: bool,
     },
 }
 

@@ -4,6 +4,8 @@
 use caps::Code;
 use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
 use caps::key::Signature;
+use caps::range::ByteRange;
+use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
@@ -147,6 +149,22 @@ pub enum Kind {
         /// About which row.
         about: Option<RowId>,
     },
+    /// Takes a part of a grant back. Needs the policy, unless it is the administrator who asks.
+    Narrow(Narrowing),
+}
+
+/// What a grant shall give at most. What is not named stays as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Narrowing {
+    /// Which grant.
+    pub grant: GrantId,
+    /// What the receiver may still do.
+    pub rights: Option<Rights>,
+    /// To which bytes.
+    pub range: Option<ByteRange>,
+    /// For how long from now.
+    pub ttl: Option<Micros>,
 }
 
 /// A receiver's signature on the contract of a grant.

@@ -6,7 +6,7 @@
 use audit::{Draft, Event};
 use caps::id::{PrincipalKey, ProviderId};
 use caps::key::Signature;
-use caps::share::ShareContract;
+use caps::share::{Rest, ShareContract};
 use caps::time::UnixMicros;
 use caps::wire::row::{EndCause, Target};
 use caps::wire::{Name, Reason};
@@ -76,6 +76,7 @@ fn refusal_event(kind: &Kind) -> (Event, Option<RowId>) {
         Kind::Offer { contract, .. } => (Event::ShareOffer, Some(RowId::Grant(contract.grant))),
         Kind::Issue { grant } => (Event::ShareIssue, Some(RowId::Grant(*grant))),
         Kind::Accept(acceptance) => (Event::ShareAccept, Some(RowId::Grant(acceptance.grant))),
+        Kind::Narrow(narrowing) => (Event::LeaseAttenuate, Some(RowId::Grant(narrowing.grant))),
         _ => (Event::LeaseDeny, None),
     }
 }
@@ -148,9 +149,11 @@ pub(super) fn ended(lease: &Lease, cause: EndCause, words: Option<&Revoked<'_>>)
         EndCause::Expired | EndCause::NotClaimed => Event::LeaseExpire,
         EndCause::HolderExit => Event::HolderExit,
         EndCause::ProviderLost => Event::ProviderLost,
-        EndCause::Revoked | EndCause::NotRecorded | EndCause::ParentEnded | EndCause::NodeStopped => {
-            Event::LeaseRevoke
-        }
+        EndCause::Revoked
+        | EndCause::NotRecorded
+        | EndCause::ParentEnded
+        | EndCause::NodeStopped
+        | EndCause::Narrowed => Event::LeaseRevoke,
     };
     let draft = Draft::ok(event)
         .subject(words.map_or(lease.owner, |words| words.by))
@@ -164,9 +167,28 @@ pub(super) fn ended(lease: &Lease, cause: EndCause, words: Option<&Revoked<'_>>)
 
 /// A revocation that found nothing left to take.
 pub(super) fn revoked_again(target: &Target, words: &Revoked<'_>, suppressed: u64) -> Draft {
-    let draft = Draft::ok(Event::LeaseRevoke).subject(words.by).cause(EndCause::Revoked.name()).count(0);
-    let draft = if suppressed > 0 { draft.suppressed(suppressed) } else { draft };
-    with_reason(aim(draft, target), Some(words))
+    let draft = Draft::ok(Event::LeaseRevoke).subject(words.by).cause(EndCause::Revoked.name());
+    with_reason(aim(repeated(draft, suppressed), target), Some(words))
+}
+
+/// A part of a grant was taken back: what it gives from now on. What was agreed stands in the entry of the offer.
+pub(super) fn narrowed(grant: &Grant, by: PrincipalKey, left: &Rest) -> Draft {
+    Draft::ok(Event::LeaseAttenuate)
+        .subject(by)
+        .grant(grant.contract.grant)
+        .lease(grant.contract.lease)
+        .region(grant.contract.region)
+        .receiver(grant.contract.receiver)
+        .rights(left.rights)
+        .range(left.range)
+        .expires(left.expires)
+        .cause(EndCause::Narrowed.name())
+}
+
+/// The entry of something that had been done before and changed nothing.
+pub(super) fn repeated(draft: Draft, suppressed: u64) -> Draft {
+    let draft = draft.count(0);
+    if suppressed > 0 { draft.suppressed(suppressed) } else { draft }
 }
 
 fn aim(draft: Draft, target: &Target) -> Draft {

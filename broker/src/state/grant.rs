@@ -6,7 +6,7 @@
 //! ```
 
 use caps::key::Signature;
-use caps::share::ShareContract;
+use caps::share::{Rest, ShareContract};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::row::{EndCause, GrantState, Lifetime};
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,36 @@ pub(super) struct Grant {
     /// The owner's signature: verified before the row was made.
     pub(super) by_owner: Signature,
     pub(super) life: GrantLife,
+    /// What narrowings have left of it; `None`: all that was agreed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) left: Option<Rest>,
+}
+
+impl Grant {
+    /// What it gives, from its issue to its end.
+    pub(super) fn rest(&self) -> Option<Rest> {
+        let issued = self.life.issued()?;
+        let ShareContract { rights, range, .. } = self.contract;
+        Some(self.left.unwrap_or(Rest { rights, range, expires: issued.expires }))
+    }
+
+    /// When it ends by itself.
+    pub(super) fn deadline(&self) -> Option<UnixMicros> {
+        let life = self.life.deadline()?;
+        Some(self.left.map_or(life, |left| life.min(left.expires)))
+    }
+
+    /// As lists show it.
+    pub(super) fn state(&self, now: UnixMicros) -> GrantState {
+        match self.life {
+            _ if self.deadline().is_none_or(|deadline| deadline <= now) => GrantState::Ended,
+            GrantLife::Offered(_) => GrantState::Offered,
+            GrantLife::Issued(_) => GrantState::Issued,
+            GrantLife::Accepted(_) => GrantState::Accepted,
+            GrantLife::Open(_) => GrantState::Open,
+            GrantLife::Ended(_) => GrantState::Ended,
+        }
+    }
 }
 
 /// Where a grant is in its life.
@@ -98,13 +128,22 @@ pub(super) struct GrantEnded {
 }
 
 impl GrantLife {
-    /// When it ends by itself.
+    /// When it ends by itself, if it is not narrowed. Of a grant that is out, when its receiver's token ends.
     pub(super) const fn deadline(&self) -> Option<UnixMicros> {
         match self {
             Self::Offered(offered) => Some(offered.issue_by),
             Self::Issued(issued) => Some(issued.accept_by),
             Self::Accepted(accepted) | Self::Open(accepted) => Some(accepted.issued.expires),
             Self::Ended(_) => None,
+        }
+    }
+
+    /// Step 2, once it was taken and until the end.
+    const fn issued(&self) -> Option<Issued> {
+        match self {
+            Self::Issued(issued) => Some(*issued),
+            Self::Accepted(accepted) | Self::Open(accepted) => Some(accepted.issued),
+            Self::Offered(_) | Self::Ended(_) => None,
         }
     }
 
@@ -131,18 +170,6 @@ impl GrantLife {
 
     pub(super) const fn is_ended(&self) -> bool {
         matches!(self, Self::Ended(_))
-    }
-
-    /// As lists show it.
-    pub(super) fn state(&self, now: UnixMicros) -> GrantState {
-        match self {
-            _ if self.deadline().is_none_or(|deadline| deadline <= now) => GrantState::Ended,
-            Self::Offered(_) => GrantState::Offered,
-            Self::Issued(_) => GrantState::Issued,
-            Self::Accepted(_) => GrantState::Accepted,
-            Self::Open(_) => GrantState::Open,
-            Self::Ended(_) => GrantState::Ended,
-        }
     }
 
     pub(super) const fn cause(&self) -> Option<EndCause> {

@@ -112,6 +112,14 @@ impl Broker {
                         && !contract.rights.is_empty(),
                     "a grant gives no more than its lease has",
                 )?;
+                holds(
+                    grant.left.is_none_or(|left| {
+                        contract.rights.contains(left.rights)
+                            && !left.rights.is_empty()
+                            && contract.range.contains(left.range)
+                    }),
+                    "what is left of a grant is a part of what was agreed",
+                )?;
                 holds(contract.owner != contract.receiver, "a grant has two parties")?;
                 holds(contract.cluster == self.genesis.cluster, "a grant is of this cluster")?;
             }
@@ -152,7 +160,7 @@ impl Broker {
         }
         for grant in self.grants.rows.values() {
             let row = RowId::Grant(grant.contract.grant);
-            deadlines.swap(row, None, grant.life.deadline());
+            deadlines.swap(row, None, grant.deadline());
             if let Some(session) = grant.life.session() {
                 sessions.insert((session, row));
             }

@@ -22,6 +22,7 @@
 //! | `books.rs` | principals, and what each and all together use |
 //! | `leasing.rs`, `sharing.rs` | reserve, commit, renew; offer, issue, accept, open |
 //! | `ending.rs`, `revoke.rs`, `undo.rs` | every way in which a row ends |
+//! | `narrow.rs` | taking back a part |
 //! | `system.rs` | ticks, notices, the provider's comings and goings |
 //! | `entry.rs`, `denials.rs` | what the log says, and how often it says no |
 //! | `view.rs` | lists, page by page, of what concerns the one who asks |
@@ -44,6 +45,7 @@ mod grant;
 mod invariants;
 mod lease;
 mod leasing;
+mod narrow;
 mod revoke;
 mod sharing;
 mod snapshot;
@@ -62,7 +64,7 @@ use policy::quota::Usage;
 use answer::Out;
 pub use answer::{Answer, Applied, Effect};
 use books::{Principal, Principals};
-pub use command::{Acceptance, Actor, Command, Kind, PolicyVerdict, RowId, Undo};
+pub use command::{Acceptance, Actor, Command, Kind, Narrowing, PolicyVerdict, RowId, Undo};
 use deadlines::Deadlines;
 use denials::Denials;
 pub use genesis::{Bounds, Capacity, Genesis};
@@ -172,6 +174,7 @@ impl Broker {
             Kind::Issue { grant } => self.issue(self.principal(command)?, *grant, command, out),
             Kind::Accept(acceptance) => self.accept(self.principal(command)?, acceptance, command, out),
             Kind::Revoke(revocation) => self.revoke(self.principal(command)?, revocation, command, out),
+            Kind::Narrow(narrowing) => self.narrow(self.principal(command)?, narrowing, command, out),
             Kind::Tick => Ok(self.tick(out)),
             Kind::Commit { .. }
             | Kind::Abandon { .. }

@@ -73,7 +73,7 @@ impl Broker {
 
         let issue_by = self.now.plus(bounds.claim_within);
         let life = GrantLife::Offered(Offered { issue_by });
-        let grant = Grant { contract: *contract, by_owner: *signature, life };
+        let grant = Grant { contract: *contract, by_owner: *signature, life, left: None };
         out.entries.push(entry::offered(&grant));
         self.deadlines.swap(RowId::Grant(contract.grant), None, Some(issue_by));
         let row = self.grant_row(&grant, self.now);
@@ -147,7 +147,8 @@ impl Broker {
             return Err(Error::new(Code::Denied, "only the grant's receiver may accept it"));
         }
         let GrantLife::Issued(issued) = grant.life else { return Err(ORDER) };
-        if issued.accept_by <= self.now {
+        let left = grant.rest().ok_or(ORDER)?;
+        if issued.accept_by.min(left.expires) <= self.now {
             return Err(Error::new(Code::LeaseExpired, "the grant's time is over"));
         }
         let provider = match self.leases.get(contract.lease).map(|lease| (lease.life, lease.provider)) {
@@ -160,7 +161,7 @@ impl Broker {
         let accepted = issued.accept(signature, lifetime, session);
         self.set_grant_life(id, GrantLife::Accepted(accepted));
         if let Some(grant) = self.grants.get(id) {
-            out.entries.push(entry::accepted(grant, &signature, issued.expires));
+            out.entries.push(entry::accepted(grant, &signature, left.expires));
         }
         Ok(Answer::Accepted {
             grant: self.grant_row_of(id)?,
@@ -168,11 +169,12 @@ impl Broker {
                 lease: contract.lease,
                 region: contract.region,
                 grant: Some(id),
-                range: contract.range,
-                rights: contract.rights,
+                // What it may have lost while it waited is in no token.
+                range: left.range,
+                rights: left.rights,
                 holder: by,
                 not_before: issued.since,
-                expires: issued.expires,
+                expires: left.expires,
                 max_hops: contract.max_hops,
                 cluster: self.genesis.cluster,
                 provider,
@@ -200,8 +202,9 @@ impl Broker {
     /// Moves a grant to another state, with its deadline and its session.
     pub(super) fn set_grant_life(&mut self, id: GrantId, to: GrantLife) {
         if let Some(grant) = self.grants.rows.get_mut(&id) {
+            let due = grant.deadline();
             let from = std::mem::replace(&mut grant.life, to);
-            self.deadlines.swap(RowId::Grant(id), from.deadline(), to.deadline());
+            self.deadlines.swap(RowId::Grant(id), due, grant.deadline());
             if from.session() != to.session() {
                 from.session().map(|session| self.sessions.remove(&(session, RowId::Grant(id))));
                 to.session().map(|session| self.sessions.insert((session, RowId::Grant(id))));

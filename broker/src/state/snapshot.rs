@@ -20,7 +20,7 @@ use super::lease::{Ending, Lease, Life};
 use super::table::{Grants, Leases};
 
 /// The version of the form. A snapshot of another version is refused.
-pub const SNAPSHOT_VERSION: u16 = 1;
+pub const SNAPSHOT_VERSION: u16 = 2;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,7 +118,7 @@ impl Broker {
 
     fn restore_grant(&mut self, grant: Grant) -> Result<()> {
         let row = RowId::Grant(grant.contract.grant);
-        self.deadlines.swap(row, None, grant.life.deadline());
+        self.deadlines.swap(row, None, grant.deadline());
         if let Some(session) = grant.life.session() {
             self.sessions.insert((session, row));
         }

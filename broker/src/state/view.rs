@@ -11,7 +11,7 @@ use caps::share::ShareContract;
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
 use caps::wire::reply::Page;
-use caps::wire::row::{GrantRow, LeaseRow, PrincipalRow};
+use caps::wire::row::{Agreed, GrantRow, LeaseRow, PrincipalRow};
 use caps::{Code, Error, Result};
 use policy::quota::Usage;
 
@@ -181,7 +181,7 @@ impl Broker {
         let left = match grant.life {
             // An offer has no end of its own yet.
             GrantLife::Offered(_) | GrantLife::Ended(_) => Micros(0),
-            _ => grant.life.deadline().map_or(Micros(0), |expires| expires.since(now)),
+            _ => grant.deadline().map_or(Micros(0), |expires| expires.since(now)),
         };
         // A renewal may have made the lease shorter than the grant.
         let lease = self.leases.get(contract.lease).map_or(Micros(0), |lease| lease.life.left(now));
@@ -193,12 +193,13 @@ impl Broker {
             owner_name: self.principals.name(contract.owner).cloned(),
             receiver: contract.receiver,
             receiver_name: self.principals.name(contract.receiver).cloned(),
-            rights: contract.rights,
-            range: contract.range,
+            rights: grant.left.map_or(contract.rights, |left| left.rights),
+            range: grant.left.map_or(contract.range, |left| left.range),
+            agreed: Agreed { rights: contract.rights, range: contract.range },
             ttl: contract.ttl,
             max_hops: contract.max_hops,
             expires_in: left.min(lease),
-            state: grant.life.state(now),
+            state: grant.state(now),
             cause: grant.life.cause(),
         }
     }

@@ -67,7 +67,7 @@ pub enum Reply {
     },
     /// To `ShareList`.
     Grants(Page<GrantRow>),
-    /// To `Revoke` and `LeaseRelease`.
+    /// To `Revoke`, `LeaseRelease` and `ShareNarrow`.
     Receipt(Receipt),
     /// To `Status`.
     Status(NodeStatus),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{GrantId, LeaseId, PrincipalKey, SlotHandle};
 use crate::key::Signature;
 use crate::pop::Nonce;
+use crate::range::ByteRange;
 use crate::rights::Rights;
 use crate::share::ShareContract;
 use crate::time::Micros;
@@ -147,6 +148,18 @@ pub enum Request {
     /// everything else. There is no way back. Said again, by the program that took the session over, it is answered
     /// the same.
     Confine,
+    /// Takes a part of a grant back and leaves the rest: what is not named stays as it is. Never wider than what is
+    /// left. The answer is a receipt, sent once nothing beyond the rest can be reached.
+    ShareNarrow {
+        /// Which grant.
+        grant: GrantId,
+        /// What the receiver may still do.
+        rights: Option<Rights>,
+        /// To which bytes.
+        range: Option<ByteRange>,
+        /// For how long from now.
+        ttl: Option<Micros>,
+    },
 }
 
 /// What a lease should be.
@@ -212,6 +225,7 @@ impl Request {
             Self::Channel => "Channel",
             Self::Close { .. } => "Close",
             Self::Confine => "Confine",
+            Self::ShareNarrow { .. } => "ShareNarrow",
         }
     }
 }

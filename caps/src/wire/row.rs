@@ -84,6 +84,8 @@ pub enum EndCause {
     ProviderLost,
     /// The node stopped.
     NodeStopped,
+    /// Its owner or the administrator took a part of its grant back, and it was of that part.
+    Narrowed,
 }
 
 impl EndCause {
@@ -100,6 +102,7 @@ impl EndCause {
             Self::NotRecorded => "not_recorded",
             Self::ProviderLost => "provider_lost",
             Self::NodeStopped => "node_stopped",
+            Self::Narrowed => "narrowed",
         }
     }
 }
@@ -167,7 +170,8 @@ pub struct MemoryRow {
     pub mappings: u32,
     /// Rights open now, mapped or mediated.
     pub opens: u32,
-    /// Whether every page is pinned, so that a wipe reaches what a hostile holder pinned itself.
+    /// Whether every page is held through a cut, so that a segment can be rotated. Whether it can also be wiped under a
+    /// hostile holder's own pin is the machine's to say: `leasehold doctor`.
     pub pinned: bool,
 }
 
@@ -189,10 +193,12 @@ pub struct GrantRow {
     pub receiver: PrincipalKey,
     /// The receiver's registered name.
     pub receiver_name: Option<Name>,
-    /// What the receiver may do.
+    /// What the receiver may do: what is left of the contract's rights.
     pub rights: Rights,
-    /// To which bytes.
+    /// To which bytes: what is left of the contract's range.
     pub range: ByteRange,
+    /// What both signed.
+    pub agreed: Agreed,
     /// The span in the contract.
     pub ttl: Micros,
     /// How often the receiver may delegate onwards.
@@ -203,6 +209,16 @@ pub struct GrantRow {
     pub state: GrantState,
     /// Why it ended, if it did.
     pub cause: Option<EndCause>,
+}
+
+/// What the contract of a grant gives. A narrowing takes from the grant and leaves the contract as it was signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agreed {
+    /// What the receiver may do.
+    pub rights: Rights,
+    /// To which bytes.
+    pub range: ByteRange,
 }
 
 /// A principal in a list.
@@ -271,6 +287,54 @@ pub struct NodeStatus {
     pub provider_entries: u64,
     /// Hash of the policy in force, hexadecimal.
     pub policy: String,
+    /// The node's own trial of its revocations; `None` where it is turned off.
+    pub canary: Option<CanaryRow>,
+}
+
+/// How the revocation canary is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CanaryState {
+    /// No run has ended yet.
+    #[default]
+    Waiting,
+    /// The last run found the revoked right dead, and no run found anything else.
+    Ok,
+    /// The node refused the last run, which says nothing about revocations.
+    CouldNotRun,
+    /// A run found that a revocation did not do what its receipt says. The node stays in this state.
+    Failed,
+    /// Nothing was heard for so long that nobody runs any more.
+    Stopped,
+}
+
+/// The revocation canary's numbers. Times are those of the newest runs, as its clients saw them, and zero before the
+/// first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CanaryRow {
+    /// How it is.
+    pub state: CanaryState,
+    /// How often it runs.
+    pub every: Micros,
+    /// From the call to revoke until the receiver was refused, in the last run.
+    pub last: Micros,
+    /// The same, half of the newest runs were as fast.
+    pub p50: Micros,
+    /// The same, 99 of 100 of the newest runs were as fast.
+    pub p99: Micros,
+    /// From the call to revoke until its receipt, in the last run.
+    pub receipt: Micros,
+    /// Runs that measured.
+    pub runs: u64,
+    /// Runs that found a revocation that did not do what its receipt says.
+    pub failures: u64,
+    /// Runs that could not be made.
+    pub skipped: u64,
+    /// Since something was heard last; `None` before the first time.
+    pub age: Option<Micros>,
+    /// Why it could not run, or what it found: a code, or a few words. Empty while all is well.
+    pub said: String,
 }
 
 /// A revocation's request, as it stands in commands and frames.
@@ -309,6 +373,7 @@ mod tests {
             EndCause::NotRecorded,
             EndCause::ProviderLost,
             EndCause::NodeStopped,
+            EndCause::Narrowed,
         ] {
             assert_eq!(cause.name(), wire(&cause));
         }

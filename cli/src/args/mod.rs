@@ -75,6 +75,9 @@ pub(crate) enum Command {
     /// A client process of the demo
     #[command(hide = true)]
     DemoClient(up::DemoClient),
+    /// The node's own clients, which try whether revocations work
+    #[command(hide = true)]
+    Canary,
     /// A process that maps what a benchmark takes back
     #[command(hide = true)]
     BenchMapper,

@@ -17,6 +17,8 @@ pub(crate) enum Share {
     Offer(Offer),
     /// Prints what is offered to me and signs exactly that
     Accept(Accept),
+    /// Takes rights, bytes or time off a grant of mine, at once, and leaves the rest; prints the receipt
+    Narrow(Narrow),
     /// Lists the grants that I offered or was offered
     #[command(after_help = "Example:\n  leasehold share list --as bob")]
     List {
@@ -58,4 +60,22 @@ pub(crate) struct Accept {
     /// Writes the token to this new file too, readable by me alone
     #[arg(short, long, value_name = "TOKEN")]
     pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  leasehold share narrow GRANT --as alice --rights r")]
+#[group(id = "to", required = true, multiple = true, args = ["rights", "range", "ttl"])]
+pub(crate) struct Narrow {
+    /// Which grant
+    #[arg(value_parser = value::grant)]
+    pub(crate) grant: GrantId,
+    /// What its receiver may still do: r, rw
+    #[arg(long, value_parser = value::rights)]
+    pub(crate) rights: Option<Rights>,
+    /// To which bytes, within those that it still reaches
+    #[arg(long, value_parser = value::range, value_name = "A..B")]
+    pub(crate) range: Option<ByteRange>,
+    /// For how long from now
+    #[arg(long, value_parser = value::span)]
+    pub(crate) ttl: Option<Duration>,
 }

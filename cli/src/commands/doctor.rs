@@ -1,15 +1,17 @@
 //! `leasehold doctor`: tries on this machine what the node needs, and says what is weaker here and why.
 //!
-//! No node has to run. What is tried is tried for real, with one page of memory that is gone afterwards.
+//! No node has to run; of one that does, it says what its canary found. What is tried is tried for real, with one page of memory that is gone afterwards.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use caps::error::Code;
+use caps::wire::row::{CanaryRow, CanaryState};
 use provider::factory::{Factory, FactoryConfig, Namespace};
 use provider::mem::{Check, Memory, Strength, Tier};
 use serde_json::json;
 
 use crate::context::Context;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::table::{Align, Table};
 use crate::output::{Report, bold};
 
@@ -29,6 +31,12 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     let (tier, meaning) = tier(memory.tier());
     let mut checks = memory.capabilities().checks().to_vec();
     checks.push(daemons(memory.guardian()));
+    let mut failure = None;
+    if let Some(row) = running_canary(context) {
+        let (check, found) = canary(row.as_ref());
+        checks.push(check);
+        failure = found;
+    }
     let mut table = Table::new([("CHECK", Align::Left), ("", Align::Left), ("FOUND", Align::Left)]);
     for Check { name, ok, found, .. } in &checks {
         let mark = if *ok { "ok" } else { "weaker" };
@@ -47,7 +55,32 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
             json!({ "name": name, "ok": ok, "found": found, "advice": advice })
         })
         .collect();
-    Ok(Report::new(json!({ "doctor": { "tier": tier, "checks": checks } }), text))
+    Ok(Report::new(json!({ "doctor": { "tier": tier, "checks": checks } }), text).failing(failure))
+}
+
+/// What the node's canary says, if a node runs that this user may ask. The inner one is `None` where it is turned off.
+#[expect(clippy::option_option, reason = "no node and no canary are two things")]
+fn running_canary(context: &Context) -> Option<Option<CanaryRow>> {
+    Some(context.connect_as_anybody().ok()?.status().ok()?.canary)
+}
+
+/// Whether revocations do what they promise, at the node that runs; and why this command fails if not.
+fn canary(row: Option<&CanaryRow>) -> (Check, Option<Failure>) {
+    let found = row.map_or("turned off".to_owned(), super::status::canary);
+    let ok = matches!(row.map(|row| row.state), Some(CanaryState::Ok | CanaryState::Waiting));
+    let (advice, failure) = match row.map(|row| row.state) {
+        Some(CanaryState::Failed) => (
+            "do not rely on revocations of this node: stop it, keep its logs, and report what the canary found",
+            Some("a revocation did not do what its receipt says"),
+        ),
+        Some(CanaryState::Stopped) => {
+            ("nobody watches whether revocations work; start the node again", Some("the canary has stopped"))
+        }
+        Some(_) => ("the node refuses the canary; what it says is the reason", None),
+        None => ("nobody watches whether revocations work; `canary.every` in the node's configuration", None),
+    };
+    let failure = failure.map(|message| Failure::of(Code::Internal, message).help(advice));
+    (Check { name: "revocation canary", ok, found, advice }, failure)
 }
 
 /// Whether the daemons' own system calls are filtered: read from the guardian that was started for the trial. A node
@@ -83,5 +116,43 @@ const fn tier(tier: Tier) -> (&'static str, &'static str) {
             "clients of other users map to read only and write through the node; clients of the node's own user \
              have no boundary",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use caps::time::Micros;
+
+    use super::*;
+
+    #[test]
+    fn a_canary_that_failed_or_stopped_makes_the_command_fail() {
+        let row = |state| CanaryRow {
+            state,
+            every: Micros(1),
+            last: Micros(2),
+            p50: Micros(2),
+            p99: Micros(2),
+            receipt: Micros(3),
+            runs: 4,
+            failures: u64::from(state == CanaryState::Failed),
+            skipped: 0,
+            age: Some(Micros(5)),
+            said: "it lives".to_owned(),
+        };
+        for (state, ok, fails) in [
+            (CanaryState::Waiting, true, false),
+            (CanaryState::Ok, true, false),
+            (CanaryState::CouldNotRun, false, false),
+            (CanaryState::Failed, false, true),
+            (CanaryState::Stopped, false, true),
+        ] {
+            let (check, failure) = canary(Some(&row(state)));
+            assert_eq!((check.ok, failure.is_some()), (ok, fails), "{state:?}");
+            assert!(failure.is_none_or(|failure| failure.exit == 1));
+        }
+        let (check, _) = canary(Some(&row(CanaryState::Failed)));
+        assert!(check.found.contains("REVOCATION FAILED 1 times: it lives"), "{}", check.found);
+        assert!(!canary(None).0.ok && canary(None).1.is_none(), "turned off is weaker, and no failure");
     }
 }

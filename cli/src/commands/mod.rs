@@ -27,6 +27,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Report> {
         Command::Demo => up::demo(context),
         Command::Up(arguments) => up::run(arguments, context),
         Command::DemoClient(arguments) => up::demo_client(arguments),
+        Command::Canary => up::canary(),
         Command::Status => status::run(context),
         Command::Doctor => doctor::run(context),
         Command::Id(command) => id::run(command, context),

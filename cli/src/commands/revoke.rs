@@ -40,7 +40,7 @@ fn target(arguments: &Revoke, session: &Session, context: &Context) -> Result<Ta
 pub(crate) fn report(receipt: &Receipt, context: &Context) -> Report {
     let body = &receipt.body;
     let (kind, id) = json::target(&body.target);
-    let pairs = [
+    let mut pairs = vec![
         ("receipt", body.id.to_string()),
         ("target", format!("{kind} {id}")),
         ("leases", body.leases.len().to_string()),
@@ -52,6 +52,9 @@ pub(crate) fn report(receipt: &Receipt, context: &Context) -> Report {
         ("log index", body.log_index.map_or("not recorded yet".to_owned(), |index| index.to_string())),
         ("issuer", body.issuer.to_string()),
     ];
+    if let Some(left) = body.left {
+        pairs.insert(2, ("left", human::rest(&left)));
+    }
     let text = table::pairs(context.style.stdout, &pairs);
     Report::new(json!({ "receipt": json::receipt(receipt) }), text)
 }

@@ -4,10 +4,10 @@ use caps::error::Code;
 use caps::id::GrantId;
 use caps::share::ShareContract;
 use caps::wire::row::{GrantRow, GrantState, Lifetime};
-use libmem::{Proposal, ShareOptions};
+use libmem::{Narrowing, Proposal, ShareOptions};
 use serde_json::json;
 
-use crate::args::share::{Accept, Offer, Share};
+use crate::args::share::{Accept, Narrow, Offer, Share};
 use crate::context::{Context, Session};
 use crate::failure::{Failure, Result};
 use crate::output::table::{Align, Table};
@@ -19,6 +19,7 @@ pub(crate) fn run(command: &Share, context: &Context) -> Result<Report> {
     match command {
         Share::Offer(arguments) => offer(arguments, &session, context),
         Share::Accept(arguments) => accept(arguments, &session, context),
+        Share::Narrow(arguments) => narrow(arguments, &session, context),
         Share::List { all } => list(*all, &session, context),
     }
 }
@@ -96,6 +97,22 @@ fn only_waiting(session: &Session) -> Result<GrantId> {
     }
 }
 
+fn narrow(arguments: &Narrow, session: &Session, context: &Context) -> Result<Report> {
+    let Narrow { grant, rights, range, ttl } = *arguments;
+    let mut narrowing = Narrowing::new();
+    if let Some(rights) = rights {
+        narrowing = narrowing.rights(rights);
+    }
+    if let Some(range) = range {
+        narrowing = narrowing.range(range);
+    }
+    if let Some(ttl) = ttl {
+        narrowing = narrowing.ttl(ttl);
+    }
+    let receipt = session.client.share_narrow(grant, narrowing)?;
+    Ok(super::revoke::report(&receipt, context))
+}
+
 fn list(all: bool, session: &Session, context: &Context) -> Result<Report> {
     let rows = session.client.shares().collect::<caps::Result<Vec<_>>>()?;
     let rows: Vec<_> = rows.into_iter().filter(|row| all || row.state != GrantState::Ended).collect();
@@ -114,8 +131,8 @@ fn list(all: bool, session: &Session, context: &Context) -> Result<Report> {
             row.id.to_string(),
             owner(row),
             receiver(row),
-            row.rights.to_string(),
-            row.range.to_string(),
+            left(row.rights.to_string(), row.agreed.rights.to_string()),
+            left(row.range.to_string(), row.agreed.range.to_string()),
             human::span(row.expires_in),
             state(row),
             row.lease.to_string(),
@@ -123,6 +140,11 @@ fn list(all: bool, session: &Session, context: &Context) -> Result<Report> {
     }
     let value = json!({ "shares": rows.iter().map(json::grant).collect::<Vec<_>>() });
     Ok(Report::new(value, table.render(context.style.stdout, "no grants")))
+}
+
+/// What is left, and what was agreed where that was more.
+fn left(left: String, agreed: String) -> String {
+    if left == agreed { left } else { format!("{left} (of {agreed})") }
 }
 
 fn owner(row: &GrantRow) -> String {

@@ -1,5 +1,6 @@
 //! `leasehold status`: the node's numbers.
 
+use caps::wire::row::{CanaryRow, CanaryState};
 use serde_json::json;
 
 use crate::context::Context;
@@ -28,7 +29,26 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         ("audit", if status.audit { "records" } else { "DOES NOT RECORD" }.to_owned()),
         ("entries", format!("{} broker, {} provider", status.broker_entries, status.provider_entries)),
         ("policy", policy::diagnostic::quote(&status.policy)),
+        ("canary", status.canary.as_ref().map_or("off".to_owned(), canary)),
     ];
     let text = table::pairs(context.style.stdout, &pairs);
     Ok(Report::new(json!({ "status": json::status(&status) }), text))
+}
+
+/// How revocations are, in a line.
+pub(super) fn canary(row: &CanaryRow) -> String {
+    let CanaryRow { last, p50, p99, runs, skipped, .. } = row;
+    let said = policy::diagnostic::quote(&row.said);
+    let age = row.age.map_or("never heard of".to_owned(), |age| format!("{} ago", human::span(age)));
+    let times = format!(
+        "dead after {} us (p50 {} us, p99 {} us), {runs} runs, {skipped} skipped, {age}",
+        last.0, p50.0, p99.0
+    );
+    match row.state {
+        CanaryState::Waiting => "no run yet".to_owned(),
+        CanaryState::Ok => times,
+        CanaryState::CouldNotRun => format!("could not run: {said}; before: {times}"),
+        CanaryState::Failed => format!("REVOCATION FAILED {} times: {said}; {times}", row.failures),
+        CanaryState::Stopped => format!("STOPPED: {said}; before: {times}"),
+    }
 }

@@ -1,4 +1,4 @@
-//! `leasehold up`, `leasehold demo`, and the demo's clients.
+//! `leasehold up`, `leasehold demo`, and the processes that they start.
 
 use serde_json::Value;
 use tracing_subscriber::EnvFilter;
@@ -35,5 +35,10 @@ pub(crate) fn demo(context: &Context) -> Result<Report> {
 
 pub(crate) fn demo_client(arguments: &DemoClient) -> Result<Report> {
     crate::demo::play(arguments.role)?;
+    Ok(Report::silent())
+}
+
+pub(crate) fn canary() -> Result<Report> {
+    crate::canary::play()?;
     Ok(Report::silent())
 }

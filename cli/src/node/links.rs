@@ -1,6 +1,7 @@
 //! The two adapters between gate, broker and provider. They translate names and decide nothing.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use broker::runtime::{Boxed, Caller as BrokerCaller, Claimed, Handle, ProviderLink, ProviderStatus};
 use caps::error::Result;
@@ -14,6 +15,7 @@ use provider::gate::{BoxFuture, Caller, ControlPlane};
 use provider::runtime::Provider;
 
 use super::state::NodeDir;
+use crate::canary::Health;
 
 /// The provider, as the broker sees it.
 pub struct LocalProvider(pub Provider);
@@ -55,6 +57,8 @@ pub struct LocalBroker {
     pub handle: Handle,
     /// Where registered principals are remembered for the next start.
     pub state: PathBuf,
+    /// What is known of the node's canary, if it has one.
+    pub canary: Option<Arc<Health>>,
 }
 
 const fn broker_caller(caller: Caller) -> BrokerCaller {
@@ -68,7 +72,10 @@ impl ControlPlane for LocalBroker {
                 Request::PrincipalAdd { name, key } => Some((name.clone(), *key)),
                 _ => None,
             };
-            let reply = self.handle.request(broker_caller(caller), request).await?;
+            let mut reply = self.handle.request(broker_caller(caller), request).await?;
+            if let Reply::Status(status) = &mut reply {
+                status.canary = self.canary.as_ref().map(|health| health.row());
+            }
             if let Some((name, key)) = registered {
                 NodeDir::remember(&self.state, &name, key)?;
             }

@@ -28,7 +28,8 @@ fn failed(what: &'static str) -> impl Fn(std::io::Error) -> Error {
 
 impl Spawned {
     /// Starts a node with a pool of `pool_bytes` in a directory named after `purpose` in `parent`, waits until it
-    /// serves, and connects as its administrator. `config` is its `leasehold.toml`, if not the default.
+    /// serves, and connects as its administrator. `config` is its `leasehold.toml`, if not the default; it has no
+    /// canary, whose revocations would be in the way of what is shown or measured.
     ///
     /// # Errors
     /// `E_SYSTEM` if there is no directory or process to be had, `E_UNREACHABLE` if the node did not start (it has said
@@ -40,10 +41,9 @@ impl Spawned {
         // Clients of other uids pass through it to the socket.
         fs::set_permissions(&spawned.dir, fs::Permissions::from_mode(0o755))
             .map_err(failed("cannot set the temporary directory's mode"))?;
-        if let Some(config) = config {
-            fs::write(spawned.dir.join("leasehold.toml"), config)
-                .map_err(failed("cannot write the node's configuration"))?;
-        }
+        let config = format!("{}\n[canary]\nevery = \"off\"\n", config.unwrap_or_default());
+        fs::write(spawned.dir.join("leasehold.toml"), config)
+            .map_err(failed("cannot write the node's configuration"))?;
         let mut command = Command::new("/proc/self/exe");
         command
             .arg0("leasehold")

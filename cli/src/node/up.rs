@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 1 lock the directory, read configuration, policy and keys | nothing |
 //! | 2 fork the factory, before any thread | the factory ends when this process does |
-//! | 3 try what this machine's memory can do | the same |
+//! | 3 try what this machine's memory can do; start the canary's process | the same; the canary ends as its pipe does |
 //! | 4 open both logs | logs that say `log.start` |
 //! | 5 start provider and broker, register known principals | the same |
 //! | 6 open the gate | clients that are cut by the factory |
@@ -37,6 +37,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::links::{LocalBroker, LocalProvider};
 use super::state::{self, ADMIN, Keys, NodeDir};
+use crate::canary::{self, Canary, Health, Keeper};
 use crate::dirs::Dirs;
 use crate::failure::Failure;
 
@@ -63,6 +64,8 @@ struct Prepared {
     pool_bytes: u64,
     regions_max: usize,
     memory: Memory,
+    /// `None` where it is turned off; an error where it could not be started.
+    canary: Option<Result<Canary>>,
 }
 
 /// Runs a node until it is told to stop. Call it before any thread is started.
@@ -105,7 +108,9 @@ fn prepare(options: Options) -> Result<Prepared, Failure> {
     )?;
     mem::process::no_core_dumps()?;
     let memory = Memory::start(factory, Strength::Best)?;
-    Ok(Prepared { options, dir, config, policy, keys, pool_bytes, regions_max, memory })
+    // After the factory's fork: a copy of the canary's pipe over there would keep it alive.
+    let canary = config.canary.every.map(|_| Canary::start());
+    Ok(Prepared { options, dir, config, policy, keys, pool_bytes, regions_max, memory, canary })
 }
 
 fn load_policy(dir: &NodeDir, config: &Config, config_file: &std::path::Path) -> Result<Policy, Failure> {
@@ -157,7 +162,7 @@ fn regions_max(descriptors: u64) -> usize {
 async fn serve(prepared: Prepared) -> Result<()> {
     let clock = Clock::start();
     let (cluster, provider_id) = (ClusterEpoch::random(), ProviderId::random());
-    let Prepared { options, dir, config, policy, keys, pool_bytes, regions_max, memory } = prepared;
+    let Prepared { options, dir, config, policy, keys, pool_bytes, regions_max, memory, canary } = prepared;
 
     // 4: both logs.
     let (broker_origin, provider_origin) = state::origins(&config.node.cluster)?;
@@ -216,10 +221,16 @@ async fn serve(prepared: Prepared) -> Result<()> {
             tracing::warn!(%error, "the broker was not told of an end; it finds out by itself");
         }
     }));
+    let health = config.canary.every.map(|every| Arc::new(Health::new(every)));
+    // Before the others, so that its names are its own.
+    let keeper = match canary {
+        Some(canary) => keep(canary, &handle, keys.admin.public(), uid).await,
+        None => None,
+    };
     register_known(&handle, &dir, keys.admin.public(), uid).await;
 
     // 6: the gate.
-    let control = LocalBroker { handle, state: dir.dirs().state.clone() };
+    let control = LocalBroker { handle, state: dir.dirs().state.clone(), canary: health.clone() };
     let gate = Gate::bind(
         GateConfig {
             path: dir.socket(),
@@ -233,11 +244,14 @@ async fn serve(prepared: Prepared) -> Result<()> {
     // Before anybody is told that the node is there: who has read that it is ready may stop it at once, and must find
     // a node that takes everything back.
     let stop = Stop::listen()?;
+    let listener = health.map(|health| watch(keeper, health, &config, &dir.socket()));
     // Everything that takes more than serving does is done.
     provider::sandbox::node::enter()?;
     say_ready(&options, &dir.socket(), tier, pool_bytes);
     let guarded = until_stopped(&gate, &guardian, stop).await;
 
+    // Its pipe closes, and it ends. It is not waited for: its sessions end as everybody's do.
+    listener.iter().for_each(tokio::task::JoinHandle::abort);
     drop(gate);
     provider.end_sessions().await;
     provider.take_everything().await;
@@ -270,6 +284,12 @@ fn genesis(
         ..Bounds::of_pool(pool_bytes)
     };
     let capacity = Capacity::default();
+    let mut quotas = config.quotas.named.clone();
+    if config.canary.every.is_some() {
+        for name in canary::NAMES {
+            quotas.insert(Name::new(name)?, canary::quota(canary_bytes(config)));
+        }
+    }
     Ok(Genesis {
         cluster,
         provider,
@@ -283,7 +303,49 @@ fn genesis(
         },
         bounds,
         quota: config.quotas.default,
-        quotas: config.quotas.named.clone(),
+        quotas,
+    })
+}
+
+/// Bytes of the canary's lease: a page, or what this node leases at least.
+fn canary_bytes(config: &Config) -> u64 {
+    config.lease.bytes_min.next_multiple_of(limits::PAGE_BYTES)
+}
+
+/// Hears the canary's keys and registers them. A node without its canary serves all the same, and says so.
+async fn keep(
+    canary: Result<Canary>,
+    handle: &Handle,
+    admin: caps::id::PrincipalKey,
+    uid: u32,
+) -> Option<Keeper> {
+    let start = async || -> Result<Keeper> {
+        let (keeper, public) = Keeper::of(canary?).await?;
+        for (name, key) in canary::NAMES.into_iter().zip(public) {
+            let caller = broker_runtime::Caller { holder: admin, uid, session: 0 };
+            // Not remembered for the next start, as those are that people register: its keys live as long as it.
+            handle.request(caller, Request::PrincipalAdd { name: Name::new(name)?, key }).await?;
+        }
+        Ok(keeper)
+    };
+    start().await.inspect_err(|error| tracing::error!(%error, "the revocation canary does not start")).ok()
+}
+
+/// Has the canary begin, and listens to it from then on.
+fn watch(
+    keeper: Option<Keeper>,
+    health: Arc<Health>,
+    config: &Config,
+    socket: &std::path::Path,
+) -> tokio::task::JoinHandle<()> {
+    let (every, bytes) = (config.canary.every.unwrap_or_default(), canary_bytes(config));
+    let ttl = config.lease.ttl_max.min(caps::time::Micros::from_millis(limits::CANARY_LEASE_MS_MAX));
+    let begun = keeper.and_then(|mut keeper| keeper.begin(socket, every, ttl, bytes).ok().map(|()| keeper));
+    tokio::spawn(async move {
+        match begun {
+            Some(keeper) => keeper.listen(health).await,
+            None => health.stopped(),
+        }
     })
 }
 

@@ -1,5 +1,6 @@
 //! Numbers for people.
 
+use caps::share::Rest;
 use caps::time::Micros;
 use policy::units::{Bytes, Span};
 
@@ -22,6 +23,13 @@ pub(crate) fn span(span: Micros) -> String {
         60..3600 => part(minutes, "m") + &part(rest, "s"),
         _ => part(hours, "h") + &part(minutes, "m"),
     }
+}
+
+/// What is left of a grant.
+pub(crate) fn rest(left: &Rest) -> String {
+    let mut time = String::new();
+    audit::text::push_time(&mut time, left.expires);
+    format!("{} to {} until {}", left.rights, left.range, time.trim_matches('"'))
 }
 
 /// A text, or nothing.

@@ -7,7 +7,7 @@ use caps::id::PrincipalKey;
 use caps::range::ByteRange;
 use caps::receipt::Receipt;
 use caps::share::ShareContract;
-use caps::wire::row::{GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, Target};
+use caps::wire::row::{CanaryRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, Target};
 use data_encoding::HEXLOWER;
 use libmem::LeaseView;
 use policy::Diagnostic;
@@ -84,6 +84,7 @@ pub(crate) fn grant(row: &GrantRow) -> Value {
         "receiver_name": row.receiver_name,
         "rights": row.rights.to_string(),
         "range": range(row.range),
+        "agreed": { "rights": row.agreed.rights.to_string(), "range": range(row.agreed.range) },
         "ttl_ms": row.ttl.as_millis(),
         "max_hops": row.max_hops,
         "expires_in_ms": row.expires_in.as_millis(),
@@ -113,9 +114,18 @@ pub(crate) fn receipt(receipt: &Receipt) -> Value {
     let body = &receipt.body;
     let leases: Vec<_> = body.leases.iter().map(ToString::to_string).collect();
     let (kind, id) = target(&body.target);
+    let mut aim = json!({ "kind": kind, "id": id });
+    if let Some(left) = body.left {
+        // Of a narrowing: what the target still gives.
+        aim["left"] = json!({
+            "rights": left.rights.to_string(),
+            "range": range(left.range),
+            "expires_us": left.expires.0,
+        });
+    }
     json!({
         "id": body.id.to_string(),
-        "target": { "kind": kind, "id": id },
+        "target": aim,
         "leases": leases,
         "mappings_closed": body.mappings_closed,
         "method": body.method,
@@ -173,6 +183,24 @@ pub(crate) fn status(status: &NodeStatus) -> Value {
         "broker_entries": status.broker_entries,
         "provider_entries": status.provider_entries,
         "policy": status.policy,
+        "canary": status.canary.as_ref().map(canary),
+    })
+}
+
+/// The revocation canary's numbers.
+fn canary(row: &CanaryRow) -> Value {
+    json!({
+        "state": row.state,
+        "every_ms": row.every.as_millis(),
+        "last_us": row.last.0,
+        "p50_us": row.p50.0,
+        "p99_us": row.p99.0,
+        "receipt_us": row.receipt.0,
+        "runs": row.runs,
+        "failures": row.failures,
+        "skipped": row.skipped,
+        "age_ms": row.age.map(|age| age.as_millis()),
+        "said": row.said,
     })
 }
 
@@ -221,6 +249,7 @@ mod tests {
             wiped_bytes: 4096,
             log_index: Some(7),
             issuer: SigningKey::from_seed(&[5; 32]).public(),
+            left: None,
         };
         let value = receipt(&body.sign(&SigningKey::from_seed(&[5; 32])));
         let mut promised = [

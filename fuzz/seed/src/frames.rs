@@ -61,6 +61,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         Request::Read { handle, offset: 512, length: 4096 },
         Request::Write { handle, offset: 0, data: vec![0xab; 64], crc: 1 },
         Request::Confine,
+        Request::ShareNarrow { grant, rights: Some(Rights::READ), range: None, ttl: Some(Micros(9)) },
     ];
     let replies = [
         Reply::Done,

@@ -197,8 +197,12 @@ impl Slot {
                 rustix::thread::sched_yield();
             } else {
                 let nap = libc::timespec { tv_sec: 0, tv_nsec: NAP_NANOSECONDS };
+                let rest = ptr::null::<libc::timespec>();
+                // The C library's own call, which a sandbox has; the older one it may not have.
                 // SAFETY: a whole span to read, and nowhere to write the rest of an interrupted sleep.
-                unsafe { libc::syscall(libc::SYS_nanosleep, &raw const nap, ptr::null::<libc::timespec>()) };
+                unsafe {
+                    libc::syscall(libc::SYS_clock_nanosleep, libc::CLOCK_MONOTONIC, 0, &raw const nap, rest);
+                }
             }
         }
         Held(self)

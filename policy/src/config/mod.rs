@@ -48,6 +48,15 @@ pub struct Config {
     pub faults: Faults,
     /// `[policy]`
     pub policy: PolicyFile,
+    /// `[canary]`
+    pub canary: Canary,
+}
+
+/// `[canary]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Canary {
+    /// How often the node tries its own revocations; `None` for never.
+    pub every: Option<Micros>,
 }
 
 /// `[node]`
@@ -159,6 +168,12 @@ impl Default for Audit {
             checkpoint_every: Micros::from_millis(CHECKPOINT_MS_DEFAULT),
             checkpoint_entries: CHECKPOINT_ENTRIES_DEFAULT,
         }
+    }
+}
+
+impl Default for Canary {
+    fn default() -> Self {
+        Self { every: Some(Micros::from_millis(CANARY_EVERY_MS_DEFAULT)) }
     }
 }
 

@@ -13,13 +13,16 @@ use crate::machine::Machine;
 use crate::quota::Quota;
 use crate::units::{Bytes, Span};
 
-const TABLES: &[&str] = &["node", "lease", "quota", "audit", "faults", "policy"];
+const TABLES: &[&str] = &["node", "lease", "quota", "audit", "faults", "policy", "canary"];
 const NODE: &[&str] = &["cluster", "pool", "allow_uids", "allow_swap"];
 const LEASE: &[&str] = &["ttl_default", "ttl_max", "bytes_min", "bytes_max", "per_principal"];
 const QUOTA: &[&str] = &["leases", "leased_bytes", "resident_bytes", "shared_bytes", "grants"];
 const AUDIT: &[&str] = &["devices", "on_full", "checkpoint_every", "checkpoint_entries"];
 const FAULTS: &[&str] = &["access", "right", "protocol", "quota"];
 const POLICY: &[&str] = &["file", "allow_all"];
+const CANARY: &[&str] = &["every"];
+/// The word for no time at all.
+const OFF: &str = "off";
 
 /// Reads a whole file. What is wrong goes to `found`; where something is, the default stands in the result.
 pub(super) fn config(text: &str, machine: &Machine, found: &mut Collector<'_>) -> Config {
@@ -63,6 +66,15 @@ pub(super) fn config(text: &str, machine: &Machine, found: &mut Collector<'_>) -
             "policy" => each(&mut reader, key, value, POLICY, |reader, name, key, value| match key {
                 "file" => config.policy.file = reader.path(name, value),
                 _ => set(&mut config.policy.allow_all, reader.truth(name, value)),
+            }),
+            "canary" => each(&mut reader, key, value, CANARY, |reader, name, _, value| {
+                if value.get_ref().as_str() == Some(OFF) {
+                    config.canary.every = None;
+                } else if let Some(every) =
+                    reader.span(name, value, CANARY_EVERY_MS_MIN..=CANARY_EVERY_MS_MAX)
+                {
+                    config.canary.every = Some(every);
+                }
             }),
             // After [lease], whose `per_principal` is a default of it.
             "quota" => quotas = reader.table("", key, value),

@@ -83,6 +83,8 @@ fn a_full_file_is_read() {
         [policy]
         file = "mine.dl"
         allow_all = true
+        [canary]
+        every = "2s"
     "#);
     assert_eq!(config.node.pool, Some(4 * GIB));
     assert_eq!(config.node.allow_uids, Some(vec![0, 1000, 65_534]));
@@ -102,6 +104,7 @@ fn a_full_file_is_read() {
     assert_eq!(config.faults.reaction(FaultKind::Protocol), Reaction::Fault);
     assert_eq!(config.policy.path(Path::new("/etc/l.toml")), Some("/etc/mine.dl".into()));
     assert_eq!(config.policy.path(Path::new("l.toml")), Some("mine.dl".into()));
+    assert_eq!(config.canary.every, Some(Micros::from_millis(2_000)));
 }
 
 #[test]
@@ -167,6 +170,10 @@ fn k3_values_out_of_bounds_have_a_place() {
         ("faults.right = \"ban\"", 16),
         ("policy.file = \"a\\u0000\"", 15),
         ("policy.allow_all = 1", 20),
+        ("canary.every = \"1ms\"", 16),
+        ("canary.every = \"1h\"", 16),
+        ("canary.every = \"never\"", 16),
+        ("canary.every = false", 16),
     ] {
         assert_eq!(mistakes(line), [(1, column, Code::ConfigValue)], "{line}");
     }
@@ -270,6 +277,7 @@ proptest! {
         devices in proptest::collection::btree_set("[^\0]{1,12}", 0..4),
         reactions in proptest::array::uniform4(0_usize..3),
         file in proptest::option::of("[^\0]{1,12}"),
+        every in proptest::option::of(CANARY_EVERY_MS_MIN..=CANARY_EVERY_MS_MAX),
     ) {
         let mut config = Config::default();
         config.node = Node { pool, allow_uids: uids, allow_swap: swap, ..config.node };
@@ -283,6 +291,7 @@ proptest! {
             config.faults.set(kind, Reaction::ALL[at]);
         }
         config.policy.file = file.map(PathBuf::from);
+        config.canary.every = every.map(Micros::from_millis);
         let text = config.to_string();
         prop_assert_eq!(check_on(&text, "f", &BIG), Ok(config), "{}", text);
     }

@@ -45,7 +45,10 @@ impl fmt::Display for Config {
         if let Some(file) = &self.policy.file {
             writeln!(f, "file = {}", Text(&file.to_string_lossy()))?;
         }
-        writeln!(f, "allow_all = {}", self.policy.allow_all)
+        writeln!(f, "allow_all = {}", self.policy.allow_all)?;
+
+        let every = self.canary.every.map_or("off".to_owned(), |every| format!("{}ms", every.as_millis()));
+        writeln!(f, "\n[canary]\nevery = \"{every}\"")
     }
 }
 

@@ -185,6 +185,7 @@ impl Session {
             | Request::ShareShow { .. }
             | Request::ShareList { .. }
             | Request::Revoke(_)
+            | Request::ShareNarrow { .. }
             | Request::Status) => {
                 self.shared.control.request(self.caller(), request).await.map(Answer::Reply)
             }

@@ -214,6 +214,12 @@ impl Kernel {
         self.committed_bytes
     }
 
+    /// Bytes that the pool keeps free for the next rotation: the largest segment that may need one, or 0.
+    #[must_use]
+    pub fn headroom_bytes(&self) -> u64 {
+        self.headroom.bytes()
+    }
+
     /// Number of regions, the ones being built or taken back included.
     #[must_use]
     pub fn regions(&self) -> usize {

@@ -27,7 +27,8 @@ pub(super) const fn ended(cause: EndCause) -> Error {
         | EndCause::NotClaimed
         | EndCause::NotRecorded
         | EndCause::ProviderLost
-        | EndCause::NodeStopped => Error::new(Code::TokenRevoked, "the lease was taken back"),
+        | EndCause::NodeStopped
+        | EndCause::Narrowed => Error::new(Code::TokenRevoked, "the lease was taken back"),
     }
 }
 

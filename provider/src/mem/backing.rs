@@ -94,7 +94,7 @@ mod tests {
         let file = memfd_create("backing", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&file, 2 * HUGE_BYTES as u64).unwrap();
         let mapping = Mapping::of(file.as_fd(), 2 * HUGE_BYTES).unwrap();
-        mapping.populate_from(0).unwrap();
+        mapping.populate().unwrap();
         // A memfd has small pages unless the administrator turned `shmem_enabled` on for all of the machine.
         assert!(huge_bytes(&mapping).is_multiple_of(HUGE_BYTES as u64));
     }

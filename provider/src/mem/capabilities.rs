@@ -10,6 +10,7 @@ use rustix::io::pwrite;
 use super::mapping::Mapping;
 use super::opener;
 use super::pin::PinTable;
+use super::pipes::PipeTable;
 use super::region::Access;
 use super::{process, rt, seal};
 use crate::factory::{Factory, Facts, Made, Shape, failed};
@@ -38,9 +39,13 @@ pub struct Capabilities {
 impl Capabilities {
     /// Tries everything once, with a region of one page that is gone when this returns.
     #[must_use]
-    pub fn probe(factory: &Factory, pins: Option<&Arc<PinTable>>) -> Self {
+    pub(super) fn probe(
+        factory: &Factory,
+        pins: Option<&Arc<PinTable>>,
+        pipes: Option<&Arc<PipeTable>>,
+    ) -> Self {
         let facts = factory.facts();
-        let trial = Trial::run(factory, pins);
+        let trial = Trial::run(factory, pins, pipes);
         let tier = if trial.is_sealed() { Tier::Sealed } else { Tier::Open };
         let mut checks = vec![kernel()];
         checks.extend(trial.checks());
@@ -67,18 +72,20 @@ impl Capabilities {
 /// The steps of a sealed region, each tried on the same page. A step that was not reached is an error too.
 struct Trial {
     pin: Result<()>,
+    pipes: Result<()>,
     immutable: Result<()>,
     passthrough: Result<()>,
 }
 
 impl Trial {
-    fn run(factory: &Factory, pins: Option<&Arc<PinTable>>) -> Self {
+    fn run(factory: &Factory, pins: Option<&Arc<PinTable>>, pipes: Option<&Arc<PipeTable>>) -> Self {
         let page = factory.page();
         let (key, file) = match factory.create(page, Shape::Sealed) {
             Ok(Made { key, file }) => (key, file),
             Err(error) => {
                 return Self {
                     pin: Err(error.clone()),
+                    pipes: Err(error.clone()),
                     immutable: Err(error.clone()),
                     passthrough: Err(error),
                 };
@@ -86,6 +93,7 @@ impl Trial {
         };
         let trial = Self {
             pin: try_pin(&file, page, pins),
+            pipes: try_pipes(&file, page, pipes),
             immutable: ioctl_setflags(&file, IFlags::IMMUTABLE).map_err(failed("make a file immutable")),
             passthrough: try_passthrough(&file, page),
         };
@@ -95,16 +103,23 @@ impl Trial {
     }
 
     const fn is_sealed(&self) -> bool {
-        self.pin.is_ok() && self.immutable.is_ok() && self.passthrough.is_ok()
+        (self.pin.is_ok() || self.pipes.is_ok()) && self.immutable.is_ok() && self.passthrough.is_ok()
     }
 
-    fn checks(&self) -> [Check; 3] {
+    fn checks(&self) -> [Check; 4] {
         [
             check(
                 "io_uring pin",
                 &self.pin,
-                "without it pages that a client pinned for itself cannot be wiped, and a lease shared by many cannot be \
-                 rotated: set kernel.io_uring_disabled=0, and raise RLIMIT_MEMLOCK or run the node as root",
+                "without it memory is taken back all the same, but what a client pinned for itself cannot be wiped, and it \
+                 reads the old bytes until it dies: set kernel.io_uring_disabled=0, and raise RLIMIT_MEMLOCK or run \
+                 the node as root",
+            ),
+            check(
+                "pipes",
+                &self.pipes,
+                "they hold the pages that io_uring may not pin; without either, a lease shared by many cannot be rotated \
+                 and ends for all when one is revoked: raise fs.pipe-user-pages-soft",
             ),
             check(
                 "immutable files",
@@ -131,10 +146,17 @@ fn try_pin(file: &OwnedFd, page: u64, pins: Option<&Arc<PinTable>>) -> Result<()
     }
 }
 
+fn try_pipes(file: &OwnedFd, page: u64, pipes: Option<&Arc<PipeTable>>) -> Result<()> {
+    let pipes = pipes.ok_or(Error::new(Code::System, "pipes are not available"))?;
+    fallocate(file, FallocateFlags::empty(), 0, page).map_err(failed("fill a page"))?;
+    Mapping::of(file.as_fd(), page as usize)?.populate()?;
+    pipes.hold(file.as_fd(), 0, page as usize).map(drop)
+}
+
 /// Makes an mmap-only descriptor and checks that it is one: a store through a mapping works, a write does not.
 fn try_passthrough(file: &OwnedFd, page: u64) -> Result<()> {
     let descriptor = seal::mmap_only(file.as_fd(), page, Access::ReadWrite)?;
-    Mapping::of(descriptor.as_fd(), page as usize)?.populate_from(0)?;
+    Mapping::of(descriptor.as_fd(), page as usize)?.populate()?;
     if pwrite(&descriptor, b"x", 0).is_ok() {
         return Err(Error::new(Code::System, "an mmap-only descriptor could be written"));
     }

@@ -8,12 +8,10 @@ use caps::wire::row::Tier;
 
 use super::capabilities::Capabilities;
 use super::opener::Opener;
-use super::pin::{PIECE_BYTES_MAX, PinTable};
+use super::pin::PinTable;
+use super::pipes::PipeTable;
 use super::region::Region;
 use crate::factory::{Factory, Shape};
-
-/// Slots beyond the exact need: where only part of a region may be pinned, it is pinned in smaller pieces.
-const SLOTS_SPARE: u64 = 64;
 
 /// What the operator may choose about the mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -23,6 +21,8 @@ pub enum Strength {
     Best,
     /// Open regions even where sealed ones are possible: for tests, and for machines whose FUSE must not be used.
     OpenOnly,
+    /// As on a machine without io_uring: pages are held by pipes, and orphaned ones are not wiped. For tests.
+    PipesOnly,
 }
 
 /// The memory mechanism. Cheap to clone; every call may come from any thread.
@@ -35,6 +35,7 @@ pub struct Memory {
 pub(super) struct Inner {
     pub(super) factory: Factory,
     pub(super) pins: Option<Arc<PinTable>>,
+    pub(super) pipes: Option<Arc<PipeTable>>,
     pub(super) opener: Option<Opener>,
     capabilities: Capabilities,
     tier: Tier,
@@ -49,13 +50,17 @@ impl Memory {
     /// Those of the factory, if it fails at its first request.
     pub fn start(factory: Factory, strength: Strength) -> Result<Self> {
         let config = factory.config();
-        let pieces = config.pool_bytes_max / PIECE_BYTES_MAX as u64;
-        let slots = u64::from(config.regions_max) + pieces + SLOTS_SPARE;
-        let pins = usize::try_from(slots).ok().and_then(|slots| PinTable::new(slots).ok());
-        let capabilities = Capabilities::probe(&factory, pins.as_ref());
-        let tier = if strength == Strength::Best { capabilities.tier() } else { Tier::Open };
+        let pins = match strength {
+            Strength::PipesOnly => None,
+            Strength::Best | Strength::OpenOnly => {
+                PinTable::for_pool(config.regions_max, config.pool_bytes_max).ok()
+            }
+        };
+        let pipes = PipeTable::new().ok();
+        let capabilities = Capabilities::probe(&factory, pins.as_ref(), pipes.as_ref());
+        let tier = if strength == Strength::OpenOnly { Tier::Open } else { capabilities.tier() };
         let opener = if tier == Tier::Open { Opener::start().ok() } else { None };
-        Ok(Self { inner: Arc::new(Inner { factory, pins, opener, capabilities, tier }) })
+        Ok(Self { inner: Arc::new(Inner { factory, pins, pipes, opener, capabilities, tier }) })
     }
 
     /// Makes a region of at least `bytes` zero bytes: fresh memory, never another region's. Blocks while the kernel

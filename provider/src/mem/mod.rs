@@ -23,7 +23,7 @@
 //!  open regions have one page more in their file system, the plug, so that the limit can be lowered onto it
 //! ```
 //!
-//! Files: `memory` what a provider starts, `region` the life of a region, `pin` the io_uring tables, `mapping` the one
+//! Files: `memory` what a provider starts, `region` the life of a region, `pin` the io_uring tables, `pipes` the weaker hold without them, `mapping` the one
 //! short-lived mapping, `seal` and `fuse` the mmap-only descriptor, `opener` descriptors without the right to
 //! truncate, `canary` the mapping that a cut must kill, `backing` which pages
 //! the kernel gave, `capabilities` what this machine can do, `process` and `rt` what the node sets on itself.
@@ -36,6 +36,7 @@ mod mapping;
 mod memory;
 mod opener;
 mod pin;
+mod pipes;
 pub mod process;
 mod region;
 pub mod rt;

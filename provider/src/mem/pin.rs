@@ -30,6 +30,13 @@ use crate::factory::failed;
 
 /// The longest buffer that the kernel registers (`SZ_1G` in io_uring/rsrc.c).
 pub const PIECE_BYTES_MAX: usize = 1 << 30;
+/// The shortest piece of a larger region: the pieces of one region lie in several rings, so that several processors can
+/// wipe or copy it, and starting a thread for less would not pay.
+pub const PIECE_BYTES_MIN: usize = 16 << 20;
+/// Pieces that a whole pool is pinned in, about: enough that a large region has several, few enough for some rings.
+const PIECES_OF_POOL: u64 = 4_096;
+/// Threads that wipe or copy one region at most: two or three fill the memory's bandwidth.
+const MOVERS_MAX: usize = 4;
 /// Slots of one ring. The kernel could do more (`IORING_MAX_REG_BUFFERS`, 16,384), but when it registers a buffer of
 /// compound pages it looks through all others of the ring (`headpage_already_acct` in io_uring/rsrc.c), so a new
 /// region would take the longer the more there are. 512 keep that below what the rest of a registration takes, with
@@ -46,14 +53,18 @@ const RINGS_USUAL_MAX: usize = 8;
 const RING_ENTRIES: u32 = 2;
 /// Where less than a region may be pinned (`RLIMIT_MEMLOCK`), pieces are halved down to this length before giving up.
 const PARTIAL_PIECE_BYTES_MIN: usize = 64 << 10;
+/// Slots beyond the exact need: where only part of a region may be pinned, it is pinned in smaller pieces.
+const SLOTS_SPARE: u64 = 64;
 /// Requests in a row that may transfer nothing before a transfer counts as failed.
 const EMPTY_STEPS_MAX: u32 = 1_000;
 
-/// How much of a region is pinned. What is not cannot be wiped after the cut.
+/// How much of a region is held through a cut, and how strongly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PinCoverage {
-    /// Bytes under the pin, from the region's start.
+    /// Bytes under the pin, from the region's start: these can be copied and wiped after the cut.
     pub pinned: u64,
+    /// Bytes after those that pipes hold: these can be copied, and not wiped.
+    pub held: u64,
     /// Bytes of the region.
     pub total: u64,
 }
@@ -64,12 +75,20 @@ impl PinCoverage {
     pub const fn is_complete(self) -> bool {
         self.pinned == self.total
     }
+
+    /// Whether every byte is held one way or the other: a rotation then loses nothing.
+    #[must_use]
+    pub const fn is_rotatable(self) -> bool {
+        self.pinned + self.held == self.total
+    }
 }
 
 /// The rings and their free slots.
 pub struct PinTable {
     shards: Vec<Shard>,
     zero: OwnedFd,
+    /// Longest piece of a pin made here.
+    piece_bytes: usize,
     /// Spreads regions over the rings.
     turn: AtomicUsize,
 }
@@ -103,12 +122,27 @@ enum Transfer<'a> {
 }
 
 impl PinTable {
-    /// Makes rings with at least `slots` slots together.
+    /// Makes rings for `regions` regions and all bytes of a pool.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PinTable::new`].
+    pub fn for_pool(regions: u32, pool_bytes: u64) -> Result<Arc<Self>> {
+        let piece_bytes = (pool_bytes / PIECES_OF_POOL)
+            .next_power_of_two()
+            .clamp(PIECE_BYTES_MIN as u64, PIECE_BYTES_MAX as u64);
+        let slots = u64::from(regions) + pool_bytes / piece_bytes + SLOTS_SPARE;
+        let slots = usize::try_from(slots)
+            .map_err(|_| Error::new(Code::Internal, "too many slots for pinned memory"))?;
+        Self::new(slots, piece_bytes as usize) // at most 1 GiB
+    }
+
+    /// Makes rings with at least `slots` slots together, for pieces of at most `piece_bytes`.
     ///
     /// # Errors
     ///
     /// [`Code::System`] where io_uring is not available, [`Code::NoMemory`] where its own memory is not to be had.
-    pub fn new(slots: usize) -> Result<Arc<Self>> {
+    pub fn new(slots: usize, piece_bytes: usize) -> Result<Arc<Self>> {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let rings =
             (2 * processors).clamp(RINGS_MIN, RINGS_USUAL_MAX).max(slots.div_ceil(SLOTS_PER_RING_MAX));
@@ -116,7 +150,7 @@ impl PinTable {
         let shards = (0..rings).map(|_| Shard::new(per_ring)).collect::<Result<_>>()?;
         let zero = open("/dev/zero", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(failed("open /dev/zero"))?;
-        Ok(Arc::new(Self { shards, zero, turn: AtomicUsize::new(0) }))
+        Ok(Arc::new(Self { shards, zero, piece_bytes, turn: AtomicUsize::new(0) }))
     }
 
     /// Pins a mapping's pages, from its start as far as the kernel allows, and faults each page in on the way.
@@ -124,7 +158,7 @@ impl PinTable {
     pub(super) fn pin(self: &Arc<Self>, mapping: &Mapping) -> (Pin, Option<Error>) {
         let mut pin = Pin { table: Arc::clone(self), pieces: Vec::with_capacity(1) };
         let mut done = 0;
-        let mut piece_max = PIECE_BYTES_MAX;
+        let mut piece_max = self.piece_bytes;
         while done < mapping.len() {
             let len = (mapping.len() - done).min(piece_max);
             match self.pin_piece(mapping.address() + done, len) {
@@ -254,32 +288,57 @@ impl Pin {
         self.transfer(Transfer::CopyTo(file))
     }
 
-    /// Loops until the total is reached: the kernel answers short whenever it should yield (512 MiB took 523 calls).
+    /// Moves every piece. Several threads where there are several pieces and processors; this one alone where no thread
+    /// can be had, since taking memory back must not depend on one.
     fn transfer(&self, transfer: Transfer<'_>) -> Result<usize> {
-        let mut total = 0;
-        for piece in &self.pieces {
-            let shard = &self.table.shards[piece.shard];
-            let (mut done, mut empty) = (0, 0);
-            while done < piece.len {
-                let len = (piece.len - done).min(STEP_BYTES_MAX);
-                let entry = self.entry(piece, done, len, transfer, total + done);
-                match shard.request(&entry) {
-                    Ok(0) | Err(Errno::INTR | Errno::AGAIN) => {
-                        empty += 1;
-                        if empty == EMPTY_STEPS_MAX {
-                            return Err(Error::new(
-                                Code::System,
-                                "a transfer through the pin makes no progress",
-                            ));
-                        }
-                    }
-                    Ok(moved) => (done, empty) = (done + moved, 0),
-                    Err(errno) => return Err(failed("a transfer through the pin")(errno)),
-                }
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let helpers =
+            self.pieces.len().min(processors).min(MOVERS_MAX) - usize::from(!self.pieces.is_empty());
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<()> {
+            while let Some(index) =
+                Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&i| i < self.pieces.len())
+            {
+                self.transfer_piece(index, transfer)?;
             }
-            total += piece.len;
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let helpers: Vec<_> = (0..helpers)
+                .map_while(|_| thread::Builder::new().name("lh-move".into()).spawn_scoped(scope, work).ok())
+                .collect();
+            let own = work();
+            helpers.into_iter().fold(own, |all, helper| {
+                let one =
+                    helper.join().unwrap_or(Err(Error::new(Code::Internal, "a moving thread panicked")));
+                all.and(one)
+            })
+        })?;
+        Ok(self.bytes())
+    }
+
+    /// Loops until all of one piece is done: the kernel answers short whenever it should yield (512 MiB took 523
+    /// calls).
+    fn transfer_piece(&self, index: usize, transfer: Transfer<'_>) -> Result<()> {
+        let piece = &self.pieces[index];
+        let before: usize = self.pieces[..index].iter().map(|piece| piece.len).sum();
+        let shard = &self.table.shards[piece.shard];
+        let (mut done, mut empty) = (0, 0);
+        while done < piece.len {
+            let len = (piece.len - done).min(STEP_BYTES_MAX);
+            let entry = self.entry(piece, done, len, transfer, before + done);
+            match shard.request(&entry) {
+                Ok(0) | Err(Errno::INTR | Errno::AGAIN) => {
+                    empty += 1;
+                    if empty == EMPTY_STEPS_MAX {
+                        return Err(Error::new(Code::System, "a transfer through the pin makes no progress"));
+                    }
+                }
+                Ok(moved) => (done, empty) = (done + moved, 0),
+                Err(errno) => return Err(failed("a transfer through the pin")(errno)),
+            }
         }
-        Ok(total)
+        Ok(())
     }
 
     fn entry(

@@ -31,6 +31,7 @@ use super::canary::Canary;
 use super::mapping::Mapping;
 use super::memory::Inner;
 use super::pin::{Pin, PinCoverage};
+use super::pipes::Held;
 use super::seal;
 use crate::factory::{Made, RegionKey, Shape, failed};
 
@@ -39,6 +40,9 @@ use crate::factory::{Made, RegionKey, Shape, failed};
 const MEDIATED_STEP_BYTES_MAX: usize = 64 << 10;
 /// How often shutting is tried: each failure means that somebody refilled the file since the last cut.
 const SHUT_TRIES_MAX: u32 = 8;
+/// Regions from this size on are filled before they are pinned: the pin would do it under one lock. Below, it takes
+/// less than the extra call.
+const POPULATE_BYTES_MIN: usize = 1 << 20;
 /// Creations from this size on look at the machine's free memory first; below, the look would cost more than it saves.
 const LOOK_BYTES_MIN: u64 = 16 << 20;
 /// Memory that a creation leaves to the rest of the machine: page tables, sockets, other programs' next steps.
@@ -116,6 +120,7 @@ impl Drop for Membership {
 pub struct Region {
     // The order is the order of destruction: the pin before the file, the books last.
     pin: Option<Pin>,
+    held: Option<Held>,
     /// The mmap-only descriptors, each made at the first need. The lock is held while one is made, so that two
     /// openers do not make two; nothing on the revoke path takes it.
     sealed: [Mutex<Option<OwnedFd>>; 2],
@@ -151,7 +156,7 @@ impl Region {
         // The pages, or a clean refusal: from here on nothing needs memory that might not be there.
         retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), 0, len))
             .map_err(failed("fill a region"))?;
-        let (pin, coverage, huge_bytes) = fill_and_pin(memory, &file, len)?;
+        let Filled { pin, held, coverage, huge_bytes } = fill_and_pin(memory, &file, len)?;
         if shape == Shape::Sealed {
             // From here on nobody, and not this process either, can change which pages the file has, except by
             // truncating through a descriptor that was open before: ours and the guardian's.
@@ -159,6 +164,7 @@ impl Region {
         }
         Ok(Self {
             pin,
+            held,
             sealed: [Mutex::new(None), Mutex::new(None)],
             file,
             len,
@@ -404,16 +410,22 @@ impl Region {
     /// # Errors
     ///
     /// [`Code::Internal`] before the cut or into a region of another length; [`Code::System`] if the region is not
-    /// wholly pinned, so that some bytes are already gone.
+    /// held whole, so that some bytes are already gone, or a second time where pipes hold it.
     pub fn copy_to(&self, fresh: &Self) -> Result<u64> {
         self.require_cut()?;
         if fresh.len != self.len || fresh.is_cut() {
             return Err(Error::new(Code::Internal, "a rotation needs a fresh region of the same length"));
         }
-        match &self.pin {
-            Some(pin) if self.coverage.is_complete() => pin.copy_to(fresh.file.as_fd()).map(|n| n as u64),
-            _ => Err(Error::new(Code::System, "only a wholly pinned region can be rotated")),
+        if !self.coverage.is_rotatable() {
+            return Err(Error::new(Code::System, "only a region that is held whole can be rotated"));
         }
+        if let Some(pin) = &self.pin {
+            pin.copy_to(fresh.file.as_fd())?;
+        }
+        if let Some(held) = &self.held {
+            held.copy_to(fresh.file.as_fd())?;
+        }
+        Ok(self.len)
     }
 
     /// Lets the pages go and closes everything; the bytes return to the pool. If the region was not cut, it is cut
@@ -465,11 +477,23 @@ fn revoked() -> Error {
     Error::new(Code::Revoked, "the region was cut")
 }
 
-/// Makes every page present and pins what may be pinned. The mapping is gone when this returns.
-fn fill_and_pin(memory: &Inner, file: &OwnedFd, len: u64) -> Result<(Option<Pin>, PinCoverage, u64)> {
+/// What [`fill_and_pin`] makes.
+struct Filled {
+    pin: Option<Pin>,
+    held: Option<Held>,
+    coverage: PinCoverage,
+    huge_bytes: u64,
+}
+
+/// Makes every page present, pins what may be pinned, and has pipes hold the rest. The mapping is gone when this
+/// returns.
+fn fill_and_pin(memory: &Inner, file: &OwnedFd, len: u64) -> Result<Filled> {
     let size = usize::try_from(len).map_err(|_| failed("map a region")(Errno::NOMEM))?;
     let mapping = Mapping::of(file.as_fd(), size)?;
-    let (pin, stopped) = match &memory.pins {
+    if size >= POPULATE_BYTES_MIN || memory.pins.is_none() {
+        mapping.populate()?;
+    }
+    let (pin, mut stopped) = match &memory.pins {
         Some(pins) => {
             let (pin, stopped) = pins.pin(&mapping);
             (Some(pin), stopped)
@@ -477,11 +501,23 @@ fn fill_and_pin(memory: &Inner, file: &OwnedFd, len: u64) -> Result<(Option<Pin>
         None => (None, None),
     };
     let pinned = pin.as_ref().map_or(0, Pin::bytes);
+    let mut held = None;
+    if pinned < size {
+        // The pin has filled what it holds.
+        mapping.populate()?;
+        match memory.pipes.as_ref().map(|pipes| pipes.hold(file.as_fd(), pinned, size)) {
+            Some(Ok(holds)) => (held, stopped) = (Some(holds), None),
+            Some(Err(error)) => stopped = stopped.or(Some(error)),
+            None => {
+                stopped = stopped.or(Some(Error::new(Code::System, "there is nothing to hold pages with")))
+            }
+        }
+    }
     if let Some(error) = stopped.filter(|_| memory.shape() == Shape::Sealed) {
         return Err(error);
     }
-    // The pin has filled what it holds.
-    mapping.populate_from(pinned)?;
     let pin = pin.filter(|_| pinned > 0);
-    Ok((pin, PinCoverage { pinned: pinned as u64, total: len }, backing::huge_bytes(&mapping)))
+    let held_bytes = held.as_ref().map_or(0, Held::bytes);
+    let coverage = PinCoverage { pinned: pinned as u64, held: held_bytes, total: len };
+    Ok(Filled { pin, held, coverage, huge_bytes: backing::huge_bytes(&mapping) })
 }

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::Provider;
 use super::memory::Memory;
+use super::spare::Spare;
 use crate::kernel::{Answer, Event, RegionKey, SessionId};
 use crate::mem::{Memory as Store, Region};
 
@@ -41,11 +42,11 @@ struct Shape {
 
 impl Shape {
     /// Makes every segment, or none.
-    fn build(self, store: &Store) -> Result<Vec<Region>> {
+    fn build(self, spare: &Spare, store: &Store) -> Result<Vec<Region>> {
         (0..self.bytes.div_ceil(self.segment_bytes))
             .map(|segment| {
                 let start = segment * self.segment_bytes;
-                store.region(self.segment_bytes.min(self.bytes - start))
+                spare.make(store, self.segment_bytes.min(self.bytes - start))
             })
             .collect() // an error drops what was made: nobody has seen it
     }
@@ -96,10 +97,10 @@ impl Provider {
     ) -> Result<()> {
         let shared = &self.0;
         let memory = if shape.bytes <= BUILD_INLINE_BYTES_MAX {
-            shape.build(&shared.store)
+            shape.build(&shared.spare, &shared.store)
         } else {
-            let store = shared.store.clone();
-            tokio::task::spawn_blocking(move || shape.build(&store))
+            let shared = shared.clone();
+            tokio::task::spawn_blocking(move || shape.build(&shared.spare, &shared.store))
                 .await
                 .unwrap_or(Err(Error::new(Code::Internal, "building a region panicked")))
         };
@@ -112,7 +113,7 @@ impl Provider {
                 return Err(error);
             }
         };
-        let pinned = memory.iter().all(|segment| segment.coverage().is_complete());
+        let pinned = memory.iter().all(|segment| segment.coverage().is_rotatable());
         let huge_bytes = memory.iter().map(Region::huge_bytes).sum();
         shared.cells.put_memory(region, Arc::new(Memory::new(memory, shape.segment_bytes, deadline)));
         shared.step(Event::Created { region, huge_bytes, pinned })?;

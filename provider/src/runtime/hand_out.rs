@@ -123,7 +123,7 @@ impl Provider {
 impl Shared {
     /// The descriptor of a segment for an open right, waiting for a rotation of it to end.
     pub(super) async fn hand_out(
-        &self,
+        self: &Arc<Self>,
         open: OpenKey,
         memory: &Arc<Memory>,
         handed: &Handed,
@@ -153,7 +153,7 @@ impl Shared {
 
     /// A descriptor of this very file, if it is the segment's still and the holder was counted as exposed to it.
     async fn offer(
-        &self,
+        self: &Arc<Self>,
         open: OpenKey,
         file: &Arc<File>,
         handed: &Handed,
@@ -171,9 +171,12 @@ impl Shared {
         let write = access == Access::ReadWrite;
         let generation = file.generation;
         // Through the kernel alone: being handed out orders nothing.
-        let answer = lock(&self.kernel)
-            .step(self.clock.boot(), Event::HandedOut { open, segment, generation, write })
-            .answer?;
+        let (answer, headroom) = {
+            let mut kernel = lock(&self.kernel);
+            let step = kernel.step(self.clock.boot(), Event::HandedOut { open, segment, generation, write });
+            (step.answer?, kernel.headroom_bytes())
+        };
+        self.keep_spare(headroom);
         match answer {
             Answer::Done => {
                 handed.set(segment, generation);

@@ -16,6 +16,7 @@
 //! | `access` | mediated reads and writes under the slot |
 //! | `memory` | a region's segments: their files, and the rotations that replace them |
 //! | `take_back` | fence, cut, shut, wipe, acknowledge; each on its thread |
+//! | `spare` | memory for the next rotation, made ready before it is needed |
 //! | `rotate` | the same for one holder among several: cut, copy, hand out, wipe |
 //! | `hand_out`, `post` | segments' descriptors on their way to holders, and what holders must be told of them |
 //! | `pool` | a bounded pool of threads that grows while all are busy |
@@ -40,6 +41,7 @@ mod pool;
 mod post;
 mod record;
 mod rotate;
+mod spare;
 mod summary;
 mod take_back;
 mod timer;
@@ -104,6 +106,7 @@ struct Shared {
     cells: Cells,
     summaries: Summaries,
     store: Store,
+    spare: spare::Spare,
     recorder: Recorder,
     /// Whether the log is closed. Held for reading while an entry is handed over, for writing while it is closed.
     log_closed: RwLock<bool>,
@@ -161,6 +164,7 @@ impl Provider {
             cells: Cells::new(config.regions_max, config.opens_max),
             summaries: Summaries::default(),
             store: parts.store,
+            spare: spare::Spare::default(),
             recorder: parts.recorder,
             log_closed: RwLock::new(false),
             salt: parts.salt,

@@ -126,6 +126,8 @@ impl Shared {
             let _ = waiter.send(taken); // who gave up waiting needs no answer
         }
         job.memory.end_rotation(job.rotation);
+        let headroom = lock(&self.kernel).headroom_bytes();
+        self.keep_spare(headroom);
     }
 
     /// Steps 5 to 8 for one segment.
@@ -187,7 +189,7 @@ impl Shared {
 
     /// A populated file for the bytes of `old`, with the descriptors that its survivors will ask for.
     fn fresh(&self, old: &File) -> Result<crate::mem::Region> {
-        let fresh = self.store.region(old.region.len())?;
+        let fresh = self.spare.region(&self.store, old.region.len())?;
         for access in [Access::ReadOnly, Access::ReadWrite] {
             if old.region.is_ready(access) {
                 fresh.prepare(access)?;
@@ -208,7 +210,11 @@ impl Shared {
 
 /// The entry of a rotation.
 fn entry(job: &Job, taken: &Taken) -> Draft {
-    let event = if job.cause == EndCause::Expired { Entry::LeaseExpire } else { Entry::LeaseRevoke };
+    let event = match job.cause {
+        EndCause::Expired => Entry::LeaseExpire,
+        EndCause::Narrowed => Entry::LeaseAttenuate,
+        _ => Entry::LeaseRevoke,
+    };
     Draft::ok(event)
         .lease(job.lease)
         .maybe(job.grant, Draft::grant)

@@ -133,6 +133,7 @@ impl Provider {
         for take in takes {
             let _ = take.await; // what could not be taken back is the guardian's to cut when this process ends
         }
+        self.0.spare.close();
         self.0.close_log();
     }
 }
@@ -163,6 +164,8 @@ impl Shared {
             lock(&self.rotating).insert(rotation, sender);
             receiver
         });
+        // A narrowing can bring the next deadline nearer.
+        self.timer.arm(kernel.next_deadline());
         drop(kernel);
         let fence = fenced.fenced.since(started);
         let drain = fenced.drain(None);
@@ -218,6 +221,8 @@ impl Shared {
         give_back(memory);
         let ended = self.step(Event::Taken { region: job.region });
         debug_assert!(ended.is_ok(), "{ended:?}");
+        let headroom = lock(&self.kernel).headroom_bytes();
+        self.keep_spare(headroom);
         self.record_regardless(entry(job, &taken));
         self.notify(Notice::LeaseEnded { lease: job.lease, cause: job.cause });
         self.tell_waiting(job.region, taken);
@@ -310,9 +315,11 @@ fn entry(job: &Job, taken: &Taken) -> Draft {
             Entry::LeaseRelease
         }
         EndCause::Expired => Entry::LeaseExpire,
-        EndCause::Revoked | EndCause::ParentEnded | EndCause::ProviderLost | EndCause::NodeStopped => {
-            Entry::LeaseRevoke
-        }
+        EndCause::Revoked
+        | EndCause::ParentEnded
+        | EndCause::ProviderLost
+        | EndCause::NodeStopped
+        | EndCause::Narrowed => Entry::LeaseRevoke,
     };
     Draft::ok(event)
         .lease(job.lease)

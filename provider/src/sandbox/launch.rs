@@ -109,6 +109,26 @@ impl Launch {
     }
 }
 
+/// Puts this process, with all the threads it has, under the filters of a program in the sandbox: for a client of our
+/// own, which opened what it needs before. Groups and capabilities are each thread's: [`give_up_privileges`] comes
+/// before there are others.
+///
+/// # Errors
+/// `E_SYSTEM` where the kernel has no filters or refuses a step.
+pub fn confine_this_client() -> Result<()> {
+    let allowed = compile(
+        ALLOWED.iter().copied(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOSYS.cast_unsigned()),
+    )?;
+    let deadly = compile(DEADLY.iter().copied(), SeccompAction::KillProcess, SeccompAction::Allow)?;
+    let refused = |_| Error::new(Code::System, "the kernel takes no filter of system calls");
+    for filter in [&deadly, &allowed] {
+        seccompiler::apply_filter_all_threads(filter).map_err(refused)?;
+    }
+    Ok(())
+}
+
 fn become_confined(deadly: &BpfProgram, allowed: &BpfProgram) -> Result<()> {
     let refused = |_| Error::new(Code::System, "the kernel takes no filter of system calls");
     // Not both in one: a filter has one answer for the calls on its list.
@@ -128,8 +148,11 @@ fn open(path: &Path) -> Result<File> {
     }
 }
 
-/// Groups, capabilities and the way back to them. Who has none of them loses nothing.
-fn give_up_privileges() -> Result<()> {
+/// Gives up groups, capabilities and the way back to them. Who has none of them loses nothing.
+///
+/// # Errors
+/// `E_SYSTEM` if the kernel refuses.
+pub fn give_up_privileges() -> Result<()> {
     let _ = nix::unistd::setgroups(&[]); // an ordinary user may not, and keeps its groups: Landlock is what counts
     for capability in CapabilitySet::all().iter() {
         let _ = rustix::thread::remove_capability_from_bounding_set(capability); // as above

@@ -25,7 +25,7 @@ pub mod program;
 mod rule;
 mod threads;
 
-pub use launch::{Launch, SESSION_FD, TOKENS_MAX};
+pub use launch::{Launch, SESSION_FD, TOKENS_MAX, confine_this_client, give_up_privileges};
 pub use rule::{Arg, Rule};
 
 pub(crate) use filter::confine_this_process;

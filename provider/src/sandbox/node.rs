@@ -31,6 +31,9 @@ pub const ALLOWED: &[Rule] = &[
     rule!(SYS_ftruncate, [], "the cut; a log's torn end"),
     rule!(SYS_io_uring_register, [], "pins and unpins a region's pages"),
     rule!(SYS_io_uring_enter, [], "wipes and copies through the pin"),
+    rule!(SYS_pipe2, [], "holds pages where io_uring may not"),
+    rule!(SYS_splice, [], "puts pages into pipes, and copies them from there"),
+    rule!(SYS_fcntl, [Arg::Is(1, libc::F_SETPIPE_SZ as u32)], "as many as fit"),
     rule!(SYS_pread64, [], "mediated reads"),
     rule!(SYS_pwrite64, [], "mediated writes; logs"),
     rule!(

@@ -19,6 +19,9 @@ const NOT_READING: u32 = (libc::O_WRONLY
     | libc::O_DIRECTORY // part of O_TMPFILE
     | libc::O_TMPFILE) as u32;
 const EXEC: u32 = libc::PROT_EXEC as u32;
+const SOCKET: u32 = libc::SOL_SOCKET as u32;
+
+const SOCKET: u32 = libc::SOL_SOCKET as u32;
 
 /// What it may do. Everything else is answered with `ENOSYS`, as if the kernel had no such call.
 pub const ALLOWED: &[Rule] = &[
@@ -98,6 +101,16 @@ pub const ALLOWED: &[Rule] = &[
     // The session with the node
     rule!(SYS_sendto, [], "requests; unlike sendmsg it cannot send descriptors"),
     rule!(SYS_recvmsg, [], "answers, with the descriptor of a lease"),
+    rule!(
+        SYS_getsockopt,
+        [Arg::Is(1, SOCKET), Arg::Is(2, libc::SO_DOMAIN as u32)],
+        "libmem checks that the rotation channel is a socket of this host"
+    ),
+    rule!(
+        SYS_getsockopt,
+        [Arg::Is(1, SOCKET), Arg::Is(2, libc::SO_TYPE as u32)],
+        "libmem checks that the rotation channel carries packets"
+    ),
     rule!(SYS_shutdown, [], "libmem ends the session"),
     #[cfg(target_arch = "x86_64")]
     rule!(SYS_poll, [], "waits for answers; Rust looks at the standard streams when it starts"),
@@ -109,6 +122,7 @@ pub const ALLOWED: &[Rule] = &[
         "threads; clone3, whose flags no filter can see, is not there and C libraries come here"
     ),
     rule!(SYS_futex, [], "locks"),
+    rule!(SYS_futex_waitv, [], "libmem::sync waits for a peer and for a rotation at once"),
     rule!(SYS_sched_yield, [], "spinning locks let others run"),
     rule!(SYS_clock_nanosleep, [], "sleeps"),
     rule!(SYS_clock_gettime, [], "time, where the clock cannot be read without a call"),

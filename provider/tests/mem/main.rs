@@ -44,6 +44,11 @@ const TESTS: &[Test] = &[
         sealed::wipe_reaches_what_a_client_pinned,
     ),
     Test::new("sealed::rotation_loses_no_write", User::Root, sealed::rotation_loses_no_write),
+    Test::new(
+        "sealed::rotation_by_pipes_loses_no_write",
+        User::Root,
+        sealed::rotation_by_pipes_loses_no_write,
+    ),
     Test::new("sealed::descriptor_is_made_once", User::Root, sealed::descriptor_is_made_once),
     Test::new(
         "sealed::works_on_mounts_of_a_user_namespace",

@@ -7,7 +7,7 @@ use provider::factory::{Factory, Namespace};
 use provider::mem::{Access, Holder, Memory, Region, Shut, Strength, Tier};
 
 use crate::client::{Client, Line, READ, READ_WRITE, load, map, refused, store, void};
-use crate::harness::{NOBODY, config, start};
+use crate::harness::{NOBODY, config, start, start_as};
 
 const LEN: usize = 64 << 10;
 
@@ -246,6 +246,15 @@ fn from_ring(ring: &IoUring, at: *mut u8) -> [u8; 16] {
 /// A writer stores increasing numbers until it is cut, and keeps the last completed one in a page of its own. The fresh region must
 /// hold every completed one. This also shows that a pin outlives its mapping and its file's pages.
 pub(crate) fn rotation_loses_no_write() {
+    rotate_under_a_writer(Strength::Best);
+}
+
+/// Where io_uring is not to be had, pipes hold the pages: nothing is lost either, and nothing is wiped.
+pub(crate) fn rotation_by_pipes_loses_no_write() {
+    rotate_under_a_writer(Strength::PipesOnly);
+}
+
+fn rotate_under_a_writer(strength: Strength) {
     const BYTES: usize = 4 << 20;
     let client = Client::fork(NOBODY, |line| {
         let at = map(line.take(), BYTES, READ_WRITE).unwrap();
@@ -268,16 +277,19 @@ pub(crate) fn rotation_loses_no_write() {
     let tally = rustix::fs::memfd_create("tally", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     rustix::fs::ftruncate(&tally, 4096).unwrap();
     let last = map(&tally, 4096, READ).unwrap().cast::<u64>();
-    let memory = start();
+    let memory = start_as(strength).unwrap();
+    assert_eq!(memory.tier(), Tier::Sealed);
     let region = memory.region(BYTES as u64).unwrap();
     let fresh = memory.region(BYTES as u64).unwrap();
+    assert!(region.coverage().is_rotatable());
+    assert_eq!(region.coverage().is_complete(), strength == Strength::Best);
     give(&client.line, &region, Access::ReadWrite);
     client.line.give(tally.as_fd());
     client.line.hear(b'r');
     let _ = region.cut().unwrap();
     client.dies_of_sigbus();
     assert_eq!(region.copy_to(&fresh).unwrap(), BYTES as u64);
-    region.wipe().unwrap();
+    assert_eq!(region.wipe().unwrap(), if strength == Strength::Best { BYTES as u64 } else { 0 });
     region.close();
     // SAFETY: a live mapping of the tally.
     let last = unsafe { last.read_volatile() };
