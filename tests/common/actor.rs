@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::node::Node;
 use super::script::{Ask, Said};
+use super::writer::{By, Wrote};
 use super::{PATIENCE, is_root, pass, until};
 
 /// Set in client processes, so that running the ignored test by hand does nothing.
@@ -145,6 +146,31 @@ impl Actor {
         assert!(matches!(said, Said::Started), "{said:?}");
     }
 
+    /// Has the process write stripes in a thread.
+    #[track_caller]
+    pub fn start_writing(&mut self, memory: usize, bytes: u64, (writer, writers): (u8, u8), by: By) {
+        let said = self.ask(&Ask::StartWriting { memory, bytes, writer, writers, by });
+        assert!(matches!(said, Said::Started), "{said:?}");
+    }
+
+    /// Waits until it has written so much more. `false` if it has ended.
+    #[track_caller]
+    pub fn advance(&mut self, more: u64) -> bool {
+        match self.ask(&Ask::Advance { more }) {
+            Said::Advanced { writing } => writing,
+            other => panic!("it does not write: {other:?}"),
+        }
+    }
+
+    /// Stops its writing, or waits until that has ended by itself.
+    #[track_caller]
+    pub fn stop_writing(&mut self, by_itself: bool) -> Wrote {
+        match self.ask(if by_itself { &Ask::WaitForEnd } else { &Ask::StopWriting }) {
+            Said::Wrote(wrote) => wrote,
+            other => panic!("it did not write: {other:?}"),
+        }
+    }
+
     /// Hears that guarded use ended, and with which code.
     #[track_caller]
     pub fn hear_stopped(&mut self) -> String {
@@ -162,6 +188,11 @@ impl Actor {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Kills it at once.

@@ -12,6 +12,9 @@
 //! | `node` | starts, stops and kills `leasehold up` |
 //! | `world` | the five-part outcome: node alive, bystander unharmed, nothing leaked, logs in order |
 //! | `script`, `actor`, `player` | client processes: the lines, the side that tells, the side that does |
+//! | `stripes`, `writer` | writes of which none can be lost or torn unnoticed: the benchmark's, and a thread of them |
+//! | `together` | two processes that wait for one another |
+//! | `race` | accesses on every path while the right is taken back |
 //! | `attack` | what a holder of a descriptor may try with it |
 //! | `raw` | frames by hand |
 //! | `pass` | a descriptor from process to process |
@@ -29,10 +32,15 @@ pub mod named;
 pub mod node;
 pub mod pass;
 pub mod player;
+pub mod race;
 pub mod raw;
 pub mod script;
 pub mod shell;
+#[path = "../../cli/src/bench/revoke/stripes.rs"]
+pub mod stripes;
+pub mod together;
 pub mod world;
+pub mod writer;
 
 use std::time::{Duration, Instant};
 

@@ -136,20 +136,25 @@ impl Node {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
+    /// The names of its threads.
+    pub fn threads(&self) -> Vec<String> {
+        let tasks =
+            fs::read_dir(format!("/proc/{}/task", self.pid().as_raw_nonzero())).expect("the node runs");
+        let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
+        tasks.map_while(Result::ok).filter_map(name).map(|name| name.trim_end().to_owned()).collect()
+    }
+
     /// What it holds now.
     pub fn held(&self) -> Held {
-        let proc = PathBuf::from(format!("/proc/{}", self.pid().as_raw_nonzero()));
-        let list = |name: &str| Some(fs::read_dir(proc.join(name)).ok()?.map_while(Result::ok));
-        // Pools grow under load, to a bound of their own, and keep what they have. So does the kernel's own pool of
-        // workers for a ring's requests (`iou-wrk-`), which appear as threads of who made the ring.
-        let pooled = |comm: &str| {
-            ["lh-cut", "lh-wipe", "lh-rotate", "lh-gate"].contains(&comm.trim_end())
-                || comm.starts_with("iou-wrk-")
+        // Pools grow under load, to a bound of their own, and keep what they have.
+        // The kernel has a worker for those among them that use io_uring, and ends it with them.
+        let kept = |name: &&String| {
+            !["lh-cut", "lh-wipe", "lh-rotate", "lh-gate"].contains(&&name[..])
+                && !name.starts_with("iou-wrk-")
         };
-        let threads = list("task")
-            .expect("the node runs")
-            .filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| !pooled(&comm)));
-        Held { descriptors: list("fd").map(Iterator::count), threads: threads.count() }
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.pid().as_raw_nonzero()));
+        let descriptors = descriptors.map(|list| list.map_while(Result::ok).count()).ok();
+        Held { descriptors, threads: self.threads().iter().filter(kept).count() }
     }
 
     /// Sends it a signal.

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libmem::{
@@ -14,7 +15,9 @@ use super::actor::CLIENT;
 use super::attack::{self, Bare};
 use super::raw::Raw;
 use super::script::{Ask, Said};
-use super::{PATIENCE, pass};
+use super::stripes::Stripes;
+use super::writer::Writer;
+use super::{PATIENCE, pass, race, together};
 
 /// Bytes between two accesses of a loop: each touches another page.
 const STRIDE: u64 = 4096;
@@ -26,8 +29,9 @@ struct Player {
     socket: std::path::PathBuf,
     key: SigningKey,
     client: Client,
-    memory: Vec<Option<Memory>>,
+    memory: Vec<Option<Arc<Memory>>>,
     bare: Option<(Raw, Bare)>,
+    writer: Option<Writer>,
 }
 
 /// Plays until the test hangs up. Does nothing in a process that no test started.
@@ -45,7 +49,7 @@ pub fn play() {
         Ok(client) => {
             answer(&mut line, &Said::Ready);
             let (memory, bare) = (Vec::new(), None);
-            Player { line, socket, key, client, memory, bare }.play();
+            Player { line, socket, key, client, memory, bare, writer: None }.play();
         }
         Err(error) => answer(&mut line, &Said::Refused { code: error.code().to_string() }),
     }
@@ -114,7 +118,7 @@ impl Player {
                 } else {
                     Memory::Mediated(self.client.open_mediated(&token, rights)?)
                 };
-                self.memory.push(Some(memory));
+                self.memory.push(Some(Arc::new(memory)));
                 Ok(Said::Opened { memory: self.memory.len() - 1 })
             }
             Ask::Close { memory } => {
@@ -133,19 +137,49 @@ impl Player {
             Ask::Use { memory, writing, raw } => {
                 let memory = self.memory[memory].take().expect("memory that was opened");
                 answer(&mut self.line, &Said::Started);
-                let code = match (memory, raw) {
-                    (Memory::Mapped(region), true) => use_raw(&region, writing),
-                    (Memory::Mapped(region), false) => use_guarded(&region, writing),
-                    (Memory::Mediated(mediated), _) => use_mediated(&mediated, writing),
+                let code = match (&*memory, raw) {
+                    (Memory::Mapped(region), true) => use_raw(region, writing),
+                    (Memory::Mapped(region), false) => use_guarded(region, writing),
+                    (Memory::Mediated(mediated), _) => use_mediated(mediated, writing),
                 };
                 Ok(Said::Stopped { code })
             }
             Ask::Count { memory, offset } => {
-                let Some(Memory::Mapped(region)) = self.memory[memory].take() else {
-                    panic!("a mapping that was opened")
-                };
+                let memory = self.memory[memory].take().expect("memory that was opened");
+                let Memory::Mapped(region) = &*memory else { panic!("counting is for a mapping") };
                 answer(&mut self.line, &Said::Started);
-                Ok(Said::Stopped { code: count(&region, offset) })
+                Ok(Said::Stopped { code: count(region, offset) })
+            }
+            Ask::StartWriting { memory, bytes, writer, writers, by } => {
+                let memory = self.memory[memory].clone().expect("memory that was opened");
+                let stripes = Stripes::new(writer, writers, bytes as usize)?;
+                self.writer = Some(Writer::start(memory, stripes, by));
+                Ok(Said::Started)
+            }
+            Ask::Advance { more } => {
+                let writing = self.writer.as_ref().expect("it writes").advance(more);
+                Ok(Said::Advanced { writing })
+            }
+            Ask::Reach { steps } => {
+                let writing = self.writer.as_ref().expect("it writes").reach(steps);
+                Ok(Said::Advanced { writing })
+            }
+            Ask::StopWriting => Ok(Said::Wrote(self.writer.take().expect("it writes").stop())),
+            Ask::WaitForEnd => Ok(Said::Wrote(self.writer.take().expect("it writes").ended())),
+            Ask::PlayTogether { memory, first, rounds } => {
+                let Memory::Mapped(region) = self.memory(memory) else { panic!("words are in a mapping") };
+                let longest = together::play(region, first, rounds)?;
+                Ok(Said::Played { longest_us: longest.as_micros() as u64 })
+            }
+            Ask::Race { token } => {
+                let token = Token::parse_text(&token)?;
+                let region = self.client.open_mapped(&token, Rights::READ)?;
+                let mediated = self.client.open_mediated(&token, Rights::READ)?;
+                let mut raw = Raw::connect(&self.socket, &self.key)?;
+                let bare = raw.open_mapped(&token, Rights::READ)?;
+                let started = || answer(&mut self.line, &Said::Started);
+                let alive_ns = race::run(&region, &mediated, &bare, started);
+                Ok(Said::Raced { alive_ns })
             }
             Ask::UseInFork { memory } => self.use_in_fork(memory),
             Ask::TakeDescriptor { bytes } => self.take_descriptor(bytes),
@@ -163,20 +197,18 @@ impl Player {
     }
 
     fn memory(&self, index: usize) -> &Memory {
-        self.memory[index].as_ref().expect("memory that was opened")
+        self.memory[index].as_deref().expect("memory that was opened")
     }
 
     /// The child reads by plain loads until it dies; this process waits for it and says of what.
     fn use_in_fork(&mut self, memory: usize) -> Result<Said> {
-        let Memory::Mapped(region) = self.memory[memory].take().expect("memory that was opened") else {
-            panic!("only a mapping is inherited")
-        };
+        let Memory::Mapped(region) = self.memory(memory) else { panic!("only a mapping is inherited") };
         // SAFETY: the child only reads memory and asks for the time, neither of which needs a lock that another
         // thread of this process might have held at the fork, and then ends.
         let child = unsafe { libc::fork() };
         assert!(child >= 0, "fork");
         if child == 0 {
-            use_raw(&region, false);
+            use_raw(region, false);
             // SAFETY: ends this process at once.
             unsafe { libc::_exit(1) }
         }

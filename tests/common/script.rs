@@ -8,6 +8,7 @@ use libmem::{ByteRange, GrantId, LeaseId, LeaseRow, PrincipalKey, Rights};
 use serde::{Deserialize, Serialize};
 
 use super::attack::Attack;
+use super::writer::{By, Wrote};
 
 /// What a client process is told to do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,6 +38,20 @@ pub enum Ask {
     /// Count in a word of each page, at `offset` in it, through the safe calls, until that fails or the test hangs up.
     /// A word that is not as it was left ends it with the code `LOST`.
     Count { memory: usize, offset: u64 },
+    /// Write stripes of memory of so many bytes in a thread until told to stop, or until it fails.
+    StartWriting { memory: usize, bytes: u64, writer: u8, writers: u8, by: By },
+    /// Wait until that thread has written so much more, or has ended.
+    Advance { more: u64 },
+    /// Wait until it has written so much in all, or has ended.
+    Reach { steps: u64 },
+    /// Have it stop, and judge what it wrote.
+    StopWriting,
+    /// Wait until it ends by itself.
+    WaitForEnd,
+    /// Wait for another process and have it wait, by words in the memory.
+    PlayTogether { memory: usize, first: bool, rounds: u64 },
+    /// Open a token in every way and use it in all of them at once, until each fails.
+    Race { token: String },
     /// Fork; the child uses what it inherited by plain loads until it dies.
     UseInFork { memory: usize },
     /// Receive a descriptor that comes after this line's answer, and map it.
@@ -72,6 +87,20 @@ pub enum Said {
     /// Guarded use ended with this code.
     Stopped {
         code: String,
+    },
+    /// The writing thread has written more, or has ended.
+    Advanced {
+        writing: bool,
+    },
+    /// What the writing thread did.
+    Wrote(Wrote),
+    /// All rounds were played; the longest took this.
+    Played {
+        longest_us: u64,
+    },
+    /// When the last access that succeeded began, on each path of a race.
+    Raced {
+        alive_ns: [u64; 4],
     },
     /// The forked child was ended by this signal.
     Forked {

@@ -141,7 +141,11 @@ impl World {
             now = node.held();
             (now.descriptors <= before.descriptors && now.threads <= before.threads).then_some(())
         };
-        assert!(within_patience(back).is_some(), "the node held {before:?} and now holds {now:?}");
+        assert!(
+            within_patience(back).is_some(),
+            "the node held {before:?} and now holds {now:?}; its threads: {:?}",
+            node.threads()
+        );
         drop((region, client, self.admin));
         self.node.stop();
         log::verify(&self.node.audit())

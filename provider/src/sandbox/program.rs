@@ -21,8 +21,6 @@ const NOT_READING: u32 = (libc::O_WRONLY
 const EXEC: u32 = libc::PROT_EXEC as u32;
 const SOCKET: u32 = libc::SOL_SOCKET as u32;
 
-const SOCKET: u32 = libc::SOL_SOCKET as u32;
-
 /// What it may do. Everything else is answered with `ENOSYS`, as if the kernel had no such call.
 pub const ALLOWED: &[Rule] = &[
     // To begin and to end

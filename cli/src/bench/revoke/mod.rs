@@ -32,8 +32,9 @@ mod baseline;
 mod crowd;
 mod mapper;
 mod message;
-#[cfg_attr(not(test), expect(dead_code, reason = "for survivors of a rotation, once regions are rotated"))]
 mod stripes;
+#[cfg(test)]
+mod stripes_tests;
 
 use std::os::fd::AsFd;
 use std::path::Path;

@@ -2,7 +2,8 @@
 //!
 //! Each writer has every n-th cache line of the region and fills its words one after the other, round and round, with a
 //! number that no other write ever has. So what each word must hold follows from how far its writer came, without a
-//! copy of the memory, and a word that holds anything else says which way it went wrong:
+//! copy of the memory, and a word that holds anything else says which way it went wrong. Each word is looked at before it
+//! is written over, and all of them at the end: so every single write was looked at, and none twice.
 //!
 //! ```text
 //! line    0    1    2    3    4    5   ...       a word holds            it is
@@ -13,11 +14,11 @@
 
 use std::time::{Duration, Instant};
 
-use caps::error::{Code, Error, Result};
-use libmem::Mapping;
+use libmem::{Code, Error, Mapping, Result, Volatile};
+use serde::{Deserialize, Serialize};
 
-const LINE_BYTES: usize = 64;
-const WORD_BYTES: usize = size_of::<u64>();
+pub(super) const LINE_BYTES: usize = 64;
+pub(super) const WORD_BYTES: usize = size_of::<u64>();
 const LINE_WORDS: usize = LINE_BYTES / WORD_BYTES;
 /// Odd, so that multiplying by it loses nothing; and no half of a product says what the other half is.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -28,8 +29,42 @@ const STEP_BITS: u32 = 56;
 
 const _: () = assert!(SPREAD.wrapping_mul(GATHER) == 1);
 
+/// Memory that is written word by word. Offsets are multiples of 8.
+pub trait Words {
+    /// Reads a word.
+    ///
+    /// # Errors
+    /// Those of the access.
+    fn load(&self, offset: usize) -> Result<u64>;
+    /// Writes a word.
+    ///
+    /// # Errors
+    /// Those of the access; the word is as it was.
+    fn store(&self, offset: usize, value: u64) -> Result<()>;
+}
+
+impl Words for Mapping {
+    fn load(&self, offset: usize) -> Result<u64> {
+        self.load_u64(offset)
+    }
+
+    fn store(&self, offset: usize, value: u64) -> Result<()> {
+        self.store_u64(offset, value)
+    }
+}
+
+impl Words for Volatile<'_> {
+    fn load(&self, offset: usize) -> Result<u64> {
+        self.load_u64(offset)
+    }
+
+    fn store(&self, offset: usize, value: u64) -> Result<()> {
+        self.store_u64(offset, value)
+    }
+}
+
 /// What was found in a writer's words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// Hold what was written last.
     pub whole: u64,
@@ -39,19 +74,38 @@ pub struct Found {
     pub torn: u64,
 }
 
+impl Found {
+    /// Nothing but what was written last.
+    pub const fn is_whole(self) -> bool {
+        self.lost == 0 && self.torn == 0
+    }
+}
+
+impl std::ops::AddAssign for Found {
+    fn add_assign(&mut self, more: Self) {
+        self.whole += more.whole;
+        self.lost += more.lost;
+        self.torn += more.torn;
+    }
+}
+
 /// One writer and how far it came.
 #[derive(Clone, Copy, Debug)]
 pub struct Stripes {
     writer: u8,
     writers: u8,
     /// Words that are this writer's.
-    words: u64,
+    pub(super) words: u64,
     /// Writes that were done.
-    steps: u64,
+    pub(super) steps: u64,
+    /// What was found in words that were written over: one for each write that is not of the last round.
+    found: Found,
+    /// The longest pause between two writes since it was last asked for.
+    pause: Duration,
 }
 
 impl Stripes {
-    /// Writer number `writer` of `writers` in a region of `bytes`.
+    /// Writer number `writer` of `writers` in a region of `bytes`, all of them 0.
     ///
     /// # Errors
     /// `E_RANGE` if there is no line for it.
@@ -60,17 +114,34 @@ impl Stripes {
         if writer >= writers || lines == 0 {
             return Err(Error::new(Code::Range, "no line of the region is this writer's"));
         }
-        Ok(Self { writer, writers, words: (lines * LINE_WORDS) as u64, steps: 0 })
+        let words = (lines * LINE_WORDS) as u64;
+        Ok(Self { writer, writers, words, steps: 0, found: Found::default(), pause: Duration::ZERO })
+    }
+
+    /// As a writer that has done so many writes leaves it.
+    #[must_use]
+    pub const fn after(self, steps: u64) -> Self {
+        Self { steps, ..self }
+    }
+
+    /// Writes that were done.
+    pub const fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The longest pause between two writes of one [`Stripes::write`], since this was last asked.
+    pub const fn take_pause(&mut self) -> Duration {
+        std::mem::replace(&mut self.pause, Duration::ZERO)
     }
 
     /// Where the word of a step lies.
-    fn offset(&self, word: u64) -> usize {
+    pub(super) fn offset(&self, word: u64) -> usize {
         let (line, word) = (word as usize / LINE_WORDS, word as usize % LINE_WORDS);
         (line * usize::from(self.writers) + usize::from(self.writer)) * LINE_BYTES + word * WORD_BYTES
     }
 
     /// What a step writes. Never 0, which is what memory holds that was never written: steps count from 1.
-    fn number(&self, step: u64) -> u64 {
+    pub(super) fn number(&self, step: u64) -> u64 {
         (u64::from(self.writer) << STEP_BITS | step).wrapping_mul(SPREAD)
     }
 
@@ -80,140 +151,55 @@ impl Stripes {
         (plain >> STEP_BITS == u64::from(self.writer)).then_some(plain & ((1 << STEP_BITS) - 1))
     }
 
-    /// Writes until `done` says so, which is asked once a round. Returns the longest pause between two writes.
+    /// Writes `count` words, one after the other.
     ///
     /// # Errors
-    /// As [`Mapping::store_u64`]; the write that failed does not count as done.
-    pub fn write(&mut self, mapping: &Mapping, mut done: impl FnMut() -> bool) -> Result<Duration> {
-        let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
-        while !done() {
-            for _ in 0..self.words {
-                let step = self.steps + 1;
-                mapping.store_u64(self.offset(self.steps % self.words), self.number(step))?;
-                self.steps = step;
-                let now = Instant::now();
-                longest = longest.max(now.duration_since(last));
-                last = now;
+    /// As [`Words`]; the write that failed does not count as done.
+    pub fn write(&mut self, memory: &impl Words, count: u64) -> Result<()> {
+        let mut last = Instant::now();
+        for _ in 0..count {
+            let word = self.steps % self.words;
+            let offset = self.offset(word);
+            let held = memory.load(offset)?;
+            memory.store(offset, self.number(self.steps + 1))?;
+            if self.steps >= self.words {
+                self.judge(word, held, self.steps + 1 - self.words);
+            } else if held != 0 {
+                self.found.torn += 1;
             }
+            self.steps += 1;
+            let now = Instant::now();
+            self.pause = self.pause.max(now.duration_since(last));
+            last = now;
         }
-        Ok(longest)
+        Ok(())
     }
 
-    /// Looks at each of this writer's words while it does not write.
+    /// Counts what a word holds that `last`, a step from 1 on or 0 for none, was the last to write.
+    fn judge(&mut self, word: u64, held: u64, last: u64) {
+        let expected = if last == 0 { 0 } else { self.number(last) };
+        let earlier = |step: u64| step >= 1 && step < last && (step - 1) % self.words == word;
+        if held == expected {
+            self.found.whole += 1;
+        } else if held == 0 || self.step(held).is_some_and(earlier) {
+            self.found.lost += 1;
+        } else {
+            self.found.torn += 1;
+        }
+    }
+
+    /// Looks at each of this writer's words while it does not write. What is found includes what was found in words
+    /// that were written over: every write so far, and the words that were never written.
     ///
     /// # Errors
-    /// As [`Mapping::load_u64`].
-    pub fn verify(&self, mapping: &Mapping) -> Result<Found> {
-        let mut found = Found::default();
+    /// As [`Words`].
+    pub fn verify(&self, memory: &impl Words) -> Result<Found> {
+        let mut all = *self;
         for word in 0..self.words {
-            let held = mapping.load_u64(self.offset(word))?;
-            // The last step that wrote this word, counting from 1; 0 if none did.
+            let held = memory.load(self.offset(word))?;
             let rounds = (self.steps + self.words - 1 - word) / self.words;
-            let last = if rounds == 0 { 0 } else { (rounds - 1) * self.words + word + 1 };
-            let expected = if last == 0 { 0 } else { self.number(last) };
-            let earlier = |step: u64| step >= 1 && step < last && (step - 1) % self.words == word;
-            match held {
-                held if held == expected => found.whole += 1,
-                0 => found.lost += 1,
-                held if self.step(held).is_some_and(earlier) => found.lost += 1,
-                _ => found.torn += 1,
-            }
+            all.judge(word, held, if rounds == 0 { 0 } else { (rounds - 1) * self.words + word + 1 });
         }
-        Ok(found)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::fd::OwnedFd;
-
-    use libmem::{Access, Revocation, Segment};
-    use rustix::fs::MemfdFlags;
-
-    use super::*;
-
-    const BYTES: usize = 4096;
-
-    /// Plain memory under the mapping that leases have.
-    fn memory() -> Mapping {
-        let descriptor: OwnedFd = rustix::fs::memfd_create("stripes", MemfdFlags::CLOEXEC).unwrap();
-        rustix::fs::ftruncate(&descriptor, BYTES as u64).unwrap();
-        let segment = Segment { descriptor, bytes: BYTES as u64 };
-        Mapping::new(vec![segment], Access::ReadWrite, Revocation::new()).unwrap()
-    }
-
-    /// Writes so many rounds, and part of one more by hand.
-    fn advance(stripes: &mut Stripes, memory: &Mapping, rounds: u64, more: u64) {
-        let mut left = rounds;
-        let done = || {
-            left = left.wrapping_sub(1);
-            left == u64::MAX
-        };
-        stripes.write(memory, done).unwrap();
-        for _ in 0..more {
-            let (at, step) = (stripes.offset(stripes.steps % stripes.words), stripes.steps + 1);
-            memory.store_u64(at, stripes.number(step)).unwrap();
-            stripes.steps = step;
-        }
-    }
-
-    #[test]
-    fn stripes_cover_the_region_once() {
-        for writers in [1, 3, 4] {
-            let mut owners = vec![0; BYTES / WORD_BYTES];
-            for writer in 0..writers {
-                let stripes = Stripes::new(writer, writers, BYTES).unwrap();
-                (0..stripes.words).for_each(|word| owners[stripes.offset(word) / WORD_BYTES] += 1);
-            }
-            assert!(owners.iter().all(|&count| count == 1), "{writers} writers");
-        }
-        assert!(Stripes::new(4, 4, BYTES).is_err());
-        assert!(Stripes::new(1, 2, LINE_BYTES).is_err());
-    }
-
-    #[test]
-    fn what_was_written_is_whole_at_every_point_of_a_round() {
-        let memory = memory();
-        let mut all: Vec<_> = (0..3).map(|writer| Stripes::new(writer, 3, BYTES).unwrap()).collect();
-        for (rounds, more) in [(0, 0), (0, 5), (1, 0), (2, 17), (1, 0)] {
-            for stripes in &mut all {
-                advance(stripes, &memory, rounds, more);
-            }
-            for stripes in &all {
-                let found = stripes.verify(&memory).unwrap();
-                assert_eq!(found, Found { whole: stripes.words, ..Found::default() });
-            }
-        }
-    }
-
-    #[test]
-    fn a_lost_write_and_a_torn_one_are_told_apart() {
-        let memory = memory();
-        let mut stripes = Stripes::new(1, 2, BYTES).unwrap();
-        advance(&mut stripes, &memory, 2, 3);
-        let words = stripes.words;
-        let (first, third) = (stripes.offset(0), stripes.offset(3));
-        let expect = |lost, torn| {
-            let found = stripes.verify(&memory).unwrap();
-            assert_eq!(found, Found { whole: words - lost - torn, lost, torn });
-        };
-        let (last, before) = (stripes.number(2 * words + 1), stripes.number(words + 1));
-        assert_eq!(memory.load_u64(first).unwrap(), last);
-        expect(0, 0);
-        memory.store_u64(first, before).unwrap();
-        expect(1, 0);
-        memory.store_u64(first, 0).unwrap(); // a fresh page in its place
-        expect(1, 0);
-        memory.store_u64(first, last & 0xffff_ffff | before & !0xffff_ffff).unwrap();
-        expect(0, 1);
-        memory.store_u64(first, last).unwrap();
-        // A number of this writer's in a word where it does not belong, or from the future.
-        memory.store_u64(third, before).unwrap();
-        expect(0, 1);
-        memory.store_u64(third, stripes.number(3 * words + 4)).unwrap();
-        expect(0, 1);
-        // Another writer's.
-        memory.store_u64(third, Stripes::new(0, 2, BYTES).unwrap().number(4)).unwrap();
-        expect(0, 1);
+        Ok(all.found)
     }
 }
