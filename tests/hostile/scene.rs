@@ -241,8 +241,15 @@ impl Scene {
         }
         self.receipt = Some(receipt);
         let carol = self.world.person();
-        let options = LeaseOptions::new(self.bytes, MINUTE).lifetime(Lifetime::Detached);
-        let leased = carol.client.lease(options).unwrap();
+        // A reservation waits for its memory no longer than RESERVATION_MS_MAX. Where an attack keeps the processors busy
+        // that may be too short; then it was given up, and is asked for again.
+        let leased = until("memory for a fresh lease", || {
+            let options = LeaseOptions::new(self.bytes, MINUTE).lifetime(Lifetime::Detached);
+            match carol.client.lease(options) {
+                Err(error) if error.code() == Code::TokenRevoked => None,
+                leased => Some(leased.unwrap()),
+            }
+        });
         let region = carol.client.open_mapped(&leased.token, Rights::READ_WRITE).unwrap();
         self.fresh = Some((carol, leased, region));
         self.fresh_is_clean();
