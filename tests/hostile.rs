@@ -28,6 +28,7 @@
 //! | `scene` | sets the scene, takes back, judges |
 //! | `villain`, `stage` | the hostile process: from the test's side, from inside |
 //! | `fuse` | a file whose server never answers |
+//! | `threats` | whether docs/threat-model.md names tests that are there |
 //!
 //! Only root can be several users, and only a sealed descriptor may be mapped for writing by another user: elsewhere
 //! these tests say that they did not run.
@@ -93,6 +94,8 @@ mod send;
 mod stage;
 #[path = "hostile/stall.rs"]
 mod stall;
+#[path = "hostile/threats.rs"]
+mod threats;
 #[path = "hostile/villain.rs"]
 mod villain;
 

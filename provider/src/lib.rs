@@ -24,6 +24,8 @@
 //! | [`factory`] | the small process that makes private file systems and guards them |
 //! | [`sandbox`] | which system calls the node, the guardian, and a client that `leasehold run` starts may make |
 //!
+//! What this defends, against whom, which test tries it, and where it stops: `docs/threat-model.md`.
+//!
 //! Unsafe code stands in `mem`, in `factory` and in the files `sys` and `sandbox/launch`, each block with the facts it relies on.
 #![deny(unsafe_code)]
 

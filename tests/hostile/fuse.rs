@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open, openat};
@@ -27,11 +28,16 @@ const FORGET: u32 = 2;
 const GETATTR: u32 = 3;
 const OPEN: u32 = 14;
 const READ: u32 = 15;
+const FLUSH: u32 = 25;
 const INIT: u32 = 26;
 const INTERRUPT: u32 = 36;
 const BATCH_FORGET: u32 = 42;
 
-/// The file and its server. Dropping it ends the server: then the kernel fails whatever waits.
+/// How long the file is silent at most. Then its server ends by itself, whatever became of the test.
+const SILENCE: Duration = Duration::from_secs(120);
+
+/// The file and its server. Dropping it ends the server, which aborts the connection: the kernel fails whatever waits.
+/// A process that waits cannot be killed before, so drop this before anybody waits for such a process.
 pub struct Silent {
     file: OwnedFd,
     over: Arc<AtomicBool>,
@@ -74,7 +80,8 @@ impl Drop for Silent {
 fn serve(device: &OwnedFd, over: &AtomicBool) {
     let mut buffer = vec![0_u8; 64 << 10];
     let look = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
-    while !over.load(Ordering::SeqCst) {
+    let end = Instant::now() + SILENCE;
+    while !over.load(Ordering::SeqCst) && Instant::now() < end {
         if poll(&mut [PollFd::new(device, PollFlags::IN)], Some(&look)).unwrap_or(0) == 0 {
             continue;
         }
@@ -87,6 +94,10 @@ fn serve(device: &OwnedFd, over: &AtomicBool) {
             LOOKUP => entry(),
             GETATTR => attributes_reply(),
             OPEN => vec![0; 16],
+            FLUSH => {
+                reply(device, unique, -libc::ENOSYS, &[]); // the kernel asks no more
+                continue;
+            }
             READ | FORGET | INTERRUPT | BATCH_FORGET => continue,
             _ => {
                 reply(device, unique, -libc::ENOSYS, &[]);

@@ -7,7 +7,7 @@ use libmem::Rights;
 use serde::{Deserialize, Serialize};
 
 use super::common::{Actor, Ask, SMALL, Said, USERS, until};
-use super::scene::{Scene, Setting};
+use super::scene::{Scene, Setting, not_run};
 use super::stage::Stage;
 use super::villain::{Crime, Outcome};
 
@@ -29,7 +29,7 @@ attacks! {
 fn reused(setting: Setting) {
     let Some(mut scene) = Scene::set(setting, SMALL) else { return };
     if fs::OpenOptions::new().write(true).open(LAST_PID).is_err() {
-        eprintln!("not run: {LAST_PID} cannot be written here");
+        let _: Option<()> = not_run(&format!("{LAST_PID} cannot be written here"));
         return;
     }
     let mut villain = scene.villain(Crime::Reuse(Row::LeftToAChild));

@@ -1,5 +1,6 @@
 //! A region that an honest owner, an honest receiver and an attacker share; its end; and what must hold then.
 
+use std::io::Write;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -115,15 +116,13 @@ impl Scene {
         turn: Turn,
     ) -> Option<Self> {
         if !is_root() {
-            eprintln!("not run: only root can start a client of another user");
-            return None;
+            return not_run("only root can start a client of another user");
         }
         let world = World::new();
         if !world.node.is_sealed() {
-            eprintln!(
-                "not run: this machine has no sealed descriptors, and without them other users do not write"
+            return not_run(
+                "this machine has no sealed descriptors, and without them other users do not write",
             );
-            return None;
         }
         let alice = world.person();
         let leased = alice.client.lease(options.lifetime(Lifetime::Detached)).unwrap();
@@ -242,8 +241,15 @@ impl Scene {
         }
         self.receipt = Some(receipt);
         let carol = self.world.person();
-        let options = LeaseOptions::new(self.bytes, MINUTE).lifetime(Lifetime::Detached);
-        let leased = carol.client.lease(options).unwrap();
+        // A reservation waits for its memory no longer than RESERVATION_MS_MAX. Where an attack keeps the processors busy
+        // that may be too short; then it was given up, and is asked for again.
+        let leased = until("memory for a fresh lease", || {
+            let options = LeaseOptions::new(self.bytes, MINUTE).lifetime(Lifetime::Detached);
+            match carol.client.lease(options) {
+                Err(error) if error.code() == Code::TokenRevoked => None,
+                leased => Some(leased.unwrap()),
+            }
+        });
         let region = carol.client.open_mapped(&leased.token, Rights::READ_WRITE).unwrap();
         self.fresh = Some((carol, leased, region));
         self.fresh_is_clean();
@@ -348,6 +354,13 @@ impl Scene {
         }
         log
     }
+}
+
+/// Says why an attack is not played: past the test framework, which keeps what a test that passes prints to itself.
+pub fn not_run<T>(why: &str) -> Option<T> {
+    let test = std::thread::current();
+    let _ = writeln!(std::io::stderr(), "{}: not run: {why}", test.name().unwrap_or("a test"));
+    None
 }
 
 /// Has `key` given a right to read and write the lease, or a part of it.

@@ -55,8 +55,8 @@ attacks! {
 
 fn silent(setting: Setting) {
     let Some(mut scene) = Scene::set(setting, SMALL) else { return };
-    let file = Silent::new();
     let mut villain = scene.villain(Crime::Send(Row::Silent));
+    let file = Silent::new(); // after the villain: whatever happens here, it ends first
     villain.give(file.file());
     villain.ready();
     scene.take_back();

@@ -38,8 +38,8 @@ attacks! {
 
 fn silence(setting: Setting, row: Row) {
     let Some(mut scene) = Scene::set(setting, SMALL) else { return };
-    let silent = Silent::new();
     let mut villain = scene.villain(Crime::Stall(row));
+    let silent = Silent::new(); // after the villain: whatever happens here, it ends first
     villain.give(silent.file());
     villain.ready();
     scene.take_back();
