@@ -136,7 +136,8 @@ impl Node {
 
     /// The names of its threads.
     pub fn threads(&self) -> Vec<String> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid().as_raw_nonzero())).expect("the node runs");
+        let tasks =
+            fs::read_dir(format!("/proc/{}/task", self.pid().as_raw_nonzero())).expect("the node runs");
         let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
         tasks.map_while(Result::ok).filter_map(name).map(|name| name.trim_end().to_owned()).collect()
     }
@@ -146,7 +147,8 @@ impl Node {
         // Pools grow under load, to a bound of their own, and keep what they have.
         // The kernel has a worker for those among them that use io_uring, and ends it with them.
         let kept = |name: &&String| {
-            !["lh-cut", "lh-wipe", "lh-rotate", "lh-gate"].contains(&&name[..]) && !name.starts_with("iou-wrk-")
+            !["lh-cut", "lh-wipe", "lh-rotate", "lh-gate"].contains(&&name[..])
+                && !name.starts_with("iou-wrk-")
         };
         let descriptors = fs::read_dir(format!("/proc/{}/fd", self.pid().as_raw_nonzero()));
         let descriptors = descriptors.map(|list| list.map_while(Result::ok).count()).ok();

@@ -49,9 +49,11 @@ impl Writer {
         let (stop, steps) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (to_stop, so_far) = (stop.clone(), steps.clone());
         let thread = std::thread::spawn(move || {
-            let mut batch = |stripes: &mut Stripes| match (&*memory, by) {
+            let batch = |stripes: &mut Stripes| match (&*memory, by) {
                 (Memory::Mapped(region), By::Calls) => stripes.write(region.mapping(), BATCH_MAPPED),
-                (Memory::Mapped(region), By::Raw) => stripes.write(&region.mapping().volatile(), BATCH_MAPPED),
+                (Memory::Mapped(region), By::Raw) => {
+                    stripes.write(&region.mapping().volatile(), BATCH_MAPPED)
+                }
                 (Memory::Mediated(mediated), _) => stripes.write(&Part(mediated), BATCH_MEDIATED),
             };
             let mut ended = Ok(());

@@ -73,7 +73,8 @@ fn a_right_off_the_borders_is_mediated_and_rotates_nothing() {
     let mut other = scene.receiver(USERS[1], true, part(0, SEGMENT));
     let key = scene.world.register();
     let mut actor = scene.world.actor(&key, USERS[0]);
-    let ranges = [(4096, SEGMENT), (0, SEGMENT + 4096), (SEGMENT - 1, SEGMENT + 1), (SEGMENT, 2 * SEGMENT - 1)];
+    let ranges =
+        [(4096, SEGMENT), (0, SEGMENT + 4096), (SEGMENT - 1, SEGMENT + 1), (SEGMENT, 2 * SEGMENT - 1)];
     for (start, end) in ranges {
         let (grant, token) = scene.give(&mut actor, &key, Rights::READ_WRITE, part(start, end));
         let open = Ask::Open { token: token.clone(), rights: Rights::READ_WRITE, mapped: true };

@@ -35,6 +35,8 @@ mod message;
 mod stripes;
 #[cfg(test)]
 mod stripes_tests;
+mod survive;
+mod writer;
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -57,6 +59,7 @@ use crowd::{Crowd, Seen};
 use message::Order;
 
 pub(crate) use mapper::serve;
+pub(super) use survive::{ROUNDS as ROTATIONS, bench as bench_survivors};
 
 /// Regions from this size on are held to the bounds of the cut and of the wipe. Below, a call through two processes
 /// takes longer than what it does.

@@ -74,13 +74,6 @@ pub struct Found {
     pub torn: u64,
 }
 
-impl Found {
-    /// Nothing but what was written last.
-    pub const fn is_whole(self) -> bool {
-        self.lost == 0 && self.torn == 0
-    }
-}
-
 impl std::ops::AddAssign for Found {
     fn add_assign(&mut self, more: Self) {
         self.whole += more.whole;

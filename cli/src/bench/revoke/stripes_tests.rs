@@ -94,5 +94,4 @@ fn a_lost_write_that_is_written_over_is_found_all_the_same() {
     advance(&mut stripes, &memory, 2, 0);
     let found = stripes.verify(&memory).unwrap();
     assert_eq!(found, Found { whole: 4 * stripes.words - 2, lost: 1, torn: 1 });
-    assert!(!found.is_whole() && Found::default().is_whole());
 }
