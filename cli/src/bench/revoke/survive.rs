@@ -162,7 +162,8 @@ fn tell(report: &mut Report, ours: Ours, bare_dead: Times, bare_call: &Times, st
     let text = format!("{}; call {}", bare_dead.text(), micros(bare_call.p50()));
     report.theirs("ftruncate_huge", json, text);
     report.ratio("time_vs_ftruncate_huge", dead.p50() / bare_dead.p50(), Some(VS_HUGE));
-    report.ratio("receipt_dead_time_vs_ftruncate_call", cut.p50() / bare_call.p50(), None);
+    // The same without the way of the call to the node and the wait for a processor.
+    report.ratio("receipt_dead_time_vs_ftruncate_call", cut.p50() / bare_call.p50(), Some(VS_HUGE));
     report.bound("survivor_resume_p99_us", resume.p99(), RESUME);
     report.bound("survivor_writes_lost", found.lost as f64, NEVER);
     report.bound("survivor_writes_torn", found.torn as f64, NEVER);
