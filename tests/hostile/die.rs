@@ -101,15 +101,12 @@ pub fn play(row: Row, stage: &mut Stage) {
     let (start, bytes) = (held.start as usize, held.bare.bytes);
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        for round in 0_u8.. {
+        for round in 0..=u8::MAX {
             for offset in (0..bytes).step_by(PAGE) {
                 // SAFETY: inside the mapping, in which no Rust object lies.
                 unsafe { (start as *mut u8).add(offset + 3000).write_volatile(round) };
             }
             let _ = tell.send(()); // nobody listens after the first
-            if round == u8::MAX {
-                break;
-            }
         }
     });
     told.recv().unwrap();

@@ -12,6 +12,9 @@
 //!          └── when was the last mapper dead?
 //! ```
 //!
+//! With `--survivors` one mapper of several is revoked while the others write (`survive`; `writer` and `stripes` in the
+//! mappers).
+//!
 //! # What "dead" is
 //!
 //! A mapper is dead once a touch of its mapping's last page has failed, and says itself when that was; the clock is one
