@@ -166,10 +166,10 @@ impl Player {
             }
             Ask::StopWriting => Ok(Said::Wrote(self.writer.take().expect("it writes").stop())),
             Ask::WaitForEnd => Ok(Said::Wrote(self.writer.take().expect("it writes").ended())),
-            Ask::PlayTogether { memory, first, rounds } => {
+            Ask::PlayTogether { memory, first, from, rounds } => {
                 let Memory::Mapped(region) = self.memory(memory) else { panic!("words are in a mapping") };
-                let longest = together::play(region, first, rounds)?;
-                Ok(Said::Played { longest_us: longest.as_micros() as u64 })
+                together::play(region, first, from, rounds)?;
+                Ok(Said::Played)
             }
             Ask::Race { token } => {
                 let token = Token::parse_text(&token)?;

@@ -64,7 +64,9 @@ pub fn run(region: &Region, mediated: &Mediated, bare: &Bare, started: impl FnOn
     let segment = Segment { descriptor, bytes: bare.bytes as u64 };
     let leaked = Mapping::new(vec![segment], Access::Read, Revocation::new()).unwrap();
     let begun = AtomicUsize::new(0);
-    let count = || drop(begun.fetch_add(1, Ordering::Relaxed));
+    let count = || {
+        begun.fetch_add(1, Ordering::Relaxed);
+    };
     let alive = std::thread::scope(|scope| {
         let mapped = scope.spawn(|| hammer(count, || region.load_u64(region.base()).map(drop)));
         let calls = scope.spawn(|| hammer(count, || mediated.read_at(region.base(), &mut [0; 8])));

@@ -49,7 +49,7 @@ pub enum Ask {
     /// Wait until it ends by itself.
     WaitForEnd,
     /// Wait for another process and have it wait, by words in the memory.
-    PlayTogether { memory: usize, first: bool, rounds: u64 },
+    PlayTogether { memory: usize, first: bool, from: u64, rounds: u64 },
     /// Open a token in every way and use it in all of them at once, until each fails.
     Race { token: String },
     /// Fork; the child uses what it inherited by plain loads until it dies.
@@ -94,10 +94,8 @@ pub enum Said {
     },
     /// What the writing thread did.
     Wrote(Wrote),
-    /// All rounds were played; the longest took this.
-    Played {
-        longest_us: u64,
-    },
+    /// All rounds were played.
+    Played,
     /// When the last access that succeeded began, on each path of a race.
     Raced {
         alive_ns: [u64; 4],

@@ -6,7 +6,7 @@ use libmem::{Code, Target};
 
 use crate::common::writer::By;
 use crate::common::{MINUTE, USERS, log, refused};
-use crate::scene::{Scene, all, lasting, reason};
+use crate::scene::{Scene, all, is_whole, lasting, reason};
 
 const BYTES: u64 = 256 << 10;
 const MORE: u64 = 20_000;
@@ -26,7 +26,7 @@ fn a_right_that_ends_before_its_region_expires_by_rotation() {
     assert!(alice.advance(MORE) && survivor.actor.advance(MORE));
     scene.is_whole((0, 3), &alice.stop());
     scene.is_whole((1, 3), &survivor.actor.stop_writing(false));
-    assert!(scene.judge((2, 3), wrote.steps).is_whole());
+    assert!(is_whole(scene.judge((2, 3), wrote.steps)));
     assert_eq!(scene.rotations(), 1);
     let grant = brief.grant.to_string();
     drop((survivor, brief));
@@ -49,7 +49,7 @@ fn a_lease_is_renewed_past_the_end_of_a_receiver_who_has_mapped_it() {
     assert_eq!(wrote.code, "E_REVOKED", "{wrote:?}");
     assert!(alice.advance(MORE), "the owner goes on beyond the receiver's end");
     scene.is_whole((0, 2), &alice.stop());
-    assert!(scene.judge((1, 2), wrote.steps).is_whole());
+    assert!(is_whole(scene.judge((1, 2), wrote.steps)));
     assert_eq!(scene.rotations(), 1);
     drop(brief);
     scene.end();

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use libmem::Rights;
+use libmem::{Code, Rights};
 
 use crate::common::race::{PATHS, now_ns};
 use crate::common::writer::By;
@@ -76,8 +76,15 @@ fn race(races: usize) {
             break;
         }
         let (grant, token) = scene.give(&mut actor, &key, Rights::READ, all());
-        let said = actor.ask(&Ask::Race { token });
-        assert!(matches!(said, Said::Started), "{said:?}");
+        match actor.ask(&Ask::Race { token }) {
+            Said::Started => {}
+            // A disk that is slow for seconds is not what this is about: what is not recorded is not opened.
+            Said::Refused { code } if code == Code::AuditUnavailable.text() => {
+                scene.revoke(grant);
+                continue;
+            }
+            said => panic!("no race after {raced}: {said:?}"),
+        }
         scene.revoke(grant);
         let acknowledged_ns = now_ns();
         let Some(Said::Raced { alive_ns }) = actor.hear() else { panic!("the racer is gone") };
@@ -85,7 +92,7 @@ fn race(races: usize) {
             *late += u64::from(alive_ns > acknowledged_ns);
         }
         raced += PATHS.len();
-        if round % 1_000 == 999 {
+        if round % 250 == 249 {
             eprintln!("{raced} races in {:?}: late {late:?}", started.elapsed());
         }
         assert_eq!(late, [0; PATHS.len()], "accesses that began after the acknowledgement, by {PATHS:?}");

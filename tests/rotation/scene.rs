@@ -27,7 +27,6 @@ pub struct Receiver {
     pub actor: Actor,
     pub key: SigningKey,
     pub grant: GrantId,
-    pub token: String,
     pub memory: usize,
 }
 
@@ -44,6 +43,11 @@ pub fn part(start: u64, end: u64) -> impl Fn(ShareOptions) -> ShareOptions {
 /// For a time.
 pub fn lasting(ttl: Duration) -> impl Fn(ShareOptions) -> ShareOptions {
     move |options| options.ttl(ttl)
+}
+
+/// Whether nothing was lost or torn.
+pub fn is_whole(found: Found) -> bool {
+    (found.lost, found.torn) == (0, 0)
 }
 
 pub fn reason() -> Reason {
@@ -107,9 +111,9 @@ impl Scene {
     #[track_caller]
     pub fn is_whole(&self, place: (u8, u8), wrote: &Wrote) {
         assert_eq!(wrote.code, "OK", "{wrote:?}");
-        assert!(wrote.found.is_some_and(Found::is_whole), "{wrote:?}");
+        assert!(wrote.found.is_some_and(is_whole), "{wrote:?}");
         let found = self.judge(place, wrote.steps);
-        assert!(found.is_whole(), "as alice sees it: {found:?}; {wrote:?}");
+        assert!(is_whole(found), "as alice sees it: {found:?}; {wrote:?}");
     }
 
     /// Gives a process a further right; its token.
@@ -134,7 +138,7 @@ impl Scene {
         let mut actor = self.world.actor(&key, uid);
         let (grant, token) = self.give(&mut actor, &key, Rights::READ_WRITE, shape);
         let memory = actor.open(&token, Rights::READ_WRITE, mapped);
-        Receiver { actor, key, grant, token, memory }
+        Receiver { actor, key, grant, memory }
     }
 
     /// Takes a grant back.

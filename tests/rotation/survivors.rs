@@ -1,7 +1,5 @@
 //! Who goes on.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use caps::wire::link::Method;
 use libmem::{Receipt, Rights};
 use rustix::process::Signal;
@@ -9,7 +7,7 @@ use rustix::process::Signal;
 use crate::common::together::COUNTER;
 use crate::common::writer::{By, Wrote};
 use crate::common::{Ask, Said, USERS, log};
-use crate::scene::{Receiver, Scene, all};
+use crate::scene::{Receiver, Scene, all, is_whole};
 
 const BYTES: u64 = 256 << 10;
 /// How much a survivor must write after a rotation.
@@ -45,7 +43,7 @@ fn one_is_revoked(mapped: bool, by: By) -> Option<(Receipt, Option<Wrote>, log::
     if let Some(wrote) = &wrote {
         assert_eq!(wrote.code, "E_REVOKED");
         let found = scene.judge((3, 4), wrote.steps);
-        assert!(found.is_whole(), "what the victim wrote while it might is there: {found:?}");
+        assert!(is_whole(found), "what the victim wrote while it might is there: {found:?}");
     }
     assert_eq!(scene.rotations(), u32::from(mapped));
     drop((raw, mediated, victim));
@@ -161,36 +159,36 @@ fn a_forked_child_of_a_survivor_is_no_survivor() {
 
 #[test]
 fn who_waits_for_one_another_goes_on_waiting_across_rotations() {
-    const ROUNDS: u64 = 3_000;
+    const ROTATIONS: u32 = 20;
+    /// Of the players, between two looks at whether all rotations are done.
+    const ROUNDS: u64 = 500;
     let Some(scene) = Scene::set(BYTES, None) else { return };
     let mut players: Vec<_> = USERS[..2].iter().map(|&uid| scene.receiver(uid, true, all())).collect();
-    for (player, first) in players.iter_mut().zip([true, false]) {
-        player.actor.tell(&Ask::PlayTogether { memory: player.memory, first, rounds: ROUNDS });
-    }
     let Receiver { mut actor, key, mut grant, .. } = scene.receiver(USERS[2], true, all());
-    let over = AtomicBool::new(false);
-    let rotations = std::thread::scope(|scope| {
+    let mut from = 0;
+    std::thread::scope(|scope| {
         let rotator = scope.spawn(|| {
-            let mut rotations = 0;
-            while !over.load(Ordering::Relaxed) {
+            for _ in 0..ROTATIONS {
                 scene.revoke(grant);
-                rotations += 1;
                 let (next, token) = scene.give(&mut actor, &key, Rights::READ, all());
                 actor.open(&token, Rights::READ, true);
                 grant = next;
             }
-            rotations
         });
-        let played: Vec<_> = players.iter_mut().map(|player| player.actor.hear()).collect();
-        over.store(true, Ordering::Relaxed);
-        for said in played {
-            assert!(matches!(said, Some(Said::Played { .. })), "{said:?}");
+        while !rotator.is_finished() {
+            for (player, first) in players.iter_mut().zip([true, false]) {
+                player.actor.tell(&Ask::PlayTogether { memory: player.memory, first, from, rounds: ROUNDS });
+            }
+            for player in &mut players {
+                let said = player.actor.hear();
+                assert!(matches!(said, Some(Said::Played)), "{said:?}");
+            }
+            from += ROUNDS;
         }
-        rotator.join().unwrap()
+        rotator.join().unwrap();
     });
-    eprintln!("{ROUNDS} rounds across {rotations} rotations");
-    assert!(rotations >= 3, "{rotations} rotations are too few to tell");
-    assert_eq!(scene.mine().load_u64(COUNTER as u64).unwrap(), 2 * ROUNDS, "each turn of the lock counted");
+    assert_eq!(scene.rotations(), ROTATIONS);
+    assert_eq!(scene.mine().load_u64(COUNTER as u64).unwrap(), 2 * from, "each turn of the lock counted");
     drop((players, actor));
     scene.end();
 }

@@ -87,6 +87,9 @@ enum What {
         /// Bytes of the lease
         #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = value::size)]
         size: u64,
+        /// Instead: revoke one holder while so many others write at full speed, by rotation
+        #[arg(long, value_name = "N", conflicts_with_all = ["mappers", "busy"], value_parser = clap::value_parser!(u8).range(1..=16))]
+        survivors: Option<u8>,
         /// Processes that map it
         #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
         mappers: u32,
@@ -120,7 +123,11 @@ pub fn run(args: &Args, json: bool) -> Result<bool> {
             control::bench(&scratch, rounds.unwrap_or(control::ROUNDS), *clients)
         }
         What::Expiry => expiry::bench(&scratch),
-        &What::Revoke { size: bytes, mappers, busy } => {
+        &What::Revoke { size, survivors: Some(survivors), .. } => {
+            let bytes = size.next_multiple_of(policy::limits::PAGE_BYTES);
+            revoke::bench_survivors(&scratch, rounds.unwrap_or(revoke::ROTATIONS), survivors, bytes)
+        }
+        &What::Revoke { size: bytes, survivors: None, mappers, busy } => {
             revoke::bench(&scratch, rounds, revoke::Shape { bytes, mappers, busy })
         }
     }?;

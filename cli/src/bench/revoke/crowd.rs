@@ -13,6 +13,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::message::{Answer, Death, Order, now_ns, receive, send};
+use super::stripes::Found;
 use crate::node::Spawned;
 
 /// The uid of the first mapper when the benchmark runs as root; each has one of its own. Nothing on the machine needs
@@ -114,7 +115,31 @@ impl Crowd {
         prepare: impl FnOnce() + Send,
         cut: impl FnOnce() -> Result<T> + Send,
     ) -> Result<Seen<T>> {
-        let (idle, busy) = self.mappers.split_at(self.mappers.len() - self.busy);
+        let (idle, busy) = self.sides();
+        self.watch_these(idle, busy, prepare, cut)
+    }
+
+    /// As [`Crowd::watch`], and nobody asks the idle ones: they survive, or are dead as well.
+    pub fn watch_busy<T: Send>(
+        &self,
+        prepare: impl FnOnce() + Send,
+        cut: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<Seen<T>> {
+        self.watch_these(&[], self.sides().1, prepare, cut)
+    }
+
+    /// The idle mappers and the busy ones.
+    fn sides(&self) -> (&[Mapper], &[Mapper]) {
+        self.mappers.split_at(self.mappers.len() - self.busy)
+    }
+
+    fn watch_these<T: Send>(
+        &self,
+        idle: &[Mapper],
+        busy: &[Mapper],
+        prepare: impl FnOnce() + Send,
+        cut: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<Seen<T>> {
         for mapper in busy {
             mapper.say(&Order::Touch, None)?;
             match mapper.hear()? {
@@ -143,6 +168,51 @@ impl Crowd {
             outlived: deaths.len() - self.busy,
             answer,
         })
+    }
+
+    /// Has the last mapper map.
+    pub fn map_last(&self, order: Order) -> Result<()> {
+        let Some(mapper) = self.mappers.last() else { return Ok(()) };
+        mapper.say(&order, None)?;
+        match mapper.hear()? {
+            Answer::Mapped { .. } => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Says something to each idle mapper that it answers with being done.
+    pub fn others(&self, order: &Order) -> Result<()> {
+        let (idle, _) = self.sides();
+        idle.iter().try_for_each(|mapper| mapper.say(order, None))?;
+        idle.iter().try_for_each(|mapper| match mapper.hear()? {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        })
+    }
+
+    /// Waits until each idle mapper has written more; the longest pause of each since this was last asked, in
+    /// microseconds.
+    pub fn advance(&self) -> Result<Vec<f64>> {
+        let (idle, _) = self.sides();
+        idle.iter().try_for_each(|mapper| mapper.say(&Order::Advance, None))?;
+        let pause = |mapper: &Mapper| match mapper.hear()? {
+            Answer::Advanced { pause_ns } => Ok(pause_ns as f64 / 1e3),
+            other => Err(unexpected(&other)),
+        };
+        idle.iter().map(pause).collect()
+    }
+
+    /// Has each idle mapper judge what it wrote: how many writes, and what it found of them.
+    pub fn judge(&self) -> Result<Vec<(u64, Found)>> {
+        let (idle, _) = self.sides();
+        let judge = |mapper: &Mapper| {
+            mapper.say(&Order::Judge, None)?;
+            match mapper.hear()? {
+                Answer::Judged { steps, found } => Ok((steps, found)),
+                other => Err(unexpected(&other)),
+            }
+        };
+        idle.iter().map(judge).collect()
     }
 
     /// Has each mapper unmap.

@@ -4,7 +4,7 @@
 //! survives the cut: so the process can say itself when its first touch failed.
 
 use std::io::stdin;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use caps::error::{Code, Error, Result};
@@ -14,7 +14,8 @@ use caps::rights::Rights;
 use libmem::{Access, Client, Endpoint, Lifetime, Mapping, Region, Revocation, Segment};
 use policy::limits::PAGE_BYTES;
 
-use super::message::{Answer, Death, Order, now_ns, receive, send};
+use super::message::{Answer, Death, Order, Side, now_ns, receive, send};
+use super::writer::Writer;
 use crate::bench::machine;
 
 /// A mapping that lives longer after it was to be touched will never be cut.
@@ -27,13 +28,14 @@ struct Session {
     key: SigningKey,
 }
 
-enum Held {
+/// What is mapped.
+pub enum Held {
     Lease(Region),
     File(Mapping),
 }
 
 impl Held {
-    const fn mapping(&self) -> &Mapping {
+    pub const fn mapping(&self) -> &Mapping {
         match self {
             Self::Lease(region) => region.mapping(),
             Self::File(mapping) => mapping,
@@ -98,19 +100,32 @@ pub fn serve() -> Result<()> {
     let session = Session { client: Client::connect(&Endpoint::unix(node), &key)?, key };
     send(socket, &Answer::Ready, None)?;
     let mut held = None;
+    let (mut lease, mut file) = (None, None);
     while let Ok((order, descriptor)) = receive::<Order>(socket) {
         let answer = match order {
             Order::Begin { .. } => Err(Error::new(Code::Protocol, "a mapper begins once")),
             Order::MapGrant { grant, write } => {
                 session.map(grant, write).and_then(|lease| held.insert(Held::Lease(lease)).touch_every_page())
             }
-            Order::MapFile { bytes, write } => descriptor
-                .ok_or(Error::new(Code::DescriptorType, "no descriptor came with the file to map"))
-                .and_then(|descriptor| {
-                    let access = if write { Access::ReadWrite } else { Access::Read };
-                    Mapping::new(vec![Segment { descriptor, bytes }], access, Revocation::new())
-                })
-                .and_then(|mapping| held.insert(Held::File(mapping)).touch_every_page()),
+            Order::MapFile { bytes, write } => {
+                map_file(descriptor, bytes, write).and_then(|file| held.insert(file).touch_every_page())
+            }
+            Order::SurviveGrant { grant, writer, writers } => session
+                .map(grant, true)
+                .and_then(|region| Writer::new(Held::Lease(region), writer, writers))
+                .map(|writer| ready(lease.insert(writer))),
+            Order::SurviveFile { bytes, writer, writers } => map_file(descriptor, bytes, true)
+                .and_then(|held| Writer::new(held, writer, writers))
+                .map(|writer| ready(file.insert(writer))),
+            Order::Go { side } => writer(&mut lease, &mut file, side).map(|writer| {
+                writer.go();
+                Answer::Done
+            }),
+            Order::Halt { side } => {
+                writer(&mut lease, &mut file, side).and_then(Writer::halt).map(|()| Answer::Done)
+            }
+            Order::Advance => writer(&mut lease, &mut file, Side::Lease).and_then(|writer| writer.advance()),
+            Order::Judge => writer(&mut lease, &mut file, Side::Lease).and_then(Writer::judge),
             Order::Touch => of(&held).and_then(|held| {
                 held.touch(held.mapping().len() - PAGE_BYTES as usize)?;
                 send(socket, &Answer::Touching, None)?;
@@ -118,7 +133,7 @@ pub fn serve() -> Result<()> {
             }),
             Order::Probe => of(&held).and_then(Held::touch_to_death),
             Order::Forget => {
-                held = None;
+                (held, file) = (None, None);
                 Ok(Answer::Forgotten)
             }
         };
@@ -126,6 +141,30 @@ pub fn serve() -> Result<()> {
         send(socket, &answer, None)?;
     }
     Ok(())
+}
+
+fn map_file(descriptor: Option<OwnedFd>, bytes: u64, write: bool) -> Result<Held> {
+    let descriptor =
+        descriptor.ok_or(Error::new(Code::DescriptorType, "no descriptor came with the file to map"))?;
+    let access = if write { Access::ReadWrite } else { Access::Read };
+    Mapping::new(vec![Segment { descriptor, bytes }], access, Revocation::new()).map(Held::File)
+}
+
+/// A survivor has nothing in its page tables yet: it gets that by writing.
+fn ready(_: &Writer) -> Answer {
+    Answer::Mapped { huge_bytes: 0 }
+}
+
+fn writer<'a>(
+    lease: &'a mut Option<Writer>,
+    file: &'a mut Option<Writer>,
+    side: Side,
+) -> Result<&'a mut Writer> {
+    let writer = match side {
+        Side::Lease => lease,
+        Side::File => file,
+    };
+    writer.as_mut().ok_or(Error::new(Code::Protocol, "a survivor writes to what it has mapped"))
 }
 
 fn of(held: &Option<Held>) -> Result<&Held> {

@@ -14,6 +14,8 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::stripes::Found;
+
 /// Most bytes of a packet: a path and a seed in hexadecimal are the longest things in one.
 const PACKET_BYTES_MAX: usize = 1024;
 
@@ -27,12 +29,34 @@ pub enum Order {
     MapGrant { grant: GrantId, write: bool },
     /// Map the file whose descriptor comes along, touch every page.
     MapFile { bytes: u64, write: bool },
+    /// Accept the grant, map the lease, and be ready to write stripes of it.
+    SurviveGrant { grant: GrantId, writer: u8, writers: u8 },
+    /// Map the file whose descriptor comes along, and be ready to write stripes of it.
+    SurviveFile { bytes: u64, writer: u8, writers: u8 },
+    /// Write without pause.
+    Go { side: Side },
+    /// Say the longest pause since this was last asked, once more was written.
+    Advance,
+    /// Write no more.
+    Halt { side: Side },
+    /// Write no more to the lease, and judge what was written.
+    Judge,
     /// Touch the last page over and over until it is gone.
     Touch,
     /// The same, but the memory should be gone already.
     Probe,
     /// Unmap.
     Forget,
+}
+
+/// What a survivor writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The lease, whose stripes last.
+    Lease,
+    /// A file of the baseline, which is forgotten.
+    File,
 }
 
 /// From a mapper.
@@ -48,6 +72,15 @@ pub enum Answer {
     Touching,
     /// It is gone.
     Dead(Death),
+    /// It writes, or does not write any more.
+    Done,
+    Advanced {
+        pause_ns: u64,
+    },
+    Judged {
+        steps: u64,
+        found: Found,
+    },
     Forgotten,
     Failed {
         code: String,

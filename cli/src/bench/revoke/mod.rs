@@ -12,6 +12,9 @@
 //!          └── when was the last mapper dead?
 //! ```
 //!
+//! With `--survivors` one mapper of several is revoked while the others write (`survive`; `writer` and `stripes` in the
+//! mappers).
+//!
 //! # What "dead" is
 //!
 //! A mapper is dead once a touch of its mapping's last page has failed, and says itself when that was; the clock is one
@@ -35,6 +38,8 @@ mod message;
 mod stripes;
 #[cfg(test)]
 mod stripes_tests;
+mod survive;
+mod writer;
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -57,6 +62,7 @@ use crowd::{Crowd, Seen};
 use message::Order;
 
 pub(crate) use mapper::serve;
+pub(super) use survive::{ROUNDS as ROTATIONS, bench as bench_survivors};
 
 /// Regions from this size on are held to the bounds of the cut and of the wipe. Below, a call through two processes
 /// takes longer than what it does.

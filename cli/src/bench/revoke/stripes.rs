@@ -74,13 +74,6 @@ pub struct Found {
     pub torn: u64,
 }
 
-impl Found {
-    /// Nothing but what was written last.
-    pub const fn is_whole(self) -> bool {
-        self.lost == 0 && self.torn == 0
-    }
-}
-
 impl std::ops::AddAssign for Found {
     fn add_assign(&mut self, more: Self) {
         self.whole += more.whole;
@@ -162,11 +155,7 @@ impl Stripes {
             let offset = self.offset(word);
             let held = memory.load(offset)?;
             memory.store(offset, self.number(self.steps + 1))?;
-            if self.steps >= self.words {
-                self.judge(word, held, self.steps + 1 - self.words);
-            } else if held != 0 {
-                self.found.torn += 1;
-            }
+            self.judge(word, held, (self.steps + 1).saturating_sub(self.words));
             self.steps += 1;
             let now = Instant::now();
             self.pause = self.pause.max(now.duration_since(last));
@@ -175,9 +164,13 @@ impl Stripes {
         Ok(())
     }
 
-    /// Counts what a word holds that `last`, a step from 1 on or 0 for none, was the last to write.
+    /// Counts what a word holds that `last`, a step from 1 on, was the last to write; 0 if none was.
     fn judge(&mut self, word: u64, held: u64, last: u64) {
-        let expected = if last == 0 { 0 } else { self.number(last) };
+        if last == 0 {
+            self.found.torn += u64::from(held != 0);
+            return;
+        }
+        let expected = self.number(last);
         let earlier = |step: u64| step >= 1 && step < last && (step - 1) % self.words == word;
         if held == expected {
             self.found.whole += 1;
@@ -189,7 +182,7 @@ impl Stripes {
     }
 
     /// Looks at each of this writer's words while it does not write. What is found includes what was found in words
-    /// that were written over: every write so far, and the words that were never written.
+    /// that were written over: every write so far.
     ///
     /// # Errors
     /// As [`Words`].

@@ -47,8 +47,7 @@ fn what_was_written_is_whole_at_every_point_of_a_round() {
         }
         for stripes in &all {
             let found = stripes.verify(&memory).unwrap();
-            let rest = stripes.words.saturating_sub(stripes.steps());
-            assert_eq!(found, Found { whole: stripes.steps() + rest, ..Found::default() });
+            assert_eq!(found, Found { whole: stripes.steps(), ..Found::default() });
         }
     }
 }
@@ -94,5 +93,4 @@ fn a_lost_write_that_is_written_over_is_found_all_the_same() {
     advance(&mut stripes, &memory, 2, 0);
     let found = stripes.verify(&memory).unwrap();
     assert_eq!(found, Found { whole: 4 * stripes.words - 2, lost: 1, torn: 1 });
-    assert!(!found.is_whole() && Found::default().is_whole());
 }
