@@ -115,6 +115,25 @@ impl Bed {
         Raw::session(&self.node.socket(), &self.mallory).unwrap().0
     }
 
+    /// Does something wrong by an open right, in a fresh session whenever the node's patience with one has ended.
+    pub fn wrong(
+        &self,
+        held: &mut (Raw, SlotHandle),
+        token: &Token,
+        rights: Rights,
+        mut act: impl FnMut(&mut Raw, SlotHandle) -> Code,
+    ) -> Code {
+        match act(&mut held.0, held.1) {
+            Code::Unreachable => {
+                let mut raw = self.session();
+                let handle = raw.open(token, rights).unwrap().handle;
+                *held = (raw, handle);
+                act(&mut held.0, held.1)
+            }
+            code => code,
+        }
+    }
+
     /// A row whose attack needs nothing that lasts.
     pub fn row(&mut self, row: &str, code: Code, logged: Logged, mut attack: impl FnMut(&Self) -> Code) {
         self.row_with(row, code, logged, REPEATS, &mut attack);

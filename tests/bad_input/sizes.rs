@@ -61,8 +61,10 @@ fn e3_e4_reads_and_writes_past_the_end() {
     let handle = raw.open(&bed.token, Rights::READ_WRITE).unwrap().handle;
     assert!(raw.read(handle, 0, 0).unwrap().is_empty(), "E4: nothing is nothing");
     assert!(raw.read(handle, size, 0).unwrap().is_empty(), "and at the end as well");
-    let mut reads = bed.session();
-    let read_handle = reads.open(&bed.token, Rights::READ_WRITE).unwrap().handle;
+    let token = bed.token.clone();
+    let mut fresh = bed.session();
+    let handle_of_it = fresh.open(&token, Rights::READ_WRITE).unwrap().handle;
+    let mut held = (fresh, handle_of_it);
     for (row, offset, length) in [
         ("E3 wraps", u64::MAX, 2),
         ("E3 wraps to 0", u64::MAX, 1),
@@ -72,23 +74,30 @@ fn e3_e4_reads_and_writes_past_the_end() {
         ("E4 the longest", 0, u32::MAX),
         ("nothing, past the end", size + 1, 0),
     ] {
-        bed.row_with(row, Code::Range, Logged::Entry, 1_000, &mut |_| {
-            reads.read(read_handle, offset, length).unwrap_err().code()
+        bed.row_with(row, Code::Range, Logged::Entry, 1_000, &mut |bed| {
+            bed.wrong(&mut held, &token, Rights::READ_WRITE, |raw, handle| {
+                raw.read(handle, offset, length).unwrap_err().code()
+            })
         });
     }
     for (row, offset) in [("E3 write wraps", u64::MAX), ("E3 write at the end", size), ("E3 over", size - 1)]
     {
-        bed.row_with(row, Code::Range, Logged::Entry, 1_000, &mut |_| {
-            raw.write(handle, offset, b"xy").unwrap_err().code()
+        bed.row_with(row, Code::Range, Logged::Entry, 1_000, &mut |bed| {
+            bed.wrong(&mut held, &token, Rights::READ_WRITE, |raw, handle| {
+                raw.write(handle, offset, b"xy").unwrap_err().code()
+            })
         });
     }
     let long = vec![1; 64 * 1024 + 1];
-    bed.row_with("E4 a write too long", Code::Range, Logged::Entry, 200, &mut |_| {
-        raw.write(handle, 0, &long).unwrap_err().code()
+    bed.row_with("E4 a write too long", Code::Range, Logged::Entry, 200, &mut |bed| {
+        bed.wrong(&mut held, &token, Rights::READ_WRITE, |raw, handle| {
+            raw.write(handle, 0, &long).unwrap_err().code()
+        })
     });
-    bed.row_with("a checksum of other bytes", Code::Checksum, Logged::Entry, 1_000, &mut |_| {
-        let write = Request::Write { handle, offset: 0, data: vec![1, 2, 3], crc: 7 };
-        raw.refusal(&write)
+    bed.row_with("a checksum of other bytes", Code::Checksum, Logged::Entry, 1_000, &mut |bed| {
+        bed.wrong(&mut held, &token, Rights::READ_WRITE, |raw, handle| {
+            raw.refusal(&Request::Write { handle, offset: 0, data: vec![1, 2, 3], crc: 7 })
+        })
     });
     assert_eq!(raw.read(handle, 0, 64).unwrap(), [0; 64], "nothing was written");
     assert_eq!(raw.read(handle, size - 64, 64).unwrap(), [0; 64]);

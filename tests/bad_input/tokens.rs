@@ -240,17 +240,24 @@ fn b13_more_than_the_token_allows() {
     let mut raw = bed.session();
     let handle = raw.open(&narrowed, Rights::READ).unwrap().handle;
     assert_eq!(raw.read(handle, 4096, 4096).unwrap(), [0; 4096]);
+    let mut fresh = bed.session();
+    let handle_of_it = fresh.open(&narrowed, Rights::READ).unwrap().handle;
+    let mut held = (fresh, handle_of_it);
     let mut detail = String::new();
     for (row, offset, length) in [("before", 4095, 1), ("after", 8192, 1), ("over", 8191, 2)] {
-        bed.row_with(&format!("B13 a byte {row}"), Code::Denied, Logged::Entry, 1_000, &mut |_| {
-            let error = raw.read(handle, offset, length).unwrap_err();
-            detail = error.detail().to_owned();
-            error.code()
+        bed.row_with(&format!("B13 a byte {row}"), Code::Denied, Logged::Entry, 1_000, &mut |bed| {
+            bed.wrong(&mut held, &narrowed, Rights::READ, |raw, handle| {
+                let error = raw.read(handle, offset, length).unwrap_err();
+                detail = error.detail().to_owned();
+                error.code()
+            })
         });
         assert!(detail.starts_with("range"), "the check that failed is named: {detail}");
     }
-    bed.row_with("B13 a write", Code::Denied, Logged::Entry, 1_000, &mut |_| {
-        raw.write(handle, 4096, b"no").unwrap_err().code()
+    bed.row_with("B13 a write", Code::Denied, Logged::Entry, 1_000, &mut |bed| {
+        bed.wrong(&mut held, &narrowed, Rights::READ, |raw, handle| {
+            raw.write(handle, 4096, b"no").unwrap_err().code()
+        })
     });
     assert_eq!(raw.read(handle, 4096, 2).unwrap(), [0, 0], "nothing was written");
     bed.finish();

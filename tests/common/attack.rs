@@ -186,3 +186,33 @@ fn mapped(bare: &Bare, protection: i32, attack: impl FnOnce(*mut u8) -> i32) -> 
         }
     }
 }
+
+/// Holds the lock of a region's file from inside `pwrite`, by a buffer whose page fault nobody answers, for as long as
+/// this process lives. `device` is /dev/userfaultfd. Returns once the lock is held.
+pub fn hold_lock(bare: &Bare, device: &OwnedFd) {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a fresh mapping, and a userfaultfd of this process' from the device (USERFAULTFD_IOC_NEW takes flags).
+    let (at, faults) = unsafe {
+        let at = libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        assert_ne!(at, libc::MAP_FAILED);
+        let faults = libc::ioctl(device.as_raw_fd(), 0xAA00, libc::O_CLOEXEC);
+        assert!(faults >= 0, "{}", std::io::Error::last_os_error());
+        (at as usize, <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(faults))
+    };
+    // struct uffdio_api { api, features, ioctls }; struct uffdio_register { start, len, mode, ioctls }.
+    let mut api = [0xAA_u64, 0, 0];
+    let mut register = [at as u64, 4096, 1, 0];
+    // SAFETY: UFFDIO_API and UFFDIO_REGISTER read and write structures of three and four 64-bit words.
+    unsafe {
+        assert_eq!(libc::ioctl(faults.as_raw_fd(), 0xC018_AA3F, api.as_mut_ptr()), 0);
+        assert_eq!(libc::ioctl(faults.as_raw_fd(), 0xC020_AA00, register.as_mut_ptr()), 0);
+    }
+    let file = bare.descriptor.as_raw_fd();
+    std::thread::spawn(move || {
+        // SAFETY: pwrite(2) from the mapping above, which lives as long as the process.
+        unsafe { libc::pwrite(file, at as *const _, 4096, 0) }
+    });
+    // The event comes when the write has faulted, inside the lock.
+    assert_eq!(rustix::io::read(&faults, &mut [0; 32]).unwrap(), 32);
+    std::mem::forget(faults); // closing it would answer
+}

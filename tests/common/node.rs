@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -22,6 +23,8 @@ const KEY_PREFIX: &str = "leasehold-key-v1:";
 pub struct Node {
     dir: TempDir,
     child: Option<Child>,
+    /// The user that it runs as, where that is not the tests'.
+    uid: Option<u32>,
     /// What it said when it was ready.
     pub ready: serde_json::Value,
 }
@@ -39,6 +42,15 @@ impl Node {
     /// Starts a node in a fresh directory and waits until it is ready. `config` is its leasehold.toml, to which the
     /// users of client processes are added.
     pub fn start(config: &str) -> Self {
+        Self::begin(config, None)
+    }
+
+    /// As [`Self::start`], as another user. Only root can.
+    pub fn start_as(uid: u32, config: &str) -> Self {
+        Self::begin(config, Some(uid))
+    }
+
+    fn begin(config: &str, uid: Option<u32>) -> Self {
         let dir = tempfile::Builder::new().prefix("leasehold-e2e-").tempdir().unwrap();
         // Clients of other users pass through it to the socket.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
@@ -47,7 +59,9 @@ impl Node {
         // Tests count leases, entries and bytes: the canary is in those that ask for it.
         let quiet = if config.contains("[canary]") { "" } else { "\n[canary]\nevery = \"off\"\n" };
         fs::write(dir.path().join("leasehold.toml"), users + config + quiet).unwrap();
-        let mut node = Self { dir, child: None, ready: serde_json::Value::Null };
+        std::os::unix::fs::chown(dir.path(), uid, uid).unwrap();
+        std::os::unix::fs::chown(dir.path().join("leasehold.toml"), uid, uid).unwrap();
+        let mut node = Self { dir, child: None, uid, ready: serde_json::Value::Null };
         node.restart();
         node
     }
@@ -56,7 +70,11 @@ impl Node {
     pub fn restart(&mut self) {
         assert!(self.child.is_none(), "one node uses a directory at a time");
         let errors = fs::OpenOptions::new().create(true).append(true).open(self.errors()).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_leasehold"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+        if let Some(uid) = self.uid {
+            command.uid(uid).gid(uid);
+        }
+        let mut child = command
             .args(["up", "--json", "--dir"])
             .arg(self.path())
             .args(["--pool", &POOL.to_string()])

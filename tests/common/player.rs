@@ -6,6 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use caps::id::SlotHandle;
+use caps::time::Micros;
+use caps::wire::request::{LeaseSpec, Path};
+use caps::wire::{Reply, Request};
 use libmem::{
     Client, Endpoint, LeaseOptions, Lifetime, Mediated, Memory, Region, Result, Rights, ShareOptions,
     SigningKey, Token,
@@ -14,7 +18,7 @@ use libmem::{
 use super::actor::CLIENT;
 use super::attack::{self, Bare};
 use super::raw::Raw;
-use super::script::{Ask, Said};
+use super::script::{Ask, Handle, Said, Trespass};
 use super::stripes::Stripes;
 use super::writer::Writer;
 use super::{PATIENCE, pass, race, together};
@@ -32,6 +36,7 @@ struct Player {
     memory: Vec<Option<Arc<Memory>>>,
     bare: Option<(Raw, Bare)>,
     writer: Option<Writer>,
+    raw: Option<Raw>,
 }
 
 /// Plays until the test hangs up. Does nothing in a process that no test started.
@@ -48,8 +53,8 @@ pub fn play() {
     match Client::connect(&Endpoint::unix(&socket), &key) {
         Ok(client) => {
             answer(&mut line, &Said::Ready);
-            let (memory, bare) = (Vec::new(), None);
-            Player { line, socket, key, client, memory, bare, writer: None }.play();
+            let (memory, bare, writer, raw) = (Vec::new(), None, None, None);
+            Player { line, socket, key, client, memory, bare, writer, raw }.play();
         }
         Err(error) => answer(&mut line, &Said::Refused { code: error.code().to_string() }),
     }
@@ -189,6 +194,14 @@ impl Player {
                 self.bare = Some((raw, bare));
                 Ok(Said::Done)
             }
+            Ask::Trespass(trespass) => self.trespass(trespass),
+            Ask::HoldLock => {
+                answer(&mut self.line, &Said::Ready);
+                let device = pass::receive(self.line.get_ref().as_fd());
+                let (_, bare) = self.bare.as_ref().expect("a bare descriptor");
+                attack::hold_lock(bare, &device);
+                Ok(Said::Started)
+            }
             Ask::Attack { attacks } => {
                 let (_, bare) = self.bare.as_ref().expect("a bare descriptor");
                 Ok(Said::Tried { errnos: attacks.iter().map(|attack| attack.run(bare)).collect() })
@@ -198,6 +211,52 @@ impl Player {
 
     fn memory(&self, index: usize) -> &Memory {
         self.memory[index].as_deref().expect("memory that was opened")
+    }
+
+    /// Breaks a rule in a session spoken by hand.
+    fn trespass(&mut self, trespass: Trespass) -> Result<Said> {
+        let handle = |(slot, epoch): Handle| SlotHandle { slot, epoch };
+        if matches!(trespass, Trespass::Enter) {
+            self.raw = Some(Raw::connect(&self.socket, &self.key)?);
+            return Ok(Said::Done);
+        }
+        let raw = self.raw.as_mut().expect("a session by hand");
+        match trespass {
+            Trespass::Enter => {}
+            Trespass::Open { token, rights } => {
+                let open = Request::Open { token: Token::parse_text(&token)?, rights, path: Path::Mediated };
+                let Reply::Opened(opened) = raw.ask(&open)? else { panic!("opening is answered so") };
+                return Ok(Said::Handle { handle: (opened.handle.slot, opened.handle.epoch) });
+            }
+            Trespass::Read { handle: of, offset } => {
+                drop(raw.ask(&Request::Read { handle: handle(of), offset, length: 1 })?);
+            }
+            Trespass::Write { handle: of, offset } => {
+                let (data, crc) = (vec![1], crc32c::crc32c(&[1]));
+                drop(raw.ask(&Request::Write { handle: handle(of), offset, data, crc })?);
+            }
+            Trespass::Close { handle: of } => drop(raw.ask(&Request::Close { handle: handle(of) })?),
+            Trespass::Junk => {
+                let _ = rustix::net::send(raw.as_fd(), b"junk", rustix::net::SendFlags::NOSIGNAL);
+                drop(raw.receive()?);
+            }
+            Trespass::Lease { bytes, times } => {
+                let spec = LeaseSpec {
+                    bytes,
+                    ttl: Micros::from_millis(60_000),
+                    name: None,
+                    class: None,
+                    lifetime: Lifetime::Process,
+                    segment_bytes: None,
+                };
+                let mut last = Ok(());
+                for _ in 0..times {
+                    last = raw.ask(&Request::LeaseCreate(spec.clone())).map(drop);
+                }
+                last?;
+            }
+        }
+        Ok(Said::Done)
     }
 
     /// The child reads by plain loads until it dies; this process waits for it and says of what.

@@ -60,7 +60,34 @@ pub enum Ask {
     OpenBare { token: String, rights: Rights },
     /// Try things on the bare descriptor.
     Attack { attacks: Vec<Attack> },
+    /// Break a rule in a session spoken by hand.
+    Trespass(Trespass),
+    /// Receive /dev/userfaultfd, which comes after this line's answer, and write to the bare descriptor from a page
+    /// that never comes.
+    HoldLock,
 }
+
+/// What is said by hand.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Trespass {
+    /// Begin the session.
+    Enter,
+    /// Open a token for mediated access; the answer is a handle.
+    Open { token: String, rights: Rights },
+    /// Read one byte by any handle.
+    Read { handle: Handle, offset: u64 },
+    /// Write one byte by any handle.
+    Write { handle: Handle, offset: u64 },
+    /// Close any handle.
+    Close { handle: Handle },
+    /// Send what is no message.
+    Junk,
+    /// Ask for a lease so many times.
+    Lease { bytes: u64, times: u32 },
+}
+
+/// A slot and its epoch.
+pub type Handle = (u32, u32);
 
 /// What it answers.
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,6 +105,10 @@ pub enum Said {
     },
     Opened {
         memory: usize,
+    },
+    /// By hand.
+    Handle {
+        handle: Handle,
     },
     Bytes {
         bytes: Vec<u8>,

@@ -62,7 +62,11 @@ impl World {
 
     /// A node with more lines in its configuration.
     pub fn with(config: &str) -> Self {
-        let node = Node::start(config);
+        Self::of(Node::start(config))
+    }
+
+    /// With a node that runs.
+    pub fn of(node: Node) -> Self {
         let admin = node.admin();
         let key = SigningKey::generate();
         admin.principal_add(libmem::Name::new("bystander").unwrap(), key.public()).unwrap();

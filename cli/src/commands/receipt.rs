@@ -172,7 +172,7 @@ mod tests {
                 target,
                 leases: vec![lease],
                 left: None,
-            mappings_closed: 0,
+                mappings_closed: 0,
                 method: Method::Cut,
                 fence: Micros(0),
                 dead: Micros(0),

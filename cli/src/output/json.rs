@@ -192,7 +192,7 @@ pub(crate) fn parse_receipt(text: &str) -> Result<Receipt, &'static str> {
         target,
         leases: leases.map_err(wrong)?,
         left: None,
-            mappings_closed: receipt.mappings_closed,
+        mappings_closed: receipt.mappings_closed,
         method: receipt.method,
         fence: Micros(receipt.fence_us),
         dead: Micros(receipt.dead_us),

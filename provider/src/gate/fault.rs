@@ -183,9 +183,8 @@ impl Session {
         let mut reaction = policy.react(fault.kind, self.conduct.faults).max(at_least);
         let quarantine = fault.lease().filter(|_| policy.quarantines(fault.kind));
         if reaction >= Reaction::Kill {
-            let node_uid = self.shared.provider.config().uid;
-            self.conduct.killed =
-                Client::new(self.opener, self.process.clone()).kill(Force::Policy, node_uid);
+            let node = self.shared.provider.node();
+            self.conduct.killed = Client::new(self.opener, self.process.clone()).kill(Force::Policy, node);
             if !self.conduct.killed && reaction == Reaction::Kill {
                 reaction = Reaction::Fault;
             }

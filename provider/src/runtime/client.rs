@@ -18,6 +18,15 @@ pub enum Force {
     Blockade,
 }
 
+/// The node's own process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its user.
+    pub uid: u32,
+    /// Its process id, found out at the start: a node that serves may not ask any more.
+    pub pid: u32,
+}
+
 /// A client's process, as the kernel named it when it connected.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -38,9 +47,15 @@ impl Client {
 
     /// Kills its process through the pidfd, which can never come to mean another one. `false` if it may not be killed
     /// or could not be: the kernel refuses a node without privileges the processes of other users.
-    pub fn kill(&self, force: Force, node_uid: u32) -> bool {
-        self.opener.may_be_killed(force, node_uid, std::process::id())
-            && pidfd_send_signal(self.process.get_ref(), Signal::KILL).is_ok()
+    pub fn kill(&self, force: Force, node: Node) -> bool {
+        if !self.opener.may_be_killed(force, node) {
+            return false;
+        }
+        let sent = pidfd_send_signal(self.process.get_ref(), Signal::KILL);
+        if let Err(error) = sent {
+            tracing::warn!(%error, pid = self.opener.pid, "a client could not be killed");
+        }
+        sent.is_ok()
     }
 }
 
@@ -57,10 +72,10 @@ impl Opener {
     /// Whether force may be used on it. Never on the node and on process 1. By policy only on those who have a
     /// boundary towards the node: an unconfined process of its own user, or root, is the operator's own, the
     /// administrator's session among them. Whoever blocks a take-back is killed whoever it is.
-    fn may_be_killed(&self, force: Force, node_uid: u32, node_pid: u32) -> bool {
-        let bounded = (self.uid != 0 && self.uid != node_uid) || self.sandboxed;
+    fn may_be_killed(&self, force: Force, node: Node) -> bool {
+        let bounded = (self.uid != 0 && self.uid != node.uid) || self.sandboxed;
         // 0: a process of a PID namespace that this one does not see, which is neither.
-        self.pid != 1 && self.pid != node_pid && (bounded || force == Force::Blockade)
+        self.pid != 1 && self.pid != node.pid && (bounded || force == Force::Blockade)
     }
 }
 
@@ -79,6 +94,7 @@ mod tests {
         let transcript = Transcript { node, server: nonce, client: nonce, holder: key.public() };
         let proven = transcript.verify(&transcript.sign(&key)).unwrap();
         let opener = |uid, pid, sandboxed| Opener { session: 1, uid, pid, exe: None, proven, sandboxed };
+        let own = Node { uid: 500, pid: 7 };
         for (uid, pid, sandboxed, policy, blockade) in [
             (1_000, 50, false, true, true),
             (1_000, 1, false, false, false),
@@ -89,8 +105,8 @@ mod tests {
             (0, 1, true, false, false),
         ] {
             let opener = opener(uid, pid, sandboxed);
-            assert_eq!(opener.may_be_killed(Force::Policy, 500, 7), policy, "{opener:?}");
-            assert_eq!(opener.may_be_killed(Force::Blockade, 500, 7), blockade, "{opener:?}");
+            assert_eq!(opener.may_be_killed(Force::Policy, own), policy, "{opener:?}");
+            assert_eq!(opener.may_be_killed(Force::Blockade, own), blockade, "{opener:?}");
         }
     }
 }

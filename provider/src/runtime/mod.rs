@@ -72,7 +72,7 @@ use crate::mem::Memory as Store;
 pub use access::{Misuse, Progress, Refused, Rotating, Violation};
 pub use cells::{OpenKey, Terms};
 pub use claim::ClaimRecord;
-pub use client::{Client, Force};
+pub use client::{Client, Force, Node};
 pub use clock::Clock;
 pub use hand_out::Delivery;
 pub use open::{Opened, Opener};
@@ -125,6 +125,7 @@ struct Shared {
     timer: Timer,
     cuts: Pool,
     watchdog: Watchdog,
+    node: Node,
     /// Dead regions that are kept.
     quarantine: Quarantine,
     wipes: Pool,
@@ -187,6 +188,7 @@ impl Provider {
             timer: Timer::new()?,
             cuts: Pool::new("cut", policy::limits::CUT_THREADS_MAX, true)?,
             watchdog: Watchdog::default(),
+            node: Node { uid: config.uid, pid: std::process::id() },
             quarantine: Quarantine::default(),
             wipes: Pool::new("wipe", policy::limits::WIPE_THREADS_MAX, false)?,
             rotations: Pool::new("rotate", policy::limits::ROTATION_THREADS_MAX, false)?,
@@ -250,6 +252,11 @@ impl Provider {
     /// Replaces the public keys whose tokens are accepted.
     pub fn set_roots(&self, roots: RootKeys) {
         *self.0.roots.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(roots);
+    }
+
+    /// The process that this runs in.
+    pub(crate) fn node(&self) -> Node {
+        self.0.node
     }
 
     /// The salt of token HMACs in this provider's log.

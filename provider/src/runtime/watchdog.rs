@@ -80,7 +80,7 @@ impl Shared {
         };
         let mut killed = 0;
         for client in clients {
-            if client.kill(Force::Blockade, self.config.uid) {
+            if client.kill(Force::Blockade, self.node) {
                 killed += 1;
                 let entry = client
                     .identified(Draft::deny(Entry::FaultAccess, Code::Timeout))
