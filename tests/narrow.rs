@@ -161,7 +161,7 @@ fn a_writer_becomes_a_reader_and_nobody_else_loses_anything() {
 #[test]
 fn processes_that_write_stop_as_they_chose_and_those_that_read_go_on() {
     let world = World::new();
-    let (alice, bob_key) = (world.person(), world.register());
+    let (alice, bob_key, carol) = (world.person(), world.register(), world.person());
     if common::is_root() && !world.node.is_sealed() {
         return; // this tier gives another user no writable mapping
     }
@@ -172,6 +172,7 @@ fn processes_that_write_stop_as_they_chose_and_those_that_read_go_on() {
     let contract = bob.share_show(grant).unwrap().contract;
     let token =
         bob.share_accept(&contract, Lifetime::Detached, &bob_key).unwrap().token.to_text().to_string();
+    let others = alice.share(&leased.lease, &carol, Rights::READ_WRITE).token.to_text().to_string();
 
     let begin = |key, token: &str, uid, mapped, writing, raw| {
         let mut user = world.actor(key, uid);
@@ -185,6 +186,7 @@ fn processes_that_write_stop_as_they_chose_and_those_that_read_go_on() {
     let mut raw = begin(&bob_key, &token, USERS[1], true, true, true);
     let mut reader = begin(&bob_key, &token, USERS[1], true, false, false);
     let mut raw_reader = begin(&bob_key, &token, USERS[1], true, false, true);
+    let mut writer = begin(&carol.key, &others, USERS[2], true, true, true);
 
     let receipt = alice.client.share_narrow(grant, read_only()).unwrap();
     checked(&world, &receipt, grant);
@@ -197,15 +199,16 @@ fn processes_that_write_stop_as_they_chose_and_those_that_read_go_on() {
     let mut late = world.actor(&bob_key, USERS[3]);
     let said = late.ask(&Ask::OpenBare { token: token.clone(), rights: Rights::READ_WRITE });
     assert!(matches!(&said, Said::Refused { code } if code == "E_DENIED"), "{said:?}");
-    // Those who read go on until the grant itself ends.
-    for user in [&reader, &raw_reader] {
+    // The others go on until the grant itself ends, or the lease.
+    for user in [&reader, &raw_reader, &writer] {
         assert!(std::path::Path::new(&format!("/proc/{}", user.pid())).exists());
     }
     alice.client.revoke(Target::Grant(grant), reason()).unwrap();
     assert_eq!(reader.hear_stopped(), "E_REVOKED");
     assert_eq!(raw_reader.wait_for_signal(), libc::SIGBUS);
     alice.client.release(leased.lease.id).unwrap();
-    drop((guarded, mediated, raw, reader, raw_reader, late, bob, alice));
+    assert_eq!(writer.wait_for_signal(), libc::SIGBUS, "nothing before that ended carol");
+    drop((guarded, mediated, raw, reader, raw_reader, writer, late, bob, alice, carol));
     world.balances();
     world.finish();
 }

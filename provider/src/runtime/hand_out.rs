@@ -108,8 +108,17 @@ impl Provider {
                 let (memory, handed, kind) = (right.memory.clone(), right.handed.clone(), right.kind);
                 drop(right);
                 let file = memory.file(index)?;
-                let (access, descriptor) =
-                    shared.offer(open, &memory, &file, &handed, kind, index).await.ok()??;
+                let offered = shared.offer(open, &memory, &file, &handed, kind, index).await;
+                let (access, descriptor) = match offered {
+                    Ok(offered) => offered?,
+                    // The right is over, and a letter that says so is on its way.
+                    Err(error) if error.code() == Code::Revoked => return None,
+                    Err(error) => {
+                        // Its holder must not wait for what does not come.
+                        tracing::warn!(%error, "a survivor could not be given a fresh segment");
+                        return bare(Message::Withdrawn { handle: handle(open), index });
+                    }
+                };
                 let access = match access {
                     Access::ReadOnly => SegmentAccess::Read,
                     Access::ReadWrite => SegmentAccess::ReadWrite,
@@ -196,15 +205,18 @@ impl Shared {
         }
     }
 
-    /// Tells a holder that its right is over, if it did not end it itself.
-    pub(super) fn tell_ended(&self, open: OpenKey, row: &OpenRow, cause: EndCause) {
+    /// Tells a holder that its right is over, unless it has stopped listening for it.
+    pub(super) fn tell_ended(&self, open: OpenKey, row: &OpenRow) {
         let SessionId(session) = row.session;
         if let Some(session) = lock(&self.sessions).get(&session) {
-            if cause == EndCause::Released {
-                session.post.forget(open);
-            } else {
-                session.post.ended(open);
-            }
+            session.post.ended(open);
+        }
+    }
+
+    /// A session gives a right back: nobody waits there to be told.
+    pub(super) fn stop_listening(&self, session: u64, handle: SlotHandle) {
+        if let Some(session) = lock(&self.sessions).get(&session) {
+            session.post.forget(key(handle));
         }
     }
 

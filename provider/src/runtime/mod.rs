@@ -271,6 +271,7 @@ impl Provider {
 
     /// Closes a session's right.
     pub(crate) fn close(&self, session: u64, handle: caps::id::SlotHandle) -> Result<()> {
+        self.0.stop_listening(session, handle);
         self.0.step(Event::Close { session: crate::kernel::SessionId(session), handle }).map(drop)
     }
 
@@ -359,9 +360,9 @@ impl Shared {
             match effect {
                 Effect::Fence { .. } => {} // done under the lock
                 Effect::Narrowed { open } => self.tell_narrowed(open),
-                Effect::Closed { open, row, cause } => {
+                Effect::Closed { open, row, .. } => {
                     if row.handed_out {
-                        self.tell_ended(open, &row, cause);
+                        self.tell_ended(open, &row);
                     }
                 }
                 Effect::Rotate { region, lease, rotation, segments, grant, cause, mappings } => {
