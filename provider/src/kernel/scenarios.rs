@@ -246,6 +246,54 @@ fn what_is_not_pinned_is_mapped_whole_or_not_at_all_and_ends_with_its_region() {
     assert!(taken_back(&story.step(take(BOB)).effects));
 }
 
+/// A finding of the model: whoever revokes may know of an earlier end than that of a token seen here, and the token
+/// must not come back in between.
+#[test]
+fn a_revoked_grant_is_refused_until_the_last_token_seen_under_it_ends() {
+    let revoke = |story: &mut Story| {
+        let take = Take::Grant { lease: LEASE, grant: BOB, expires: UnixMicros(1_000) };
+        story.step(Event::Take { take, cause: EndCause::Revoked, now_unix: story.unix() }).answer.unwrap();
+    };
+    let open = |story: &mut Story, end| {
+        let mediated = OpenRequest { path: Path::Mediated, ..story.request(Some(BOB), end, false) };
+        story.open(mediated).map_err(|error| error.code())
+    };
+    let mut story = Story::begin(1, 200, true);
+    story.open(story.request(Some(BOB), 21, false)).unwrap();
+    revoke(&mut story);
+    for now in [1, 20] {
+        story.tick_at(now);
+        assert_eq!(open(&mut story, 21), Err(Code::TokenRevoked));
+    }
+    story.tick_at(21);
+    assert_eq!(open(&mut story, 21), Err(Code::TokenExpired));
+    assert!(open(&mut story, 30).is_ok(), "and not a moment longer");
+
+    // What was narrowed is known as long as its region, and so is that it was revoked, whichever came first.
+    for narrowed_first in [true, false] {
+        let mut story = Story::begin(1, 200, true);
+        let narrow = |story: &mut Story| {
+            let range = ByteRange::new(0, PAGE).unwrap();
+            let (rights, expires) = (Rights::READ_WRITE, UnixMicros::MAX);
+            let take = Take::Narrow { lease: LEASE, grant: BOB, rights, range, expires };
+            story
+                .step(Event::Take { take, cause: EndCause::Narrowed, now_unix: story.unix() })
+                .answer
+                .unwrap();
+        };
+        if narrowed_first {
+            narrow(&mut story);
+            assert!(open(&mut story, 21).is_ok());
+        }
+        revoke(&mut story);
+        if !narrowed_first {
+            narrow(&mut story);
+        }
+        story.tick_at(199);
+        assert_eq!(open(&mut story, 200), Err(Code::TokenRevoked));
+    }
+}
+
 /// A renewal moves the owner's rights along, and leaves a receiver's where they were.
 #[test]
 fn a_renewal_leaves_a_receivers_end_where_it_was() {
