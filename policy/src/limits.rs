@@ -230,8 +230,8 @@ pub const REGION_BYTES_MAX: u64 = TIB;
 pub const SEGMENT_BYTES_MIN: u64 = PAGE_BYTES;
 /// Largest segment in bytes: one registered buffer, so that a segment is pinned, copied and wiped by one buffer.
 pub const SEGMENT_BYTES_MAX: u64 = PIN_PIECE_BYTES_MAX;
-/// Most segments of one region: each is a file, a pin and a mapping of its own, and a cut takes a few microseconds for
-/// each.
+/// Most segments of one region: each is a file, a pin and a mapping of its own, and a cut takes a few microseconds of
+/// time for every one of them.
 pub const SEGMENTS_PER_REGION_MAX: u64 = 1_024;
 /// Most segments of all regions together: every lease has one, and the table of descriptors is the bound.
 pub const SEGMENTS_MAX: usize = LEASES_MAX;

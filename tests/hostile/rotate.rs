@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use caps::id::SlotHandle;
 use caps::wire::channel::{MESSAGE_BYTES, Message};
 use caps::wire::{Reply, Request};
+use policy::limits;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -363,10 +364,17 @@ fn out_of_reach(stage: &mut Stage, held: &mut Held, when: &str) {
         stage.tried(format!("{when}: segment {index}"), answered(refused));
     }
     let own = held.bare.handle;
+    // Each guess is a fault, and a session is ended after so many.
+    let mut guesser = stage.connect();
+    let mut left = limits::FAULTS_PER_SESSION_MAX;
     for (slot, epoch) in (0..16).flat_map(|slot| (0..4).map(move |epoch| (slot, epoch))) {
         let handle = SlotHandle { slot, epoch };
         if handle != own {
-            let refused = ask_for(&mut held.session, handle, 0).is_err();
+            if left == 1 {
+                (guesser, left) = (stage.connect(), limits::FAULTS_PER_SESSION_MAX);
+            }
+            left -= 1;
+            let refused = ask_for(&mut guesser, handle, 0).is_err();
             stage.tried(format!("{when}: {handle:?}"), answered(refused));
         }
     }

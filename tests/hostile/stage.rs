@@ -77,9 +77,14 @@ impl Stage {
         }
     }
 
+    /// One more session of the attacker's.
+    pub fn connect(&self) -> Raw {
+        Raw::connect(&self.socket, &self.key).unwrap()
+    }
+
     /// Opens the right by hand and maps all of it.
     pub fn open(&self) -> Held {
-        let mut session = Raw::connect(&self.socket, &self.key).unwrap();
+        let mut session = self.connect();
         let bare = session.open_mapped(&self.token, Rights::READ_WRITE).unwrap();
         let start = attack::map(&bare.descriptor, bare.bytes, libc::PROT_READ | libc::PROT_WRITE).unwrap();
         Held { session, bare, start }

@@ -19,7 +19,7 @@ use caps::limits::ROTATION_WAIT_MS_MAX;
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::wire::channel::{Message, SegmentAccess};
-use caps::wire::row::{EndCause, Tier};
+use caps::wire::row::Tier;
 use tokio::time::timeout;
 
 use super::cells::{Handed, OpenKey};

@@ -136,6 +136,8 @@ struct Shared {
     rotating: Mutex<HashMap<RotationId, oneshot::Sender<Taken>>>,
     /// Rotations that wait for room in the pool. Guards nothing but the wait: the kernel has the books.
     room: (Mutex<()>, Condvar),
+    /// Rotations that have begun and are not over, of all regions.
+    rotations_under_way: std::sync::atomic::AtomicUsize,
     /// The sessions at the gate, which fills it. Guards the list only.
     sessions: Mutex<HashMap<u64, SessionLink>>,
     /// Told when a session has ended.
@@ -195,6 +197,7 @@ impl Provider {
             waiting: Mutex::default(),
             rotating: Mutex::default(),
             room: (Mutex::default(), Condvar::new()),
+            rotations_under_way: std::sync::atomic::AtomicUsize::new(0),
             sessions: Mutex::default(),
             session_gone: tokio::sync::Notify::new(),
             notices: std::sync::OnceLock::new(),

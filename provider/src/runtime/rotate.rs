@@ -18,6 +18,7 @@
 //! at once and copied one after another, so that the room for one is enough. A region that ends meanwhile stops the
 //! rotation between two steps; what the rotation has cut it wipes all the same, because its caller waits for that.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use audit::{Draft, Event as Entry};
@@ -66,6 +67,7 @@ impl From<Error> for Stopped {
 impl Shared {
     /// Steps 2 to 10, on the threads that are for them.
     pub(super) fn rotate(self: &Arc<Self>, job: Job) {
+        self.rotations_under_way.fetch_add(1, Ordering::SeqCst);
         let shared = self.clone();
         let (lease, holders, returned) = (job.lease, self.who_could_block(&job.memory), Returned::default());
         let cut = returned.clone();
@@ -137,6 +139,7 @@ impl Shared {
             let _ = waiter.send(taken); // who gave up waiting needs no answer
         }
         job.memory.end_rotation(job.rotation);
+        self.rotations_under_way.fetch_sub(1, Ordering::SeqCst);
         let headroom = lock(&self.kernel).headroom_bytes();
         self.keep_spare(headroom);
     }

@@ -5,7 +5,8 @@
 //! the kernel to zero as many bytes first. A segment of another size gets fresh memory made on the spot. Where that has
 //! no room, because the spare has it, the spare gives way.
 
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use caps::error::{Code, Result};
 
@@ -21,7 +22,12 @@ struct State {
 
 /// The one spare of a provider.
 #[derive(Default)]
-pub(super) struct Spare(Mutex<State>);
+pub(super) struct Spare {
+    /// Guards what there is; held for a move.
+    state: Mutex<State>,
+    /// Told when one was made, or could not be.
+    made: Condvar,
+}
 
 impl Spare {
     /// Memory of exactly `bytes`: the spare if it is of that size, else fresh.
@@ -29,36 +35,49 @@ impl Spare {
     /// # Errors
     /// Those of [`Store::region`].
     pub(super) fn region(&self, store: &Store, bytes: u64) -> Result<Region> {
-        let fitting = lock(&self.0).ready.take_if(|spare| spare.len() == bytes);
+        let fitting = lock(&self.state).ready.take_if(|spare| spare.len() == bytes);
         match fitting {
             Some(spare) => Ok(spare),
             None => self.make(store, bytes),
         }
     }
 
-    /// Fresh memory. If there is no room for it, the spare gives way.
+    /// Fresh memory. If there is no room for it, the spare gives way, also one that is being made just now.
     ///
     /// # Errors
     /// Those of [`Store::region`].
     pub(super) fn make(&self, store: &Store, bytes: u64) -> Result<Region> {
-        match store.region(bytes) {
-            Err(error) if error.code() == Code::NoMemory => {
-                let Some(spare) = lock(&self.0).ready.take() else { return Err(error) };
-                spare.close();
-                store.region(bytes)
+        loop {
+            match store.region(bytes) {
+                Err(error) if error.code() == Code::NoMemory => {
+                    let Some(spare) = self.give_way() else { return Err(error) };
+                    if spare.len() == bytes {
+                        return Ok(spare);
+                    }
+                    spare.close();
+                }
+                made => return made,
             }
-            made => made,
         }
+    }
+
+    /// Takes the spare, waiting for one that is being made. That is done by a thread that waits for nobody here.
+    fn give_way(&self) -> Option<Region> {
+        let mut state = lock(&self.state);
+        while state.ready.is_none() && state.making {
+            state = self.made.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.ready.take()
     }
 
     /// The spare, if it is larger than it need be.
     fn excess(&self, bytes: u64) -> Option<Region> {
-        lock(&self.0).ready.take_if(|spare| spare.len() > bytes)
+        lock(&self.state).ready.take_if(|spare| spare.len() > bytes)
     }
 
     /// Whether a spare of `bytes` has to be made, by the caller: the next one is told no until [`Self::put`].
     fn wants(&self, bytes: u64) -> bool {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         let wants =
             bytes > 0 && !state.making && state.ready.as_ref().is_none_or(|spare| spare.len() != bytes);
         state.making |= wants;
@@ -67,10 +86,11 @@ impl Spare {
 
     /// Ends what [`Self::wants`] began.
     fn put(&self, made: Option<Region>) {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         state.making = false;
         let old = std::mem::replace(&mut state.ready, made);
         drop(state);
+        self.made.notify_all();
         drop(old); // closed without the lock
     }
 
@@ -81,19 +101,21 @@ impl Spare {
 }
 
 impl Shared {
-    /// Makes the spare that `headroom` asks for, if it is not there, and lets one go that is larger, on a rotation's
+    /// Makes the spare that `headroom` asks for, if it is not there, and lets one go that is larger, on a wipe's
     /// thread. Best effort: without one a rotation takes longer.
     pub(super) fn keep_spare(self: &Arc<Self>, headroom: u64) {
         if let Some(excess) = self.spare.excess(headroom) {
-            self.rotations.submit(move || excess.close());
+            self.wipes.submit(move || excess.close());
         }
-        if !self.spare.wants(headroom) {
+        // A rotation under way needs the room itself, segment by segment; its end comes here again.
+        if self.rotations_under_way.load(Ordering::SeqCst) > 0 || !self.spare.wants(headroom) {
             return;
         }
         let shared = self.clone();
-        self.rotations.submit(move || {
+        // Not on a rotation's thread: those wait for the spare.
+        self.wipes.submit(move || {
             // The old one goes first: the room is for one.
-            let old = lock(&shared.spare.0).ready.take();
+            let old = lock(&shared.spare.state).ready.take();
             drop(old); // wiped and closed without the lock
             let made = shared.store.region(headroom).and_then(|spare| {
                 for access in [Access::ReadOnly, Access::ReadWrite] {
