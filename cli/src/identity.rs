@@ -141,6 +141,19 @@ fn decode(text: &str, path: &Path) -> caps::Result<Zeroizing<[u8; 32]>> {
     })
 }
 
+/// The key of a seed in hexadecimal, as a process of ours is given one on its standard input.
+///
+/// # Errors
+/// `E_PROTOCOL` if it is no seed.
+pub(crate) fn key_of_seed(text: &str) -> caps::error::Result<SigningKey> {
+    data_encoding::HEXLOWER
+        .decode(text.as_bytes())
+        .ok()
+        .and_then(|seed| <[u8; 32]>::try_from(seed).ok())
+        .map(|seed| SigningKey::from_seed(&seed))
+        .ok_or(Error::new(Code::Protocol, "not a seed"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;

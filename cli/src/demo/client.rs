@@ -39,12 +39,7 @@ pub fn play(role: Role) -> Result<()> {
     let Some(Line::Begin { socket, seed }) = next() else {
         return Err(Error::new(Code::Protocol, "the demo's clients are started by the demo"));
     };
-    let seed = data_encoding::HEXLOWER
-        .decode(seed.as_bytes())
-        .ok()
-        .and_then(|seed| <[u8; 32]>::try_from(seed).ok())
-        .ok_or(Error::new(Code::Protocol, "not a seed"))?;
-    let key = SigningKey::from_seed(&seed);
+    let key = crate::identity::key_of_seed(&seed)?;
     let client = Client::connect(&Endpoint::unix(socket), &key)?;
     let mut player = Player { client, key, lease: None, token: None, region: None, writer: None };
     answer(&Line::Ready)?;

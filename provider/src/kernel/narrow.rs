@@ -13,7 +13,7 @@ use caps::wire::row::EndCause;
 
 use super::event::{Answer, Effect};
 use super::grants::{Ceiling, Limit};
-use super::region::{RegionKey, RegionRow, RegionState};
+use super::region::{RegionKey, RegionRow};
 use super::segment::{Exposure, SegmentState};
 use super::table::Key;
 use super::{Due, Kernel, OpenRow};
@@ -62,11 +62,11 @@ impl Kernel {
         cause: EndCause,
         effects: &mut Vec<Effect>,
     ) -> Answer {
-        let Some(&region) = self.by_lease.get(&lease) else { return Answer::Gone };
+        let region = match self.region_to_part(lease, cause, effects) {
+            Ok(region) => region,
+            Err(answer) => return answer,
+        };
         let Some(row) = self.regions.get_mut(region) else { return Answer::Gone };
-        if matches!(row.state, RegionState::Ending(_)) {
-            return self.take_lease(lease, cause, effects);
-        }
         let capacity = self.config.revocations_per_region_max;
         let ceiling = match row.grants.narrow(grant, to, now_unix, capacity) {
             Some(Limit::Within(ceiling)) => ceiling,

@@ -73,6 +73,21 @@ impl Kernel {
         Answer::Taking { region, mappings }
     }
 
+    /// The region of a lease of which a part is to be taken; as an error the answer where there is no part: it is gone,
+    /// or going as a whole.
+    pub(super) fn region_to_part(
+        &mut self,
+        lease: LeaseId,
+        cause: EndCause,
+        effects: &mut Vec<Effect>,
+    ) -> std::result::Result<RegionKey, Answer> {
+        let region = *self.by_lease.get(&lease).ok_or(Answer::Gone)?;
+        match self.regions.get(region).ok_or(Answer::Gone)?.state {
+            RegionState::Ending(_) => Err(self.take_lease(lease, cause, effects)),
+            RegionState::Building | RegionState::Live => Ok(region),
+        }
+    }
+
     /// Ends one grant's rights. Where its receivers only ever used mediated access, refusing new operations is all;
     /// segments that were handed out under it are rotated. Where that cannot be done or the revocation cannot be
     /// remembered, the whole region is taken back.
@@ -85,11 +100,11 @@ impl Kernel {
         cause: EndCause,
         effects: &mut Vec<Effect>,
     ) -> Answer {
-        let Some(&region) = self.by_lease.get(&lease) else { return Answer::Gone };
+        let region = match self.region_to_part(lease, cause, effects) {
+            Ok(region) => region,
+            Err(answer) => return answer,
+        };
         let Some(row) = self.regions.get_mut(region) else { return Answer::Gone };
-        if matches!(row.state, RegionState::Ending(_)) {
-            return self.take_lease(lease, cause, effects);
-        }
         let capacity = self.config.revocations_per_region_max;
         let remembered = row.grants.revoke(grant, expires, now_unix, capacity);
         let doomed = row.doomed(|_, exposure| exposure.grant == Some(grant));

@@ -48,20 +48,9 @@ impl Provider {
         drop(memory); // whoever takes it back waits for those who hold it
         self.take(Take::Lease(lease), EndCause::Revoked).await
     }
-
-    /// Regions in quarantine, and their bytes.
-    #[must_use]
-    pub fn quarantined(&self) -> (usize, u64) {
-        self.0.quarantine.size()
-    }
 }
 
 impl Quarantine {
-    fn size(&self) -> (usize, u64) {
-        let kept = lock(&self.0);
-        (kept.len(), kept.values().map(|kept| kept.memory.len()).sum())
-    }
-
     /// What taking a region came to that is in quarantine already.
     pub(super) fn taken(&self, region: RegionKey) -> Option<Taken> {
         lock(&self.0).get(&region).map(|kept| kept.taken)

@@ -91,12 +91,7 @@ pub fn serve() -> Result<()> {
     let (Order::Begin { socket: node, seed }, _) = receive(socket)? else {
         return Err(Error::new(Code::Protocol, "the benchmark's mappers are started by the benchmark"));
     };
-    let seed = data_encoding::HEXLOWER
-        .decode(seed.as_bytes())
-        .ok()
-        .and_then(|seed| <[u8; 32]>::try_from(seed).ok())
-        .ok_or(Error::new(Code::Protocol, "not a seed"))?;
-    let key = SigningKey::from_seed(&seed);
+    let key = crate::identity::key_of_seed(&seed)?;
     let session = Session { client: Client::connect(&Endpoint::unix(node), &key)?, key };
     send(socket, &Answer::Ready, None)?;
     let mut held = None;
