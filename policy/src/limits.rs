@@ -182,6 +182,8 @@ pub const CUT_THREADS_MAX: usize = 64;
 pub const WIPE_THREADS_MAX: usize = 4;
 /// Most rotations that copy at one time: each waits for memory, and processors are few.
 pub const ROTATION_THREADS_MAX: usize = 4;
+/// How long a spare segment stays ready that no right needs any more, in milliseconds.
+pub const SPARE_LINGER_MS: u64 = 10_000;
 /// Entries that wait for the audit devices.
 pub const AUDIT_QUEUE_MAX: usize = 8_192;
 /// Entries that one sync makes durable.

@@ -179,7 +179,15 @@ impl Factory {
     ///
     /// [`Code::NoMemory`] if the pool or the table is full; [`Code::System`] or [`Code::Busy`] with the failed step.
     pub fn create(&self, bytes: u64, shape: Shape) -> Result<Made> {
-        let (reply, file) = self.call(Kind::Create, shape as u32, 0, bytes)?;
+        let made = match self.call(Kind::Create, shape as u32, 0, bytes) {
+            Err(error) if error.code() == Code::NoMemory => {
+                // What was given back on another channel may not be counted yet.
+                self.settle()?;
+                self.call(Kind::Create, shape as u32, 0, bytes)
+            }
+            made => made,
+        };
+        let (reply, file) = made?;
         let file = file.ok_or(Error::new(Code::Internal, "the factory sent no descriptor"))?;
         Ok(Made { key: RegionKey(reply.region.get()), file })
     }
@@ -211,11 +219,20 @@ impl Factory {
         self.call_for_descriptor(Kind::Mount, key)
     }
 
-    /// Forgets a region that the caller has cut; the guardian will not cut it again. When this returns, its bytes are
-    /// back in the pool: a request that follows on any channel finds them there. If the factory is gone there is
-    /// nothing to forget, so there is no error to report.
+    /// Forgets a region that the caller has cut; the guardian will not cut it again. Waits for nothing: its bytes are
+    /// back in the pool for every [`Factory::create`] that begins after this. If the factory is gone there is nothing
+    /// to forget, so there is no error to report.
     pub fn forget(&self, key: RegionKey) {
-        let _ = self.call(Kind::Drop, 0, key.0, 0);
+        let _ = link::send(&self.channel().socket, &request(Kind::Drop, 0, 0, key.0, 0), None);
+    }
+
+    /// Waits until everything that was sent so far, on any channel, is done.
+    fn settle(&self) -> Result<()> {
+        for channel in &self.channels {
+            let channel = channel.lock().unwrap_or_else(PoisonError::into_inner);
+            self.call_on(channel, Kind::Settle, 0, 0, 0)?;
+        }
+        Ok(())
     }
 
     /// Tells the factory to cut everything and exit, and waits for it.
@@ -247,8 +264,18 @@ impl Factory {
     }
 
     fn call(&self, kind: Kind, shape: u32, region: u64, bytes: u64) -> Result<(Reply, Option<OwnedFd>)> {
+        self.call_on(self.channel(), kind, shape, region, bytes)
+    }
+
+    fn call_on(
+        &self,
+        mut channel: MutexGuard<'_, Channel>,
+        kind: Kind,
+        shape: u32,
+        region: u64,
+        bytes: u64,
+    ) -> Result<(Reply, Option<OwnedFd>)> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let mut channel = self.channel();
         link::send(&channel.socket, &request(kind, shape, id, region, bytes), None).map_err(lost)?;
         loop {
             let (reply, descriptor) = match link::receive::<Reply>(&channel.socket) {

@@ -52,6 +52,7 @@ impl Closer {
 enum Answer {
     /// With a reply, and perhaps a descriptor.
     Reply(Reply, Attached),
+    Nothing,
     End,
 }
 
@@ -105,6 +106,7 @@ impl Serve {
                         return false;
                     }
                 }
+                Answer::Nothing => {}
                 Answer::End => return false,
             }
         }
@@ -127,8 +129,9 @@ impl Serve {
                 if let Some(hold) = self.table.remove(key) {
                     self.closer.close(hold.into_fd());
                 }
-                Answer::Reply(reply(request, Status::Done, key), Attached::Nothing)
+                Answer::Nothing
             }
+            Kind::Settle => Answer::Reply(reply(request, Status::Done, key), Attached::Nothing),
             Kind::Goodbye => Answer::End,
         }
     }

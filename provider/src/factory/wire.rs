@@ -21,10 +21,12 @@ pub(super) enum Kind {
     ReadOnly = 3,
     /// The reply carries the region's mount.
     Mount = 4,
-    /// Forget the region. No reply: nobody waits for a file system to be torn down.
+    /// Forget the region. No reply: whoever takes memory back must not wait for this process's turn.
     Drop = 5,
     /// Cut everything and exit. No reply: the exit is the reply.
     Goodbye = 6,
+    /// Reply when everything that came before on this channel is done.
+    Settle = 7,
 }
 
 impl Kind {
@@ -36,6 +38,7 @@ impl Kind {
             4 => Self::Mount,
             5 => Self::Drop,
             6 => Self::Goodbye,
+            7 => Self::Settle,
             _ => return None,
         })
     }

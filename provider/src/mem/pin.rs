@@ -37,6 +37,9 @@ pub const PIECE_BYTES_MIN: usize = 16 << 20;
 const PIECES_OF_POOL: u64 = 4_096;
 /// Threads that wipe or copy one region at most: two or three fill the memory's bandwidth.
 const MOVERS_MAX: usize = 4;
+/// How much of a region is wiped by one thread before others help. Those who have just lost it need processors to learn
+/// of it, for some milliseconds, and that much one thread wipes in them.
+const WIPE_ALONE_BYTES: usize = 64 << 20;
 /// Slots of one ring. The kernel could do more (`IORING_MAX_REG_BUFFERS`, 16,384), but when it registers a buffer of
 /// compound pages it looks through all others of the ring (`headpage_already_acct` in io_uring/rsrc.c), so a new
 /// region would take the longer the more there are. 512 keep that below what the rest of a registration takes, with
@@ -91,6 +94,8 @@ pub struct PinTable {
     piece_bytes: usize,
     /// Spreads regions over the rings.
     turn: AtomicUsize,
+    /// Processors that may be used. Asked once: it reads several files.
+    processors: usize,
 }
 
 struct Shard {
@@ -150,7 +155,7 @@ impl PinTable {
         let shards = (0..rings).map(|_| Shard::new(per_ring)).collect::<Result<_>>()?;
         let zero = open("/dev/zero", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(failed("open /dev/zero"))?;
-        Ok(Arc::new(Self { shards, zero, piece_bytes, turn: AtomicUsize::new(0) }))
+        Ok(Arc::new(Self { shards, zero, piece_bytes, turn: AtomicUsize::new(0), processors }))
     }
 
     /// Pins a mapping's pages, from its start as far as the kernel allows, and faults each page in on the way.
@@ -291,9 +296,6 @@ impl Pin {
     /// Moves every piece. Several threads where there are several pieces and processors; this one alone where no thread
     /// can be had, since taking memory back must not depend on one.
     fn transfer(&self, transfer: Transfer<'_>) -> Result<usize> {
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        let helpers =
-            self.pieces.len().min(processors).min(MOVERS_MAX) - usize::from(!self.pieces.is_empty());
         let next = AtomicUsize::new(0);
         let work = || -> Result<()> {
             while let Some(index) =
@@ -303,6 +305,16 @@ impl Pin {
             }
             Ok(())
         };
+        if matches!(transfer, Transfer::Wipe) {
+            let mut bytes = 0;
+            while bytes < WIPE_ALONE_BYTES && next.load(Ordering::Relaxed) < self.pieces.len() {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                self.transfer_piece(index, transfer)?;
+                bytes += self.pieces[index].len;
+            }
+        }
+        let left = self.pieces.len().saturating_sub(next.load(Ordering::Relaxed));
+        let helpers = left.min(self.table.processors).min(MOVERS_MAX).saturating_sub(1);
         thread::scope(|scope| {
             let helpers: Vec<_> = (0..helpers)
                 .map_while(|_| thread::Builder::new().name("lh-move".into()).spawn_scoped(scope, work).ok())

@@ -79,7 +79,7 @@ pub use open::{Opened, Opener};
 pub use post::Post;
 
 use cells::{Cells, Right};
-use pool::Pool;
+use pool::{Pool, Urgency};
 use quarantine::Quarantine;
 use summary::{Closed, RightKey, Summaries};
 use timer::Timer;
@@ -188,12 +188,12 @@ impl Provider {
             roots: RwLock::new(Arc::new(parts.roots)),
             clock: parts.clock,
             timer: Timer::new()?,
-            cuts: Pool::new("cut", policy::limits::CUT_THREADS_MAX, true)?,
+            cuts: Pool::new("cut", policy::limits::CUT_THREADS_MAX, Urgency::First)?,
             watchdog: Watchdog::default(),
             node: Node { uid: config.uid, pid: std::process::id() },
             quarantine: Quarantine::default(),
-            wipes: Pool::new("wipe", policy::limits::WIPE_THREADS_MAX, false)?,
-            rotations: Pool::new("rotate", policy::limits::ROTATION_THREADS_MAX, false)?,
+            wipes: Pool::new("wipe", policy::limits::WIPE_THREADS_MAX, Urgency::Considerate)?,
+            rotations: Pool::new("rotate", policy::limits::ROTATION_THREADS_MAX, Urgency::InTurn)?,
             waiting: Mutex::default(),
             rotating: Mutex::default(),
             room: (Mutex::default(), Condvar::new()),

@@ -9,7 +9,20 @@ use std::thread;
 
 use caps::error::{Code, Error, Result};
 
+use crate::mem::rt;
+
 type Job = Box<dyn FnOnce() + Send>;
+
+/// When a pool's threads get a processor.
+#[derive(Clone, Copy)]
+pub(super) enum Urgency {
+    /// At once: a cut must not wait behind other people's computing.
+    First,
+    /// Like everybody.
+    InTurn,
+    /// In short turns, interrupting nobody.
+    Considerate,
+}
 
 /// What the lock guards: the queue and the counts that decide whether to grow. Held for a push or a pop.
 #[derive(Default)]
@@ -24,8 +37,7 @@ struct Shared {
     wake: Condvar,
     name: &'static str,
     threads_max: usize,
-    /// Whether its threads ask for real-time priority: a cut must not wait behind other people's computing.
-    urgent: bool,
+    urgency: Urgency,
 }
 
 /// See the module's documentation. Its threads live as long as the process.
@@ -36,9 +48,9 @@ impl Pool {
     ///
     /// # Errors
     /// `E_SYSTEM` if not even one thread can be had.
-    pub(super) fn new(name: &'static str, threads_max: usize, urgent: bool) -> Result<Self> {
+    pub(super) fn new(name: &'static str, threads_max: usize, urgency: Urgency) -> Result<Self> {
         let state = Mutex::new(State { threads: 1, ..State::default() });
-        let shared = Arc::new(Shared { state, wake: Condvar::new(), name, threads_max, urgent });
+        let shared = Arc::new(Shared { state, wake: Condvar::new(), name, threads_max, urgency });
         spawn(&shared).map_err(|_| Error::new(Code::System, "cannot start a thread"))?;
         Ok(Self(shared))
     }
@@ -67,9 +79,11 @@ fn spawn(shared: &Arc<Shared>) -> std::io::Result<()> {
 }
 
 fn work(shared: &Shared) {
-    if shared.urgent {
-        let _ = crate::mem::rt::raise_this_thread(); // where it is allowed; `doctor` says where not
-    }
+    let _ = match shared.urgency {
+        Urgency::First => rt::raise_this_thread(), // where it is allowed; `doctor` says where not
+        Urgency::InTurn => Ok(()),
+        Urgency::Considerate => rt::be_considerate(), // older kernels do without
+    };
     let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         if let Some(job) = state.jobs.pop_front() {
@@ -92,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_stuck_job_holds_up_nobody() {
-        let pool = Pool::new("test", 2, false).unwrap();
+        let pool = Pool::new("test", 2, Urgency::InTurn).unwrap();
         let (release, stuck) = mpsc::channel::<()>();
         pool.submit(move || {
             let _ = stuck.recv();

@@ -7,8 +7,11 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use caps::error::{Code, Result};
+use policy::limits::SPARE_LINGER_MS;
 
 use super::{Shared, lock};
 use crate::mem::{Access, Memory as Store, Region};
@@ -18,6 +21,10 @@ struct State {
     ready: Option<Region>,
     /// Whether one is being made.
     making: bool,
+    /// The headroom that was last asked for.
+    wanted: u64,
+    /// Whether a thread waits to let an unneeded one go.
+    lingering: bool,
 }
 
 /// The one spare of a provider.
@@ -25,8 +32,8 @@ struct State {
 pub(super) struct Spare {
     /// Guards what there is; held for a move.
     state: Mutex<State>,
-    /// Told when one was made, or could not be.
-    made: Condvar,
+    /// Told when one was made, or could not be, or is wanted again.
+    changed: Condvar,
 }
 
 impl Spare {
@@ -65,14 +72,46 @@ impl Spare {
     fn give_way(&self) -> Option<Region> {
         let mut state = lock(&self.state);
         while state.ready.is_none() && state.making {
-            state = self.made.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.ready.take()
     }
 
-    /// The spare, if it is larger than it need be.
+    /// Remembers how much is wanted, and says whether that leaves a spare that nobody needs. Who is told so calls
+    /// [`Self::linger`]; the next one is told no until that has returned.
+    fn want(&self, bytes: u64) -> bool {
+        let mut state = lock(&self.state);
+        state.wanted = bytes;
+        let unneeded = bytes == 0 && state.ready.is_some() && !state.lingering;
+        state.lingering |= unneeded;
+        let again = bytes > 0 && state.lingering;
+        drop(state);
+        if again {
+            self.changed.notify_all();
+        }
+        unneeded
+    }
+
+    /// Waits until the spare is wanted again, is gone, or nobody wanted it for long. Then it is let go.
+    fn linger(&self, long: Duration) {
+        let until = Instant::now() + long;
+        let mut state = lock(&self.state);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if state.wanted > 0 || state.ready.is_none() || left.is_zero() {
+                break;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.lingering = false;
+        let unneeded = if state.wanted == 0 { state.ready.take() } else { None };
+        drop(state);
+        drop(unneeded); // closed without the lock
+    }
+
+    /// The spare, if it is larger than a rotation wants.
     fn excess(&self, bytes: u64) -> Option<Region> {
-        lock(&self.state).ready.take_if(|spare| spare.len() > bytes)
+        lock(&self.state).ready.take_if(|spare| bytes > 0 && spare.len() > bytes)
     }
 
     /// Whether a spare of `bytes` has to be made, by the caller: the next one is told no until [`Self::put`].
@@ -90,7 +129,7 @@ impl Spare {
         state.making = false;
         let old = std::mem::replace(&mut state.ready, made);
         drop(state);
-        self.made.notify_all();
+        self.changed.notify_all();
         drop(old); // closed without the lock
     }
 
@@ -104,9 +143,7 @@ impl Shared {
     /// Makes the spare that `headroom` asks for, if it is not there, and lets one go that is larger, on a wipe's
     /// thread. Best effort: without one a rotation takes longer.
     pub(super) fn keep_spare(self: &Arc<Self>, headroom: u64) {
-        if let Some(excess) = self.spare.excess(headroom) {
-            self.wipes.submit(move || excess.close());
-        }
+        self.let_spare_go(headroom);
         // A rotation under way needs the room itself, segment by segment; its end comes here again.
         if self.rotations_under_way.load(Ordering::SeqCst) > 0 || !self.spare.wants(headroom) {
             return;
@@ -129,7 +166,21 @@ impl Shared {
             shared.spare.put(made.ok());
             // The last region that may be rotated can have ended meanwhile, and found nothing to let go.
             let headroom = lock(&shared.kernel).headroom_bytes();
-            drop(shared.spare.excess(headroom));
+            shared.let_spare_go(headroom);
         });
+    }
+
+    /// What [`Self::keep_spare`] does where less is wanted than there is: at once where something is, later where nothing is.
+    fn let_spare_go(self: &Arc<Self>, headroom: u64) {
+        if self.spare.want(headroom) {
+            let shared = self.clone();
+            let lingering = thread::Builder::new().name("lh-spare".into()).stack_size(256 << 10);
+            if lingering.spawn(move || shared.spare.linger(Duration::from_millis(SPARE_LINGER_MS))).is_err() {
+                self.spare.linger(Duration::ZERO); // no thread to be had: better no spare than one for ever
+            }
+        }
+        if let Some(excess) = self.spare.excess(headroom) {
+            self.wipes.submit(move || excess.close());
+        }
     }
 }

@@ -247,11 +247,11 @@ impl Shared {
             let ended = self.step(Event::Taken { region: job.region });
             debug_assert!(ended.is_ok(), "{ended:?}");
         }
-        let headroom = lock(&self.kernel).headroom_bytes();
-        self.keep_spare(headroom);
         self.record_regardless(entry(job, &taken));
         self.notify(Notice::LeaseEnded { lease: job.lease, cause: job.cause });
         self.tell_waiting(job.region, taken);
+        let headroom = lock(&self.kernel).headroom_bytes();
+        self.keep_spare(headroom);
     }
 
     /// Tells those who wait for a region's memory to be gone that it is.

@@ -120,6 +120,7 @@ pub const ALLOWED: &[Rule] = &[
     rule!(SYS_gettid, [], "a thread begins"),
     rule!(SYS_sched_getaffinity, [], "a thread looks for its stack's guard page"),
     rule!(SYS_sched_setscheduler, [], "cuts go before other work"),
+    rule!(SYS_sched_setattr, [Arg::Is(0, 0)], "a wipe takes short turns"),
     rule!(SYS_prctl, [Arg::Is(0, libc::PR_SET_NAME as u32)], "a thread's name"),
     rule!(SYS_sigaltstack, [], "a thread catches a stack overflow on a stack of its own"),
     rule!(SYS_rt_sigprocmask, [], "threads begin with signals blocked"),
