@@ -180,7 +180,11 @@ fn by_commands() {
     let body = &receipt["receipt"];
     assert_eq!((&body["wiped_bytes"], &body["quarantined_bytes"]), (&json!(0), &json!(65_536)));
     std::fs::write(node.path().join("receipt"), receipt.to_string()).unwrap();
-    shell.bytes(&["audit", "receipt", "receipt", "--issuer", "audit/issuer", "--log", "audit"]);
+    shell.bytes(&["audit", "receipt", "receipt", "--issuer", "audit/issuer"]);
+    let mut lying = receipt.clone();
+    lying["receipt"]["quarantined_bytes"] = 0.into();
+    std::fs::write(node.path().join("lie"), lying.to_string()).unwrap();
+    shell.fails(&["audit", "receipt", "lie", "--issuer", "audit/issuer"], 5, "E_CONTRACT_SIG");
 
     let list = shell.json(&["quarantine", "list", "--as", "admin"]);
     let row = &list["quarantine"][0];
