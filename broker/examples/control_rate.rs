@@ -61,8 +61,15 @@ impl ProviderLink for Yes {
 
     fn take(&self, _take: Take, _cause: EndCause) -> Boxed<'_, Result<Taken>> {
         let (fence, dead) = (Micros(0), Micros(0));
-        let taken =
-            Taken { lease: None, mappings_closed: 0, method: Method::Fence, fence, dead, wiped_bytes: 0 };
+        let taken = Taken {
+            lease: None,
+            mappings_closed: 0,
+            method: Method::Fence,
+            fence,
+            dead,
+            wiped_bytes: 0,
+            quarantined_bytes: 0,
+        };
         Box::pin(async move { Ok(taken) })
     }
 

@@ -130,6 +130,18 @@ pub struct SlotHandle {
 #[serde(transparent)]
 pub struct RequestId(pub u64);
 
+/// Names something in quarantine at one provider, counted from 1 and never used again while it runs. It carries no
+/// authority: only the administrator may use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct QuarantineId(pub u64);
+
+impl std::fmt::Display for QuarantineId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -49,6 +49,16 @@ pub struct ReceiptBody {
     /// What the target, a grant, still gives: only a part of it was taken back. `None`: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<Rest>,
+    /// Bytes that are as dead as the others and were not wiped: the provider keeps them in quarantine, because the
+    /// operator said so or because the wipe failed. Not in the signed bytes where there are none.
+    #[serde(default, skip_serializing_if = "none")]
+    pub quarantined_bytes: u64,
+}
+
+/// Whether there are no bytes. By reference, as serde asks.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn none(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 impl ReceiptBody {
@@ -105,6 +115,7 @@ mod tests {
             log_index: Some(7),
             issuer: key.public(),
             left: None,
+            quarantined_bytes: 0,
         }
         .sign(&key);
         receipt.verify(key.public()).unwrap();
@@ -122,6 +133,11 @@ mod tests {
         let mut more = narrowed;
         more.body.left = Some(Rest { rights: Rights::READ_WRITE, ..rest });
         assert!(more.verify(key.public()).is_err());
+        // And that bytes were kept instead of wiped.
+        let mut kept = receipt.clone();
+        kept.body.quarantined_bytes = 4096;
+        assert!(kept.verify(key.public()).is_err());
+        kept.body.sign(&key).verify(key.public()).unwrap();
         assert!(receipt.verify(SigningKey::from_seed(&[6; 32]).public()).is_err());
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caps::error::{Code, Error, Result};
-use caps::id::{GrantId, LeaseId, PrincipalKey};
+use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId};
 use caps::key::SigningKey;
 use caps::receipt::Receipt;
 use caps::rights::Rights;
@@ -19,7 +19,7 @@ use caps::share::ShareContract;
 use caps::token::Token;
 use caps::wire::reply::Welcome;
 use caps::wire::request::Path;
-use caps::wire::row::{GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, Target};
+use caps::wire::row::{GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, Target};
 use caps::wire::{Name, Reason};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
@@ -178,6 +178,48 @@ impl Client {
     /// As [`crate::Client::revoke`].
     pub async fn revoke(&self, target: Target, reason: Reason) -> Result<Receipt> {
         self.session.call(calls::revoke(target, reason)).await.and_then(checked)
+    }
+
+    /// As [`crate::Client::quarantine_add`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::quarantine_add`].
+    pub async fn quarantine_add(&self, lease: LeaseId, reason: Reason) -> Result<Receipt> {
+        self.session.call(calls::quarantine_add(lease, reason)).await.and_then(checked)
+    }
+
+    /// As [`crate::Client::quarantine`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::quarantine`].
+    pub async fn quarantine(&self) -> Result<Vec<QuarantineRow>> {
+        self.session.call(calls::quarantine_list()).await
+    }
+
+    /// As [`crate::Client::quarantine_release`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::quarantine_release`].
+    pub async fn quarantine_release(&self, id: QuarantineId) -> Result<u64> {
+        self.session.call(calls::quarantine_release(id)).await
+    }
+
+    /// As [`crate::Client::quarantine_read`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::quarantine_read`].
+    pub async fn quarantine_read(&self, id: QuarantineId, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        if offset.checked_add(buffer.len() as u64).is_none() {
+            return Err(Error::new(Code::Range, "these bytes lie outside of every region"));
+        }
+        for (at, place) in chunks(offset, buffer.len()) {
+            let place = &mut buffer[place];
+            // A chunk's length fits 32 bits many times over.
+            let call = calls::quarantine_read(id, at, place.len() as u32);
+            let (bytes, crc) = self.session.call(call).await?;
+            take_chunk(place, &bytes, crc)?;
+        }
+        Ok(())
     }
 
     /// As [`crate::Client::status`].

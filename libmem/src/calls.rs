@@ -1,7 +1,7 @@
 //! What can be asked, and what counts as its answer: one function a request, shared by both clients.
 
 use caps::error::{Code, Error, Result};
-use caps::id::{GrantId, LeaseId, PrincipalKey, SlotHandle};
+use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle};
 use caps::key::{Signature, SigningKey};
 use caps::limits::PAGE_ROWS_MAX;
 use caps::receipt::Receipt;
@@ -11,7 +11,9 @@ use caps::time::Micros;
 use caps::token::Token;
 use caps::wire::reply::{Opened, Page, Welcome};
 use caps::wire::request::{LeaseSpec, Path};
-use caps::wire::row::{GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, Revocation, Target};
+use caps::wire::row::{
+    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, Revocation, Target,
+};
 use caps::wire::{Name, Reason, Reply, Request};
 
 use crate::lease::{LeaseView, Leased};
@@ -130,6 +132,10 @@ fn leased(reply: Reply) -> Option<Leased> {
     if let Reply::Leased { lease, token } = reply { Some(Leased { lease, token }) } else { None }
 }
 
+fn data(reply: Reply) -> Option<(Vec<u8>, u32)> {
+    if let Reply::Data { bytes, crc } = reply { Some((bytes, crc)) } else { None }
+}
+
 fn done(reply: Reply) -> Option<()> {
     matches!(reply, Reply::Done).then_some(())
 }
@@ -179,6 +185,25 @@ pub(crate) fn revoke(target: Target, reason: Reason) -> Call<Receipt> {
     Call { request: Request::Revoke(Revocation { target, reason }), read: receipt }
 }
 
+pub(crate) fn quarantine_add(lease: LeaseId, reason: Reason) -> Call<Receipt> {
+    Call { request: Request::QuarantineAdd { lease, reason }, read: receipt }
+}
+
+pub(crate) fn quarantine_list() -> Call<Vec<QuarantineRow>> {
+    let read = |reply| if let Reply::Quarantine(rows) = reply { Some(rows) } else { None };
+    Call { request: Request::QuarantineList, read }
+}
+
+pub(crate) fn quarantine_read(id: QuarantineId, offset: u64, length: u32) -> Call<(Vec<u8>, u32)> {
+    Call { request: Request::QuarantineRead { id, offset, length }, read: data }
+}
+
+pub(crate) fn quarantine_release(id: QuarantineId) -> Call<u64> {
+    let read =
+        |reply| if let Reply::QuarantineOver { wiped_bytes } = reply { Some(wiped_bytes) } else { None };
+    Call { request: Request::QuarantineRelease { id }, read }
+}
+
 pub(crate) fn share_narrow(grant: GrantId, narrowing: Narrowing) -> Result<Call<Receipt>> {
     Ok(Call { request: narrowing.request(grant)?, read: receipt })
 }
@@ -218,8 +243,7 @@ pub(crate) fn segment(handle: SlotHandle, index: u32) -> Call<u32> {
 }
 
 pub(crate) fn read(handle: SlotHandle, offset: u64, length: u32) -> Call<(Vec<u8>, u32)> {
-    let read = |reply| if let Reply::Data { bytes, crc } = reply { Some((bytes, crc)) } else { None };
-    Call { request: Request::Read { handle, offset, length }, read }
+    Call { request: Request::Read { handle, offset, length }, read: data }
 }
 
 pub(crate) fn write(handle: SlotHandle, offset: u64, data: &[u8]) -> Call<()> {

@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use caps::error::{Code, Result};
-use caps::id::{GrantId, LeaseId, PrincipalKey};
+use caps::error::{Code, Error, Result};
+use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId};
 use caps::key::SigningKey;
 use caps::receipt::Receipt;
 use caps::rights::Rights;
@@ -13,7 +13,7 @@ use caps::share::ShareContract;
 use caps::token::Token;
 use caps::wire::reply::Welcome;
 use caps::wire::request::Path;
-use caps::wire::row::{GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, Target};
+use caps::wire::row::{GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, Target};
 use caps::wire::{Name, Reason};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -206,6 +206,53 @@ impl Client {
     /// `E_UNCERTAIN` if no answer came.
     pub fn revoke(&self, target: Target, reason: Reason) -> Result<Receipt> {
         self.session.call(calls::revoke(target, reason)).and_then(checked)
+    }
+
+    /// Takes a lease's region from everybody, as [`Client::revoke`] does, and has its bytes kept as they were, for an
+    /// investigator. The receipt says how many are kept: none if the region was already going back. Administrator only.
+    ///
+    /// # Errors
+    /// `E_DENIED`; `E_LEASE_UNKNOWN` if there is no memory of it; `E_NOMEM` if quarantine has no room for it, and then
+    /// nothing is taken; `E_UNCERTAIN` if no answer came.
+    pub fn quarantine_add(&self, lease: LeaseId, reason: Reason) -> Result<Receipt> {
+        self.session.call(calls::quarantine_add(lease, reason)).and_then(checked)
+    }
+
+    /// What is in quarantine. Administrator only.
+    ///
+    /// # Errors
+    /// `E_DENIED`.
+    pub fn quarantine(&self) -> Result<Vec<QuarantineRow>> {
+        self.session.call(calls::quarantine_list())
+    }
+
+    /// Wipes something in quarantine and gives its bytes back to the pool. Returns the bytes wiped. Administrator only.
+    ///
+    /// # Errors
+    /// `E_DENIED`; `E_LEASE_UNKNOWN` if there is no such thing; `E_SYSTEM` if it cannot be wiped, and then it stays;
+    /// `E_AUDIT_UNAVAILABLE`; `E_UNCERTAIN` if no answer came.
+    pub fn quarantine_release(&self, id: QuarantineId) -> Result<u64> {
+        self.session.call(calls::quarantine_release(id))
+    }
+
+    /// Fills `buffer` from `offset` of the region of something in quarantine. Each piece of 64 KiB is a request and an
+    /// entry of the log. Administrator only.
+    ///
+    /// # Errors
+    /// `E_DENIED`; `E_LEASE_UNKNOWN` if there is no such thing; `E_RANGE` for bytes that are not kept or cannot be read;
+    /// `E_AUDIT_UNAVAILABLE`; `E_CHECKSUM`. Some first part of `buffer` may be filled.
+    pub fn quarantine_read(&self, id: QuarantineId, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        if offset.checked_add(buffer.len() as u64).is_none() {
+            return Err(Error::new(Code::Range, "these bytes lie outside of every region"));
+        }
+        for (at, place) in chunks(offset, buffer.len()) {
+            let place = &mut buffer[place];
+            // A chunk's length fits 32 bits many times over.
+            let call = calls::quarantine_read(id, at, place.len() as u32);
+            let (bytes, crc) = self.session.call(call)?;
+            take_chunk(place, &bytes, crc)?;
+        }
+        Ok(())
     }
 
     /// The node's numbers.

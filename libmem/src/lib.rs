@@ -134,13 +134,13 @@ mod share;
 pub mod sync;
 
 pub use caps::error::{Code, Error, Result};
-pub use caps::id::{GrantId, LeaseId, PrincipalKey, RegionId};
+pub use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId, RegionId};
 pub use caps::key::SigningKey;
 pub use caps::range::ByteRange;
 pub use caps::receipt::Receipt;
 pub use caps::rights::Rights;
 pub use caps::token::Token;
-pub use caps::wire::row::{GrantRow, LeaseRow, Lifetime, Target};
+pub use caps::wire::row::{GrantRow, LeaseRow, Lifetime, QuarantineCause, QuarantineRow, Target};
 pub use caps::wire::{Name, Reason};
 pub use client::{Client, Mediated, Memory};
 pub use endpoint::{Endpoint, HANDSHAKE_SECONDS, REQUEST_SECONDS};

@@ -318,7 +318,7 @@ pub const QUOTA_REFUSAL_ROWS_MAX: usize = PRINCIPALS_MAX;
 /// How often a blocked cut's holders are looked for and killed, once every [`KILL_MS_MAX`]. After that only the end of
 /// the process can help, which the operator is told.
 pub const KILL_ROUNDS_MAX: u32 = 8;
-/// Regions in quarantine at one time.
+/// Regions in quarantine at one time, a segment that a rotation could not wipe counted as one.
 pub const QUARANTINE_REGIONS_MAX: usize = 64;
 /// Most of the pool that regions in quarantine may hold, in percent: what breaks rules must not take the pool from
 /// who keeps them.

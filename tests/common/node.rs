@@ -1,11 +1,14 @@
 //! A node: the built binary in a directory of its own.
 
+use std::ffi::{CStr, CString};
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::ptr::null;
 use std::sync::mpsc;
 
 use libmem::{Client, Endpoint, PrincipalKey, SigningKey};
@@ -25,6 +28,8 @@ pub struct Node {
     child: Option<Child>,
     /// The user that it runs as, where that is not the tests'.
     uid: Option<u32>,
+    /// What it sees in the place of /dev/zero.
+    zero: Option<PathBuf>,
     /// What it said when it was ready.
     pub ready: serde_json::Value,
 }
@@ -42,15 +47,21 @@ impl Node {
     /// Starts a node in a fresh directory and waits until it is ready. `config` is its leasehold.toml, to which the
     /// users of client processes are added.
     pub fn start(config: &str) -> Self {
-        Self::begin(config, None)
+        Self::begin(config, None, None)
     }
 
     /// As [`Self::start`], as another user. Only root can.
     pub fn start_as(uid: u32, config: &str) -> Self {
-        Self::begin(config, Some(uid))
+        Self::begin(config, Some(uid), None)
     }
 
-    fn begin(config: &str, uid: Option<u32>) -> Self {
+    /// As [`Self::start`], with a file in the place of /dev/zero, from which the node wipes: as long as it is empty, no
+    /// wipe can be done. Only root can.
+    pub fn start_wiping_from(zero: &Path) -> Self {
+        Self::begin("", None, Some(zero.to_owned()))
+    }
+
+    fn begin(config: &str, uid: Option<u32>, zero: Option<PathBuf>) -> Self {
         let dir = tempfile::Builder::new().prefix("leasehold-e2e-").tempdir().unwrap();
         // Clients of other users pass through it to the socket.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
@@ -61,7 +72,7 @@ impl Node {
         fs::write(dir.path().join("leasehold.toml"), users + config + quiet).unwrap();
         std::os::unix::fs::chown(dir.path(), uid, uid).unwrap();
         std::os::unix::fs::chown(dir.path().join("leasehold.toml"), uid, uid).unwrap();
-        let mut node = Self { dir, child: None, uid, ready: serde_json::Value::Null };
+        let mut node = Self { dir, child: None, uid, zero, ready: serde_json::Value::Null };
         node.restart();
         node
     }
@@ -73,6 +84,11 @@ impl Node {
         let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
         if let Some(uid) = self.uid {
             command.uid(uid).gid(uid);
+        }
+        if let Some(zero) = &self.zero {
+            let zero = CString::new(zero.as_os_str().as_bytes()).unwrap();
+            // SAFETY: between fork and exec, system calls alone: their texts were made before.
+            unsafe { command.pre_exec(move || put_for_dev_zero(&zero)) };
         }
         let mut child = command
             .args(["up", "--json", "--dir"])
@@ -201,6 +217,21 @@ impl Node {
         self.signal(Signal::KILL);
         self.wait();
     }
+}
+
+/// Gives this process a view of its own of the file systems, in which `file` is /dev/zero.
+fn put_for_dev_zero(file: &CStr) -> std::io::Result<()> {
+    let mount = |source: &CStr, target: &CStr, flags| {
+        // SAFETY: terminated texts; a bind mount and a change of propagation take neither type nor data.
+        let done = unsafe { libc::mount(source.as_ptr(), target.as_ptr(), null(), flags, null()) };
+        if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: takes a number; this process has one thread.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    mount(c"none", c"/", libc::MS_REC | libc::MS_PRIVATE)?;
+    mount(file, c"/dev/zero", libc::MS_BIND)
 }
 
 impl Drop for Node {

@@ -230,7 +230,11 @@ impl Handle {
             | Request::Write { .. }
             | Request::Segment { .. }
             | Request::Channel
-            | Request::Close { .. } => {
+            | Request::Close { .. }
+            | Request::QuarantineAdd { .. }
+            | Request::QuarantineList
+            | Request::QuarantineRead { .. }
+            | Request::QuarantineRelease { .. } => {
                 Err(Error::new(Code::Protocol, "this is a request to the provider, not to the broker"))
             }
         }

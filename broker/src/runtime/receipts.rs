@@ -109,6 +109,7 @@ mod tests {
             log_index,
             issuer: key.public(),
             left: None,
+            quarantined_bytes: 0,
         };
         body.sign(&key)
     }

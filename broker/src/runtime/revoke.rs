@@ -98,6 +98,7 @@ impl Handle {
             log_index,
             issuer: self.shared.receipts.public(),
             left,
+            quarantined_bytes: total.quarantined_bytes,
         };
         let receipt = body.sign(&self.shared.receipts);
         self.shared.given.keep(caller.holder, &receipt);
@@ -112,4 +113,5 @@ fn add(total: &mut Taken, taken: &Taken) {
     total.fence = total.fence.max(taken.fence);
     total.dead = total.dead.max(taken.dead);
     total.wiped_bytes = total.wiped_bytes.saturating_add(taken.wiped_bytes);
+    total.quarantined_bytes = total.quarantined_bytes.saturating_add(taken.quarantined_bytes);
 }

@@ -168,6 +168,7 @@ impl ProviderLink for List {
                         fence: Micros(1),
                         dead: Micros(2),
                         wiped_bytes,
+                        quarantined_bytes: 0,
                     }),
                 }
             };

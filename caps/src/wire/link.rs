@@ -77,6 +77,8 @@ pub struct Taken {
     pub dead: Micros,
     /// Bytes overwritten with zeros through the pin.
     pub wiped_bytes: u64,
+    /// Bytes that were neither wiped nor given back, but are kept in quarantine.
+    pub quarantined_bytes: u64,
 }
 
 /// How rights were ended.

@@ -12,7 +12,7 @@ use crate::share::ShareContract;
 use crate::time::Micros;
 use crate::token::Token;
 use crate::wire::Name;
-use crate::wire::row::{GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, Tier};
+use crate::wire::row::{GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, Tier};
 
 /// A message from a node. Errors travel in frames of their own kind.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ pub enum Reply {
     },
     /// To `ShareList`.
     Grants(Page<GrantRow>),
-    /// To `Revoke`, `LeaseRelease` and `ShareNarrow`.
+    /// To `Revoke`, `LeaseRelease`, `ShareNarrow` and `QuarantineAdd`.
     Receipt(Receipt),
     /// To `Status`.
     Status(NodeStatus),
@@ -80,7 +80,7 @@ pub enum Reply {
     },
     /// To `Channel`, with the channel's socket beside the frame.
     Channel,
-    /// To `Read`.
+    /// To `Read` and `QuarantineRead`.
     Data {
         /// The bytes.
         #[serde(with = "serde_bytes")]
@@ -94,6 +94,13 @@ pub enum Reply {
         holder: PrincipalKey,
         /// As at the session's beginning, with the tier that holds from now on.
         welcome: Welcome,
+    },
+    /// To `QuarantineList`, ascending by id: all of it, since there is never more than fits a page.
+    Quarantine(Vec<QuarantineRow>),
+    /// To `QuarantineRelease`.
+    QuarantineOver {
+        /// Bytes overwritten with zeros, and free again.
+        wiped_bytes: u64,
     },
 }
 
@@ -170,6 +177,8 @@ impl std::fmt::Debug for Reply {
             Self::Channel => "Channel",
             Self::Data { .. } => "Data",
             Self::Confined { .. } => "Confined",
+            Self::Quarantine(_) => "Quarantine",
+            Self::QuarantineOver { .. } => "QuarantineOver",
         })
     }
 }

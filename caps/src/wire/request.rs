@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{GrantId, LeaseId, PrincipalKey, SlotHandle};
+use crate::id::{GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle};
 use crate::key::Signature;
 use crate::pop::Nonce;
 use crate::range::ByteRange;
@@ -10,8 +10,8 @@ use crate::rights::Rights;
 use crate::share::ShareContract;
 use crate::time::Micros;
 use crate::token::Token;
-use crate::wire::Name;
 use crate::wire::row::{Lifetime, Revocation};
+use crate::wire::{Name, Reason};
 
 /// A message from a client.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +160,30 @@ pub enum Request {
         /// For how long from now.
         ttl: Option<Micros>,
     },
+    /// Takes a lease's region from everybody, as a revoke does, and keeps its bytes as they were. Administrator only.
+    /// The answer is a receipt.
+    QuarantineAdd {
+        /// Whose region.
+        lease: LeaseId,
+        /// Why, for the log.
+        reason: Reason,
+    },
+    /// Lists what is in quarantine. Administrator only.
+    QuarantineList,
+    /// Reads bytes of something in quarantine, which is recorded before they leave. Administrator only.
+    QuarantineRead {
+        /// Which row of the list.
+        id: QuarantineId,
+        /// First byte, counted from the region's start.
+        offset: u64,
+        /// At most [`crate::limits::CHUNK_BYTES_MAX`].
+        length: u32,
+    },
+    /// Wipes something in quarantine and gives its bytes back to the pool. Administrator only.
+    QuarantineRelease {
+        /// Which row of the list.
+        id: QuarantineId,
+    },
 }
 
 /// What a lease should be.
@@ -226,6 +250,10 @@ impl Request {
             Self::Close { .. } => "Close",
             Self::Confine => "Confine",
             Self::ShareNarrow { .. } => "ShareNarrow",
+            Self::QuarantineAdd { .. } => "QuarantineAdd",
+            Self::QuarantineList => "QuarantineList",
+            Self::QuarantineRead { .. } => "QuarantineRead",
+            Self::QuarantineRelease { .. } => "QuarantineRelease",
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{GrantId, LeaseId, PrincipalKey, ProviderId, RegionId};
+use crate::id::{GrantId, LeaseId, PrincipalKey, ProviderId, QuarantineId, RegionId};
 use crate::range::ByteRange;
 use crate::rights::Rights;
-use crate::time::Micros;
+use crate::time::{Micros, UnixMicros};
 use crate::wire::{Name, Reason};
 
 /// How strongly a mapping of this machine's clients is held. `leasehold doctor` says what a machine allows and why.
@@ -116,6 +116,38 @@ pub enum Lifetime {
     Process,
     /// The right lives until its time is over. What the command line uses, whose processes are short.
     Detached,
+}
+
+/// Why memory is kept in quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuarantineCause {
+    /// A fault about which the configuration says so.
+    Policy,
+    /// An administrator ordered it.
+    ByHand,
+    /// Its wipe failed, so that it could not be proved clean.
+    Unwiped,
+}
+
+/// Something in quarantine: dead memory that is kept instead of given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuarantineRow {
+    /// Names it, for as long as the provider runs.
+    pub id: QuarantineId,
+    /// Whose memory it was.
+    pub lease: LeaseId,
+    /// Who owned it.
+    pub owner: PrincipalKey,
+    /// Which bytes of its region: all of it, or one segment that a rotation replaced.
+    pub range: ByteRange,
+    /// Bytes of it that an investigator can read: less than `range` where not every page could be pinned.
+    pub readable_bytes: u64,
+    /// When it was put there.
+    pub since: UnixMicros,
+    /// Why.
+    pub cause: QuarantineCause,
 }
 
 /// A lease in a list. The token is not in it.

@@ -7,6 +7,7 @@ pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod id;
 pub(crate) mod lease;
+pub(crate) mod quarantine;
 pub(crate) mod revoke;
 pub(crate) mod run;
 pub(crate) mod share;
@@ -108,6 +109,9 @@ pub(crate) enum Command {
     Share(share::Share),
     /// Takes rights back and prints the signed receipt
     Revoke(revoke::Revoke),
+    /// Dead memory that is kept for an investigator instead of given back; for the administrator
+    #[command(subcommand, after_help = "Example:\n  leasehold quarantine list --as admin")]
+    Quarantine(quarantine::Quarantine),
     /// A program in the sandbox, with the leases it may use and no way to anything else
     Run(run::Run),
     /// Capability tokens, offline: no node is needed

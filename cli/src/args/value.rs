@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use caps::id::{GrantId, PrincipalKey};
+use caps::id::{GrantId, PrincipalKey, QuarantineId};
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::wire::{Name, Reason};
@@ -38,6 +38,11 @@ pub(crate) fn lease(text: &str) -> Parsed<LeaseArg> {
 /// The id of a grant. `MEM_SHARE:<id>`, as logs and lists write it, is one too.
 pub(crate) fn grant(text: &str) -> Parsed<GrantId> {
     GrantId::parse(text.strip_prefix("MEM_SHARE:").unwrap_or(text)).map_err(detail)
+}
+
+/// The number of something in quarantine.
+pub(crate) fn quarantine(text: &str) -> Parsed<QuarantineId> {
+    text.parse().map(QuarantineId).map_err(|_| "a number as `leasehold quarantine list` shows it".to_owned())
 }
 
 /// `r`, `rw`, `rws` and the like.

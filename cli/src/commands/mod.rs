@@ -8,6 +8,7 @@ mod completions;
 mod doctor;
 mod id;
 mod lease;
+mod quarantine;
 mod receipt;
 mod revoke;
 mod run;
@@ -37,6 +38,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Report> {
         Command::Get(arguments) => transfer::get(arguments, context),
         Command::Share(command) => share::run(command, context),
         Command::Revoke(arguments) => revoke::run(arguments, context),
+        Command::Quarantine(command) => quarantine::run(command, context),
         Command::Run(arguments) => run::run(arguments, context),
         Command::Token(command) => token::run(command, context),
         Command::Audit(command) => audit::run(command, context),

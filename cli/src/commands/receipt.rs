@@ -172,6 +172,7 @@ mod tests {
                 target,
                 leases: vec![lease],
                 left: None,
+                quarantined_bytes: 0,
                 mappings_closed: 0,
                 method: Method::Cut,
                 fence: Micros(0),

@@ -52,6 +52,9 @@ pub(crate) fn report(receipt: &Receipt, context: &Context) -> Report {
         ("log index", body.log_index.map_or("not recorded yet".to_owned(), |index| index.to_string())),
         ("issuer", body.issuer.to_string()),
     ];
+    if body.quarantined_bytes > 0 {
+        pairs.insert(8, ("quarantined", human::bytes(body.quarantined_bytes)));
+    }
     if let Some(left) = body.left {
         pairs.insert(2, ("left", human::rest(&left)));
     }

@@ -23,7 +23,7 @@ use crate::tokens::LeaseArg;
 
 /// Bytes that are moved at a time: large enough that system calls do not count, small enough that the progress line
 /// lives and a revoke is noticed soon.
-const STEP_BYTES: usize = 1 << 20;
+pub(super) const STEP_BYTES: usize = 1 << 20;
 
 pub(crate) fn put(arguments: &Put, context: &Context) -> Result<Report> {
     if arguments.lease == LeaseArg::Stdin && arguments.input.is_none() {
@@ -146,7 +146,7 @@ fn inherited(lease: &LeaseArg, tokens: Vec<InheritedToken>) -> Result<Token> {
 }
 
 /// Checks that `length` bytes from `offset` lie within the right.
-fn room(range: ByteRange, offset: u64, length: u64) -> Result<()> {
+pub(super) fn room(range: ByteRange, offset: u64, length: u64) -> Result<()> {
     let fits = offset.checked_add(length).is_some_and(|end| range.start() <= offset && end <= range.end());
     if fits {
         return Ok(());
@@ -156,7 +156,7 @@ fn room(range: ByteRange, offset: u64, length: u64) -> Result<()> {
 }
 
 /// A failure in the middle says how far it came.
-fn after(failure: Failure, done: u64) -> Failure {
+pub(super) fn after(failure: Failure, done: u64) -> Failure {
     if done == 0 {
         return failure;
     }
@@ -164,7 +164,7 @@ fn after(failure: Failure, done: u64) -> Failure {
 }
 
 /// A standard stream without the buffer that the library puts before it.
-fn stream(stream: impl AsFd) -> Result<File> {
+pub(super) fn stream(stream: impl AsFd) -> Result<File> {
     let descriptor = stream.as_fd().try_clone_to_owned();
     Ok(File::from(descriptor.map_err(|error| files::failed(Path::new("a standard stream"), &error))?))
 }
@@ -178,7 +178,7 @@ fn rest(file: &File) -> Option<u64> {
 }
 
 /// Leased bytes are nobody else's business, and an existing file is not overwritten.
-fn create(path: &Path) -> Result<File> {
+pub(super) fn create(path: &Path) -> Result<File> {
     files::create(path, "")?;
     File::options().write(true).open(path).map_err(|error| files::failed(path, &error).into())
 }

@@ -1,7 +1,7 @@
 //! Numbers for people.
 
 use caps::share::Rest;
-use caps::time::Micros;
+use caps::time::{Micros, UnixMicros};
 use policy::units::{Bytes, Span};
 
 /// What stands in a cell that has nothing to say.
@@ -27,9 +27,14 @@ pub(crate) fn span(span: Micros) -> String {
 
 /// What is left of a grant.
 pub(crate) fn rest(left: &Rest) -> String {
-    let mut time = String::new();
-    audit::text::push_time(&mut time, left.expires);
-    format!("{} to {} until {}", left.rights, left.range, time.trim_matches('"'))
+    format!("{} to {} until {}", left.rights, left.range, time(left.expires))
+}
+
+/// A point in time.
+pub(crate) fn time(time: UnixMicros) -> String {
+    let mut text = String::new();
+    audit::text::push_time(&mut text, time);
+    text.trim_matches('"').to_owned()
 }
 
 /// A text, or nothing.

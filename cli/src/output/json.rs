@@ -10,7 +10,9 @@ use caps::receipt::{Receipt, ReceiptBody};
 use caps::share::ShareContract;
 use caps::time::Micros;
 use caps::wire::link::Method;
-use caps::wire::row::{CanaryRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, Target};
+use caps::wire::row::{
+    CanaryRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, Target,
+};
 use data_encoding::HEXLOWER;
 use libmem::LeaseView;
 use policy::Diagnostic;
@@ -96,6 +98,20 @@ pub(crate) fn grant(row: &GrantRow) -> Value {
     })
 }
 
+/// Something in quarantine.
+pub(crate) fn quarantined(row: &QuarantineRow) -> Value {
+    json!({
+        "id": row.id.0,
+        "lease": row.lease.to_string(),
+        "owner": row.owner.to_string(),
+        "bytes": row.range.len(),
+        "range": range(row.range),
+        "readable_bytes": row.readable_bytes,
+        "since_us": row.since.0,
+        "cause": row.cause,
+    })
+}
+
 /// A contract: exactly what is signed.
 pub(crate) fn contract(contract: &ShareContract) -> Value {
     json!({
@@ -135,6 +151,7 @@ pub(crate) fn receipt(receipt: &Receipt) -> Value {
         "fence_us": body.fence.0,
         "dead_us": body.dead.0,
         "wiped_bytes": body.wiped_bytes,
+        "quarantined_bytes": body.quarantined_bytes,
         "log_index": body.log_index,
         "issuer": body.issuer.to_string(),
         "signature": HEXLOWER.encode(&receipt.signature.0),
@@ -163,6 +180,9 @@ pub(crate) fn parse_receipt(text: &str) -> Result<Receipt, &'static str> {
         fence_us: u64,
         dead_us: u64,
         wiped_bytes: u64,
+        // Receipts of before there was quarantine by hand have none.
+        #[serde(default)]
+        quarantined_bytes: u64,
         log_index: Option<u64>,
         issuer: String,
         signature: String,
@@ -197,6 +217,7 @@ pub(crate) fn parse_receipt(text: &str) -> Result<Receipt, &'static str> {
         fence: Micros(receipt.fence_us),
         dead: Micros(receipt.dead_us),
         wiped_bytes: receipt.wiped_bytes,
+        quarantined_bytes: receipt.quarantined_bytes,
         log_index: receipt.log_index,
         issuer: PrincipalKey::parse(&receipt.issuer).map_err(wrong)?,
     };
@@ -312,6 +333,7 @@ mod tests {
             log_index: Some(7),
             issuer: SigningKey::from_seed(&[5; 32]).public(),
             left: None,
+            quarantined_bytes: 0,
         };
         let value = receipt(&body.sign(&SigningKey::from_seed(&[5; 32])));
         let mut promised = [
@@ -323,6 +345,7 @@ mod tests {
             "fence_us",
             "dead_us",
             "wiped_bytes",
+            "quarantined_bytes",
             "log_index",
             "issuer",
             "signature",

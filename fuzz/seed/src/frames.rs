@@ -1,7 +1,7 @@
 //! Frames of the local socket: one for each shape of body.
 
 use caps::error::{Code, Error};
-use caps::id::{GrantId, LeaseId, PrincipalKey, RequestId, SlotHandle};
+use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId, RequestId, SlotHandle};
 use caps::key::{Signature, SigningKey};
 use caps::pop::Nonce;
 use caps::range::ByteRange;
@@ -62,6 +62,10 @@ pub fn frames() -> Vec<Vec<u8>> {
         Request::Write { handle, offset: 0, data: vec![0xab; 64], crc: 1 },
         Request::Confine,
         Request::ShareNarrow { grant, rights: Some(Rights::READ), range: None, ttl: Some(Micros(9)) },
+        Request::QuarantineAdd { lease, reason: Reason::new("odd").expect("a reason") },
+        Request::QuarantineList,
+        Request::QuarantineRead { id: QuarantineId(1), offset: 0, length: 4096 },
+        Request::QuarantineRelease { id: QuarantineId(1) },
     ];
     let replies = [
         Reply::Done,

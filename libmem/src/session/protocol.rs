@@ -259,6 +259,8 @@ const fn changes(request: &Request) -> bool {
         | Request::ShareAccept { .. }
         | Request::Revoke(_)
         | Request::ShareNarrow { .. }
+        | Request::QuarantineAdd { .. }
+        | Request::QuarantineRelease { .. }
         | Request::Write { .. } => true,
         Request::Hello { .. }
         | Request::Prove { .. }
@@ -273,7 +275,9 @@ const fn changes(request: &Request) -> bool {
         | Request::Segment { .. }
         | Request::Channel
         | Request::Close { .. }
-        | Request::Confine => false,
+        | Request::Confine
+        | Request::QuarantineList
+        | Request::QuarantineRead { .. } => false,
     }
 }
 

@@ -20,6 +20,7 @@
 //! | `refusals` | how often a principal was refused by its quota lately |
 //! | `rejects` | refusals in the log, gathered so that nobody can fill it |
 //! | `memory` | the requests about memory: open, read, write, close |
+//! | `quarantine` | the administrator's requests about dead memory that is kept |
 //! | `channel` | fresh segments for those who keep their rights through a rotation |
 //! | `verified` | the tokens that were verified lately, within a bound of bytes |
 //!
@@ -33,6 +34,7 @@ mod handshake;
 mod listen;
 mod memory;
 mod peer;
+mod quarantine;
 mod refusals;
 mod rejects;
 mod session;

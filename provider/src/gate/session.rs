@@ -196,6 +196,10 @@ impl Session {
             _ if self.opener.sandboxed => {
                 Err(Error::new(Code::Denied, "a program in the sandbox opens, reads, writes and closes"))
             }
+            Request::QuarantineAdd { lease, reason } => self.quarantine_add(lease, reason).await,
+            Request::QuarantineList => self.quarantine_list().await,
+            Request::QuarantineRead { id, offset, length } => self.quarantine_read(id, offset, length).await,
+            Request::QuarantineRelease { id } => self.quarantine_release(id).await,
             request @ (Request::PrincipalAdd { .. }
             | Request::PrincipalList { .. }
             | Request::LeaseCreate(_)

@@ -116,6 +116,19 @@ pub enum Event {
     },
     /// A deadline passed.
     Tick,
+    /// A file that a rotation replaced could not be wiped and is to be kept. Its bytes stay in the books, as the
+    /// region's no longer; refused where they would take the room that rotations need.
+    Kept {
+        /// Whose.
+        region: RegionKey,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// A file that was kept is wiped and closed: its bytes are free.
+    Unkept {
+        /// Bytes.
+        bytes: u64,
+    },
 }
 
 /// A right as its verified token gives it. The gate fills it in from evidence, never from the client's words.
@@ -203,7 +216,8 @@ pub enum Answer {
     },
     /// Memory for a fresh segment is set aside in the books.
     Granted,
-    /// There is no memory for a fresh segment at present: come again when an [`Event::Spent`] was applied. Never the
+    /// There is no memory for a fresh segment at present: come again when an [`Event::Spent`] or [`Event::Kept`] was
+    /// applied. Never the
     /// answer while no other rotation is under way: the pool keeps room for one.
     Wait,
     /// The fresh file is the segment's from now on.

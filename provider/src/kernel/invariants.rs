@@ -25,12 +25,16 @@ impl Kernel {
             self.check_region(key, row)?;
             self.check_segments(row, now, &mut headroom)?;
         }
-        ensure(bytes + rotating == self.committed_bytes, "the ledger is the sum of the regions")?;
+        let kept = self.kept_bytes;
+        ensure(
+            bytes + rotating + kept == self.committed_bytes,
+            "the ledger is the sum of the regions and of what is kept",
+        )?;
         ensure(rotating == self.rotating_bytes, "and what rotates of it the sum of their rotations")?;
         ensure(self.committed_bytes <= self.config.pool_bytes, "no more is committed than the pool has")?;
         ensure(headroom.lengths() == self.headroom.lengths(), "the headroom is that of the segments")?;
         ensure(
-            bytes + headroom.bytes() <= self.config.pool_bytes,
+            bytes + kept + headroom.bytes() <= self.config.pool_bytes,
             "the largest segment that may have to be rotated has room",
         )?;
         ensure(segments == self.segments, "every segment is counted")?;

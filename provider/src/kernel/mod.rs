@@ -53,7 +53,7 @@ mod take;
 use std::collections::{BTreeSet, HashMap};
 
 use caps::error::{Code, Error, Result};
-use caps::id::{ClusterEpoch, LeaseId, ProviderId};
+use caps::id::{ClusterEpoch, LeaseId, PrincipalKey, ProviderId};
 use caps::time::BootNanos;
 use caps::wire::row::{MemoryRow, Tier};
 
@@ -131,6 +131,8 @@ pub struct Kernel {
     committed_bytes: u64,
     /// Those of fresh and replaced files.
     rotating_bytes: u64,
+    /// Those of replaced files that are kept because they could not be wiped.
+    kept_bytes: u64,
 }
 
 impl Kernel {
@@ -150,6 +152,7 @@ impl Kernel {
             last_rotation: 0,
             committed_bytes: 0,
             rotating_bytes: 0,
+            kept_bytes: 0,
             config,
         }
     }
@@ -176,6 +179,8 @@ impl Kernel {
             Event::Take { take, cause, now_unix } => self.take(now, now_unix, take, cause, &mut effects),
             Event::Taken { region } => self.taken(region),
             Event::Tick => self.tick(now, &mut effects),
+            Event::Kept { region, bytes } => self.kept(region, bytes),
+            Event::Unkept { bytes } => self.unkept(bytes),
         };
         effects.sort_by_key(Effect::phase); // stable: within a phase they stay as they were decided
         Step { answer, effects }
@@ -213,7 +218,7 @@ impl Kernel {
         if confined { Tier::Sandboxed } else { self.config.tier }
     }
 
-    /// Bytes committed to regions, the ones being taken back included, and to rotations under way.
+    /// Bytes committed to regions, the ones being taken back included, to rotations under way, and to what is kept.
     #[must_use]
     pub const fn committed_bytes(&self) -> u64 {
         self.committed_bytes
@@ -235,6 +240,12 @@ impl Kernel {
     #[must_use]
     pub fn region_of(&self, lease: LeaseId) -> Option<RegionKey> {
         self.by_lease.get(&lease).copied()
+    }
+
+    /// Who owns a region, one that is being taken back included.
+    #[must_use]
+    pub fn owner_of(&self, region: RegionKey) -> Option<PrincipalKey> {
+        self.regions.get(region).map(|row| row.owner)
     }
 
     /// Every lease that has memory here, the ones being taken back included.

@@ -26,6 +26,8 @@ enum Act {
     HandOut { open: usize, segment: u32 },
     Progress { lease: u8, segment: usize },
     Spend { lease: u8 },
+    Keep { lease: u8 },
+    Unkeep,
     Close { open: usize, session: u8 },
     SessionEnded { session: u8 },
     TakeLease { lease: u8 },
@@ -52,6 +54,8 @@ fn act() -> impl Strategy<Value = Act> {
         6 => (0..12usize, 0..3u32).prop_map(|(open, segment)| Act::HandOut { open, segment }),
         5 => (lease.clone(), 0..4usize).prop_map(|(lease, segment)| Act::Progress { lease, segment }),
         2 => lease.clone().prop_map(|lease| Act::Spend { lease }),
+        1 => lease.clone().prop_map(|lease| Act::Keep { lease }),
+        1 => Just(Act::Unkeep),
         1 => (lease.clone(), grant.clone()).prop_map(|(lease, grant)| Act::ReadOnly { lease, grant }),
         1 => (0..8usize, session.clone()).prop_map(|(open, session)| Act::Close { open, session }),
         1 => session.prop_map(|session| Act::SessionEnded { session }),
@@ -109,6 +113,8 @@ struct Model {
     out: Vec<Out>,
     /// The latest `Rotate`'s segments.
     rotated: Vec<u32>,
+    /// Pages of each replaced file that is kept.
+    kept: Vec<u64>,
 }
 
 impl Model {
@@ -175,7 +181,8 @@ impl Model {
 
     /// Pages in the books.
     fn used(&self) -> u64 {
-        self.leases.iter().map(|known| known.pages + known.rotating()).sum()
+        let leases: u64 = self.leases.iter().map(|known| known.pages + known.rotating()).sum();
+        leases + self.kept.iter().sum::<u64>()
     }
 }
 
@@ -378,6 +385,22 @@ proptest! {
                     let Some(known) = model.get(lease) else { continue };
                     let (region, Some(pages)) = (known.key, known.unspent.pop()) else { continue };
                     step(&mut kernel, Event::Spent { region, bytes: pages * PAGE }).unwrap();
+                }
+                Act::Keep { lease } => {
+                    let Some(known) = model.get(lease) else { continue };
+                    let (region, Some(&pages)) = (known.key, known.unspent.last()) else { continue };
+                    let rotating: u64 = model.leases.iter().map(Known::rotating).sum();
+                    let fits = (model.used() - rotating + pages) * PAGE + kernel.headroom_bytes() <= POOL_PAGES * PAGE;
+                    let answer = step(&mut kernel, Event::Kept { region, bytes: pages * PAGE });
+                    prop_assert_eq!(answer.is_ok(), fits, "kept where rotations have their room all the same");
+                    if fits {
+                        model.get(lease).unwrap().unspent.pop();
+                        model.kept.push(pages);
+                    }
+                }
+                Act::Unkeep => {
+                    let Some(pages) = model.kept.pop() else { continue };
+                    step(&mut kernel, Event::Unkept { bytes: pages * PAGE }).unwrap();
                 }
                 Act::ReadOnly { lease, grant } => {
                     let Some(known) = model.get(lease) else { continue };

@@ -2,7 +2,7 @@
 //!
 //! The kernel orders it ([`Effect::Rotate`]) and then keeps the books while the runtime does it: room for the fresh
 //! file ([`Kernel::fresh`]), the new generation and who gets it ([`Kernel::rotated`]), the old file's bytes
-//! ([`Kernel::spent`]). Who survives is decided only when the fresh file is ready, by the rights that are open then: a
+//! ([`Kernel::spent`], or [`Kernel::kept`] where they could not be wiped). Who survives is decided only when the fresh file is ready, by the rights that are open then: a
 //! revoke that comes while a segment is rotating has closed its rights and needs nothing more than to wait.
 
 use caps::error::{Code, Error, Result};
@@ -165,6 +165,32 @@ impl Kernel {
         let row = self.regions.get_mut(region).ok_or(NOT_ROTATING)?;
         row.rotating_bytes = row.rotating_bytes.checked_sub(bytes).ok_or(NOT_ROTATING)?;
         self.rotating_bytes -= bytes;
+        self.committed_bytes -= bytes;
+        Ok(Answer::Done)
+    }
+
+    /// Bytes of a replaced file stay in the books as kept. They are not the region's any more, which may end and be
+    /// forgotten meanwhile, and count as a region's do towards the room for rotations.
+    pub(super) fn kept(&mut self, region: RegionKey, bytes: u64) -> Result<Answer> {
+        let fixed = (self.committed_bytes - self.rotating_bytes)
+            .checked_add(bytes)
+            .and_then(|sum| sum.checked_add(self.headroom.bytes()));
+        if fixed.is_none_or(|sum| sum > self.config.pool_bytes) {
+            return Err(Error::new(Code::NoMemory, "the pool needs these bytes for the next rotation"));
+        }
+        let row = self.regions.get_mut(region).ok_or(NOT_ROTATING)?;
+        row.rotating_bytes = row.rotating_bytes.checked_sub(bytes).ok_or(NOT_ROTATING)?;
+        self.rotating_bytes -= bytes;
+        self.kept_bytes += bytes;
+        Ok(Answer::Done)
+    }
+
+    /// Kept bytes leave the books.
+    pub(super) fn unkept(&mut self, bytes: u64) -> Result<Answer> {
+        self.kept_bytes = self
+            .kept_bytes
+            .checked_sub(bytes)
+            .ok_or(Error::new(Code::Internal, "more was given back than was kept"))?;
         self.committed_bytes -= bytes;
         Ok(Answer::Done)
     }

@@ -343,3 +343,32 @@ fn a_promise_keeps_room_until_the_survivor_comes() {
     assert_eq!(story.replace(0), [], "and so has its end");
     assert!(!promised(&story), "nobody is left to promise to");
 }
+
+/// A replaced file that could not be wiped stays in the books when its region is forgotten, takes no room that a rotation
+/// needs, and comes back once.
+#[test]
+fn what_is_kept_of_a_rotation_outlives_its_region_and_leaves_rotations_their_room() {
+    let mut story = Story::begin(1, 200, true);
+    let region = story.region;
+    let bobs = story.map(story.request(Some(BOB), 100, false), 0);
+    story.map(story.request(Some(CAROL), 20, false), 0);
+    story.tick_at(20);
+    assert_eq!(story.step(Event::Fresh { region, segment: 0 }).answer, Ok(Answer::Granted));
+    story.step(Event::Rotated { region, segment: 0 }).answer.unwrap();
+    assert_eq!(story.kernel.committed_bytes(), 2 * PAGE);
+    story.step(Event::Kept { region, bytes: PAGE }).answer.unwrap();
+    assert_eq!(story.kernel.committed_bytes(), 2 * PAGE, "neither free nor counted twice");
+    let again = story.step(Event::Kept { region, bytes: PAGE }).answer.unwrap_err();
+    assert_eq!(again.code(), Code::Internal, "there is nothing more of it");
+    // The next rotation needs room beside what is kept, and has it.
+    assert_eq!(story.hand_out(bobs, 0), Ok(Answer::Done));
+    assert_eq!(rotated(&story.tick_at(100)), [vec![0]]);
+    assert_eq!(story.replace(0), []);
+    let take = Take::Lease(LEASE);
+    story.step(Event::Take { take, cause: EndCause::Revoked, now_unix: story.unix() }).answer.unwrap();
+    story.step(Event::Taken { region }).answer.unwrap();
+    assert_eq!((story.kernel.regions(), story.kernel.committed_bytes()), (0, PAGE));
+    story.step(Event::Unkept { bytes: PAGE }).answer.unwrap();
+    assert_eq!(story.kernel.committed_bytes(), 0);
+    assert!(story.step(Event::Unkept { bytes: PAGE }).answer.is_err(), "once");
+}

@@ -23,7 +23,8 @@ use std::thread;
 use caps::error::{Code, Error, Result};
 use io_uring::{IoUring, opcode, squeue, types};
 use rustix::fs::{Mode, OFlags, open};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::mapping::Mapping;
 use crate::factory::failed;
@@ -58,6 +59,8 @@ const RING_ENTRIES: u32 = 2;
 const PARTIAL_PIECE_BYTES_MIN: usize = 64 << 10;
 /// Slots beyond the exact need: where only part of a region may be pinned, it is pinned in smaller pieces.
 const SLOTS_SPARE: u64 = 64;
+/// Bytes that are read through a pipe at a time: what the shortest one holds.
+const PIPE_STEP_BYTES: usize = 4 << 10;
 /// Requests in a row that may transfer nothing before a transfer counts as failed.
 const EMPTY_STEPS_MAX: u32 = 1_000;
 
@@ -291,6 +294,34 @@ impl Pin {
     /// Writes the pinned pages to the start of `file`. Returns the bytes.
     pub(super) fn copy_to(&self, file: BorrowedFd<'_>) -> Result<usize> {
         self.transfer(Transfer::CopyTo(file))
+    }
+
+    /// Fills `into` from `offset` of the pinned pages, cut or not, through a pipe: whatever of the bytes is under way is in
+    /// kernel pages that are not swapped and belong to nobody else. A page at a time, which an empty pipe always takes.
+    pub(super) fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<()> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
+        let mut done = 0;
+        let mut before = 0;
+        for piece in &self.pieces {
+            while done < into.len() && offset + done < before + piece.len {
+                let from = offset + done - before;
+                let len = (piece.len - from).min(into.len() - done).min(PIPE_STEP_BYTES);
+                // Never followed as an address, as in `entry`.
+                let position = ptr::without_provenance::<u8>(piece.address + from);
+                let to = types::Fd(writer.as_raw_fd());
+                let entry = opcode::WriteFixed::new(to, position, len as u32, piece.slot).build();
+                let moved = retry_on_intr(|| self.table.shards[piece.shard].request(&entry))
+                    .map_err(failed("a transfer through the pin"))?;
+                let read = retry_on_intr(|| rustix::io::read(&reader, &mut into[done..done + moved]))
+                    .map_err(failed("a transfer through the pin"))?;
+                if moved == 0 || read != moved {
+                    return Err(Error::new(Code::System, "a transfer through the pin makes no progress"));
+                }
+                done += read;
+            }
+            before += piece.len;
+        }
+        if done == into.len() { Ok(()) } else { Err(Error::new(Code::Range, "not all of it is pinned")) }
     }
 
     /// Moves every piece. Several threads where there are several pieces and processors; this one alone where no thread

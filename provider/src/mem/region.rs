@@ -404,6 +404,25 @@ impl Region {
         self.pin.as_ref().map_or(Ok(0), |pin| pin.wipe().map(|bytes| bytes as u64))
     }
 
+    /// Fills `into` with bytes as they were at the cut, or at the wipe after it: for an investigator, once nobody else
+    /// can reach them. Allocates and may take a while: not for the revoke path.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Internal`] before the cut; [`Code::Range`] beyond what is pinned ([`PinCoverage::pinned`]): what pipes hold
+    /// can be taken out of them only once; [`Code::Busy`] when descriptors run out; [`Code::System`] if the kernel
+    /// refuses.
+    pub fn read_dead(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        self.require_cut()?;
+        let unpinned =
+            Error::new(Code::Range, "these bytes are not pinned, and only what is pinned can be read");
+        let end = offset.checked_add(into.len() as u64).filter(|&end| end <= self.coverage.pinned);
+        let (Some(pin), Some(_), Ok(offset)) = (&self.pin, end, usize::try_from(offset)) else {
+            return Err(unpinned);
+        };
+        pin.read_at(offset, into)
+    }
+
     /// Copies every byte as it was at the cut into `fresh`, which nobody else has seen yet: no store that a holder's
     /// mapping completed before the cut is lost. A crash leaves both regions to the guardian.
     ///

@@ -12,13 +12,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use caps::error::{Code, Error, Result};
+use caps::range::ByteRange;
 use caps::time::BootNanos;
 use tokio::sync::Notify;
 
 use super::lock;
+use super::quarantine::Keep;
 use crate::kernel::RotationId;
 use crate::mem::Region;
 
@@ -53,8 +55,8 @@ pub struct Memory {
     changed: Notify,
     /// Sessions of processes that were given a file of it whose lock they can hold. Guards the set only.
     holders: Mutex<BTreeSet<u64>>,
-    /// Why it is to be kept once it is dead.
-    kept: OnceLock<&'static str>,
+    /// Why it is to be kept once it is dead. Held for a look or a change.
+    kept: Mutex<Option<Keep>>,
 }
 
 impl Memory {
@@ -72,7 +74,7 @@ impl Memory {
             version: AtomicU64::new(0),
             changed: Notify::new(),
             holders: Mutex::default(),
-            kept: OnceLock::new(),
+            kept: Mutex::default(),
         }
     }
 
@@ -92,13 +94,38 @@ impl Memory {
     }
 
     /// Has the memory kept once it is dead. Who says it first says why.
-    pub(super) fn keep(&self, cause: &'static str) {
-        let _ = self.kept.set(cause); // it is kept already
+    pub(super) fn keep(&self, order: Keep) {
+        lock(&self.kept).get_or_insert(order);
+    }
+
+    /// Takes such an order back, if it is the one that stands.
+    pub(super) fn keep_no_more(&self, order: Keep) {
+        lock(&self.kept).take_if(|standing| *standing == order);
     }
 
     /// Why it is to be kept, if it is.
-    pub(super) fn kept(&self) -> Option<&'static str> {
-        self.kept.get().copied()
+    pub(super) fn kept(&self) -> Option<Keep> {
+        *lock(&self.kept)
+    }
+
+    /// Bytes that can still be read once it is dead.
+    pub(super) fn readable_bytes(&self) -> u64 {
+        self.files().map(|file| file.region.coverage().pinned).sum()
+    }
+
+    /// Fills `into` from `offset` of the dead region. The bytes lie in it.
+    ///
+    /// # Errors
+    /// Those of [`Region::read_dead`].
+    pub(super) fn read_dead(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        let mut done = 0;
+        while done < into.len() {
+            let (file, at, left) = self.locate(offset + done as u64)?;
+            let end = into.len().min(done.saturating_add(left));
+            file.region.read_dead(at, &mut into[done..end])?;
+            done = end;
+        }
+        Ok(())
     }
 
     /// Moves the end. Relaxed: an access that misses a renewal by nanoseconds is refused, which is safe; a
@@ -116,6 +143,12 @@ impl Memory {
     pub(super) fn segment_of(&self, offset: u64) -> u32 {
         // A region has at most `SEGMENTS_PER_REGION_MAX` segments, and `offset` lies in it.
         (offset / self.segment_bytes) as u32
+    }
+
+    /// The bytes of a segment, if there is such a segment.
+    pub(super) fn range_of(&self, segment: u32) -> Option<ByteRange> {
+        let start = u64::from(segment).checked_mul(self.segment_bytes).filter(|&start| start < self.bytes)?;
+        ByteRange::new(start, start.saturating_add(self.segment_bytes).min(self.bytes)).ok()
     }
 
     /// A segment's file, if there is such a segment.

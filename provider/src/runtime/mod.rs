@@ -22,7 +22,7 @@
 //! | `pool` | a bounded pool of threads that grows while all are busy |
 //! | `client` | the process at the other end of a session: who it is, and how it is killed |
 //! | `watchdog` | kills who holds up a cut |
-//! | `quarantine` | dead memory that is kept instead of given back |
+//! | `quarantine` | dead memory that is kept instead of given back, and what an investigator does with it |
 //! | `timer` | wakes at the kernel's next deadline; watches the wall clock for steps |
 //! | `record` | the provider's entries in its log |
 //! | `summary` | one closing entry for all the openings of a right in a session |

@@ -10,7 +10,7 @@
 //! | 6 copy | the same thread, by the pin | the same |
 //! | 7 install | under the kernel's lock | a segment whose survivors wait; the guardian cuts |
 //! | 8 hand out | the survivors' sessions, when they listen | the same |
-//! | 9 wipe and close the old file | the rotation thread | zeros |
+//! | 9 wipe and close the old file | the rotation thread | zeros; what cannot be wiped goes into quarantine |
 //! | 10 acknowledge, when 5 to 9 were done for each segment | the same thread | nothing |
 //!
 //! The holder who lost its right is dead after step 2. The survivors are still until step 8, and nothing that any of
@@ -97,24 +97,31 @@ impl Shared {
     /// Steps 4 to 10.
     fn replace_segments(self: &Arc<Self>, job: Job, dead: BootNanos) {
         self.drain(&job.drain);
-        let mut wiped_bytes = 0;
+        let (mut wiped_bytes, mut quarantined_bytes) = (0, 0);
         let mut stopped = None;
         for &segment in &job.segments {
             let Some(old) = job.memory.file(segment) else { continue };
             if stopped.is_none() {
                 stopped = self.replace(&job, segment, &old).err();
             }
-            wiped_bytes += match super::take_back::wipe_file(&old.region) {
-                Ok(wiped) => wiped,
-                Err(_) => {
-                    self.record_unwiped(&job, old.region.len());
-                    0
+            let wiped = super::take_back::wipe_file(&old.region);
+            wiped_bytes += *wiped.as_ref().unwrap_or(&0);
+            if stopped.is_some() {
+                // It is still the segment's file: whoever takes the region back wipes it again, or keeps it.
+                continue;
+            }
+            let bytes = old.region.len();
+            match (wiped, job.memory.range_of(segment)) {
+                // Who pinned pages of it keeps what was in them at the cut for as long as they are not wiped.
+                (Err(_), Some(range)) => {
+                    if self.set_aside_segment(job.region, job.lease, range, old) {
+                        quarantined_bytes += bytes;
+                    }
                 }
-            };
-            if stopped.is_none() {
-                let bytes = old.region.len();
-                close_file(old);
-                self.spent(job.region, bytes);
+                (Ok(_), _) | (_, None) => {
+                    close_file(old);
+                    self.spent(job.region, bytes);
+                }
             }
         }
         if let Some(Stopped::Failed(error)) = stopped {
@@ -133,6 +140,7 @@ impl Shared {
             fence: job.fenced.since(job.started),
             dead: dead.since(job.started),
             wiped_bytes,
+            quarantined_bytes,
         };
         self.record_regardless(entry(&job, &taken));
         if let Some(waiter) = lock(&self.rotating).remove(&job.rotation) {
@@ -194,9 +202,14 @@ impl Shared {
     }
 
     /// Reports bytes that are free again.
-    fn spent(self: &Arc<Self>, region: RegionKey, bytes: u64) {
+    pub(super) fn spent(self: &Arc<Self>, region: RegionKey, bytes: u64) {
         let spent = self.step(Event::Spent { region, bytes });
         debug_assert!(spent.is_ok(), "{spent:?}");
+        self.room_changed();
+    }
+
+    /// Wakes the rotations that wait for room.
+    pub(super) fn room_changed(&self) {
         let _room = lock(&self.room.0);
         self.room.1.notify_all();
     }
@@ -210,15 +223,6 @@ impl Shared {
             }
         }
         Ok(fresh)
-    }
-
-    /// A replaced segment could not be wiped. It is not kept: its survivors have its bytes anyway, and the system zeroes
-    /// each page before anybody else gets it. Who pinned pages of it keeps what was in them at the cut.
-    fn record_unwiped(&self, job: &Job, bytes: u64) {
-        let entry = Draft::error(Entry::RegionQuarantine, Code::System)
-            .lease(job.lease)
-            .maybe(job.grant, Draft::grant);
-        self.record_regardless(entry.cause("unwiped_segment").bytes(bytes).wiped_bytes(0));
     }
 
     fn tell_survivors(&self, segment: u32, survivors: &[Survivor]) {

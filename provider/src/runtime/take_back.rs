@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 
 use super::cells::{OpenKey, Right};
 use super::memory::Memory;
+use super::quarantine::Keep;
 use super::watchdog::Returned;
 use super::{Provider, Shared, lock};
 use crate::kernel::{Answer, Effect, Event, RegionKey};
@@ -224,8 +225,9 @@ impl Shared {
         // What is kept is kept as it was. What could not be wiped is kept because nobody knows what it is.
         let (wiped_bytes, kept) = match kept.map_or_else(|| wipe(&memory), |_| Ok(0)) {
             Ok(wiped) => (wiped, kept),
-            Err(wiped) => (wiped, Some(UNWIPED)),
+            Err(wiped) => (wiped, Some(Keep::UNWIPED)),
         };
+        let bytes = memory.len();
         let mut taken = Taken {
             lease: Some(job.lease),
             mappings_closed: job.mappings,
@@ -233,14 +235,22 @@ impl Shared {
             fence: job.fenced.since(job.started),
             dead: dead.since(job.started),
             wiped_bytes,
+            quarantined_bytes: 0,
         };
         let clean = match kept {
             None => Some(memory),
-            Some(cause) => self.set_aside_dead(job.region, memory, cause, taken).err().inspect(|memory| {
-                if cause != UNWIPED {
-                    taken.wiped_bytes = wipe(memory).unwrap_or_else(|wiped| wiped);
+            Some(order) => match self.set_aside_dead(job.region, memory, order, taken) {
+                Ok(()) => {
+                    taken.quarantined_bytes = bytes;
+                    None
                 }
-            }),
+                Err(memory) => {
+                    if order.is_ordered() {
+                        taken.wiped_bytes = wipe(&memory).unwrap_or_else(|wiped| wiped);
+                    }
+                    Some(memory)
+                }
+            },
         };
         if let Some(memory) = clean {
             give_back(memory);
@@ -309,9 +319,6 @@ pub(super) fn shut(region: &Region) {
         tracing::warn!(%error, "a dead segment's file could not be shut");
     }
 }
-
-/// Why a region is in quarantine that nobody ordered there: it could not be proved clean.
-const UNWIPED: &str = "unwiped";
 
 /// Wipes one dead segment and returns the bytes.
 ///

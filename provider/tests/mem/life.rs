@@ -68,6 +68,30 @@ pub(crate) fn steps_come_in_order() {
     );
 }
 
+/// What was there at the cut can be read by the provider, as often as it likes, until it is wiped.
+pub(crate) fn what_is_pinned_is_read_after_the_cut() {
+    const BYTES: u64 = 3 << 20;
+    let memory = start();
+    let region = memory.region(BYTES).unwrap();
+    let pattern: Vec<u8> = (0..BYTES).map(|i| (i / 4096 + i) as u8).collect();
+    region.write_at(0, &pattern).unwrap();
+    let mut bytes = vec![0; 70_000];
+    assert_eq!(region.read_dead(0, &mut bytes).unwrap_err().code(), Code::Internal, "before the cut");
+    let _ = region.cut().unwrap();
+    let pinned = region.coverage().pinned;
+    assert!(pinned >= bytes.len() as u64);
+    for offset in [0, 1, 4095, 4096, pinned - 70_000, 0] {
+        region.read_dead(offset, &mut bytes).unwrap();
+        assert!(bytes == pattern[offset as usize..][..70_000], "{offset}");
+    }
+    for offset in [pinned - 69_999, pinned, u64::MAX] {
+        assert_eq!(region.read_dead(offset, &mut bytes).unwrap_err().code(), Code::Range, "{offset}");
+    }
+    assert_eq!(region.wipe().unwrap(), pinned);
+    region.read_dead(pinned - 70_000, &mut bytes).unwrap();
+    assert!(bytes.iter().all(|&byte| byte == 0));
+}
+
 pub(crate) fn mediated_access_ends_with_the_cut() {
     let memory = start();
     let region = memory.region(200_000).unwrap();

@@ -23,6 +23,16 @@ const TESTS: &[Test] = &[
         life::region_is_fresh_zeroed_and_exact,
     ),
     Test::new("life::steps_come_in_order", User::Any, life::steps_come_in_order),
+    Test::new(
+        "life::what_is_pinned_is_read_after_the_cut",
+        User::Any,
+        life::what_is_pinned_is_read_after_the_cut,
+    ),
+    Test::new(
+        "life::what_is_pinned_is_read_after_the_cut_open",
+        User::Nobody,
+        life::what_is_pinned_is_read_after_the_cut,
+    ),
     Test::new("life::mediated_access_ends_with_the_cut", User::Any, life::mediated_access_ends_with_the_cut),
     Test::new("life::no_mediated_write_survives_a_cut", User::Any, life::no_mediated_write_survives_a_cut),
     Test::new("life::pool_is_a_limit_and_comes_back", User::Any, life::pool_is_a_limit_and_comes_back),

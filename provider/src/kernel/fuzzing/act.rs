@@ -46,10 +46,16 @@ impl World {
                 }
             }
             SPEND => {
-                let number = usize::from(bytes.byte()?);
+                let byte = bytes.byte()?;
+                let (number, what) = (usize::from(byte & 0x3f), byte >> 6);
                 let all: Vec<_> = self.regions.keys().copied().collect();
-                if !all.is_empty() {
-                    self.spend(all[number % all.len()]);
+                match (all.is_empty(), what) {
+                    (_, 3) => self.unkeep(),
+                    (true, _) => {}
+                    (false, 2) => self.keep(all[number % all.len()]),
+                    (false, _) => {
+                        self.spend(all[number % all.len()]);
+                    }
                 }
             }
             CLOSE => {

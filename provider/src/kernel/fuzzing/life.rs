@@ -19,6 +19,7 @@ impl World {
         };
         let session = (who & 0x40 == 0).then_some(session(who >> 1));
         let used: u64 = self.regions.values().map(|region| region.bytes + region.rotating()).sum();
+        let used = used + self.kept.iter().sum::<u64>();
         let known = self.life(lease).is_some();
         match self.step(Event::Claim { ticket, session, now_unix: self.unix() }) {
             Ok(Answer::Build { region, bytes, deadline, .. }) => {
@@ -118,6 +119,9 @@ impl World {
         for region in self.all(Life::Ending) {
             while self.spend(region) {}
             self.taken(region);
+        }
+        while !self.kept.is_empty() {
+            self.unkeep();
         }
         self.check();
         assert_eq!((self.kernel.regions(), self.kernel.committed_bytes()), (0, 0), "every byte came back");

@@ -200,6 +200,8 @@ struct World {
     /// Rights that were promised the present file of a segment.
     promised: BTreeSet<(Key, usize)>,
     last_rotation: u64,
+    /// Bytes of each replaced file that is kept.
+    kept: Vec<u64>,
 }
 impl World {
     fn new(config: Config) -> Self {
@@ -214,6 +216,7 @@ impl World {
             narrowed: Vec::new(),
             promised: BTreeSet::new(),
             last_rotation: 0,
+            kept: Vec::new(),
         }
     }
 

@@ -59,6 +59,24 @@ impl World {
         true
     }
 
+    /// A replaced file could not be wiped and is kept, where rotations have their room all the same.
+    pub(super) fn keep(&mut self, region: RegionKey) {
+        let known = self.regions.get_mut(&region).expect("one of ours");
+        let Some(bytes) = known.unspent.pop() else { return };
+        let answer = self.step(Event::Kept { region, bytes });
+        if answer.is_ok() {
+            self.kept.push(bytes);
+        } else {
+            self.regions.get_mut(&region).expect("as above").unspent.push(bytes);
+        }
+    }
+
+    pub(super) fn unkeep(&mut self) {
+        if let Some(bytes) = self.kept.pop() {
+            self.step(Event::Unkept { bytes }).expect("what is kept is given back");
+        }
+    }
+
     pub(super) fn spend(&mut self, region: RegionKey) -> bool {
         let Some(bytes) = self.regions.get_mut(&region).and_then(|known| known.unspent.pop()) else {
             return false;

@@ -113,6 +113,7 @@ impl World {
     pub(super) fn check(&self) {
         assert_eq!(self.kernel.check_invariants(self.unix()), Ok(()));
         let bytes: u64 = self.regions.values().map(|region| region.bytes + region.rotating()).sum();
+        let bytes = bytes + self.kept.iter().sum::<u64>();
         assert_eq!(self.kernel.committed_bytes(), bytes, "the ledger counts until the memory is gone");
         assert_eq!(self.kernel.regions(), self.regions.len());
         let live = self.regions.values().filter(|region| region.life == Life::Live);
