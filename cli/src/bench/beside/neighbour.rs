@@ -83,7 +83,8 @@ impl Neighbour {
             .spawn()
             .map_err(|error| Error::with(Code::System, format!("cannot start the command: {error}")))?;
         let mut neighbour = Self { child, line: BufReader::new(ours) };
-        let brief = serde_json::to_string(brief).map_err(failed("what the command is told does not encode"))?;
+        let brief =
+            serde_json::to_string(brief).map_err(failed("what the command is told does not encode"))?;
         neighbour.say(&brief)?;
         Ok(neighbour)
     }

@@ -207,7 +207,8 @@ impl<'a> Street<'a> {
                 let _ = go.send(());
                 let _ = begun.recv();
             });
-            let taken = taking.join().map_err(|_| Error::new(Code::Internal, "the thread that takes back panicked"));
+            let taken =
+                taking.join().map_err(|_| Error::new(Code::Internal, "the thread that takes back panicked"));
             cut.and(taken?)
         })?;
         own.dead.push(receipt.body.dead.0 as f64);
