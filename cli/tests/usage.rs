@@ -113,7 +113,9 @@ fn wrong_usage_is_exit_2_in_both_forms() {
         if !wants_json {
             assert_eq!(error(&leasehold(arguments), 2), "E_USAGE", "{arguments:?}");
         }
-        let arguments: Vec<_> = ["--json"].into_iter().chain(arguments.iter().copied()).collect();
+        // What follows `--` belongs to another command.
+        let own = arguments.iter().position(|argument| *argument == "--").unwrap_or(arguments.len());
+        let arguments = [&arguments[..own], &["--json"], &arguments[own..]].concat();
         assert_eq!(json_error(&leasehold(&arguments), 2), "E_USAGE", "{arguments:?}");
     }
 }
