@@ -12,6 +12,7 @@ use caps::rights::Rights;
 use caps::wire::row::Target;
 use caps::wire::{Name, Reason};
 use libmem::{Client, LeaseOptions, Leased, Lifetime, ShareOptions};
+use policy::limits::PAGE_BYTES;
 
 use super::neighbour::{Brief, Neighbour, Word};
 use crate::bench::crew::{LEASE_TTL, Member};
@@ -121,6 +122,7 @@ impl<'a> Street<'a> {
     pub fn turn(&mut self, found: &mut Found, command: Option<&[OsString]>) -> Result<()> {
         self.turns += 1;
         let region = lease(&self.landlord, self.bytes)?;
+        fill(&self.landlord, &region)?;
         let (grant, hostile) = match command {
             None => {
                 let grant = self.give(&self.landlord, &region, &self.honest)?;
@@ -232,6 +234,13 @@ impl<'a> Street<'a> {
 
 fn lease(owner: &Member, bytes: u64) -> Result<Leased> {
     owner.client.lease(LeaseOptions::new(bytes, LEASE_TTL).lifetime(Lifetime::Detached))
+}
+
+/// Makes every page of a lease there, with something in it that is worth taking.
+fn fill(owner: &Member, leased: &Leased) -> Result<()> {
+    let region = owner.client.open_mapped(&leased.token, Rights::READ_WRITE)?;
+    let page = [0x5a; PAGE_BYTES as usize];
+    (0..region.facts().range.len()).step_by(page.len()).try_for_each(|at| region.write_at(at, &page))
 }
 
 fn offer(owner: &Member, leased: &Leased, to: PrincipalKey, rights: Rights) -> Result<GrantId> {
