@@ -28,6 +28,9 @@ const MAPPERS: u32 = 3;
 /// Users that a command may be.
 const COMMAND_UIDS: u32 = 4;
 
+/// How often a lease is asked for that was given up because its memory was not there in time.
+const LEASE_TRIES_MAX: u32 = 8;
+
 /// What of the neighbour's is taken back at the end of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Take {
@@ -232,8 +235,21 @@ impl<'a> Street<'a> {
     }
 }
 
+/// Leases memory. Who keeps the processors busy can make that take longer than a reservation lasts, so it is asked for
+/// again: what is measured is the take-back.
 fn lease(owner: &Member, bytes: u64) -> Result<Leased> {
-    owner.client.lease(LeaseOptions::new(bytes, LEASE_TTL).lifetime(Lifetime::Detached))
+    let ask = || owner.client.lease(LeaseOptions::new(bytes, LEASE_TTL).lifetime(Lifetime::Detached));
+    let given_up = |leased: &Result<Leased>| {
+        leased.as_ref().is_err_and(|error| matches!(error.code(), Code::LeaseExpired | Code::TokenRevoked))
+    };
+    let mut leased = ask();
+    for _ in 1..LEASE_TRIES_MAX {
+        if !given_up(&leased) {
+            break;
+        }
+        leased = ask();
+    }
+    leased
 }
 
 /// Makes every page of a lease there, with something in it that is worth taking.
