@@ -25,6 +25,7 @@
 //! | `flood` | asks faster than it reads |
 //! | `rotate` | what it does while others are taken out and its memory is rotated |
 //! | `reuse` | dies, and another process gets its number |
+//! | `beside` | all of them beside `leasehold bench beside`, as a table |
 //! | `scene` | sets the scene, takes back, judges |
 //! | `villain`, `stage` | the hostile process: from the test's side, from inside |
 //! | `fuse` | a file whose server never answers |
@@ -70,6 +71,8 @@ macro_rules! attacks {
     };
 }
 
+#[path = "hostile/beside.rs"]
+mod beside;
 #[path = "hostile/die.rs"]
 mod die;
 #[path = "hostile/flood.rs"]
@@ -109,4 +112,10 @@ fn client_process() {
 #[ignore = "a hostile process of the other tests"]
 fn hostile_process() {
     stage::play();
+}
+
+#[test]
+#[ignore = "what a benchmark starts, of the tests of `beside`"]
+fn hostile_beside() {
+    beside::play();
 }

@@ -102,6 +102,10 @@ fn wrong_usage_is_exit_2_in_both_forms() {
         &["audit", "verify", "/tmp"],
         &["audit", "tail", "--follow", "--json"],
         &["completions", "tcsh"],
+        &["bench", "beside"],
+        &["bench", "beside", "--size", "1MB", "--", "true"],
+        &["bench", "beside", "true"],
+        &["bench", "beside", "--rounds", "0", "--", "true"],
         &["--as", "../admin", "status"],
     ];
     for arguments in cases {
@@ -109,7 +113,9 @@ fn wrong_usage_is_exit_2_in_both_forms() {
         if !wants_json {
             assert_eq!(error(&leasehold(arguments), 2), "E_USAGE", "{arguments:?}");
         }
-        let arguments: Vec<_> = arguments.iter().copied().chain(["--json"]).collect();
+        // What follows `--` belongs to another command.
+        let own = arguments.iter().position(|argument| *argument == "--").unwrap_or(arguments.len());
+        let arguments = [&arguments[..own], &["--json"], &arguments[own..]].concat();
         assert_eq!(json_error(&leasehold(&arguments), 2), "E_USAGE", "{arguments:?}");
     }
 }

@@ -28,7 +28,7 @@ attacks! {
 
 fn reused(setting: Setting) {
     let Some(mut scene) = Scene::set(setting, SMALL) else { return };
-    if fs::OpenOptions::new().write(true).open(LAST_PID).is_err() {
+    if !is_possible() {
         let _: Option<()> = not_run(&format!("{LAST_PID} cannot be written here"));
         return;
     }
@@ -38,7 +38,7 @@ fn reused(setting: Setting) {
     // Somebody else, honest, gets the number: with a session, a lease and a mapping of its own.
     let key = scene.world.register();
     let mut heir = until("a process gets the number", || {
-        fs::write(LAST_PID, (pid - 1).to_string()).unwrap();
+        choose(pid);
         let actor = Actor::start(USERS[2]);
         (actor.pid() == pid).then_some(actor)
     });
@@ -58,6 +58,16 @@ fn reused(setting: Setting) {
     heir.release(lease.id);
     heir.leave();
     scene.end(villain);
+}
+
+/// Whether the next number can be chosen here.
+pub fn is_possible() -> bool {
+    fs::OpenOptions::new().write(true).open(LAST_PID).is_ok()
+}
+
+/// Has the next process get this number, if it is free and nobody is faster.
+pub fn choose(pid: u32) {
+    fs::write(LAST_PID, (pid - 1).to_string()).unwrap();
 }
 
 pub fn play(row: Row, stage: &mut Stage) {

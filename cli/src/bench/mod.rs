@@ -17,6 +17,7 @@
 //! | `population` | what a live lease costs in memory, and whether many make the others slower |
 //! | `expiry` | how late the end of a lease is |
 //! | `revoke/` | how long until memory that many processes use is nobody's |
+//! | `beside/` | whether that is slower because somebody hostile holds another region |
 //! | `crew` | clients in threads, each with a session and a key of its own |
 //! | `machine` | the memory of kernel and node, the file system of a directory |
 //! | `numbers` | samples, medians, spreads |
@@ -26,6 +27,7 @@
 //! turns holds better. A bound is met or missed as it comes out: nothing is repeated until it fits.
 
 mod access;
+mod beside;
 mod control;
 mod crew;
 mod expiry;
@@ -38,6 +40,7 @@ mod raw;
 mod report;
 mod revoke;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use caps::error::Result;
@@ -97,6 +100,19 @@ enum What {
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
         busy: u32,
     },
+    /// Taking back memory while a hostile process holds other memory, beside an honest one
+    #[command(after_help = "Example:\n  leasehold bench beside --size 64KiB -- ./hostile --its-arguments")]
+    Beside {
+        /// Bytes of each lease
+        #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = value::size)]
+        size: u64,
+        /// Take back what the neighbour was given alone, by rotation, instead of the lease
+        #[arg(long)]
+        grant: bool,
+        /// Starts the hostile process; what it is told and must say is in docs/benchmarks.md
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
 }
 
 /// Two numbers with a comma between them.
@@ -129,6 +145,10 @@ pub fn run(args: &Args, json: bool) -> Result<bool> {
         }
         &What::Revoke { size: bytes, survivors: None, mappers, busy } => {
             revoke::bench(&scratch, rounds, revoke::Shape { bytes, mappers, busy })
+        }
+        What::Beside { size, grant, command } => {
+            let take = if *grant { beside::Take::Grant } else { beside::Take::Lease };
+            beside::bench(&scratch, rounds.unwrap_or(beside::ROUNDS), *size, take, command)
         }
     }?;
     report.print(json)?;

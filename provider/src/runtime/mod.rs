@@ -413,10 +413,14 @@ impl Shared {
 }
 
 /// The openings that a step closed. One that never got so far as to be used was refused, and has no summary.
+///
+/// One walk over both lists: a client may have opened a region thousands of times, and the cut waits for this. The kernel
+/// fences each right right before it closes it, so both lists have the same order.
 fn closed(effects: &[Effect], fenced: &Fenced) -> Vec<Closed> {
+    let mut rights = fenced.rights.iter().peekable();
     let one = |effect: &Effect| {
         let Effect::Closed { open, row, cause } = effect else { return None };
-        let right = fenced.right(*open)?;
+        let (_, right) = rights.next_if(|(key, _)| key == open)?;
         Some(Closed {
             session: right.session,
             right: RightKey { lease: right.lease, grant: row.grant, rights: row.rights },
@@ -435,6 +439,7 @@ struct Fenced {
     started: BootNanos,
     /// When the last slot was closed.
     fenced: BootNanos,
+    /// In the order in which they were fenced.
     rights: Vec<(OpenKey, Arc<Right>)>,
     /// As they were before, all of one region. One list for all who wait for it: who is in a right beside the list is in
     /// an operation.
@@ -442,10 +447,6 @@ struct Fenced {
 }
 
 impl Fenced {
-    fn right(&self, open: OpenKey) -> Option<&Arc<Right>> {
-        self.rights.iter().find(|(key, _)| *key == open).map(|(_, right)| right)
-    }
-
     /// What has to be drained of one region, or of all.
     fn drain(&self, region: Option<RegionKey>) -> take_back::Drain {
         let of_it = |right: &Right| region.is_none_or(|region| right.region == region);

@@ -83,7 +83,12 @@ pub struct Crowd {
 impl Crowd {
     /// Registers a principal for each and starts the processes.
     pub fn gather(node: &Spawned, mappers: u32, busy: u32) -> Result<Self> {
-        let mappers = (0..mappers).map(|n| Mapper::start(node, n)).collect::<Result<_>>()?;
+        Self::of(node, 0..mappers, busy)
+    }
+
+    /// Those of these numbers alone: each is a principal and, as root, a uid.
+    pub fn of(node: &Spawned, numbers: std::ops::Range<u32>, busy: u32) -> Result<Self> {
+        let mappers = numbers.map(|n| Mapper::start(node, n)).collect::<Result<_>>()?;
         Ok(Self { mappers, busy: busy as usize })
     }
 

@@ -32,9 +32,9 @@
 //! cutting threads have, as far as this user may.
 
 mod baseline;
-mod crowd;
+pub(super) mod crowd;
 mod mapper;
-mod message;
+pub(super) mod message;
 mod stripes;
 #[cfg(test)]
 mod stripes_tests;
