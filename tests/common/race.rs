@@ -11,7 +11,7 @@
 //!
 //! One race is one way that
 //!
-//! - succeeded before the revoke was called, and last within [`FRESH`] of that: nothing else had ended it;
+//! - succeeded before the revoke was called, and did not fail before that: nothing else had ended it;
 //! - was tried after the call and before the acknowledgement: it was on its way while the right was taken back;
 //! - was tried [`AFTERWARDS`] times by accesses that began after the acknowledgement.
 //!
@@ -43,8 +43,6 @@ const DESCRIPTOR: usize = 2;
 const CHILD: usize = 3;
 /// Accesses of each way that begin after the acknowledgement.
 pub const AFTERWARDS: u32 = 16;
-/// How long before the call the last success may have been. A process that waits for a processor waits less.
-pub const FRESH: Duration = Duration::from_millis(50);
 /// Pause between two turns when all ways have ended and nothing is acknowledged: the processors are for who takes back.
 const PAUSE: Duration = Duration::from_micros(100);
 const PAGE: usize = 4096;
@@ -56,7 +54,7 @@ pub struct Trace {
     pub path: usize,
     /// Which of the grants.
     pub grant: usize,
-    /// The last success that was over before the revoke was called.
+    /// The last success that was over before the revoke was called; 0 again after a failure that was.
     pub before_ns: u64,
     /// The last success.
     pub last_ns: u64,
@@ -81,10 +79,9 @@ impl Trace {
     /// Judges it by the times of its grant.
     pub fn judge(&self, board: &Board) -> Verdict {
         let (called, acknowledged) = (board.called_ns(self.grant), board.acknowledged_ns(self.grant));
-        let succeeding = self.before_ns > 0 && self.before_ns + FRESH.as_nanos() as u64 >= called;
         let meanwhile = self.during_ns > 0 && self.during_ns < acknowledged;
         Verdict {
-            raced: succeeding && meanwhile && self.after >= AFTERWARDS,
+            raced: self.before_ns > 0 && meanwhile && self.after >= AFTERWARDS,
             contested: self.last_ns > called,
             late: self.last_ns > acknowledged,
         }
@@ -160,9 +157,9 @@ impl<'a> Way<'a> {
         let trace = &mut self.trace;
         if succeeded {
             trace.last_ns = began_ns;
-            if board.called_ns(grant) == 0 {
-                trace.before_ns = began_ns;
-            }
+        }
+        if board.called_ns(grant) == 0 {
+            trace.before_ns = if succeeded { began_ns } else { 0 };
         }
         if called && trace.during_ns == 0 {
             trace.during_ns = began_ns;

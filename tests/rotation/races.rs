@@ -36,7 +36,7 @@ const COUNTER: u64 = 2048;
 /// is not opened. More is a defect.
 const UNRECORDED_PERCENT_MAX: u32 = 2;
 /// Of the ways, those that need not have raced: their process waited for a processor when it mattered.
-const UNRACED_PERCENT_MAX: u64 = 20;
+const UNRACED_PERCENT_MAX: u64 = 50;
 /// Below so many, percentages say nothing.
 const FEW: u32 = 10;
 /// Between two lines of progress.
