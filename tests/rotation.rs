@@ -15,7 +15,8 @@
 //! | `segments` | rights to a part: what is rotated and what is not touched |
 //! | `endings` | ends by time, two at once, the whole region meanwhile |
 //! | `room` | a full pool |
-//! | `long` | many writes and many rotations; accesses that race with a revoke |
+//! | `races` | accesses on every path that race with a revoke |
+//! | `long` | many writes and many rotations, many races |
 //!
 //! Only root can be several users, and only a sealed descriptor may be mapped for writing by another user: elsewhere
 //! these tests say that they did not run.
@@ -27,6 +28,8 @@ mod common;
 mod endings;
 #[path = "rotation/long.rs"]
 mod long;
+#[path = "rotation/races.rs"]
+mod races;
 #[path = "rotation/room.rs"]
 mod room;
 #[path = "rotation/scene.rs"]

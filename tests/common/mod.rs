@@ -14,7 +14,7 @@
 //! | `script`, `actor`, `player` | client processes: the lines, the side that tells, the side that does |
 //! | `stripes`, `writer` | writes of which none can be lost or torn unnoticed: the benchmark's, and a thread of them |
 //! | `together` | two processes that wait for one another |
-//! | `race` | accesses on every path while the right is taken back |
+//! | `race`, `board` | accesses on every path while the right is taken back; when that was called and acknowledged |
 //! | `attack` | what a holder of a descriptor may try with it |
 //! | `raw` | frames by hand |
 //! | `pass` | a descriptor from process to process |
@@ -27,6 +27,7 @@
 
 pub mod actor;
 pub mod attack;
+pub mod board;
 pub mod log;
 pub mod named;
 pub mod node;

@@ -17,11 +17,13 @@ use libmem::{
 
 use super::actor::CLIENT;
 use super::attack::{self, Bare};
+use super::board::Board;
+use super::race::Racer;
 use super::raw::Raw;
 use super::script::{Ask, Handle, Said, Trespass};
 use super::stripes::Stripes;
 use super::writer::Writer;
-use super::{PATIENCE, pass, race, together};
+use super::{PATIENCE, pass, together};
 
 /// Bytes between two accesses of a loop: each touches another page.
 const STRIDE: u64 = 4096;
@@ -37,6 +39,7 @@ struct Player {
     bare: Option<(Raw, Bare)>,
     writer: Option<Writer>,
     raw: Option<Raw>,
+    racer: Option<Racer>,
 }
 
 /// Plays until the test hangs up. Does nothing in a process that no test started.
@@ -53,8 +56,8 @@ pub fn play() {
     match Client::connect(&Endpoint::unix(&socket), &key) {
         Ok(client) => {
             answer(&mut line, &Said::Ready);
-            let (memory, bare, writer, raw) = (Vec::new(), None, None, None);
-            Player { line, socket, key, client, memory, bare, writer, raw }.play();
+            let (memory, bare, writer, raw, racer) = (Vec::new(), None, None, None, None);
+            Player { line, socket, key, client, memory, bare, writer, raw, racer }.play();
         }
         Err(error) => answer(&mut line, &Said::Refused { code: error.code().to_string() }),
     }
@@ -176,15 +179,18 @@ impl Player {
                 together::play(region, first, from, rounds)?;
                 Ok(Said::Played)
             }
-            Ask::Race { token } => {
-                let token = Token::parse_text(&token)?;
-                let region = self.client.open_mapped(&token, Rights::READ)?;
-                let mediated = self.client.open_mediated(&token, Rights::READ)?;
-                let mut raw = Raw::connect(&self.socket, &self.key)?;
-                let bare = raw.open_mapped(&token, Rights::READ)?;
-                let started = || answer(&mut self.line, &Said::Started);
-                let alive_ns = race::run(&region, &mediated, &bare, started);
-                Ok(Said::Raced { alive_ns })
+            Ask::TakeBoard => {
+                answer(&mut self.line, &Said::Ready);
+                let board = Board::received(pass::receive(self.line.get_ref().as_fd()));
+                self.racer = Some(Racer::new(&self.socket, &self.key, board)?);
+                Ok(Said::Done)
+            }
+            Ask::Race { tokens, opens } => {
+                let tokens: Vec<_> =
+                    tokens.iter().map(|text| Token::parse_text(text)).collect::<Result<_>>()?;
+                let racer = self.racer.as_mut().expect("a board");
+                let traces = racer.race(&tokens, opens, || answer(&mut self.line, &Said::Started))?;
+                Ok(Said::Raced { traces })
             }
             Ask::UseInFork { memory } => self.use_in_fork(memory),
             Ask::TakeDescriptor { bytes } => self.take_descriptor(bytes),

@@ -8,6 +8,7 @@ use libmem::{ByteRange, GrantId, LeaseId, LeaseRow, PrincipalKey, Rights};
 use serde::{Deserialize, Serialize};
 
 use super::attack::Attack;
+use super::race::Trace;
 use super::writer::{By, Wrote};
 
 /// What a client process is told to do.
@@ -50,8 +51,10 @@ pub enum Ask {
     WaitForEnd,
     /// Wait for another process and have it wait, by words in the memory.
     PlayTogether { memory: usize, first: bool, from: u64, rounds: u64 },
-    /// Open a token in every way and use it in all of them at once, until each fails.
-    Race { token: String },
+    /// Receive the board of races, which comes after this line's answer, and enter with sessions for them.
+    TakeBoard,
+    /// Open each token so often on every path and use all of that at once, until the board says that it is over.
+    Race { tokens: Vec<String>, opens: usize },
     /// Fork; the child uses what it inherited by plain loads until it dies.
     UseInFork { memory: usize },
     /// Receive a descriptor that comes after this line's answer, and map it.
@@ -127,9 +130,9 @@ pub enum Said {
     Wrote(Wrote),
     /// All rounds were played.
     Played,
-    /// When the last access that succeeded began, on each path of a race.
+    /// What each way of a race lived through.
     Raced {
-        alive_ns: [u64; 4],
+        traces: Vec<Trace>,
     },
     /// The forked child was ended by this signal.
     Forked {

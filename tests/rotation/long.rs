@@ -6,17 +6,19 @@
 
 use std::time::{Duration, Instant};
 
-use libmem::{Code, Rights};
+use libmem::Rights;
 
-use crate::common::race::{PATHS, now_ns};
 use crate::common::writer::By;
 use crate::common::{Actor, Ask, Said, USERS};
+use crate::races::Races;
 use crate::scene::{Receiver, Scene, all};
 
 const BYTES: u64 = 1 << 20;
 /// How many races the long run has, if not [`RACES`].
 const RACES_VARIABLE: &str = "LEASEHOLD_TEST_RACES";
-const RACES: usize = 1_000_000;
+const RACES: u64 = 1_000_000;
+/// How often each process of the long run opens each grant on each path.
+const OPENS: usize = 4;
 
 /// Three write while a fourth is given a right and loses it, until so many rotations and so many writes were done.
 fn rotate_under_writers(rotations: u32, writes: u64) {
@@ -64,41 +66,10 @@ fn finish(actor: &mut Actor, steps: u64) -> crate::common::writer::Wrote {
     actor.stop_writing(false)
 }
 
-/// A right is taken back while its holder uses it on every path. Nothing that began after the acknowledgement succeeds.
-fn race(races: usize) {
-    let Some(scene) = Scene::with(64 << 10, None, Duration::from_secs(24 * 3_600)) else { return };
-    let key = scene.world.register();
-    let mut actor = scene.world.actor(&key, USERS[0]);
-    let mut late = [0_u64; PATHS.len()];
-    let (mut raced, started) = (0, Instant::now());
-    for round in 0.. {
-        if raced >= races {
-            break;
-        }
-        let (grant, token) = scene.give(&mut actor, &key, Rights::READ, all());
-        match actor.ask(&Ask::Race { token }) {
-            Said::Started => {}
-            // A disk that is slow for seconds is not what this is about: what is not recorded is not opened.
-            Said::Refused { code } if code == Code::AuditUnavailable.text() => {
-                scene.revoke(grant);
-                continue;
-            }
-            said => panic!("no race after {raced}: {said:?}"),
-        }
-        scene.revoke(grant);
-        let acknowledged_ns = now_ns();
-        let Some(Said::Raced { alive_ns }) = actor.hear() else { panic!("the racer is gone") };
-        for (late, alive_ns) in late.iter_mut().zip(alive_ns) {
-            *late += u64::from(alive_ns > acknowledged_ns);
-        }
-        raced += PATHS.len();
-        if round % 250 == 249 {
-            eprintln!("{raced} races in {:?}: late {late:?}", started.elapsed());
-        }
-        assert_eq!(late, [0; PATHS.len()], "accesses that began after the acknowledgement, by {PATHS:?}");
-    }
-    eprintln!("{raced} races in {:?}: {late:?} accesses of {PATHS:?} were late", started.elapsed());
-    drop(actor);
+/// See [`races`](crate::races).
+fn race(races: u64, opens: usize) {
+    let Some(mut scene) = Races::set(opens) else { return };
+    scene.run(races);
     scene.end();
 }
 
@@ -115,12 +86,12 @@ fn survivors_lose_nothing_across_a_thousand_rotations() {
 
 #[test]
 fn nothing_succeeds_that_begins_after_the_acknowledgement() {
-    race(200);
+    race(1_000, 2);
 }
 
 #[test]
 #[ignore = "takes an hour: 10^6 races, or as many as LEASEHOLD_TEST_RACES says"]
 fn nothing_succeeds_that_begins_after_a_million_acknowledgements() {
     let races = std::env::var(RACES_VARIABLE).map_or(RACES, |text| text.parse().unwrap());
-    race(races);
+    race(races, OPENS);
 }
