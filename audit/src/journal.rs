@@ -157,7 +157,7 @@ mod tests {
     use crate::key::Origin;
 
     /// Every how manieth place is tried. Each costs hashes, which are slow in an interpreter.
-    const EVERY: usize = if cfg!(miri) { 41 } else { 1 };
+    const EVERY: usize = if cfg!(miri) { 211 } else { 1 };
 
     /// A journal of `n` entries from `first`, and where each record ends.
     fn sample(first: u64, n: u64) -> (Vec<u8>, Vec<usize>) {
