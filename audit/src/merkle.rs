@@ -166,6 +166,11 @@ pub(crate) mod tests {
 
     use super::*;
 
+    /// Leaves of the trees of which every proof is tried: past a power of two. Hashes are slow in an interpreter.
+    const LEAVES: u64 = if cfg!(miri) { 9 } else { 130 };
+    /// Leaves of the trees of which one is drawn.
+    const LEAVES_DRAWN: u64 = if cfg!(miri) { 20 } else { 600 };
+
     /// The definition of the format, word for word.
     pub(crate) fn mth(leaves: &[Hash]) -> Hash {
         match leaves {
@@ -194,9 +199,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_inclusion_up_to_130_leaves() {
-        let all = leaves(130);
-        for size in 1..=130 {
+    fn every_inclusion_of_small_trees() {
+        let all = leaves(LEAVES);
+        for size in 1..=LEAVES {
             let root = mth(&all[..size as usize]);
             for index in 0..size {
                 let path = inclusion(index, size, &mut from(&all)).unwrap();
@@ -214,9 +219,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_consistency_up_to_130_leaves() {
-        let all = leaves(130);
-        for new in 1..=130 {
+    fn every_consistency_of_small_trees() {
+        let all = leaves(LEAVES);
+        for new in 1..=LEAVES {
             for old in 1..=new {
                 let path = consistency(old, new, &mut from(&all)).unwrap();
                 let (old_root, new_root) = (mth(&all[..old as usize]), mth(&all[..new as usize]));
@@ -231,7 +236,7 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn larger_trees_and_changed_proofs(size in 1u64..600, a in any::<u64>(), b in any::<u64>(), flip in any::<usize>()) {
+        fn larger_trees_and_changed_proofs(size in 1..LEAVES_DRAWN, a in any::<u64>(), b in any::<u64>(), flip in any::<usize>()) {
             let all = leaves(size);
             let root = mth(&all);
             let index = a % size;

@@ -73,6 +73,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "reads /proc")]
     fn this_machine_has_ram() {
         let machine = Machine::detect().unwrap();
         assert!(machine.available_bytes <= machine.total_bytes && machine.pool_bytes_max() > 0);

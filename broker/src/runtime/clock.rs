@@ -53,6 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "the real clock")]
     fn time_begins_at_the_wall_clock_and_does_not_go_back() {
         let clock = SteadyClock::sample();
         let first = clock.now();

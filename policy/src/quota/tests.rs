@@ -6,6 +6,13 @@ use super::*;
 
 const SMALL: Quota = Quota { leases: 2, leased_bytes: 4, resident_bytes: 5, shared_bytes: 3, grants: 2 };
 
+/// The quota whose every state is visited, and the most bytes of a step there. An interpreter gets a far smaller world.
+const WALKED: (Quota, u64) = if cfg!(miri) {
+    (Quota { leases: 1, leased_bytes: 2, resident_bytes: 2, shared_bytes: 1, grants: 1 }, 2)
+} else {
+    (SMALL, 4)
+};
+
 /// A world of one principal, with each item known: what the books must agree with.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 struct World {
@@ -97,12 +104,13 @@ fn steps() -> Vec<Step> {
         Step::Share,
         Step::Unshare,
     ];
-    kinds.iter().flat_map(|kind| (0..=4).map(kind)).collect()
+    kinds.iter().flat_map(|kind| (0..=WALKED.1).map(kind)).collect()
 }
 
 /// Every state that a small world can reach, by every step from each: the books say what the lists say.
 #[test]
 fn exhaustive_small_worlds_balance() {
+    let (quota, _) = WALKED;
     let mut seen = BTreeSet::from([World::default()]);
     let mut queue = VecDeque::from([World::default()]);
     let mut refused = BTreeSet::new();
@@ -111,8 +119,8 @@ fn exhaustive_small_worlds_balance() {
             let mut next = world.clone();
             let mut books = world.books();
             let before = books;
-            let answer = apply(&mut books, &SMALL, step);
-            match next.step(&SMALL, step) {
+            let answer = apply(&mut books, &quota, step);
+            match next.step(&quota, step) {
                 // The books keep sums, not items: they may let an item of another size go, if the caller errs.
                 None => {
                     books.invariant().unwrap();
@@ -126,14 +134,14 @@ fn exhaustive_small_worlds_balance() {
             }
             assert_eq!(books, next.books(), "{step:?}");
             books.invariant().unwrap();
-            assert!(books.fits(&SMALL));
+            assert!(books.fits(&quota));
             balance([&books], &books).unwrap();
             if seen.insert(next.clone()) {
                 queue.push_back(next);
             }
         }
     }
-    assert!(seen.len() > 100, "{} states", seen.len());
+    assert!(seen.len() >= if cfg!(miri) { 20 } else { 100 }, "{} states", seen.len());
     assert_eq!(refused, BTreeSet::from([Code::Range, Code::Quota]));
 }
 

@@ -124,6 +124,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "real descriptors")]
         fn never_over_a_limit_and_old_keys_stay_dead(steps in prop::collection::vec((any::<bool>(), 0_u64..40), 1..200)) {
             let mut table = Table::new(5, 100);
             let (mut live, mut dead) = (Vec::<(RegionKey, u64)>::new(), Vec::new());

@@ -194,6 +194,9 @@ fn key(n: u8) -> PrincipalKey {
     PrincipalKey([n; 32])
 }
 
+/// Acts of one life, at most.
+const ACTS: usize = if cfg!(miri) { 40 } else { 160 };
+
 /// Lives drawn at random: as many as it was told, and no fewer than find what is rare, but for an interpreter, which
 /// is slow.
 fn config() -> ProptestConfig {
@@ -209,7 +212,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn the_kernel_agrees_with_the_model(acts in prop::collection::vec(act(), 1..160)) {
+    fn the_kernel_agrees_with_the_model(acts in prop::collection::vec(act(), 1..ACTS)) {
         let (mut kernel, mut model) = (Kernel::new(small_config()), Model::default());
         let mut now = 0; // milliseconds on both clocks
         let mut handles: Vec<(super::event::Opening, u8)> = Vec::new();
