@@ -414,13 +414,12 @@ impl Shared {
 
 /// The openings that a step closed. One that never got so far as to be used was refused, and has no summary.
 ///
-/// One walk over both lists: a client may have opened a region thousands of times, and the cut waits for this. The kernel
-/// fences each right right before it closes it, so both lists have the same order.
+/// Looked up by hash: a client may have opened a region thousands of times, and the cut waits for this.
 fn closed(effects: &[Effect], fenced: &Fenced) -> Vec<Closed> {
-    let mut rights = fenced.rights.iter().peekable();
+    let rights: HashMap<_, _> = fenced.rights.iter().map(|(key, right)| (*key, right)).collect();
     let one = |effect: &Effect| {
         let Effect::Closed { open, row, cause } = effect else { return None };
-        let (_, right) = rights.next_if(|(key, _)| key == open)?;
+        let right = rights.get(open)?;
         Some(Closed {
             session: right.session,
             right: RightKey { lease: right.lease, grant: row.grant, rights: row.rights },
@@ -439,7 +438,6 @@ struct Fenced {
     started: BootNanos,
     /// When the last slot was closed.
     fenced: BootNanos,
-    /// In the order in which they were fenced.
     rights: Vec<(OpenKey, Arc<Right>)>,
     /// As they were before, all of one region. One list for all who wait for it: who is in a right beside the list is in
     /// an operation.
