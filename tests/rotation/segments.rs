@@ -14,12 +14,30 @@ const BYTES: u64 = 16 * SEGMENT;
 /// The files behind the mappings of a process that are longer than a page and in no file system of the machine, in
 /// the order of their addresses: device and inode.
 fn files(pid: u32) -> Vec<String> {
+    shared(pid).into_iter().map(|(_, file)| file).collect()
+}
+
+/// The files that a process of several tests has mapped for one region of `count` segments, and for no other of that
+/// shape: one after another, of one segment each.
+fn files_of_region(pid: u32, count: usize) -> Vec<String> {
+    let mappings = shared(pid);
+    let follows = |pair: &[((u64, u64), String)]| pair[0].0.1 == pair[1].0.0;
+    let is_one_segment = |((start, end), _): &((u64, u64), String)| end - start == SEGMENT;
+    let found =
+        mappings.windows(count).find(|run| run.windows(2).all(follows) && run.iter().all(is_one_segment));
+    found.expect("the region is mapped").iter().map(|(_, file)| file.clone()).collect()
+}
+
+/// The shared mappings of a process: where they are, and of which file.
+fn shared(pid: u32) -> Vec<((u64, u64), String)> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let shared = maps.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
-        let (_, permissions, _, device, inode) =
+        let (place, permissions, _, device, inode) =
             (words.next()?, words.next()?, words.next()?, words.next()?, words.next()?);
-        permissions.ends_with('s').then(|| format!("{device} {inode}"))
+        let (start, end) = place.split_once('-')?;
+        let place = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
+        permissions.ends_with('s').then(|| (place, format!("{device} {inode}")))
     });
     shared.collect()
 }
@@ -44,7 +62,7 @@ fn only_the_segments_of_the_revoked_right_are_rotated() {
     // A plain access that met a cut which was not followed by a fresh segment would end it.
     other.actor.start_using(other.memory, true, true);
     let (mine, others, besides) =
-        (files(std::process::id()), files(other.actor.pid()), files(beside.actor.pid()));
+        (files_of_region(std::process::id(), 16), files(other.actor.pid()), files(beside.actor.pid()));
     let receipt = scene.revoke(victim.grant);
     assert_eq!(receipt.body.wiped_bytes, 4 * SEGMENT);
     assert_eq!(scene.rotations(), 4);
@@ -59,7 +77,7 @@ fn only_the_segments_of_the_revoked_right_are_rotated() {
         before.iter().zip(now).filter(|(before, now)| before != now).count()
     };
     assert_eq!(files(other.actor.pid()), others, "the one outside still has the very same files");
-    assert_eq!(changed(&mine, &files(std::process::id())), 4);
+    assert_eq!(changed(&mine, &files_of_region(std::process::id(), 16)), 4);
     assert_eq!(changed(&besides, &files(beside.actor.pid())), 2);
     let gone = victim.actor.ask(&Ask::Read { memory: victim.memory, offset: 4 * SEGMENT, length: 1 });
     assert!(matches!(&gone, Said::Refused { code } if code == Code::Revoked.text()), "{gone:?}");

@@ -74,7 +74,6 @@ struct Prepared {
 /// Why it did not start, or that its logs could not be closed.
 pub fn run(options: Options) -> Result<(), Failure> {
     let prepared = prepare(options)?;
-    let _ = mem::rt::take_short_turns(); // older kernels do without
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("lh-gate")
         .enable_all()

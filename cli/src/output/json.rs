@@ -3,12 +3,14 @@
 //! Ids and keys are lowercase hexadecimal, spans whole milliseconds or microseconds as the key's end says, rights as in
 //! `rws`, ranges `[first, one past the last]`.
 
+use caps::error::Error;
 use caps::id::{GrantId, LeaseId, PrincipalKey, ReceiptId, RegionId};
 use caps::key::Signature;
 use caps::range::ByteRange;
 use caps::receipt::{Receipt, ReceiptBody};
-use caps::share::ShareContract;
-use caps::time::Micros;
+use caps::rights::Rights;
+use caps::share::{Rest, ShareContract};
+use caps::time::{Micros, UnixMicros};
 use caps::wire::link::Method;
 use caps::wire::row::{
     CanaryRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, Target,
@@ -192,6 +194,15 @@ pub(crate) fn parse_receipt(text: &str) -> Result<Receipt, &'static str> {
     struct Aim {
         kind: String,
         id: String,
+        // Of a narrowing.
+        left: Option<Left>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Left {
+        rights: String,
+        range: (u64, u64),
+        expires_us: u64,
     }
     let wrong = |_| "an id or a key in it is none";
     let Document { receipt } = serde_json::from_str(text).map_err(|_| "this is no receipt")?;
@@ -204,6 +215,14 @@ pub(crate) fn parse_receipt(text: &str) -> Result<Receipt, &'static str> {
         "region" => Target::Region(RegionId::parse(id).map_err(wrong)?),
         _ => return Err("its target is of no kind"),
     };
+    let left = receipt.target.left.map(|left| {
+        Ok(Rest {
+            rights: Rights::parse(&left.rights)?,
+            range: ByteRange::new(left.range.0, left.range.1)?,
+            expires: UnixMicros(left.expires_us),
+        })
+    });
+    let left = left.transpose().map_err(|_: Error| "what it says is left makes no sense")?;
     let leases = receipt.leases.iter().map(|id| LeaseId::parse(id)).collect::<caps::Result<_>>();
     let signature =
         HEXLOWER.decode(receipt.signature.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
@@ -211,7 +230,7 @@ pub(crate) fn parse_receipt(text: &str) -> Result<Receipt, &'static str> {
         id: ReceiptId::parse(&receipt.id).map_err(wrong)?,
         target,
         leases: leases.map_err(wrong)?,
-        left: None,
+        left,
         mappings_closed: receipt.mappings_closed,
         method: receipt.method,
         fence: Micros(receipt.fence_us),
@@ -310,13 +329,41 @@ pub(crate) fn diagnostic(mistake: &Diagnostic) -> Value {
 mod tests {
     use caps::id::ProviderId;
     use caps::key::SigningKey;
-    use caps::rights::Rights;
     use caps::wire::row::LeaseState;
 
     use super::*;
 
     fn keys(value: &Value) -> Vec<&str> {
         value.as_object().unwrap().keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn a_receipt_is_read_as_it_was_written() {
+        let left = Rest {
+            rights: Rights::READ,
+            range: ByteRange::new(0, 4096).unwrap(),
+            expires: UnixMicros(1_700_000_000_000_000),
+        };
+        for left in [None, Some(left)] {
+            let key = SigningKey::from_seed(&[5; 32]);
+            let body = ReceiptBody {
+                id: ReceiptId([1; 16]),
+                target: Target::Grant(GrantId([2; 16])),
+                leases: Vec::new(),
+                mappings_closed: 1,
+                method: Method::Rotate,
+                fence: Micros(3),
+                dead: Micros(90),
+                wiped_bytes: 4096,
+                log_index: None,
+                issuer: key.public(),
+                left,
+                quarantined_bytes: 8192,
+            };
+            let written = body.clone().sign(&key);
+            let text = document(&json!({ "receipt": receipt(&written) }));
+            assert_eq!(parse_receipt(&text), Ok(written), "{text}");
+        }
     }
 
     #[test]

@@ -27,39 +27,26 @@ pub fn raise_this_thread() -> Result<()> {
     Err(Error::new(Code::System, "real-time priority is not allowed to this process"))
 }
 
-/// How long a thread with short turns goes on before it is another's turn, in nanoseconds: the least that the kernel takes
-/// (`sched_setattr(2)`; before Linux 6.12 it has no effect on ordinary threads).
-const SHORT_TURN_NS: u64 = 100_000;
+/// How long a considerate thread goes on before it is another's turn, in nanoseconds: the least that the kernel takes
+/// (`sched_setattr(2)`; before Linux 6.12 it has no effect on ordinary threads). Not for threads that hold locks which
+/// others wait for: interrupted so often, they would hold them for long.
+const CONSIDERATE_TURN_NS: u64 = 100_000;
 
-/// Gives the calling thread, and the threads that it starts from now on, short turns and therefore soon ones: a request
-/// that arrives does not wait for the rest of some computing client's turn, which is milliseconds. The share of the
-/// processors stays the same, so it needs no privilege.
-///
-/// # Errors
-///
-/// [`Code::System`] where the kernel does not allow it.
-pub fn take_short_turns() -> Result<()> {
-    turns(libc::SCHED_OTHER)
-}
-
-/// The same for long work that nobody waits for as others wait for their processor: its turns are short, and it
-/// interrupts nobody to begin one.
+/// Makes the calling thread, and the threads that it starts from now on, considerate: its share of the processors stays
+/// the same, but it takes it in short turns and interrupts nobody to begin one. For long work that nobody waits for as
+/// urgently as others wait for their processor. Needs no privilege.
 ///
 /// # Errors
 ///
 /// [`Code::System`] where the kernel does not allow it.
 pub fn be_considerate() -> Result<()> {
-    turns(libc::SCHED_BATCH)
-}
-
-fn turns(policy: i32) -> Result<()> {
     let attributes = libc::sched_attr {
         size: size_of::<libc::sched_attr>() as u32,
-        sched_policy: policy.unsigned_abs(),
+        sched_policy: libc::SCHED_BATCH.unsigned_abs(),
         sched_flags: 0,
         sched_nice: 0,
         sched_priority: 0,
-        sched_runtime: SHORT_TURN_NS,
+        sched_runtime: CONSIDERATE_TURN_NS,
         sched_deadline: 0,
         sched_period: 0,
     };
