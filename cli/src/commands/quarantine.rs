@@ -1,19 +1,14 @@
 //! `leasehold quarantine`: dead memory that is kept instead of given back, for an investigator.
 
-use std::io::{ErrorKind, Write};
-use std::path::Path;
-
 use caps::error::{Code, Error};
 use caps::id::QuarantineId;
 use caps::wire::row::QuarantineRow;
 use serde_json::json;
 
-use super::transfer::{STEP_BYTES, after, create, room, stream};
+use super::transfer::{pour, refuse_two_documents, room};
 use crate::args::quarantine::{Add, Quarantine, Read};
 use crate::context::{Context, Session};
 use crate::failure::{Failure, Result};
-use crate::files;
-use crate::output::progress::Progress;
 use crate::output::table::{Align, Table};
 use crate::output::{Report, human, json};
 
@@ -61,12 +56,7 @@ fn list(context: &Context) -> Result<Report> {
 }
 
 fn read(arguments: &Read, context: &Context) -> Result<Report> {
-    if context.json && arguments.output.is_none() {
-        return Err(Failure::usage(
-            "with --json the bytes cannot go to standard output",
-            "name a file for them with --output",
-        ));
-    }
+    refuse_two_documents(arguments.output.as_deref(), context)?;
     let session = context.connect()?;
     let row = find(arguments.id, &session)?;
     let range = row.range;
@@ -74,28 +64,9 @@ fn read(arguments: &Read, context: &Context) -> Result<Report> {
     let readable = range.start() + row.readable_bytes;
     let length = arguments.len.unwrap_or(readable.saturating_sub(offset));
     room(range, offset, length)?;
-    let (mut output, name) = match &arguments.output {
-        Some(path) => (create(path)?, path.as_path()),
-        None => (stream(std::io::stdout())?, Path::new("standard output")),
-    };
-    let mut progress = Progress::start(Some(length));
-    let mut buffer = vec![0; STEP_BYTES.min(usize::try_from(length).unwrap_or(STEP_BYTES))];
-    let mut done = 0;
-    while done < length {
-        let step = usize::try_from(length - done).unwrap_or(STEP_BYTES).min(STEP_BYTES);
-        session
-            .client
-            .quarantine_read(row.id, offset + done, &mut buffer[..step])
-            .map_err(|error| after(error.into(), done))?;
-        match output.write_all(&buffer[..step]) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => break, // the reader has seen enough
-            Err(error) => return Err(files::failed(name, &error).into()),
-        }
-        done += step as u64;
-        progress.at(done);
-    }
-    drop(progress);
+    let done = pour(arguments.output.as_deref(), length, |done, buffer| {
+        session.client.quarantine_read(row.id, offset + done, buffer)
+    })?;
     if arguments.output.is_none() {
         return Ok(Report::silent());
     }

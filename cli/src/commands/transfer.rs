@@ -23,7 +23,7 @@ use crate::tokens::LeaseArg;
 
 /// Bytes that are moved at a time: large enough that system calls do not count, small enough that the progress line
 /// lives and a revoke is noticed soon.
-pub(super) const STEP_BYTES: usize = 1 << 20;
+const STEP_BYTES: usize = 1 << 20;
 
 pub(crate) fn put(arguments: &Put, context: &Context) -> Result<Report> {
     if arguments.lease == LeaseArg::Stdin && arguments.input.is_none() {
@@ -68,20 +68,26 @@ pub(crate) fn put(arguments: &Put, context: &Context) -> Result<Report> {
     Ok(Report::new(value, text))
 }
 
-pub(crate) fn get(arguments: &Get, context: &Context) -> Result<Report> {
-    if context.json && arguments.output.is_none() {
+/// Standard output is either the bytes or the JSON document.
+pub(super) fn refuse_two_documents(output: Option<&Path>, context: &Context) -> Result<()> {
+    if context.json && output.is_none() {
         return Err(Failure::usage(
             "with --json the bytes cannot go to standard output",
             "name a file for them with --output",
         ));
     }
-    let memory = open(&arguments.lease, Rights::READ, context)?;
-    let range = memory.facts().range;
-    let offset = arguments.offset.unwrap_or(range.start());
-    let length = arguments.len.unwrap_or(range.end().saturating_sub(offset));
-    room(range, offset, length)?;
-    let (mut output, name) = match &arguments.output {
-        Some(path) => (create(path)?, path.as_path()),
+    Ok(())
+}
+
+/// Reads `length` bytes piece by piece and writes them to a new file, or to standard output. `read` fills a piece that
+/// begins so many bytes on. Returns the bytes written: fewer where whoever reads them has seen enough.
+pub(super) fn pour(
+    output: Option<&Path>,
+    length: u64,
+    mut read: impl FnMut(u64, &mut [u8]) -> libmem::Result<()>,
+) -> Result<u64> {
+    let (mut output, name) = match output {
+        Some(path) => (create(path)?, path),
         None => (stream(std::io::stdout())?, Path::new("standard output")),
     };
     let mut progress = Progress::start(Some(length));
@@ -89,16 +95,27 @@ pub(crate) fn get(arguments: &Get, context: &Context) -> Result<Report> {
     let mut done = 0;
     while done < length {
         let step = usize::try_from(length - done).unwrap_or(STEP_BYTES).min(STEP_BYTES);
-        memory.read_at(offset + done, &mut buffer[..step]).map_err(|error| after(error.into(), done))?;
+        read(done, &mut buffer[..step]).map_err(|error| after(error.into(), done))?;
         match output.write_all(&buffer[..step]) {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => break, // the reader has seen enough
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
             Err(error) => return Err(files::failed(name, &error).into()),
         }
         done += step as u64;
         progress.at(done);
     }
-    drop(progress);
+    Ok(done)
+}
+
+pub(crate) fn get(arguments: &Get, context: &Context) -> Result<Report> {
+    refuse_two_documents(arguments.output.as_deref(), context)?;
+    let memory = open(&arguments.lease, Rights::READ, context)?;
+    let range = memory.facts().range;
+    let offset = arguments.offset.unwrap_or(range.start());
+    let length = arguments.len.unwrap_or(range.end().saturating_sub(offset));
+    room(range, offset, length)?;
+    let done =
+        pour(arguments.output.as_deref(), length, |done, buffer| memory.read_at(offset + done, buffer))?;
     let path = path_word(&memory);
     if arguments.output.is_none() {
         return Ok(Report::silent());
@@ -156,7 +173,7 @@ pub(super) fn room(range: ByteRange, offset: u64, length: u64) -> Result<()> {
 }
 
 /// A failure in the middle says how far it came.
-pub(super) fn after(failure: Failure, done: u64) -> Failure {
+fn after(failure: Failure, done: u64) -> Failure {
     if done == 0 {
         return failure;
     }
@@ -164,7 +181,7 @@ pub(super) fn after(failure: Failure, done: u64) -> Failure {
 }
 
 /// A standard stream without the buffer that the library puts before it.
-pub(super) fn stream(stream: impl AsFd) -> Result<File> {
+fn stream(stream: impl AsFd) -> Result<File> {
     let descriptor = stream.as_fd().try_clone_to_owned();
     Ok(File::from(descriptor.map_err(|error| files::failed(Path::new("a standard stream"), &error))?))
 }
@@ -178,7 +195,7 @@ fn rest(file: &File) -> Option<u64> {
 }
 
 /// Leased bytes are nobody else's business, and an existing file is not overwritten.
-pub(super) fn create(path: &Path) -> Result<File> {
+fn create(path: &Path) -> Result<File> {
     files::create(path, "")?;
     File::options().write(true).open(path).map_err(|error| files::failed(path, &error).into())
 }
