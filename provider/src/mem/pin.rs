@@ -38,9 +38,6 @@ pub const PIECE_BYTES_MIN: usize = 16 << 20;
 const PIECES_OF_POOL: u64 = 4_096;
 /// Threads that wipe or copy one region at most: two or three fill the memory's bandwidth.
 const MOVERS_MAX: usize = 4;
-/// How much of a region is wiped by one thread before others help. Those who have just lost it need processors to learn
-/// of it, for some milliseconds, and that much one thread wipes in them.
-const WIPE_ALONE_BYTES: usize = 64 << 20;
 /// Slots of one ring. The kernel could do more (`IORING_MAX_REG_BUFFERS`, 16,384), but when it registers a buffer of
 /// compound pages it looks through all others of the ring (`headpage_already_acct` in io_uring/rsrc.c), so a new
 /// region would take the longer the more there are. 512 keep that below what the rest of a registration takes, with
@@ -336,16 +333,7 @@ impl Pin {
             }
             Ok(())
         };
-        if matches!(transfer, Transfer::Wipe) {
-            let mut bytes = 0;
-            while bytes < WIPE_ALONE_BYTES && next.load(Ordering::Relaxed) < self.pieces.len() {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                self.transfer_piece(index, transfer)?;
-                bytes += self.pieces[index].len;
-            }
-        }
-        let left = self.pieces.len().saturating_sub(next.load(Ordering::Relaxed));
-        let helpers = left.min(self.table.processors).min(MOVERS_MAX).saturating_sub(1);
+        let helpers = self.pieces.len().min(self.table.processors).min(MOVERS_MAX).saturating_sub(1);
         thread::scope(|scope| {
             let helpers: Vec<_> = (0..helpers)
                 .map_while(|_| thread::Builder::new().name("lh-move".into()).spawn_scoped(scope, work).ok())
