@@ -212,14 +212,7 @@ impl Client {
         if offset.checked_add(buffer.len() as u64).is_none() {
             return Err(Error::new(Code::Range, "these bytes lie outside of every region"));
         }
-        for (at, place) in chunks(offset, buffer.len()) {
-            let place = &mut buffer[place];
-            // A chunk's length fits 32 bits many times over.
-            let call = calls::quarantine_read(id, at, place.len() as u32);
-            let (bytes, crc) = self.session.call(call).await?;
-            take_chunk(place, &bytes, crc)?;
-        }
-        Ok(())
+        self.session.fill(offset, buffer, |at, length| calls::quarantine_read(id, at, length)).await
     }
 
     /// As [`crate::Client::status`].
@@ -304,14 +297,8 @@ impl Mediated {
     /// As [`crate::Mediated::read_at`].
     pub async fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.right.check_read(offset, buffer.len())?;
-        for (at, place) in chunks(offset, buffer.len()) {
-            let place = &mut buffer[place];
-            // A chunk's length fits 32 bits many times over.
-            let call = calls::read(self.right.opened().handle, at, place.len() as u32);
-            let (bytes, crc) = self.session.call(call).await?;
-            take_chunk(place, &bytes, crc)?;
-        }
-        Ok(())
+        let handle = self.right.opened().handle;
+        self.session.fill(offset, buffer, |at, length| calls::read(handle, at, length)).await
     }
 
     /// As [`crate::Mediated::write_at`].
@@ -377,6 +364,22 @@ impl Memory {
 impl Session {
     async fn call<T>(&self, call: Call<T>) -> Result<T> {
         call.read(self.ask(&call).await?.take_reply()?)
+    }
+
+    /// As in the blocking client.
+    async fn fill(
+        &self,
+        offset: u64,
+        buffer: &mut [u8],
+        call: impl Fn(u64, u32) -> Call<(Vec<u8>, u32)>,
+    ) -> Result<()> {
+        for (at, place) in chunks(offset, buffer.len()) {
+            let place = &mut buffer[place];
+            // A chunk's length fits 32 bits many times over.
+            let (bytes, crc) = self.call(call(at, place.len() as u32)).await?;
+            take_chunk(place, &bytes, crc)?;
+        }
+        Ok(())
     }
 
     /// Asks for the rotation channel, unless the session has it.

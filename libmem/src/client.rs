@@ -245,14 +245,7 @@ impl Client {
         if offset.checked_add(buffer.len() as u64).is_none() {
             return Err(Error::new(Code::Range, "these bytes lie outside of every region"));
         }
-        for (at, place) in chunks(offset, buffer.len()) {
-            let place = &mut buffer[place];
-            // A chunk's length fits 32 bits many times over.
-            let call = calls::quarantine_read(id, at, place.len() as u32);
-            let (bytes, crc) = self.session.call(call)?;
-            take_chunk(place, &bytes, crc)?;
-        }
-        Ok(())
+        self.session.fill(offset, buffer, |at, length| calls::quarantine_read(id, at, length))
     }
 
     /// The node's numbers.
@@ -343,14 +336,8 @@ impl Mediated {
     /// `E_REVOKED`; `E_RANGE` outside the right; `E_DENIED`; `E_CHECKSUM`. Some first part of `buffer` may be filled.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.right.check_read(offset, buffer.len())?;
-        for (at, place) in chunks(offset, buffer.len()) {
-            let place = &mut buffer[place];
-            // A chunk's length fits 32 bits many times over.
-            let (bytes, crc) =
-                self.session.call(calls::read(self.right.opened().handle, at, place.len() as u32))?;
-            take_chunk(place, &bytes, crc)?;
-        }
-        Ok(())
+        let handle = self.right.opened().handle;
+        self.session.fill(offset, buffer, |at, length| calls::read(handle, at, length))
     }
 
     /// Writes all of `bytes` to `offset` of the region and on.
@@ -417,6 +404,22 @@ impl Memory {
 impl Session {
     fn call<T>(&self, call: Call<T>) -> Result<T> {
         call.read(self.ask(&call)?.take_reply()?)
+    }
+
+    /// Fills `buffer` from `offset` on with the answers to `call`, which asks for so many bytes at an offset.
+    fn fill(
+        &self,
+        offset: u64,
+        buffer: &mut [u8],
+        call: impl Fn(u64, u32) -> Call<(Vec<u8>, u32)>,
+    ) -> Result<()> {
+        for (at, place) in chunks(offset, buffer.len()) {
+            let place = &mut buffer[place];
+            // A chunk's length fits 32 bits many times over.
+            let (bytes, crc) = self.call(call(at, place.len() as u32))?;
+            take_chunk(place, &bytes, crc)?;
+        }
+        Ok(())
     }
 
     /// Asks for the rotation channel, unless the session has it.
