@@ -140,10 +140,8 @@ fn compare(report: &mut Report, when: &str, honest: Cuts, hostile: Cuts) {
         ("receipt", honest.receipt, hostile.receipt, None),
     ];
     for (what, honest, hostile, bound) in rows {
-        let (honest, hostile) = (Times::of(honest), Times::of(hostile));
         let name = format!("other_{when}_{what}");
-        report.ours(&name, hostile.json(), hostile.text());
-        report.theirs(&name, honest.json(), honest.text());
+        let (honest, hostile) = both(report, &name, honest, hostile);
         // A cut that took less than the clock's microsecond took one.
         let ratio = hostile.p50().max(1.0) / honest.p50().max(1.0);
         report.ratio(&format!("{name}_time_vs_honest"), ratio, bound);
@@ -160,10 +158,16 @@ fn hold(report: &mut Report, what: &str, honest: Own, hostile: Own, receipt_ms: 
         ("receipt", honest.receipt, hostile.receipt, receipt_ms),
     ];
     for (side, honest, hostile, bound_ms) in rows {
-        let (honest, hostile) = (Times::of(honest), Times::of(hostile));
         let name = format!("own_{what}_{side}");
-        report.ours(&name, hostile.json(), hostile.text());
-        report.theirs(&name, honest.json(), honest.text());
+        let (_, hostile) = both(report, &name, honest, hostile);
         report.bound(&format!("{name}_max_ms"), hostile.max() / 1e3, Bound::AtMost(bound_ms as f64));
     }
+}
+
+/// Rows of the same name for the honest neighbour and for the hostile one.
+fn both(report: &mut Report, name: &str, honest: Vec<f64>, hostile: Vec<f64>) -> (Times, Times) {
+    let (honest, hostile) = (Times::of(honest), Times::of(hostile));
+    report.ours(name, hostile.json(), hostile.text());
+    report.theirs(name, honest.json(), honest.text());
+    (honest, hostile)
 }
