@@ -52,6 +52,7 @@ impl Closer {
 enum Answer {
     /// With a reply, and perhaps a descriptor.
     Reply(Reply, Attached),
+    /// Nobody waits for one.
     Nothing,
     End,
 }

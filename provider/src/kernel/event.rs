@@ -217,8 +217,7 @@ pub enum Answer {
     /// Memory for a fresh segment is set aside in the books.
     Granted,
     /// There is no memory for a fresh segment at present: come again when an [`Event::Spent`] or [`Event::Kept`] was
-    /// applied. Never the
-    /// answer while no other rotation is under way: the pool keeps room for one.
+    /// applied. Never the answer while no other rotation is under way: the pool keeps room for one.
     Wait,
     /// The fresh file is the segment's from now on.
     Rotated {

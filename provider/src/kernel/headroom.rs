@@ -2,8 +2,8 @@
 //!
 //! Segments are cut at once and copied one after another, so room for one is enough: that of the largest segment which
 //! may have to be rotated. It is not counted as committed, only never given away. Where `regions` is the sum of all
-//! regions' bytes and of what is kept because it could not be wiped, `regions + headroom <= pool` holds after every step; a rotation takes its fresh bytes out of that
-//! room and gives the old ones back.
+//! regions' bytes and of what is kept because it could not be wiped, `regions + headroom <= pool` holds after every
+//! step; a rotation takes its fresh bytes out of that room and gives the old ones back.
 
 use std::collections::BTreeMap;
 

@@ -2,8 +2,9 @@
 //!
 //! The kernel orders it ([`Effect::Rotate`]) and then keeps the books while the runtime does it: room for the fresh
 //! file ([`Kernel::fresh`]), the new generation and who gets it ([`Kernel::rotated`]), the old file's bytes
-//! ([`Kernel::spent`], or [`Kernel::kept`] where they could not be wiped). Who survives is decided only when the fresh file is ready, by the rights that are open then: a
-//! revoke that comes while a segment is rotating has closed its rights and needs nothing more than to wait.
+//! ([`Kernel::spent`], or [`Kernel::kept`] where they could not be wiped). Who survives is decided only when the fresh
+//! file is ready, by the rights that are open then: a revoke that comes while a segment is rotating has closed its rights
+//! and needs nothing more than to wait.
 
 use caps::error::{Code, Error, Result};
 use caps::id::GrantId;
