@@ -194,6 +194,24 @@ pub(crate) fn threads_make_regions_side_by_side() {
     memory.region(POOL_BYTES).unwrap().close();
 }
 
+/// Giving back is not waited for, and goes over whichever channel is free; asking again must find it all the same.
+pub(crate) fn what_was_given_back_is_there_for_who_asks_next() {
+    const THREADS: u64 = 6;
+    let memory = start();
+    let rest = memory.region(POOL_BYTES - THREADS * LEN).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for round in 0..300 {
+                    let region = memory.region(LEN);
+                    region.unwrap_or_else(|error| panic!("round {round}: {error}")).close();
+                }
+            });
+        }
+    });
+    rest.close();
+}
+
 pub(crate) fn factory_wants_a_single_thread() {
     let error = thread::scope(|scope| {
         scope.spawn(|| Factory::spawn(config(Namespace::WhenNeeded)).unwrap_err()).join().unwrap()

@@ -37,6 +37,11 @@ const TESTS: &[Test] = &[
     Test::new("life::no_mediated_write_survives_a_cut", User::Any, life::no_mediated_write_survives_a_cut),
     Test::new("life::pool_is_a_limit_and_comes_back", User::Any, life::pool_is_a_limit_and_comes_back),
     Test::new("life::threads_make_regions_side_by_side", User::Any, life::threads_make_regions_side_by_side),
+    Test::new(
+        "life::what_was_given_back_is_there_for_who_asks_next",
+        User::Any,
+        life::what_was_given_back_is_there_for_who_asks_next,
+    ),
     Test::new("life::factory_wants_a_single_thread", User::Any, life::factory_wants_a_single_thread),
     Test::new("life::factory_refuses_impossible_bounds", User::Any, life::factory_refuses_impossible_bounds),
     Test::new("life::capabilities_say_what_is_missing", User::Any, life::capabilities_say_what_is_missing),
