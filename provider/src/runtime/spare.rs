@@ -4,6 +4,10 @@
 //! is that room, made ready while nothing is urgent: survivors of a rotation then wait for the copy alone, and not for
 //! the kernel to zero as many bytes first. A segment of another size gets fresh memory made on the spot. Where that has
 //! no room, because the spare has it, the spare gives way.
+//!
+//! When the last right ends that may need it, the spare stays for [`SPARE_LINGER_MS`]: who shares, revokes and shares again
+//! would otherwise have the kernel zero a segment anew each time, beside the next one's cut. It takes nothing from anybody
+//! then: it gives way to whatever needs its room, or what it has pinned.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -63,6 +67,14 @@ impl Spare {
                     }
                     spare.close();
                 }
+                // How much may be pinned can be limited, and a spare that nobody needs has some of it.
+                Ok(made) if !made.coverage().is_complete() => match self.unneeded() {
+                    Some(spare) => {
+                        made.close();
+                        spare.close();
+                    }
+                    None => return Ok(made),
+                },
                 made => return made,
             }
         }
@@ -75,6 +87,12 @@ impl Spare {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.ready.take()
+    }
+
+    /// The spare, if nobody wants it.
+    fn unneeded(&self) -> Option<Region> {
+        let mut state = lock(&self.state);
+        if state.wanted == 0 { state.ready.take() } else { None }
     }
 
     /// Remembers how much is wanted, and says whether that leaves a spare that nobody needs. Who is told so calls
