@@ -30,6 +30,7 @@
 //! | `weak.rs` | keys of small order |
 //! | `gate.rs` | [`gate()`]: all of the above in order |
 //! | `chain.rs` | [`Chain`]: who gave the token to whom |
+//! | `mark.rs`, `meter.rs` | [`Mark`], [`Meter`]: what can be revoked of a token, and what is counted for it |
 //! | `verify.rs` | [`VerifiedToken`]: every signature |
 //! | `authorize.rs`, `datalog.rs` | the decision: native, and the reference |
 //! | `append.rs` | [`attenuate`], [`delegate`], [`seal`] |
@@ -99,6 +100,8 @@ pub mod fuzzing;
 mod gate;
 mod inspect;
 mod keys;
+mod mark;
+mod meter;
 mod profile;
 mod reader;
 mod symbols;
@@ -114,5 +117,7 @@ pub use chain::{Chain, Hop, RevocationId};
 pub use gate::{Gated, gate};
 pub use inspect::{BlockView, Inspection, Kind, Signatures, View, inspect};
 pub use keys::{ROOT_KEYS_MAX, RootKey, RootKeys, RootPublic};
+pub use mark::Mark;
+pub use meter::Meter;
 pub use terms::{Effective, Narrow, Narrowing, Terms};
 pub use verify::VerifiedToken;

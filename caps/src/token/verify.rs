@@ -6,6 +6,8 @@ use biscuit_auth::format::SerializedBiscuit;
 use super::chain::{Chain, RevocationId};
 use super::gate::Gated;
 use super::keys::RootKeys;
+use super::mark::{self, Mark};
+use super::meter::{self, Meter};
 use super::terms::{Effective, Terms};
 use crate::error::{Code, Error, Result};
 
@@ -32,6 +34,8 @@ pub struct VerifiedToken {
     pub(super) effective: Effective,
     pub(super) chain: Chain,
     pub(super) revocation_ids: Vec<RevocationId>,
+    pub(super) marks: Box<[Mark]>,
+    pub(super) meters: Box<[Meter]>,
     pub(super) root_key_id: u32,
     pub(super) sealed: bool,
 }
@@ -51,11 +55,14 @@ impl Gated<'_> {
         if container.to_vec().map_err(|error| refused(&error))? != self.bytes {
             return Err(Error::new(Code::TokenNoncanonical, "the token has another encoding"));
         }
+        let revocation_ids = self.revocation_ids();
         Ok(VerifiedToken {
             terms: self.terms,
             effective: walk.effective(),
+            marks: mark::marks(&revocation_ids, &walk.chain),
+            meters: meter::meters(&self.blocks),
             chain: walk.chain,
-            revocation_ids: self.revocation_ids(),
+            revocation_ids,
             root_key_id,
             sealed: self.sealed,
         })
@@ -94,6 +101,18 @@ impl VerifiedToken {
     #[must_use]
     pub fn revocation_ids(&self) -> &[RevocationId] {
         &self.revocation_ids
+    }
+
+    /// The same as marks, and everybody whom it was delegated to: any of them, taken back, kills this token.
+    #[must_use]
+    pub fn marks(&self) -> &[Mark] {
+        &self.marks
+    }
+
+    /// What has to be counted for it, ancestors first; empty for a token without limits on use.
+    #[must_use]
+    pub fn meters(&self) -> &[Meter] {
+        &self.meters
     }
 
     /// The root key that granted it.

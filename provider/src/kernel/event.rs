@@ -5,6 +5,7 @@ use caps::id::{GrantId, LeaseId, PrincipalKey, SlotHandle};
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::{BootNanos, Micros, UnixMicros};
+use caps::token::{Mark, Meter};
 use caps::wire::link::{ClaimTicket, Take};
 use caps::wire::request::Path;
 use caps::wire::row::EndCause;
@@ -160,6 +161,12 @@ pub struct OpenRequest {
     pub narrowed: bool,
     /// By which path.
     pub path: Path,
+    /// Whom the broker named, before any delegation.
+    pub first_holder: PrincipalKey,
+    /// What kills the token when it is taken back.
+    pub marks: Box<[Mark]>,
+    /// What is counted for the token.
+    pub meters: Box<[Meter]>,
 }
 
 /// The kernel's answer to one event.

@@ -316,6 +316,9 @@ proptest! {
                         metered: false,
                         narrowed: false,
                         path,
+                        first_holder: if grant.is_some() { key(99) } else { key(lease) },
+                        marks: Box::default(),
+                        meters: Box::default(),
                     };
                     let answer = step(&mut kernel, Event::Open(request));
                     model.revoked.retain(|&(_, _, until)| until > now);

@@ -75,6 +75,9 @@ impl Story {
             metered: false,
             narrowed,
             path: Path::Mapped,
+            first_holder: if grant.is_some() { PrincipalKey([9; 32]) } else { OWNER },
+            marks: Box::default(),
+            meters: Box::default(),
         }
     }
 

@@ -140,6 +140,9 @@ impl Provider {
             narrowed: evidence.effective().expires < verified.terms().expires
                 || !verified.chain().hops.is_empty(),
             path,
+            first_holder: verified.chain().first_holder,
+            marks: verified.marks().into(),
+            meters: verified.meters().into(),
         };
         let Answer::Opened(opening) = shared.step(Event::Open(request))? else {
             return Err(Error::new(Code::Internal, "an opening was answered with something else"));

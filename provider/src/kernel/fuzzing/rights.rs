@@ -23,6 +23,9 @@ impl World {
             metered: flags & 16 != 0,
             narrowed: flags & 32 != 0,
             path: if flags & 1 == 1 { Path::Mediated } else { Path::Mapped },
+            first_holder: PrincipalKey(if grant.is_some() { [0xff; 32] } else { [lease.0[0]; 32] }),
+            marks: Box::default(),
+            meters: Box::default(),
         };
         let asked = request.clone();
         if let Ok(answer) = self.step(Event::Open(request)) {
