@@ -178,6 +178,7 @@ async fn run(handle: Handle, recorder: &Recorder, cluster: ClusterEpoch) -> Resu
                 class: None,
                 lifetime: Lifetime::Detached,
                 segment_bytes: None,
+                max_hops: 0,
             };
             handle.request(client.caller, Request::LeaseCreate(spec)).await
         }

@@ -46,6 +46,7 @@ fn commands() -> Vec<Command> {
         class: Some(name("training")),
         lifetime: Lifetime::Process,
         segment_bytes: None,
+        max_hops: 2,
     };
     let mut tickets = Vec::new();
     for spec in [spec.clone(), LeaseSpec { name: None, lifetime: Lifetime::Detached, ..spec }] {
@@ -100,6 +101,7 @@ fn commands() -> Vec<Command> {
         class: None,
         lifetime: Lifetime::Detached,
         segment_bytes: None,
+        max_hops: 0,
     };
     for step in 0..4 {
         push(&mut world, by(2), Kind::Reserve { spec: spec.clone(), session: 12 });

@@ -154,6 +154,29 @@ fn names_are_unique_while_a_lease_lives() {
 }
 
 #[test]
+fn a_token_is_delegated_as_often_as_was_asked_for_and_no_oftener() {
+    let mut world = World::new();
+    let mut hops = |max_hops| -> Result<u8, Code> {
+        let lease =
+            world.reserve(1, LeaseSpec { max_hops, ..spec(1, 1_000) }).map_err(|error| error.code())?.lease;
+        let Answer::Leased { terms, .. } =
+            world.system(Kind::Commit { lease, bytes: PAGE }).answer.map_err(|error| error.code())?
+        else {
+            panic!()
+        };
+        let renewed = world.by(1, Kind::Renew { lease, ttl: Micros(2_000) });
+        let Answer::Leased { terms: after, .. } = renewed.answer.map_err(|error| error.code())? else {
+            panic!()
+        };
+        assert_eq!(after.max_hops, terms.max_hops, "a renewal changes the time");
+        Ok(terms.max_hops)
+    };
+    assert_eq!(hops(0), Ok(0), "what nobody asked for nobody may do");
+    assert_eq!(hops(7), Ok(7));
+    assert_eq!(hops(8), Err(Code::Range));
+}
+
+#[test]
 fn a_reservation_ends_when_nobody_claims_it() {
     let mut world = World::new();
     let ticket = world.reserve(1, spec(1, 1_000)).unwrap();

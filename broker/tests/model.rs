@@ -278,6 +278,7 @@ impl Lockstep {
                     class: None,
                     lifetime: if tied { Lifetime::Process } else { Lifetime::Detached },
                     segment_bytes: None,
+                    max_hops: 0,
                 };
                 let said = self.naive.reserve(by, ids, bytes, ttl, named, tied, allowed);
                 if said.is_ok() {

@@ -25,7 +25,15 @@ use world::{PAGE, World, caller, lived};
 
 fn spec(bytes: u64) -> LeaseSpec {
     let ttl = Micros::from_millis(60_000);
-    LeaseSpec { bytes, ttl, name: None, class: None, lifetime: Lifetime::Detached, segment_bytes: None }
+    LeaseSpec {
+        bytes,
+        ttl,
+        name: None,
+        class: None,
+        lifetime: Lifetime::Detached,
+        segment_bytes: None,
+        max_hops: 0,
+    }
 }
 
 async fn lease(world: &World, n: u8) -> (caps::wire::row::LeaseRow, caps::token::Token) {

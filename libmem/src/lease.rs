@@ -29,13 +29,22 @@ pub struct LeaseOptions {
     class: Option<Name>,
     lifetime: Lifetime,
     segment_bytes: Option<u64>,
+    max_hops: u8,
 }
 
 impl LeaseOptions {
     /// `bytes` (rounded up to whole pages by the node) for `ttl`, ending with this process.
     #[must_use]
     pub fn new(bytes: u64, ttl: Duration) -> Self {
-        Self { bytes, ttl, name: None, class: None, lifetime: Lifetime::Process, segment_bytes: None }
+        Self {
+            bytes,
+            ttl,
+            name: None,
+            class: None,
+            lifetime: Lifetime::Process,
+            segment_bytes: None,
+            max_hops: 0,
+        }
     }
 
     /// What the owner calls it; unique among the owner's live leases.
@@ -73,9 +82,17 @@ impl LeaseOptions {
         self
     }
 
+    /// How often the lease's own token may be delegated, offline and without the receiver's consent. 0 if this is not
+    /// said: then the memory is shared by grants alone, which both sign and which can be revoked one by one.
+    #[must_use]
+    pub fn max_hops(mut self, max_hops: u8) -> Self {
+        self.max_hops = max_hops;
+        self
+    }
+
     pub(crate) fn spec(self) -> Result<LeaseSpec> {
-        let Self { bytes, ttl, name, class, lifetime, segment_bytes } = self;
-        Ok(LeaseSpec { bytes, ttl: micros(ttl)?, name, class, lifetime, segment_bytes })
+        let Self { bytes, ttl, name, class, lifetime, segment_bytes, max_hops } = self;
+        Ok(LeaseSpec { bytes, ttl: micros(ttl)?, name, class, lifetime, segment_bytes, max_hops })
     }
 }
 

@@ -254,6 +254,7 @@ impl Player {
                     class: None,
                     lifetime: Lifetime::Process,
                     segment_bytes: None,
+                    max_hops: 0,
                 };
                 let mut last = Ok(());
                 for _ in 0..times {

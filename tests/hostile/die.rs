@@ -132,6 +132,7 @@ fn lease() -> Request {
         class: None,
         lifetime: Lifetime::Process,
         segment_bytes: None,
+        max_hops: 0,
     })
 }
 

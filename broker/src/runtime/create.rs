@@ -22,6 +22,7 @@ impl Handle {
         facts.bytes = Some(spec.bytes);
         facts.ttl = Some(spec.ttl);
         facts.class.clone_from(&spec.class);
+        facts.hops = Some(spec.max_hops);
         let verdict = shared.judge(&facts, None)?;
 
         let kind = Kind::Reserve { spec, session: caller.session };

@@ -8,17 +8,18 @@ use policy::{Facts, Kind};
 use super::{Caller, Handle};
 
 impl Handle {
-    /// Judges the opening of a right to `bytes` bytes.
+    /// Judges the opening of a right to `bytes` bytes, by a token that was delegated `hops` times.
     ///
     /// Not ordered: nothing of the state depends on it. The provider records the opening, and the denial.
     ///
     /// # Errors
     /// `E_POLICY_DENIED`; `E_TOKEN_LIMIT` if the policy could not be decided within its bounds.
-    pub fn may_open(&self, caller: Caller, bytes: u64, rights: Rights) -> Result<()> {
+    pub fn may_open(&self, caller: Caller, bytes: u64, rights: Rights, hops: u8) -> Result<()> {
         let name = self.shared.directory.get(caller.holder);
         let facts = Facts {
             bytes: Some(bytes),
             rights,
+            hops: Some(hops),
             ..Facts::new(Kind::LeaseOpen, caller.holder, name, caller.uid)
         };
         if self.shared.policy().decide(&facts)?.allowed {

@@ -23,6 +23,7 @@ impl Handle {
         facts.bytes = Some(contract.range.len());
         facts.ttl = Some(contract.ttl);
         facts.receiver = shared.directory.get(contract.receiver).map(|name| (contract.receiver, name));
+        facts.hops = Some(contract.max_hops);
         facts.rights = contract.rights;
         let verdict = shared.judge(&facts, Some(RowId::Grant(grant)))?;
 
@@ -48,6 +49,7 @@ impl Handle {
         facts.bytes = Some(contract.range.len());
         facts.ttl = Some(contract.ttl);
         facts.receiver = facts.name.clone().map(|name| (caller.holder, name));
+        facts.hops = Some(contract.max_hops);
         facts.rights = contract.rights;
         let verdict = shared.judge(&facts, Some(RowId::Grant(grant)))?;
 

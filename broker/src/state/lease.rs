@@ -28,6 +28,9 @@ pub(super) struct Lease {
     pub(super) range: ByteRange,
     /// Bytes of a segment: all of it, or a power of two below.
     pub(super) segment_bytes: u64,
+    /// How often its owner's tokens may be delegated.
+    #[serde(default)]
+    pub(super) max_hops: u8,
     /// How long it lives from its commit.
     pub(super) ttl: Micros,
     pub(super) lifetime: Lifetime,

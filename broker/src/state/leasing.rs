@@ -81,6 +81,9 @@ impl Broker {
                 "a lease is at least as large as the smallest, at most as the largest",
             ))?;
         let segment_bytes = segment_bytes(&bounds, range.len(), spec.segment_bytes)?;
+        if spec.max_hops > bounds.hops_max {
+            return Err(Error::new(Code::Range, "a token may be delegated at most 7 times"));
+        }
         let ttl = self.checked_ttl(spec.ttl)?;
         let provider =
             self.provider.ok_or(Error::new(Code::ProviderLost, "there is no provider at present"))?;
@@ -102,6 +105,7 @@ impl Broker {
             class: spec.class.clone(),
             range,
             segment_bytes,
+            max_hops: spec.max_hops,
             ttl,
             lifetime: spec.lifetime,
             session,
@@ -237,7 +241,7 @@ impl Broker {
                     holder: lease.owner,
                     not_before: live.since,
                     expires: live.expires,
-                    max_hops: self.genesis.bounds.hops_max,
+                    max_hops: lease.max_hops,
                     cluster: self.genesis.cluster,
                     provider: lease.provider,
                 },

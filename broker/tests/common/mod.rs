@@ -49,6 +49,7 @@ pub fn spec(bytes: u64, ttl: u64) -> LeaseSpec {
         class: None,
         lifetime: Lifetime::Detached,
         segment_bytes: None,
+        max_hops: 0,
     }
 }
 

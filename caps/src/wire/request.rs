@@ -203,6 +203,15 @@ pub struct LeaseSpec {
     /// Bytes of a segment, the piece that is mapped and cut as one: a power of two from a page to 1 GiB. `None`: the
     /// whole region is one, or a region of more than 1 GiB as few as possible.
     pub segment_bytes: Option<u64>,
+    /// How often the owner's token may be delegated. 0, the default, keeps sharing to grants that both sign.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub max_hops: u8,
+}
+
+/// What is not asked for is not written.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(hops: &u8) -> bool {
+    *hops == 0
 }
 
 /// How a right is to be used.

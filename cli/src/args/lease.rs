@@ -59,6 +59,10 @@ pub(crate) struct Create {
     /// of parts that fall on segments can be mapped
     #[arg(long, value_parser = value::size)]
     pub(crate) segment: Option<u64>,
+    /// How often its token may be delegated, offline and without anybody's consent; 0 if not said, and then it is
+    /// shared by grants alone
+    #[arg(long, default_value_t = 0)]
+    pub(crate) hops: u8,
     /// What to call it; unique among my live leases
     #[arg(long, value_parser = value::name)]
     pub(crate) name: Option<Name>,

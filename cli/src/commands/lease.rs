@@ -37,7 +37,9 @@ pub(crate) fn run(command: &Lease, context: &Context) -> Result<Report> {
 
 fn create(arguments: &Create, session: &Session, context: &Context) -> Result<Report> {
     // Commands are short: what they make outlives them.
-    let mut options = LeaseOptions::new(arguments.size, arguments.ttl).lifetime(Lifetime::Detached);
+    let mut options = LeaseOptions::new(arguments.size, arguments.ttl)
+        .lifetime(Lifetime::Detached)
+        .max_hops(arguments.hops);
     if let Some(segment) = arguments.segment {
         options = options.segment(segment);
     }

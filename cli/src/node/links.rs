@@ -90,8 +90,8 @@ impl ControlPlane for LocalBroker {
         Box::pin(async move { self.handle.who(key).await.unwrap_or((None, false)) })
     }
 
-    fn may_open(&self, caller: Caller, bytes: u64, rights: Rights) -> Result<()> {
-        self.handle.may_open(broker_caller(caller), bytes, rights)
+    fn may_open(&self, caller: Caller, bytes: u64, rights: Rights, hops: u8) -> Result<()> {
+        self.handle.may_open(broker_caller(caller), bytes, rights, hops)
     }
 
     fn revoke_holder(&self, holder: PrincipalKey) -> BoxFuture<'_, Result<()>> {

@@ -62,7 +62,7 @@ impl Run {
     }
 
     fn lease(&mut self, lifetime: Lifetime) -> ClaimTicket {
-        let spec = LeaseSpec { bytes: 8192, ttl: Micros(5_000), name: None, class: None, lifetime, segment_bytes: None };
+        let spec = LeaseSpec { bytes: 8192, ttl: Micros(5_000), name: None, class: None, lifetime, segment_bytes: None, max_hops: 0 };
         let Answer::Reserved(ticket) = self.by(1, Kind::Reserve { spec, session: 1 }) else {
             unreachable!("a reservation is answered with a ticket")
         };

@@ -39,6 +39,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         class: Some(name("training")),
         lifetime: Lifetime::Detached,
         segment_bytes: None,
+        max_hops: 0,
     };
     let revocation =
         Revocation { target: Target::Holder(key), reason: Reason::new("left").expect("a reason") };

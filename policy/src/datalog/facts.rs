@@ -60,14 +60,14 @@ impl Kind {
 ///
 /// Which of them a kind has, and what they mean there:
 ///
-/// | kind | size | ttl | class | receiver | rights |
-/// |---|---|---|---|---|---|
-/// | `lease.create` | of the lease | asked for | if named | - | - |
-/// | `lease.renew` | of the lease | asked for | - | - | - |
-/// | `lease.open` | of the range | - | - | - | asked for |
-/// | `share.issue` | of the range | of the grant | - | the receiver | granted |
-/// | `share.accept` | of the range | of the grant | - | who accepts | granted |
-/// | `revoke` | - | - | - | - | - |
+/// | kind | size | ttl | class | receiver | hops | rights |
+/// |---|---|---|---|---|---|---|
+/// | `lease.create` | of the lease | asked for | if named | - | asked for | - |
+/// | `lease.renew` | of the lease | asked for | - | - | - | - |
+/// | `lease.open` | of the range | - | - | - | made | asked for |
+/// | `share.issue` | of the range | of the grant | - | the receiver | granted | granted |
+/// | `share.accept` | of the range | of the grant | - | who accepts | granted | granted |
+/// | `revoke` | - | - | - | - | - | - |
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Facts {
@@ -87,6 +87,8 @@ pub struct Facts {
     pub class: Option<Name>,
     /// The registered principal to whom it is shared.
     pub receiver: Option<(PrincipalKey, Name)>,
+    /// How often the token may be delegated, or was.
+    pub hops: Option<u8>,
     /// One `right` fact for each.
     pub rights: Rights,
 }
@@ -104,6 +106,7 @@ impl Facts {
             ttl: None,
             class: None,
             receiver: None,
+            hops: None,
             rights: Rights::NONE,
         }
     }
@@ -128,6 +131,9 @@ impl Facts {
         }
         if let Some((to, name)) = &self.receiver {
             facts.push(fact("receiver", [key(to), text(name.as_str())]));
+        }
+        if let Some(hops) = self.hops {
+            facts.push(fact("hops", [Term::Integer(hops.into())]));
         }
         facts.extend(self.rights.iter().map(|right| fact("right", [text(right.name())])));
         Ok(facts)

@@ -28,6 +28,7 @@ const TABLE: &[(&str, &[Argument], u64)] = &[
     ("ttl", &[Argument::Number], 1),
     ("class", &[Argument::Name], 1),
     ("receiver", &[Argument::Key, Argument::Name], 1),
+    ("hops", &[Argument::Number], 1),
     ("right", &[Argument::Right], Operation::ALL.len() as u64),
 ];
 

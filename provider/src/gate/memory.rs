@@ -138,7 +138,7 @@ impl Session {
         let bytes = verified.effective().range.map_or(0, |range| range.len());
         self.shared
             .control
-            .may_open(self.caller(), bytes, rights)
+            .may_open(self.caller(), bytes, rights, verified.effective().hops)
             .inspect_err(|error| self.denied(token, Some(&verified), error))?;
         let opened = self
             .shared

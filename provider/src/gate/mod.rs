@@ -79,7 +79,7 @@ pub trait ControlPlane: Send + Sync {
     ///
     /// # Errors
     /// `E_POLICY_DENIED`, or why it could not be decided.
-    fn may_open(&self, caller: Caller, bytes: u64, rights: Rights) -> Result<()>;
+    fn may_open(&self, caller: Caller, bytes: u64, rights: Rights, hops: u8) -> Result<()>;
 
     /// Takes back everything that a principal holds: the operator's reaction to a fault of its.
     fn revoke_holder(&self, holder: PrincipalKey) -> BoxFuture<'_, Result<()>>;
