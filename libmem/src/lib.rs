@@ -148,4 +148,6 @@ pub use inherited::{InheritedToken, SESSION_VARIABLE, TOKENS_VARIABLE, inherited
 pub use lease::{LeaseOptions, LeaseView, Leased};
 pub use mapping::{Access, Mapping, Revocation, Segment, Volatile};
 pub use region::{Facts, Region};
+#[doc(hidden)]
+pub use session::fuzzing;
 pub use share::{Accepted, Narrowing, Proposal, ShareOptions};

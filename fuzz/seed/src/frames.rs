@@ -9,10 +9,25 @@ use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::time::Micros;
 use caps::token::Token;
+use caps::wire::channel::{Message, SegmentAccess};
 use caps::wire::request::{LeaseSpec, Path};
 use caps::wire::row::{Lifetime, Revocation, Target};
 use caps::wire::{FrameKind, Name, Reason, Reply, Request, frame};
 use serde::Serialize;
+
+/// Every message of the rotation channel.
+pub fn channel() -> Vec<Vec<u8>> {
+    let (handle, index) = (SlotHandle { slot: 3, epoch: 4 }, 5);
+    let messages = [
+        Message::Ready { handle },
+        Message::Segment { handle, index, access: SegmentAccess::Read },
+        Message::Segment { handle, index, access: SegmentAccess::ReadWrite },
+        Message::Taken { handle, index },
+        Message::Withdrawn { handle, index },
+        Message::Ended { handle },
+    ];
+    messages.iter().map(|message| message.encode().to_vec()).collect()
+}
 
 /// Requests, replies and an error, encoded.
 pub fn frames() -> Vec<Vec<u8>> {

@@ -14,6 +14,7 @@
 //! | `peer` | who is at the other end, and how it died |
 //! | `executable` | which program it runs |
 //! | `socket` | packets in and out, a descriptor beside one |
+//! | `fuzzing` | what must hold of a session's beginning, whatever a client says |
 //! | `handshake` | the pure state machine of a session's beginning |
 //! | `session` | one client's session from accept to end |
 //! | `fault` | what a client did wrong, on record, and what follows |
@@ -30,6 +31,8 @@
 mod channel;
 mod executable;
 mod fault;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod listen;
 mod memory;
