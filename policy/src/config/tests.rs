@@ -261,13 +261,16 @@ fn sizes() -> impl Strategy<Value = u64> {
 }
 
 fn quotas() -> impl Strategy<Value = Quota> {
-    (0..=LEASES_MAX as u32, sizes(), sizes(), sizes(), 0..=GRANTS_MAX as u32).prop_map(
-        |(leases, leased_bytes, resident_bytes, shared_bytes, grants)| Quota {
+    let slots = || 0..=SLOTS_MAX as u32;
+    (0..=LEASES_MAX as u32, sizes(), sizes(), sizes(), 0..=GRANTS_MAX as u32, slots(), slots()).prop_map(
+        |(leases, leased_bytes, resident_bytes, shared_bytes, grants, opens, mappings)| Quota {
             leases,
             leased_bytes,
             resident_bytes,
             shared_bytes,
             grants,
+            opens,
+            mappings,
         },
     )
 }
