@@ -207,10 +207,7 @@ fn limits_on_use_fail_closed() {
         for (operation, allowed) in [(request().operation, true), (caps::rights::Operation::Share, false)] {
             let request = caps::token::Request { usage, operation, ..request() };
             assert_eq!(verified.authorize(&request).is_ok(), allowed);
-            assert_eq!(
-                verified.authorize_by_datalog(token.as_bytes(), &keys(), &request).is_ok(),
-                allowed
-            );
+            assert_eq!(verified.authorize_by_datalog(token.as_bytes(), &keys(), &request).is_ok(), allowed);
         }
     }
 }
