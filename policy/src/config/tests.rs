@@ -44,7 +44,7 @@ fn the_default_file_says_what_is() {
         }
         text.push('\n');
     }
-    assert_eq!(keys, 4 + 5 + 5 + 4 + 5 + 2 + 1, "{text}");
+    assert_eq!(keys, 4 + 5 + 7 + 4 + 5 + 2 + 1, "{text}");
     let mut stated = ok(&text);
     assert_eq!(stated.node.pool.take(), Some(4 * GIB));
     assert_eq!(stated.node.allow_uids.take(), Some(vec![1000]));
