@@ -299,10 +299,11 @@ mod tests {
         let seeds = event_seeds();
         let worlds: Vec<_> = seeds.iter().map(|seed| run(seed)).collect();
         let rights: Vec<_> = worlds.iter().map(|world| world.rights.len()).collect();
-        assert_eq!(rights, [1, 2, 1, 1, 0, 1, 1, 2, 1, 1]);
+        assert_eq!(rights, [1, 2, 1, 1, 0, 1, 1, 2, 1, 1, 1]);
         let regions: Vec<_> = worlds.iter().map(|world| world.regions.len()).collect();
-        assert_eq!(regions, [0, 1, 1, 0, 0, 0, 1, 1, 1, 1]);
+        assert_eq!(regions, [0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1]);
         assert!(worlds[1].rights[1].handed_out && worlds[1].rights[1].grant.is_some());
+        assert_eq!(worlds[10].counted.len(), 2, "one opening below two blocks");
         for seed in seeds {
             events_any(&seed);
         }
