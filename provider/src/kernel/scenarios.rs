@@ -405,10 +405,23 @@ fn closing_gives_no_opening_back() {
     }
     let refused = story.open(limited(&story, 2, 100)).unwrap_err();
     assert!(refused.code() == Code::Denied && refused.detail().starts_with("opens: "), "{refused}");
-    // Nor does the end of what the token was narrowed to: its parent may live on.
+    // Nor does the end of what the token was narrowed to, however full the table is: its parent may live on.
     story.tick_at(60);
+    let other = |story: &Story, n: u8| {
+        let request = limited(story, 9, 90);
+        let meters = request.meters.iter().map(|meter| Meter { key: Mark::from_bytes([n; 32]), ..*meter });
+        OpenRequest { meters: meters.collect(), expires: UnixMicros(90_000), ..request }
+    };
+    story.open(other(&story, 2)).unwrap();
+    story.open(other(&story, 3)).unwrap();
+    assert_eq!(story.open(other(&story, 4)).unwrap_err().code(), Code::Busy);
+    story.open(other(&story, 3)).unwrap();
     let late = OpenRequest { expires: UnixMicros(90_000), ..limited(&story, 2, 100) };
     assert_eq!(story.open(late).unwrap_err().code(), Code::Denied);
+    // When all of its time is over, the count goes as soon as room is wanted.
+    story.tick_at(100);
+    let next = OpenRequest { expires: UnixMicros(200_000), ..other(&story, 4) };
+    story.open(next).unwrap();
 }
 
 #[test]
