@@ -565,6 +565,16 @@ fn b15_revoked() {
     let replayed = Token::from_bytes(replayed).unwrap();
     assert_ne!(ids(&replayed)[2], ids(&delegated)[2]);
     assert_eq!(live(&replayed, &ids(&delegated)[2..]), Err(Code::TokenRevoked));
+    // What is counted for it goes by that too, so a fresh copy has no fresh count.
+    let budget = Narrow { bytes_total: Some(9), ..Narrow::default() };
+    let counted = delegate(&child, &person(0), public(1), &budget).unwrap();
+    let block = forge::blocks(counted.as_bytes()).unwrap().pop().unwrap();
+    let replayed = forge::append_raw(child.as_bytes(), &block, Some(&seed(0)), &[77; 32]).unwrap();
+    assert_ne!(replayed, counted.as_bytes());
+    let meters = |bytes: &[u8]| verify(bytes).unwrap().meters().to_vec();
+    assert_eq!(meters(counted.as_bytes()).len(), 1);
+    assert_eq!(meters(&replayed), meters(counted.as_bytes()));
+    assert_eq!(meters(seal(&counted).unwrap().as_bytes()), meters(counted.as_bytes()));
     // Sealing keeps the ids.
     assert_eq!(ids(&seal(&delegated).unwrap()), ids(&delegated));
 }

@@ -201,6 +201,14 @@ fn limits_on_use_fail_closed() {
             let reference = verified.authorize_by_datalog(token.as_bytes(), &keys(), &request);
             assert_eq!(reference.unwrap_err().code(), Code::Denied);
         }
+        // Whoever counts the token's meters by itself leaves these limits out of both decisions, and nothing else.
+        let usage = Some(caps::token::Usage::judged_by_meters());
+        assert_eq!(verified.meters().len(), 1);
+        for (lease, allowed) in [(request().lease, true), (caps::id::LeaseId([99; 16]), false)] {
+            let request = caps::token::Request { usage, lease, ..request() };
+            assert_eq!(verified.authorize(&request).is_ok(), allowed);
+            assert_eq!(verified.authorize_by_datalog(token.as_bytes(), &keys(), &request).is_ok(), allowed);
+        }
     }
 }
 

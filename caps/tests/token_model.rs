@@ -134,9 +134,12 @@ fn step() -> impl Strategy<Value = Step> {
 fn question() -> impl Strategy<Value = (Request, Option<u8>)> {
     let usage = proptest::option::weighted(
         0.8,
-        (0..4u64, 0..4u64, prop_oneof![0..4u64, Just(u64::MAX)]).prop_map(
-            |(opens, bytes_per_second, bytes_total)| Usage { opens, bytes_per_second, bytes_total },
-        ),
+        prop_oneof![
+            3 => (0..4u64, 0..4u64, prop_oneof![0..4u64, Just(u64::MAX)]).prop_map(
+                |(opens, bytes_per_second, bytes_total)| Usage { opens, bytes_per_second, bytes_total },
+            ),
+            1 => Just(Usage::judged_by_meters()),
+        ],
     );
     let operation =
         prop_oneof![3 => Just(Operation::Read), 1 => Just(Operation::Write), 1 => Just(Operation::Share)];

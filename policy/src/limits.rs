@@ -97,6 +97,15 @@ pub const ACCEPT_BACKLOG_MAX: i32 = 128;
 pub const SLOTS_MAX: usize = 65_536;
 /// Most open rights of one session.
 pub const SLOTS_PER_SESSION_MAX: usize = 16_384;
+/// Rights that one principal may have open at one time, by itself and by those it delegated to, where the
+/// configuration is silent: as many as one session, a quarter of the table.
+pub const OPENS_PER_PRINCIPAL_DEFAULT: u32 = SLOTS_PER_SESSION_MAX as u32;
+/// Those of them that may be mapped, where the configuration is silent: all.
+pub const MAPPINGS_PER_PRINCIPAL_DEFAULT: u32 = OPENS_PER_PRINCIPAL_DEFAULT;
+/// Most blocks with limits on use whose counts a provider keeps for one region: 16 for each of its live grants. A
+/// count is dropped once every token below its block is over; while none can be, tokens with further such blocks are
+/// refused with `E_BUSY`, and those that are counted go on.
+pub const METERS_PER_REGION_MAX: usize = 16 * GRANTS_PER_LEASE_MAX;
 /// Most requests of one session that are being worked on. More wait in the socket, whose buffer is the client's.
 pub const SESSION_REQUESTS_MAX: usize = 64;
 /// Rights whose opening a session remembers as recorded, and whose closings it sums up in one entry. Beyond it each

@@ -20,9 +20,9 @@ pub(crate) enum Token {
         #[command(flatten)]
         roots: Roots,
     },
-    /// Narrows a token: fewer rights, fewer bytes, an earlier end
+    /// Narrows a token: fewer rights, fewer bytes, an earlier end, limits on use
     #[command(
-        after_help = "Example:\n  leasehold token attenuate frames --as alice --rights r --range 0..4KiB -o narrow.token"
+        after_help = "Example:\n  leasehold token attenuate frames --as alice --rights r --range 0..4KiB --opens 3 -o narrow.token"
     )]
     Attenuate {
         #[command(flatten)]
@@ -96,13 +96,13 @@ pub(crate) struct Narrow {
     /// How many more delegations are allowed after this
     #[arg(long, value_name = "NUMBER")]
     pub(crate) hops: Option<u8>,
-    /// How often it may be opened in all
+    /// How often it may be opened in all, counted with every token made of the new one
     #[arg(long, value_name = "NUMBER")]
     pub(crate) opens: Option<u64>,
-    /// How many bytes may be moved in all; such a token is never mapped
+    /// How many bytes may be moved in all, counted with every token made of the new one; such a token is never mapped
     #[arg(long, value_name = "SIZE", value_parser = value::size)]
     pub(crate) bytes: Option<u64>,
-    /// How many bytes a second may be moved; such a token is never mapped
+    /// How many bytes a second may be moved, by every token made of the new one together; such a token is never mapped
     #[arg(long, value_name = "SIZE", value_parser = value::size)]
     pub(crate) bytes_per_second: Option<u64>,
 }

@@ -94,6 +94,10 @@ impl ControlPlane for LocalBroker {
         self.handle.may_open(broker_caller(caller), bytes, rights, hops)
     }
 
+    fn quota(&self, principal: PrincipalKey) -> policy::Quota {
+        self.handle.quota(principal)
+    }
+
     fn revoke_holder(&self, holder: PrincipalKey) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let caller = BrokerCaller { holder: self.admin, uid: 0, session: 0 };

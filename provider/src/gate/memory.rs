@@ -140,10 +140,11 @@ impl Session {
             .control
             .may_open(self.caller(), bytes, rights, verified.effective().hops)
             .inspect_err(|error| self.denied(token, Some(&verified), error))?;
+        let quota = self.shared.control.quota(verified.chain().first_holder);
         let opened = self
             .shared
             .provider
-            .open(&self.opener, token, &verified, rights, path, recorded)
+            .open(&self.opener, token, &verified, rights, path, &quota, recorded)
             .await
             .inspect_err(|error| self.denied(token, Some(&verified), error))?;
         if !recorded && self.rights.recorded.len() < limits::SESSION_RIGHTS_MAX {

@@ -84,6 +84,9 @@ pub trait ControlPlane: Send + Sync {
     /// `E_POLICY_DENIED`, or why it could not be decided.
     fn may_open(&self, caller: Caller, bytes: u64, rights: Rights, hops: u8) -> Result<()>;
 
+    /// What a principal may have open, and all else that it may hold. Asked on every opening, for who pays for it.
+    fn quota(&self, principal: PrincipalKey) -> policy::Quota;
+
     /// Takes back everything that a principal holds: the operator's reaction to a fault of its.
     fn revoke_holder(&self, holder: PrincipalKey) -> BoxFuture<'_, Result<()>>;
 

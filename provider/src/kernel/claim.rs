@@ -72,6 +72,7 @@ impl Kernel {
             opens: Default::default(),
             mappings: 0,
             grants: Default::default(),
+            meters: Default::default(),
             rotating_bytes: 0,
             rotations: 0,
             exposure_due: None,

@@ -1,5 +1,7 @@
 //! What holds after every step. Checked by tests and fuzzers after each event; there is no switch that turns it off.
 
+use std::collections::HashMap;
+
 use super::grants::Limit;
 use super::headroom::Headroom;
 use super::region::{RegionKey, RegionRow, RegionState};
@@ -65,6 +67,7 @@ impl Kernel {
             row.grants.len() <= self.config.revocations_per_region_max,
             "no more grants are remembered than may be",
         )?;
+        ensure(row.meters.len() <= self.config.meters_per_region_max, "nor are more meters counted")?;
         let mut handed_out = 0;
         for &open in &row.opens {
             let open = self.opens.get(open).ok_or("a region lists only open rights")?;
@@ -145,6 +148,13 @@ impl Kernel {
                 ensure(within, "nothing is open beyond what its grant was narrowed to")?;
             }
         }
+        let mut openings = HashMap::<_, (u32, u32)>::new();
+        for (_, open) in self.opens.iter() {
+            let (opens, mappings) = openings.entry(open.payer).or_default();
+            (*opens, *mappings) = (*opens + 1, *mappings + u32::from(open.path == Path::Mapped));
+        }
+        let books = self.openings.iter().map(|(&payer, open)| (payer, (open.opens(), open.mappings())));
+        ensure(openings == books.collect(), "every open right is in the books of who pays for it, once")?;
         let listed: usize = self.by_session.values().map(std::collections::BTreeSet::len).sum();
         ensure(listed == self.opens.len(), "sessions list open rights and nothing else")
     }

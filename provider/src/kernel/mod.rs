@@ -17,7 +17,9 @@
 //! | `table` | a table of fixed capacity whose indexes carry generations |
 //! | `region` | regions and the ledger of their bytes |
 //! | `segment` | the pieces of a region that are mapped and cut as one, their generations, and who received each |
+//! | `evidence` | what must be shown before a right is opened |
 //! | `open`, `mapping` | rights that sessions opened, and which of them may be mapped |
+//! | `meters` | how often rights were opened under tokens that limit it |
 //! | `expose` | handing a segment's file out |
 //! | `claim`, `take` | the two halves of a region's life |
 //! | `narrow` | taking a part of a grant |
@@ -31,6 +33,7 @@
 mod claim;
 mod ended;
 mod event;
+mod evidence;
 mod expose;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -38,6 +41,7 @@ mod grants;
 mod headroom;
 mod invariants;
 mod mapping;
+mod meters;
 #[cfg(test)]
 mod model;
 mod narrow;
@@ -56,8 +60,10 @@ use caps::error::{Code, Error, Result};
 use caps::id::{ClusterEpoch, LeaseId, PrincipalKey, ProviderId};
 use caps::time::BootNanos;
 use caps::wire::row::{MemoryRow, Tier};
+use policy::quota::Openings;
 
 pub use event::{Answer, Effect, Event, OpenRequest, Opening, RotationId, SessionId, Step, Survivor};
+pub use evidence::{By, EpochCurrent};
 pub use open::OpenRow;
 pub use region::{RegionKey, RegionRow, RegionState};
 pub use segment::{FIRST_GENERATION, SegmentRow, SegmentState};
@@ -94,6 +100,8 @@ pub struct Config {
     /// Most grants of one region whose revocation, narrowing or opening is remembered. When it is full of revoked and
     /// narrowed ones, a revoke ends the whole region instead.
     pub revocations_per_region_max: usize,
+    /// Most blocks with limits on use that are counted for one region.
+    pub meters_per_region_max: usize,
     /// Most leases whose end is remembered.
     pub ended_max: usize,
     /// The tier that mappings of other uids get on this machine.
@@ -119,6 +127,8 @@ pub struct Kernel {
     by_lease: HashMap<LeaseId, RegionKey>,
     opens: Table<OpenRow>,
     by_session: HashMap<SessionId, BTreeSet<table::Key>>,
+    /// What is open by the first holders of the tokens; none for whom nothing is.
+    openings: HashMap<PrincipalKey, Openings>,
     /// Leases that end with a session.
     tied: HashMap<SessionId, BTreeSet<RegionKey>>,
     deadlines: BTreeSet<(BootNanos, Due)>,
@@ -144,6 +154,7 @@ impl Kernel {
             by_lease: HashMap::with_capacity(config.regions_max),
             opens: Table::new(config.opens_max),
             by_session: HashMap::new(),
+            openings: HashMap::new(),
             tied: HashMap::new(),
             deadlines: BTreeSet::new(),
             ended: Ended::new(config.ended_max),

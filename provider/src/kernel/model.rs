@@ -1,45 +1,96 @@
 //! The kernel in lockstep with a naive model: a list of leases that is searched from end to end, and a list of every
 //! descriptor that ever left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use caps::error::Code;
 use caps::id::{GrantId, LeaseId, PrincipalKey, RegionId, SlotHandle};
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::{BootNanos, Micros, UnixMicros};
+use caps::token::{Mark, Meter};
 use caps::wire::link::{ClaimTicket, Take};
 use caps::wire::request::Path;
 use caps::wire::row::{EndCause, Lifetime};
 use proptest::prelude::*;
 
-use super::fuzzing::{PAGE, POOL_PAGES, REGIONS_MAX, small_config};
+use super::fuzzing::{MAPPINGS_MAX, OPENS_MAX, PAGE, POOL_PAGES, REGIONS_MAX, asked, small_config};
 use super::{Answer, Effect, Event, Kernel, OpenRequest, RotationId, SessionId};
 
 /// What a test does. Small numbers name things, so that wrong names, repeats and races come up often.
 #[derive(Clone, Debug)]
 enum Act {
-    Claim { lease: u8, pages: u64, pieces: u32, ttl: u64, tied: bool, session: u8 },
-    Created { lease: u8, works: bool },
-    Renew { lease: u8, ttl: u64 },
-    Open { lease: u8, session: u8, grant: Option<u8>, left: u64, pages: u64, path: Path },
-    HandOut { open: usize, segment: u32 },
-    Progress { lease: u8, segment: usize },
-    Spend { lease: u8 },
-    Keep { lease: u8 },
+    Claim {
+        lease: u8,
+        pages: u64,
+        pieces: u32,
+        ttl: u64,
+        tied: bool,
+        session: u8,
+    },
+    Created {
+        lease: u8,
+        works: bool,
+    },
+    Renew {
+        lease: u8,
+        ttl: u64,
+    },
+    Open {
+        lease: u8,
+        session: u8,
+        grant: Option<u8>,
+        left: u64,
+        pages: u64,
+        path: Path,
+        meter: Option<(u8, u64)>,
+    },
+    HandOut {
+        open: usize,
+        segment: u32,
+    },
+    Progress {
+        lease: u8,
+        segment: usize,
+    },
+    Spend {
+        lease: u8,
+    },
+    Keep {
+        lease: u8,
+    },
     Unkeep,
-    Close { open: usize, session: u8 },
-    SessionEnded { session: u8 },
-    TakeLease { lease: u8 },
-    TakeGrant { lease: u8, grant: u8, left: u64 },
-    ReadOnly { lease: u8, grant: u8 },
-    Taken { lease: u8 },
-    Wait { millis: u64 },
+    Close {
+        open: usize,
+        session: u8,
+    },
+    SessionEnded {
+        session: u8,
+    },
+    TakeLease {
+        lease: u8,
+    },
+    TakeGrant {
+        lease: u8,
+        grant: u8,
+        left: u64,
+    },
+    ReadOnly {
+        lease: u8,
+        grant: u8,
+    },
+    Taken {
+        lease: u8,
+    },
+    Wait {
+        millis: u64,
+    },
 }
 
 fn act() -> impl Strategy<Value = Act> {
     let (lease, session, grant) = (0..3u8, 0..3u8, 0..2u8);
     let path = prop_oneof![Just(Path::Mapped), Just(Path::Mediated)];
+    let meter = prop::option::weighted(0.3, (0..5u8, 0..3u64));
     prop_oneof![
         3 => (lease.clone(), 1..5u64, 0..3u32, 20..200u64, prop::bool::weighted(0.2), session.clone())
             .prop_map(|(lease, pages, pieces, ttl, tied, session)| {
@@ -47,9 +98,9 @@ fn act() -> impl Strategy<Value = Act> {
             }),
         4 => (lease.clone(), prop::bool::weighted(0.9)).prop_map(|(lease, works)| Act::Created { lease, works }),
         1 => (lease.clone(), 1..40u64).prop_map(|(lease, ttl)| Act::Renew { lease, ttl }),
-        4 => (lease.clone(), session.clone(), prop::option::of(grant.clone()), 0..150u64, 1..5u64, path)
-            .prop_map(|(lease, session, grant, left, pages, path)| {
-                Act::Open { lease, session, grant, left, pages, path }
+        4 => (lease.clone(), session.clone(), prop::option::of(grant.clone()), 0..150u64, 1..5u64, path, meter)
+            .prop_map(|(lease, session, grant, left, pages, path, meter)| {
+                Act::Open { lease, session, grant, left, pages, path, meter }
             }),
         6 => (0..12usize, 0..3u32).prop_map(|(open, segment)| Act::HandOut { open, segment }),
         5 => (lease.clone(), 0..4usize).prop_map(|(lease, segment)| Act::Progress { lease, segment }),
@@ -110,6 +161,8 @@ struct Model {
     /// By region, grant and until when it is refused.
     revoked: Vec<(super::RegionKey, u8, u64)>,
     narrowed: Vec<(super::RegionKey, u8)>,
+    /// By region and meter: how often it was charged, and until when that has to be known.
+    counted: BTreeMap<(super::RegionKey, u8), (u64, u64)>,
     out: Vec<Out>,
     /// The latest `Rotate`'s segments.
     rotated: Vec<u32>,
@@ -301,24 +354,40 @@ proptest! {
                         _ => prop_assert!(answer.is_err()),
                     }
                 }
-                Act::Open { lease, session, grant, left, pages, path } => {
+                Act::Open { lease, session, grant, left, pages, path, meter } => {
+                    let payer = if grant.is_some() { key(99) } else { key(lease) };
+                    let meters = meter.map(|(n, opens)| Meter {
+                        key: Mark::from_bytes([n; 32]),
+                        opens: Some(opens),
+                        bytes_per_second: None,
+                        bytes_total: None,
+                    });
+                    let pays = |row: &&super::OpenRow| row.payer == payer;
+                    let mapped = |row: &&super::OpenRow| row.path == Path::Mapped;
+                    let open: Vec<_> = kernel.opens.iter().map(|(_, row)| row).filter(pays).collect();
+                    let full = open.len() >= OPENS_MAX as usize
+                        || path == Path::Mapped && open.iter().filter(|row| mapped(row)).count() >= MAPPINGS_MAX as usize;
+                    // A token lives on for a while after what it was narrowed to.
+                    let minted = now + left + 30;
                     let request = OpenRequest {
                         session: SessionId(session.into()),
                         uid: 7,
                         sandboxed: false,
-                        holder: if grant.is_some() { key(99) } else { key(lease) },
+                        holder: payer,
                         lease: LeaseId([lease; 16]),
                         grant: grant.map(|n| GrantId([n; 16])),
                         rights: Rights::READ_WRITE,
                         range: page_range(pages),
                         expires: UnixMicros((now + left) * 1_000),
+                        minted_until: UnixMicros(minted * 1_000),
                         now_unix: unix,
                         metered: false,
                         narrowed: false,
                         path,
-                        first_holder: if grant.is_some() { key(99) } else { key(lease) },
+                        first_holder: payer,
                         marks: Box::default(),
-                        meters: Box::default(),
+                        meters: meters.into_iter().collect(),
+                        quota: asked(payer, path),
                     };
                     let answer = step(&mut kernel, Event::Open(request));
                     model.revoked.retain(|&(_, _, until)| until > now);
@@ -327,6 +396,21 @@ proptest! {
                     let revoked = taken.into_iter().any(|(of, by)| (Some(of), Some(by)) == (region, grant));
                     let gone = model.revoked.iter().any(|&(of, by, _)| (Some(of), Some(by)) == (region, grant));
                     let live = model.get(lease).is_some_and(|known| known.life == Life::Live && known.until > now);
+                    let count = region.zip(meter).and_then(|(region, (n, _))| model.counted.get(&(region, n)).copied());
+                    let used = count.map_or(0, |(used, _)| used);
+                    // The kernel may know it for longer, and never for less.
+                    let spent = meter.is_some_and(|(_, most)| used >= most);
+                    let surely = spent && (used == 0 || count.is_some_and(|(_, until)| until > now));
+                    if answer.is_ok() {
+                        prop_assert!(!surely, "opened more often than its block allows");
+                        prop_assert!(!full, "opened beyond its payer's quota");
+                        if let Some((region, (n, _))) = region.zip(meter) {
+                            let of = (region, n);
+                            // Forgotten, if it was used up and opened all the same.
+                            let count = model.counted.entry(of).or_default();
+                            *count = (if spent { 1 } else { used + 1 }, minted.max(count.1));
+                        }
+                    }
                     if let Ok(Answer::Opened(opening)) = answer {
                         prop_assert!(live && !revoked && left > 0);
                         prop_assert!(!fenced.contains(&opening.open), "a key is used once");
@@ -341,7 +425,8 @@ proptest! {
                         prop_assert_eq!(answer.unwrap_err().code(), Code::TokenRevoked);
                     } else if live && !revoked && left > 0 && path == Path::Mediated {
                         let code = answer.unwrap_err().code();
-                        prop_assert!(code == Code::Quota || code == Code::Busy , "{code}");
+                        let denied = code == Code::Denied && spent;
+                        prop_assert!(denied || code == Code::Quota || code == Code::Busy , "{code}");
                     }
                 }
                 Act::HandOut { open, segment } => {

@@ -1,5 +1,7 @@
 //! Rights that sessions opened.
 
+use std::collections::hash_map::Entry;
+
 use caps::error::{Code, Error, Result};
 use caps::id::{GrantId, LeaseId, PrincipalKey, SlotHandle};
 use caps::range::ByteRange;
@@ -7,6 +9,7 @@ use caps::rights::Rights;
 use caps::time::BootNanos;
 use caps::wire::request::Path;
 use caps::wire::row::EndCause;
+use policy::quota::Openings;
 
 use super::event::{Answer, Effect, OpenRequest, Opening, SessionId};
 use super::grants::Limit;
@@ -15,6 +18,7 @@ use super::region::RegionKey;
 use super::table::Key;
 use super::{Due, Kernel};
 
+const FULL: Error = Error::new(Code::Busy, "the provider's table of open rights is full");
 const NO_BYTE: Error = Error::new(Code::Denied, "the token reaches no byte of the region");
 
 /// One open right.
@@ -24,6 +28,8 @@ pub struct OpenRow {
     pub session: SessionId,
     /// The key that the session proved.
     pub holder: PrincipalKey,
+    /// Whose quota it counts in: the first holder of the token.
+    pub payer: PrincipalKey,
     /// Of which lease.
     pub lease: LeaseId,
     /// To which region.
@@ -102,11 +108,25 @@ impl Kernel {
         if session_opens >= self.config.opens_per_session_max {
             return Err(Error::new(Code::Quota, "the session has its most open rights"));
         }
+        let payer = request.first_holder;
+        debug_assert_eq!(request.quota.payer(), payer, "the quota of who pays");
+        debug_assert_eq!(request.quota.mapped(), request.path == Path::Mapped, "the path that was asked for");
+        let mut openings = self.openings(payer);
+        openings.open(&request.quota)?;
+        if self.opens.is_full() {
+            return Err(FULL);
+        }
+        // The last that can refuse: a refused opening is not counted. One that comes to nothing later is.
+        let meters_max = self.config.meters_per_region_max;
+        let row =
+            self.regions.get_mut(region).ok_or(Error::new(Code::Internal, "a live lease has no region"))?;
+        row.meters.charge(&request.meters, request.minted_until, request.now_unix, meters_max)?;
         let open = self
             .opens
             .insert(OpenRow {
                 session: request.session,
                 holder: request.holder,
+                payer,
                 lease: request.lease,
                 region,
                 grant: request.grant,
@@ -119,7 +139,8 @@ impl Kernel {
                 sandboxed: request.sandboxed,
                 handed_out: false,
             })
-            .map_err(|_| Error::new(Code::Busy, "the provider's table of open rights is full"))?;
+            .map_err(|_| FULL)?;
+        self.openings.insert(payer, openings);
         let row =
             self.regions.get_mut(region).ok_or(Error::new(Code::Internal, "a live lease has no region"))?;
         row.opens.insert(open);
@@ -143,6 +164,11 @@ impl Kernel {
             deadline,
             first_of_grant,
         }))
+    }
+
+    /// What is open under tokens whose first holder is `payer`.
+    pub(super) fn openings(&self, payer: PrincipalKey) -> Openings {
+        self.openings.get(&payer).copied().unwrap_or_default()
     }
 
     /// An open right.
@@ -177,6 +203,13 @@ impl Kernel {
             opens.remove(&open);
             if opens.is_empty() {
                 self.by_session.remove(&row.session);
+            }
+        }
+        if let Entry::Occupied(mut openings) = self.openings.entry(row.payer) {
+            let closed = openings.get_mut().close(row.path == Path::Mapped);
+            debug_assert!(closed.is_ok(), "every open right is in its payer's books");
+            if openings.get().is_empty() {
+                openings.remove();
             }
         }
         if let Some(region) = self.regions.get_mut(row.region) {

@@ -9,6 +9,7 @@ use caps::wire::row::EndCause;
 
 use super::event::SessionId;
 use super::grants::Grants;
+use super::meters::Meters;
 use super::segment::{SegmentRow, SegmentState};
 use super::table::Key;
 
@@ -58,6 +59,8 @@ pub struct RegionRow {
     pub mappings: u32,
     /// What is known of its grants.
     pub(super) grants: Grants,
+    /// How often rights were opened under tokens with limits on use.
+    pub(super) meters: Meters,
     /// Bytes of fresh and replaced files of its rotations.
     pub rotating_bytes: u64,
     /// How often one of its segments was rotated.

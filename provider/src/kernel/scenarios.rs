@@ -1,21 +1,29 @@
 //! Short stories of the kernel, each told for one rule that the model and the fuzzer meet only by chance.
 
 use caps::error::Code;
-use caps::id::{GrantId, LeaseId, PrincipalKey, RegionId};
+use caps::id::{GrantId, LeaseId, PrincipalKey, RegionId, SlotHandle};
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::{BootNanos, Micros, UnixMicros};
+use caps::token::{Mark, Meter};
 use caps::wire::link::{ClaimTicket, Take};
 use caps::wire::request::Path;
 use caps::wire::row::{EndCause, Lifetime};
 
-use super::fuzzing::{PAGE, POOL_PAGES, small_config};
+use super::fuzzing::{MAPPINGS_MAX, OPENS_MAX, PAGE, POOL_PAGES, asked, small_config};
 use super::{Answer, Effect, Event, Kernel, OpenRequest, Opening, RegionKey, SegmentState, SessionId, Step};
 
 const LEASE: LeaseId = LeaseId([1; 16]);
 const OWNER: PrincipalKey = PrincipalKey([1; 32]);
+/// The receiver of every grant.
+const BOBS: PrincipalKey = PrincipalKey([9; 32]);
 const BOB: GrantId = GrantId([2; 16]);
 const CAROL: GrantId = GrantId([3; 16]);
+
+/// The same right, to be used by calls.
+fn by_calls(request: OpenRequest) -> OpenRequest {
+    OpenRequest { path: Path::Mediated, quota: asked(request.first_holder, Path::Mediated), ..request }
+}
 
 /// A kernel and the time in milliseconds on both clocks.
 struct Story {
@@ -65,19 +73,21 @@ impl Story {
             session: SessionId(1),
             uid: 7,
             sandboxed: false,
-            holder: if grant.is_some() { PrincipalKey([9; 32]) } else { OWNER },
+            holder: if grant.is_some() { BOBS } else { OWNER },
             lease: LEASE,
             grant,
             rights: Rights::READ_WRITE,
             range: ByteRange::new(0, ByteRange::END_MAX).unwrap(),
             expires: UnixMicros(end * 1_000),
+            minted_until: UnixMicros(end * 1_000),
             now_unix: self.unix(),
             metered: false,
             narrowed,
             path: Path::Mapped,
-            first_holder: if grant.is_some() { PrincipalKey([9; 32]) } else { OWNER },
+            first_holder: if grant.is_some() { BOBS } else { OWNER },
             marks: Box::default(),
             meters: Box::default(),
+            quota: asked(if grant.is_some() { BOBS } else { OWNER }, Path::Mapped),
         }
     }
 
@@ -140,7 +150,7 @@ fn taken_back(effects: &[Effect]) -> bool {
 fn a_grant_is_over_when_its_own_time_is_and_not_when_a_delegates_is() {
     let mut story = Story::begin(1, 200, true);
     story.map(story.request(Some(BOB), 40, true), 0);
-    let mediated = OpenRequest { path: Path::Mediated, ..story.request(Some(BOB), 41, true) };
+    let mediated = by_calls(story.request(Some(BOB), 41, true));
     story.open(mediated).unwrap();
     story.open(story.request(Some(BOB), 100, false)).unwrap();
     assert_eq!(grants_ended(&story.tick_at(50)), []);
@@ -156,7 +166,7 @@ fn a_grant_is_over_when_its_own_time_is_and_not_when_a_delegates_is() {
 
     // A narrowing brings the grant's own end nearer, also for whoever opened it by a delegated token.
     let mut story = Story::begin(1, 200, true);
-    let mediated = OpenRequest { path: Path::Mediated, ..story.request(Some(BOB), 90, true) };
+    let mediated = by_calls(story.request(Some(BOB), 90, true));
     story.open(mediated).unwrap();
     let range = ByteRange::new(0, PAGE).unwrap();
     let take =
@@ -176,7 +186,7 @@ fn tokens_of_a_clients_making_cause_one_rotation_in_each_step() {
         let refused = story.open(story.request(Some(BOB), left, true));
         assert_eq!(refused.map_err(|error| error.code()).unwrap_err(), Code::MediatedOnly);
     }
-    let mediated = OpenRequest { path: Path::Mediated, ..story.request(Some(BOB), 1, true) };
+    let mediated = by_calls(story.request(Some(BOB), 1, true));
     assert_eq!(story.open(mediated).unwrap().deadline, BootNanos(1_000_000), "to the very end");
     // A token that nobody narrowed ends with its grant, whose time was the owner's choice.
     let own = story.open(story.request(Some(CAROL), 1, false)).unwrap();
@@ -258,7 +268,7 @@ fn a_revoked_grant_is_refused_until_the_last_token_seen_under_it_ends() {
         story.step(Event::Take { take, cause: EndCause::Revoked, now_unix: story.unix() }).answer.unwrap();
     };
     let open = |story: &mut Story, end| {
-        let mediated = OpenRequest { path: Path::Mediated, ..story.request(Some(BOB), end, false) };
+        let mediated = by_calls(story.request(Some(BOB), end, false));
         story.open(mediated).map_err(|error| error.code())
     };
     let mut story = Story::begin(1, 200, true);
@@ -374,4 +384,99 @@ fn what_is_kept_of_a_rotation_outlives_its_region_and_leaves_rotations_their_roo
     story.step(Event::Unkept { bytes: PAGE }).answer.unwrap();
     assert_eq!(story.kernel.committed_bytes(), 0);
     assert!(story.step(Event::Unkept { bytes: PAGE }).answer.is_err(), "once");
+}
+
+/// A right to read and write by calls, under a token with one block that limits how often it is opened.
+fn limited(story: &Story, opens: u64, minted: u64) -> OpenRequest {
+    let key = Mark::from_bytes([1; 32]);
+    let meter = Meter { key, opens: Some(opens), bytes_per_second: None, bytes_total: None };
+    let minted_until = UnixMicros(minted * 1_000);
+    OpenRequest { meters: [meter].into(), minted_until, ..by_calls(story.request(Some(BOB), 50, true)) }
+}
+
+#[test]
+fn closing_gives_no_opening_back() {
+    let mut story = Story::begin(1, 1_000, true);
+    for session in [1, 2] {
+        let request = OpenRequest { session: SessionId(session), ..limited(&story, 2, 100) };
+        let open = story.open(request).unwrap().open;
+        let handle = SlotHandle { slot: open.index, epoch: open.generation };
+        story.step(Event::Close { session: SessionId(session), handle }).answer.unwrap();
+    }
+    let refused = story.open(limited(&story, 2, 100)).unwrap_err();
+    assert!(refused.code() == Code::Denied && refused.detail().starts_with("opens: "), "{refused}");
+    // Nor does the end of what the token was narrowed to, however full the table is: its parent may live on.
+    story.tick_at(60);
+    let other = |story: &Story, n: u8| {
+        let request = limited(story, 9, 90);
+        let meters = request.meters.iter().map(|meter| Meter { key: Mark::from_bytes([n; 32]), ..*meter });
+        OpenRequest { meters: meters.collect(), expires: UnixMicros(90_000), ..request }
+    };
+    story.open(other(&story, 2)).unwrap();
+    story.open(other(&story, 3)).unwrap();
+    assert_eq!(story.open(other(&story, 4)).unwrap_err().code(), Code::Busy);
+    story.open(other(&story, 3)).unwrap();
+    let late = OpenRequest { expires: UnixMicros(90_000), ..limited(&story, 2, 100) };
+    assert_eq!(story.open(late).unwrap_err().code(), Code::Denied);
+    // When all of its time is over, the count goes as soon as room is wanted.
+    story.tick_at(100);
+    let next = OpenRequest { expires: UnixMicros(200_000), ..other(&story, 4) };
+    story.open(next).unwrap();
+}
+
+#[test]
+fn a_refused_opening_is_not_charged() {
+    let mut story = Story::begin(1, 1_000, true);
+    let mapped = OpenRequest { metered: true, path: Path::Mapped, ..limited(&story, 1, 100) };
+    let mapped = OpenRequest { quota: asked(BOBS, Path::Mapped), ..mapped };
+    assert_eq!(story.open(mapped).unwrap_err().code(), Code::MediatedOnly);
+    let full: Vec<_> = (0..OPENS_MAX)
+        .map(|n| OpenRequest {
+            session: SessionId(n.into()),
+            ..by_calls(story.request(Some(BOB), 50, false))
+        })
+        .collect();
+    let open: Vec<_> = full.into_iter().map(|request| story.open(request).unwrap().open).collect();
+    assert_eq!(story.open(limited(&story, 1, 100)).unwrap_err().code(), Code::Quota);
+    let handle = SlotHandle { slot: open[1].index, epoch: open[1].generation };
+    story.step(Event::Close { session: SessionId(1), handle }).answer.unwrap();
+    assert!(story.open(limited(&story, 1, 100)).is_ok(), "the first that was not refused");
+    let again = OpenRequest { session: SessionId(2), ..limited(&story, 1, 100) };
+    assert_eq!(story.open(again).unwrap_err().code(), Code::Quota, "the quota is asked first");
+}
+
+#[test]
+fn who_delegates_pays_whoever_opens() {
+    let mut story = Story::begin(1, 1_000, true);
+    let delegate = |story: &Story, n: u8| {
+        let request = story.request(Some(BOB), 100, false);
+        OpenRequest { session: SessionId(n.into()), holder: PrincipalKey([n; 32]), ..request }
+    };
+    for n in 0..MAPPINGS_MAX as u8 {
+        story.open(delegate(&story, n)).unwrap();
+    }
+    assert_eq!(story.open(delegate(&story, 77)).unwrap_err().code(), Code::Quota);
+    let owners = story.request(None, 100, false);
+    assert!(story.open(owners).is_ok(), "the owner's are its own");
+    let calls = by_calls(delegate(&story, 77));
+    assert!(story.open(calls).is_ok(), "and mapped ones have a quota of their own");
+    // Every end gives them back.
+    story.step(Event::SessionEnded { session: SessionId(0) }).answer.unwrap();
+    assert!(story.open(delegate(&story, 78)).is_ok());
+    let take = Take::Grant { lease: LEASE, grant: BOB, expires: UnixMicros(100_000) };
+    story.step(Event::Take { take, cause: EndCause::Revoked, now_unix: story.unix() }).answer.unwrap();
+    assert!(story.kernel.openings(BOBS).is_empty());
+    story
+        .open(OpenRequest {
+            first_holder: BOBS,
+            quota: asked(BOBS, Path::Mapped),
+            ..story.request(Some(CAROL), 100, false)
+        })
+        .unwrap();
+    assert_eq!(story.kernel.openings(BOBS).mappings(), 1);
+    story.tick_at(100);
+    assert!(story.kernel.openings(BOBS).is_empty());
+    assert_eq!(story.kernel.openings(OWNER).mappings(), 1);
+    story.tick_at(1_000);
+    assert!(story.kernel.openings.is_empty());
 }

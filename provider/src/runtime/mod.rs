@@ -14,6 +14,7 @@
 //! | `claim` | building a region's memory and recording the claim |
 //! | `open` | opening a right: descriptor, slot, record |
 //! | `access` | mediated reads and writes under the slot |
+//! | `meters` | bytes under tokens that limit them, counted for all who share a limit |
 //! | `memory` | a region's segments: their files, and the rotations that replace them |
 //! | `take_back` | fence, cut, shut, wipe, acknowledge; each on its thread |
 //! | `spare` | memory for the next rotation, made ready before it is needed |
@@ -40,6 +41,7 @@ mod client;
 mod clock;
 mod hand_out;
 mod memory;
+mod meters;
 mod open;
 mod pool;
 mod post;
@@ -323,8 +325,14 @@ impl Provider {
 impl Shared {
     /// One step of the kernel and everything it ordered. Returns the kernel's answer.
     fn step(self: &Arc<Self>, event: Event) -> Result<Answer> {
+        self.step_with(|_| Ok(event))
+    }
+
+    /// The same with an event that takes a look at the kernel to make, under the same lock.
+    fn step_with(self: &Arc<Self>, event: impl FnOnce(&Kernel) -> Result<Event>) -> Result<Answer> {
         let started = self.clock.boot();
         let mut kernel = lock(&self.kernel);
+        let event = event(&kernel)?;
         let step = kernel.step(started, event);
         let fenced = self.fence(started, &kernel, &step.effects);
         self.timer.arm(kernel.next_deadline());

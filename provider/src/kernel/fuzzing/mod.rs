@@ -27,9 +27,11 @@ use caps::id::{ClusterEpoch, GrantId, LeaseId, PrincipalKey, ProviderId, RegionI
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::{BootNanos, Micros, UnixMicros};
+use caps::token::{Mark, Meter};
 use caps::wire::link::{ClaimTicket, Take};
 use caps::wire::request::Path;
 use caps::wire::row::{EndCause, Lifetime, Tier};
+use policy::quota::{Openings, Quota, WithinQuota};
 
 use super::region::RegionKey;
 use super::table::Key;
@@ -46,6 +48,11 @@ pub(super) const PAGE: u64 = 4096;
 pub(super) const POOL_PAGES: u64 = 8;
 /// Most regions: less than the pool has pages, so that either bound is met.
 pub(super) const REGIONS_MAX: usize = 5;
+/// Rights that one principal may have open, and how many of them mapped: fewer than the table has.
+pub(super) const OPENS_MAX: u32 = 5;
+pub(super) const MAPPINGS_MAX: u32 = 3;
+/// Most meters of a region.
+const METERS_MAX: usize = 3;
 /// The uid of the node, which differs from every client's but one.
 const UID: u32 = 1;
 
@@ -63,10 +70,17 @@ pub(super) fn small_config() -> Config {
         exposures_max: 3,
         mapping_end_step: 4_000_000,
         revocations_per_region_max: 2,
+        meters_per_region_max: METERS_MAX,
         ended_max: 2,
         tier: Tier::Sealed,
         uid: UID,
     }
+}
+
+/// That the small quota of `payer` was asked, by one who did not look at the books: the kernel does.
+pub(super) fn asked(payer: PrincipalKey, path: Path) -> WithinQuota {
+    let quota = Quota { opens: OPENS_MAX, mappings: MAPPINGS_MAX, ..Quota::UNLIMITED };
+    Openings::default().ask(payer, &quota, path == Path::Mapped).expect("nothing is open in these books")
 }
 
 /// Reads `data` as a tier and events, and drives the kernel with them.
@@ -202,6 +216,8 @@ struct World {
     last_rotation: u64,
     /// Bytes of each replaced file that is kept.
     kept: Vec<u64>,
+    /// Every opening that was counted, by its region and meter, and until when the count has to be known.
+    counted: Vec<(RegionKey, Mark, UnixMicros)>,
 }
 impl World {
     fn new(config: Config) -> Self {
@@ -217,6 +233,7 @@ impl World {
             promised: BTreeSet::new(),
             last_rotation: 0,
             kept: Vec::new(),
+            counted: Vec::new(),
         }
     }
 
@@ -282,10 +299,11 @@ mod tests {
         let seeds = event_seeds();
         let worlds: Vec<_> = seeds.iter().map(|seed| run(seed)).collect();
         let rights: Vec<_> = worlds.iter().map(|world| world.rights.len()).collect();
-        assert_eq!(rights, [1, 2, 1, 1, 0, 1, 1, 2, 1, 1]);
+        assert_eq!(rights, [1, 2, 1, 1, 0, 1, 1, 2, 1, 1, 1]);
         let regions: Vec<_> = worlds.iter().map(|world| world.regions.len()).collect();
-        assert_eq!(regions, [0, 1, 1, 0, 0, 0, 1, 1, 1, 1]);
+        assert_eq!(regions, [0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1]);
         assert!(worlds[1].rights[1].handed_out && worlds[1].rights[1].grant.is_some());
+        assert_eq!(worlds[10].counted.len(), 2, "one opening below two blocks");
         for seed in seeds {
             events_any(&seed);
         }

@@ -9,6 +9,7 @@ pub fn event_seeds() -> Vec<Vec<u8>> {
     let built = [BUILT, 0, 1];
     let owner = [OPEN, 1, 2, 0, 40, 8, 0b0010, 0]; // session 2, no grant, the whole region, mapped
     let part = [OPEN, 1, 1, 2, 9, 1, 0b0001, 0]; // session 1, a grant, one page, mediated
+    let limited = [OPEN, 1, 1, 0b01_0110, 40, 1, 0b0001, 0]; // the same, below two blocks that allow it once
     let receiver = [OPEN, 1, 1, 2, 40, 8, 0b0010, 0];
     let hand_out = [HAND_OUT, 0, 0, 1];
     let theirs = [HAND_OUT, 1, 0, 1];
@@ -32,6 +33,7 @@ pub fn event_seeds() -> Vec<Vec<u8>> {
             &[NARROW, 1, 2, 0b11, 2, 2, 30, TAKE_LEASE, 1],
             &rotate,
         ]),
+        run(&[&claim, &built, &limited, &[CLOSE, 0, 1], &limited]),
     ]
 }
 
