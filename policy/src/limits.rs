@@ -74,6 +74,12 @@ pub const PRINCIPALS_MAX: usize = 4_096;
 /// Most grants of one region that a provider remembers as revoked, narrowed or opened. An entry is dropped once the
 /// right would have expired by itself; while none can be, a revoke ends the whole region.
 pub const REVOCATIONS_PER_REGION_MAX: usize = 4_096;
+/// Most marks of revoked tokens that one lease remembers, 100 KiB at each of broker and provider. An entry is dropped
+/// once no token could use it; while none can be, a revoke ends the grant, or the lease, instead.
+pub const MARKS_PER_REGION_MAX: usize = 1_024;
+/// How many of these there may be before those who hold a delegated token, and are no party to the lease or the grant,
+/// can add none: a delegate can make tokens without end, and whoever gave it the first must have room to end that.
+pub const MARKS_OF_DELEGATES_MAX: usize = MARKS_PER_REGION_MAX / 2;
 /// Most grants, each counted for reading and for writing, to whom the file of one segment is handed out: all live
 /// ones of a lease, and its owner.
 pub const EXPOSURES_PER_SEGMENT_MAX: usize = 2 * (GRANTS_PER_LEASE_MAX + 1);

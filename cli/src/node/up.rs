@@ -194,6 +194,7 @@ async fn serve(prepared: Prepared) -> Result<()> {
             exposures_max: limits::EXPOSURES_PER_SEGMENT_MAX,
             mapping_end_step: limits::MAPPING_END_STEP_MS * 1_000_000,
             revocations_per_region_max: limits::REVOCATIONS_PER_REGION_MAX,
+            marks_per_region_max: limits::MARKS_PER_REGION_MAX,
             ended_max: limits::ENDED_ROWS_MAX,
             tier,
             uid,

@@ -72,6 +72,8 @@ impl Kernel {
             opens: Default::default(),
             mappings: 0,
             grants: Default::default(),
+            marks: Default::default(),
+            mapped: Default::default(),
             rotating_bytes: 0,
             rotations: 0,
             exposure_due: None,

@@ -24,6 +24,7 @@
 //! | `rotate` | taking a segment from some and giving it to the others again |
 //! | `headroom` | the room that is kept free for it |
 //! | `grants` | what is revoked, narrowed or opened of a region, until the tokens expire |
+//! | `marks` | tokens that were taken back below a grant, until they expire |
 //! | `ended` | how leases ended that are gone |
 //! | `invariants` | what holds after every step |
 //! | `fuzzing` | the fuzz target's world: any bytes as events |
@@ -38,6 +39,7 @@ mod grants;
 mod headroom;
 mod invariants;
 mod mapping;
+mod marks;
 #[cfg(test)]
 mod model;
 mod narrow;
@@ -94,6 +96,9 @@ pub struct Config {
     /// Most grants of one region whose revocation, narrowing or opening is remembered. When it is full of revoked and
     /// narrowed ones, a revoke ends the whole region instead.
     pub revocations_per_region_max: usize,
+    /// Most marks of tokens that a region remembers as revoked, and as many again as mapped. While it cannot remember
+    /// one, a revoke ends its grant or the whole region instead.
+    pub marks_per_region_max: usize,
     /// Most leases whose end is remembered.
     pub ended_max: usize,
     /// The tier that mappings of other uids get on this machine.

@@ -9,6 +9,7 @@ use caps::wire::row::EndCause;
 
 use super::event::SessionId;
 use super::grants::Grants;
+use super::marks::{Mapped, Marks};
 use super::segment::{SegmentRow, SegmentState};
 use super::table::Key;
 
@@ -58,6 +59,10 @@ pub struct RegionRow {
     pub mappings: u32,
     /// What is known of its grants.
     pub(super) grants: Grants,
+    /// What is taken back of it below its grants.
+    pub(super) marks: Marks,
+    /// Which tokens were ever mapped.
+    pub(super) mapped: Mapped,
     /// Bytes of fresh and replaced files of its rotations.
     pub rotating_bytes: u64,
     /// How often one of its segments was rotated.
