@@ -118,8 +118,9 @@ pub const VERIFIED_BYTES_MAX: usize = 16 << 20;
 /// Bytes of these that one user id's sessions may take: a quarter, so that one user cannot make the others pay for
 /// their signatures again.
 pub const VERIFIED_BYTES_PER_UID_MAX: usize = VERIFIED_BYTES_MAX / 4;
-/// What a verified token costs beyond its own bytes, at most: its terms, and the key and revocation id of each block.
-pub const VERIFIED_TOKEN_EXTRA_BYTES: usize = 2 << 10;
+/// What a verified token costs beyond its own bytes, at most: its terms, and of each block what it leaves, its keys, its
+/// revocation ids and their marks.
+pub const VERIFIED_TOKEN_EXTRA_BYTES: usize = 6 << 10;
 /// Pause of the accepting task when no descriptor is left, in milliseconds: long enough not to spin, short enough
 /// that nobody in the backlog notices.
 pub const ACCEPT_PAUSE_MS: u64 = 20;

@@ -199,8 +199,18 @@ pub fn events(entries: &[Draft]) -> Vec<(Event, Option<Code>)> {
         .collect()
 }
 
+/// Leases and grants that the provider is to take.
 pub fn takes(effects: &[Effect]) -> usize {
-    effects.iter().filter(|effect| matches!(effect, Effect::Take(..))).count()
+    effects.iter().filter(|effect| matches!(effect, Effect::Take(..))).count() - marked(effects).len()
+}
+
+/// What it is to take below grants.
+pub fn marked(effects: &[Effect]) -> Vec<Take> {
+    let marks = effects.iter().filter_map(|effect| match effect {
+        Effect::Take(take @ Take::Marks { .. }, _) => Some(*take),
+        _ => None,
+    });
+    marks.collect()
 }
 
 pub const NO_LEASE: LeaseId = LeaseId([0xee; 16]);

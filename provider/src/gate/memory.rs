@@ -161,7 +161,7 @@ impl Session {
     }
 
     /// Verifies a token, or finds it among those this session has had verified.
-    fn verified(&mut self, token: &Token) -> Result<Arc<VerifiedToken>> {
+    pub(super) fn verified(&mut self, token: &Token) -> Result<Arc<VerifiedToken>> {
         if let Some(verified) = self.rights.verified.find(token) {
             return Ok(verified);
         }
