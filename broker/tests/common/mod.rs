@@ -11,7 +11,7 @@ use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::time::{Micros, UnixMicros};
-use caps::wire::link::ClaimTicket;
+use caps::wire::link::{ClaimTicket, Take};
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{Lifetime, Revocation, Target};
 use caps::wire::{Name, Reason};
