@@ -210,8 +210,10 @@ impl Client {
 
     /// Takes one block of a token back, the authority block being 0, with all that was made of it; the rest of its grant
     /// lives on. When this returns, nothing of it can be reached by any path. The token need not be bound to this
-    /// client's key: the lease's owner, both sides of the grant and whoever held the token up to that block may ask. A
-    /// delegation that was taken back cannot be appended again.
+    /// client's key: the lease's owner, both sides of the grant and whoever held the token up to that block may ask.
+    ///
+    /// A delegation that was taken back cannot be appended again, not even by who made it: to the same person with the
+    /// very same narrowing it is the same. One that differs in anything is another.
     ///
     /// # Errors
     /// `E_DENIED`; `E_RANGE` if the token has no such block; `E_TOKEN_SIG` and the like if it is no token of this node's;

@@ -65,6 +65,12 @@ impl Kernel {
         }
         let region = self.live(request.lease)?;
         let row = self.regions.get(region).ok_or(Error::new(Code::Internal, "a live lease has no region"))?;
+        if row.marks.refuse(&request.marks, request.now_unix) {
+            return Err(Error::new(
+                Code::TokenRevoked,
+                "the token, or one that it descends from, was revoked",
+            ));
+        }
         let limit = request.grant.map(|grant| row.grants.limit(grant, request.now_unix));
         let (mut reach, mut expires) = (Some(request.range), request.expires);
         match limit {
@@ -77,12 +83,6 @@ impl Kernel {
                 expires = expires.min(ceiling.expires);
             }
             Some(Limit::Whole) | None => {}
-        }
-        if row.marks.refuse(&request.marks, request.now_unix) {
-            return Err(Error::new(
-                Code::TokenRevoked,
-                "the token, or one that it descends from, was revoked",
-            ));
         }
         if row.deadline <= now {
             // Due, and the tick has not come yet: the deadline decides, not the tick.
