@@ -9,7 +9,9 @@ use caps::id::{ClusterEpoch, LeaseId, ProviderId, RegionId};
 use caps::limits::TOKEN_BYTES_MAX;
 use caps::rights::{Operation, Rights};
 use caps::time::UnixMicros;
-use caps::token::{Narrow, Request, RootKey, RootKeys, Terms, Token, attenuate, delegate, forge, gate, seal};
+use caps::token::{
+    Mark, Narrow, Request, RootKey, RootKeys, Terms, Token, attenuate, delegate, forge, gate, seal,
+};
 use support::*;
 
 /// A token of every kind that an honest person makes: minted, narrowed, delegated, sealed.
@@ -575,6 +577,28 @@ fn b15_revoked() {
     assert_eq!(meters(counted.as_bytes()).len(), 1);
     assert_eq!(meters(&replayed), meters(counted.as_bytes()));
     assert_eq!(meters(seal(&counted).unwrap().as_bytes()), meters(counted.as_bytes()));
+    // What it takes to revoke each block: a delegation goes by the signature that cannot be made anew.
+    let shown = verify(delegated.as_bytes()).unwrap();
+    let [narrowed, handed] = [1, 2].map(|block| shown.cut(block).unwrap());
+    let of = ids(&delegated);
+    assert_eq!((narrowed.id, narrowed.marks), (of[1], [Some(Mark::signature(&of[1])), None]));
+    assert_eq!((handed.id, handed.marks), (of[3], [&of[2], &of[3]].map(|id| Some(Mark::signature(id)))));
+    assert_eq!((narrowed.holders, handed.holders), (vec![public(0)], vec![public(0), public(1)]));
+    assert!(
+        [narrowed.marks, handed.marks]
+            .as_flattened()
+            .iter()
+            .flatten()
+            .all(|mark| shown.marks().contains(mark))
+    );
+    assert!(!verify(again.as_bytes()).unwrap().marks().contains(&narrowed.marks[0].unwrap()));
+    assert_eq!((shown.cut(0).unwrap().range, shown.cut(0).unwrap().id), (Some(terms().range), of[0]));
+    assert_eq!(shown.cut(3).unwrap_err().code(), Code::Range);
+    let verified = verify(&replayed).unwrap();
+    assert!(
+        verified.marks().contains(&handed.marks[1].unwrap())
+            && !verified.marks().contains(&handed.marks[0].unwrap())
+    );
     // Sealing keeps the ids.
     assert_eq!(ids(&seal(&delegated).unwrap()), ids(&delegated));
 }

@@ -180,6 +180,14 @@ impl Client {
         self.session.call(calls::revoke(target, reason)).await.and_then(checked)
     }
 
+    /// As [`crate::Client::revoke_token`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::revoke_token`].
+    pub async fn revoke_token(&self, token: &Token, block: u8, reason: Reason) -> Result<Receipt> {
+        self.session.call(calls::revoke_token(token, block, reason)).await.and_then(checked)
+    }
+
     /// As [`crate::Client::quarantine_add`].
     ///
     /// # Errors

@@ -185,6 +185,10 @@ pub(crate) fn revoke(target: Target, reason: Reason) -> Call<Receipt> {
     Call { request: Request::Revoke(Revocation { target, reason }), read: receipt }
 }
 
+pub(crate) fn revoke_token(token: &Token, block: u8, reason: Reason) -> Call<Receipt> {
+    Call { request: Request::RevokeToken { token: token.clone(), block, reason }, read: receipt }
+}
+
 pub(crate) fn quarantine_add(lease: LeaseId, reason: Reason) -> Call<Receipt> {
     Call { request: Request::QuarantineAdd { lease, reason }, read: receipt }
 }

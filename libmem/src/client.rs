@@ -208,6 +208,21 @@ impl Client {
         self.session.call(calls::revoke(target, reason)).and_then(checked)
     }
 
+    /// Takes one block of a token back, the authority block being 0, with all that was made of it; the rest of its grant
+    /// lives on. When this returns, nothing of it can be reached by any path. The token need not be bound to this
+    /// client's key: the lease's owner, both sides of the grant and whoever held the token up to that block may ask.
+    ///
+    /// A delegation that was taken back cannot be appended again, not even by who made it: to the same person with the
+    /// very same narrowing it is the same. One that differs in anything is another.
+    ///
+    /// # Errors
+    /// `E_DENIED`; `E_RANGE` if the token has no such block; `E_TOKEN_SIG` and the like if it is no token of this node's;
+    /// `E_QUOTA` if those who only hold tokens of the lease took back too many of them; `E_LEASE_UNKNOWN`;
+    /// `E_CONTRACT_SIG` if the receipt is not signed; `E_UNCERTAIN` if no answer came.
+    pub fn revoke_token(&self, token: &Token, block: u8, reason: Reason) -> Result<Receipt> {
+        self.session.call(calls::revoke_token(token, block, reason)).and_then(checked)
+    }
+
     /// Takes a lease's region from everybody, as [`Client::revoke`] does, and has its bytes kept as they were, for an
     /// investigator. The receipt says how many are kept: none if the region was already going back. Administrator only.
     ///

@@ -74,6 +74,12 @@ pub const PRINCIPALS_MAX: usize = 4_096;
 /// Most grants of one region that a provider remembers as revoked, narrowed or opened. An entry is dropped once the
 /// right would have expired by itself; while none can be, a revoke ends the whole region.
 pub const REVOCATIONS_PER_REGION_MAX: usize = 4_096;
+/// Most marks of revoked tokens that one lease remembers, 100 KiB at each of broker and provider. An entry is dropped
+/// once no token could use it; while none can be, a revoke ends the grant, or the lease, instead.
+pub const MARKS_PER_REGION_MAX: usize = 1_024;
+/// How many of these there may be before those who hold a delegated token, and are no party to the lease or the grant,
+/// can add none: a delegate can make tokens without end, and whoever gave it the first must have room to end that.
+pub const MARKS_OF_DELEGATES_MAX: usize = MARKS_PER_REGION_MAX / 2;
 /// Most grants, each counted for reading and for writing, to whom the file of one segment is handed out: all live
 /// ones of a lease, and its owner.
 pub const EXPOSURES_PER_SEGMENT_MAX: usize = 2 * (GRANTS_PER_LEASE_MAX + 1);
@@ -121,8 +127,9 @@ pub const VERIFIED_BYTES_MAX: usize = 16 << 20;
 /// Bytes of these that one user id's sessions may take: a quarter, so that one user cannot make the others pay for
 /// their signatures again.
 pub const VERIFIED_BYTES_PER_UID_MAX: usize = VERIFIED_BYTES_MAX / 4;
-/// What a verified token costs beyond its own bytes, at most: its terms, and the key and revocation id of each block.
-pub const VERIFIED_TOKEN_EXTRA_BYTES: usize = 2 << 10;
+/// What a verified token costs beyond its own bytes, at most: its terms, and of each block what it leaves, its keys, its
+/// revocation ids and their marks.
+pub const VERIFIED_TOKEN_EXTRA_BYTES: usize = 6 << 10;
 /// Pause of the accepting task when no descriptor is left, in milliseconds: long enough not to spin, short enough
 /// that nobody in the backlog notices.
 pub const ACCEPT_PAUSE_MS: u64 = 20;

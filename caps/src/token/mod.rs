@@ -31,6 +31,7 @@
 //! | `gate.rs` | [`gate()`]: all of the above in order |
 //! | `chain.rs` | [`Chain`]: who gave the token to whom |
 //! | `mark.rs`, `meter.rs` | [`Mark`], [`Meter`]: what can be revoked of a token, and what is counted for it |
+//! | `cut.rs` | [`Cut`]: what it takes to take back a block |
 //! | `verify.rs` | [`VerifiedToken`]: every signature |
 //! | `authorize.rs`, `datalog.rs` | the decision: native, and the reference |
 //! | `append.rs` | [`attenuate`], [`delegate`], [`seal`] |
@@ -92,6 +93,7 @@ mod block;
 mod bytes;
 mod chain;
 mod container;
+mod cut;
 mod datalog;
 #[doc(hidden)]
 pub mod forge;
@@ -114,6 +116,7 @@ pub use append::{attenuate, delegate, seal};
 pub use authorize::{Authorized, Limit, Request, Usage};
 pub use bytes::{TOKEN_TEXT_BYTES_MAX, TOKEN_TEXT_PREFIX, Token, hmac};
 pub use chain::{Chain, Hop, RevocationId};
+pub use cut::Cut;
 pub use gate::{Gated, gate};
 pub use inspect::{BlockView, Inspection, Kind, Signatures, View, inspect};
 pub use keys::{ROOT_KEYS_MAX, RootKey, RootKeys, RootPublic};

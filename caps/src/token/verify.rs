@@ -35,6 +35,8 @@ pub struct VerifiedToken {
     pub(super) chain: Chain,
     pub(super) revocation_ids: Vec<RevocationId>,
     pub(super) marks: Box<[Mark]>,
+    /// What is left after each block.
+    pub(super) after: Box<[Effective]>,
     pub(super) meters: Box<[Meter]>,
     pub(super) root_key_id: u32,
     pub(super) sealed: bool,
@@ -62,6 +64,7 @@ impl Gated<'_> {
             marks: mark::marks(&revocation_ids, &walk.chain),
             meters: meter::meters(&self.blocks),
             chain: walk.chain,
+            after: walk.after.into(),
             revocation_ids,
             root_key_id,
             sealed: self.sealed,

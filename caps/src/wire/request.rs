@@ -184,6 +184,17 @@ pub enum Request {
         /// Which row of the list.
         id: QuarantineId,
     },
+    /// Takes back one block of a token and all that was made of it, and nothing else of its grant. For the owner of the
+    /// lease, both sides of the grant, the administrator, and whoever held the token up to that block; it need not be the
+    /// key of this session that the token is bound to now. The answer is a receipt.
+    RevokeToken {
+        /// The token.
+        token: Token,
+        /// Which block; the authority block is 0.
+        block: u8,
+        /// Why, for the log.
+        reason: Reason,
+    },
 }
 
 /// What a lease should be.
@@ -263,6 +274,7 @@ impl Request {
             Self::QuarantineList => "QuarantineList",
             Self::QuarantineRead { .. } => "QuarantineRead",
             Self::QuarantineRelease { .. } => "QuarantineRelease",
+            Self::RevokeToken { .. } => "RevokeToken",
         }
     }
 }

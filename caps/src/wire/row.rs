@@ -6,6 +6,7 @@ use crate::id::{GrantId, LeaseId, PrincipalKey, ProviderId, QuarantineId, Region
 use crate::range::ByteRange;
 use crate::rights::Rights;
 use crate::time::{Micros, UnixMicros};
+use crate::token::RevocationId;
 use crate::wire::{Name, Reason};
 
 /// How strongly a mapping of this machine's clients is held. `leasehold doctor` says what a machine allows and why.
@@ -283,6 +284,14 @@ pub enum Target {
     Subtree(GrantId),
     /// A region, whoever holds it.
     Region(RegionId),
+    /// One block of a token of a lease, with all that was made of it.
+    Block {
+        /// The lease.
+        lease: LeaseId,
+        /// The signature of the block, or of the delegation in it, as the log shows it. A delegation's own is the better
+        /// one: whoever has the delegation can append it again, which changes the block's.
+        id: RevocationId,
+    },
 }
 
 /// The node's numbers, for `leasehold status`.

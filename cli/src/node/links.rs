@@ -8,6 +8,7 @@ use caps::error::Result;
 use caps::id::{LeaseId, PrincipalKey};
 use caps::rights::Rights;
 use caps::time::Micros;
+use caps::token::Cut;
 use caps::wire::link::{ClaimTicket, Take, Taken};
 use caps::wire::row::{EndCause, MemoryRow, Revocation, Target};
 use caps::wire::{Name, Reason, Reply, Request};
@@ -105,6 +106,10 @@ impl ControlPlane for LocalBroker {
             let revocation = Revocation { target: Target::Holder(holder), reason };
             self.handle.request(caller, Request::Revoke(revocation)).await.map(drop)
         })
+    }
+
+    fn revoke_token(&self, caller: Caller, cut: Cut, reason: Reason) -> BoxFuture<'_, Result<Reply>> {
+        Box::pin(self.handle.revoke_token(broker_caller(caller), cut, reason))
     }
 
     fn session_ended(&self, session: u64) {

@@ -11,6 +11,7 @@ use caps::receipt::{Receipt, ReceiptBody};
 use caps::rights::Rights;
 use caps::share::{Rest, ShareContract};
 use caps::time::{Micros, UnixMicros};
+use caps::token::RevocationId;
 use caps::wire::link::Method;
 use caps::wire::row::{
     CanaryRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, Target,
@@ -136,6 +137,9 @@ pub(crate) fn receipt(receipt: &Receipt) -> Value {
     let leases: Vec<_> = body.leases.iter().map(ToString::to_string).collect();
     let (kind, id) = target(&body.target);
     let mut aim = json!({ "kind": kind, "id": id });
+    if let Target::Block { lease, .. } = body.target {
+        aim["lease"] = lease.to_string().into();
+    }
     if let Some(left) = body.left {
         // Of a narrowing: what the target still gives.
         aim["left"] = json!({
@@ -194,6 +198,8 @@ pub(crate) fn parse_receipt(text: &str) -> Result<Receipt, &'static str> {
     struct Aim {
         kind: String,
         id: String,
+        // Of a block of a token.
+        lease: Option<String>,
         // Of a narrowing.
         left: Option<Left>,
     }
@@ -213,6 +219,11 @@ pub(crate) fn parse_receipt(text: &str) -> Result<Receipt, &'static str> {
         "holder" => Target::Holder(PrincipalKey::parse(id).map_err(wrong)?),
         "subtree" => Target::Subtree(GrantId::parse(id).map_err(wrong)?),
         "region" => Target::Region(RegionId::parse(id).map_err(wrong)?),
+        "block" => {
+            let lease = receipt.target.lease.as_deref().ok_or("a block is of a lease")?;
+            let lease = LeaseId::parse(lease).map_err(wrong)?;
+            Target::Block { lease, id: RevocationId::parse(id).map_err(wrong)? }
+        }
         _ => return Err("its target is of no kind"),
     };
     let left = receipt.target.left.map(|left| {
@@ -251,6 +262,7 @@ pub(crate) fn target(target: &Target) -> (&'static str, String) {
         Target::Holder(key) => ("holder", key.to_string()),
         Target::Subtree(id) => ("subtree", id.to_string()),
         Target::Region(id) => ("region", id.to_string()),
+        Target::Block { id, .. } => ("block", id.to_string()),
     }
 }
 

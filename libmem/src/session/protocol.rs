@@ -266,6 +266,7 @@ const fn changes(request: &Request) -> bool {
         | Request::ShareOffer { .. }
         | Request::ShareAccept { .. }
         | Request::Revoke(_)
+        | Request::RevokeToken { .. }
         | Request::ShareNarrow { .. }
         | Request::QuarantineAdd { .. }
         | Request::QuarantineRelease { .. }

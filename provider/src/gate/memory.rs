@@ -10,7 +10,7 @@ use caps::error::{Blame, Code, Error, Result};
 use caps::id::{GrantId, LeaseId, RequestId, SlotHandle};
 use caps::rights::Rights as RightsOf;
 use caps::time::BootNanos;
-use caps::token::{Token, VerifiedToken};
+use caps::token::{RevocationId, Token, VerifiedToken};
 use caps::wire::Reply;
 use caps::wire::frame::{self, FrameKind};
 use caps::wire::request::Path;
@@ -34,8 +34,9 @@ pub(super) enum Answer {
     Sent,
 }
 
-/// A right that a session opened: its opening is on record.
-type Known = (LeaseId, Option<GrantId>, caps::rights::Rights, Path);
+/// A right that a session opened: its opening is on record, and with it by which token where the token was made of
+/// another.
+type Known = (LeaseId, Option<GrantId>, caps::rights::Rights, Path, Option<RevocationId>);
 
 /// What a session remembers of its rights. Bounded, and gone with it.
 #[derive(Default)]
@@ -128,7 +129,8 @@ impl Session {
         }
         let verified = self.verified(token)?;
         let terms = verified.terms();
-        let known = (terms.lease, terms.grant, rights, path);
+        let made = verified.revocation_ids().get(1..).and_then(|made| made.last().copied());
+        let known = (terms.lease, terms.grant, rights, path, made);
         let recorded = self.rights.recorded.contains(&known);
         // The token before the policy: whoever is not its holder learns that and nothing else.
         self.shared
@@ -162,7 +164,7 @@ impl Session {
     }
 
     /// Verifies a token, or finds it among those this session has had verified.
-    fn verified(&mut self, token: &Token) -> Result<Arc<VerifiedToken>> {
+    pub(super) fn verified(&mut self, token: &Token) -> Result<Arc<VerifiedToken>> {
         if let Some(verified) = self.rights.verified.find(token) {
             return Ok(verified);
         }

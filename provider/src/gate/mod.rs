@@ -40,6 +40,7 @@ mod peer;
 mod quarantine;
 mod refusals;
 mod rejects;
+mod revoke;
 mod session;
 mod socket;
 mod verified;
@@ -50,7 +51,8 @@ use std::pin::Pin;
 use caps::error::Result;
 use caps::id::PrincipalKey;
 use caps::rights::Rights;
-use caps::wire::{Name, Reply, Request};
+use caps::token::Cut;
+use caps::wire::{Name, Reason, Reply, Request};
 
 pub use listen::{Gate, GateConfig};
 pub use peer::{Exit, Peer};
@@ -89,6 +91,9 @@ pub trait ControlPlane: Send + Sync {
 
     /// Takes back everything that a principal holds: the operator's reaction to a fault of its.
     fn revoke_holder(&self, holder: PrincipalKey) -> BoxFuture<'_, Result<()>>;
+
+    /// Takes back one block of a token that the caller showed, and that was verified.
+    fn revoke_token(&self, caller: Caller, cut: Cut, reason: Reason) -> BoxFuture<'_, Result<Reply>>;
 
     /// A session is over: what was tied to it ends.
     fn session_ended(&self, session: u64);

@@ -73,6 +73,8 @@ impl Kernel {
             mappings: 0,
             grants: Default::default(),
             meters: Default::default(),
+            marks: Default::default(),
+            mapped: Default::default(),
             rotating_bytes: 0,
             rotations: 0,
             exposure_due: None,

@@ -68,6 +68,9 @@ impl Kernel {
             "no more grants are remembered than may be",
         )?;
         ensure(row.meters.len() <= self.config.meters_per_region_max, "nor are more meters counted")?;
+        let marks_max = self.config.marks_per_region_max;
+        ensure(row.marks.len() <= marks_max, "no more marks are remembered than may be")?;
+        ensure(row.mapped.len() <= 2 * marks_max, "nor of what was mapped")?;
         let mut handed_out = 0;
         for &open in &row.opens {
             let open = self.opens.get(open).ok_or("a region lists only open rights")?;
@@ -77,6 +80,8 @@ impl Kernel {
             let mapped = open.path == Path::Mapped;
             ensure(mapped || !open.handed_out, "only mapped rights are handed out")?;
             ensure(!mapped || row.on_borders(open.range), "a mapped right falls on segment borders")?;
+            let noted = open.marks.iter().all(|&mark| row.mapped.may_have(mark, open.grant));
+            ensure(noted || !open.handed_out, "what a token maps can be found by its marks")?;
             handed_out += u32::from(open.handed_out);
         }
         ensure(handed_out == row.mappings, "the count of mappings is the count of rights handed out")?;
@@ -139,6 +144,7 @@ impl Kernel {
                 self.deadlines.contains(&(open.deadline, Due::Open(key))) != open.follows_region,
                 "exactly the rights that do not follow their region have a deadline of their own",
             )?;
+            ensure(!region.marks.refuse(&open.marks, now), "nothing is open by a token that was taken back")?;
             let limit = |grant: GrantId| region.grants.limit(grant, now);
             let allowed = open.grant.map_or(Limit::Whole, limit);
             ensure(allowed != Limit::Revoked, "nothing is open under a revoked grant")?;

@@ -26,6 +26,7 @@
 //! | `rotate` | taking a segment from some and giving it to the others again |
 //! | `headroom` | the room that is kept free for it |
 //! | `grants` | what is revoked, narrowed or opened of a region, until the tokens expire |
+//! | `marks` | tokens that were taken back below a grant, until they expire |
 //! | `ended` | how leases ended that are gone |
 //! | `invariants` | what holds after every step |
 //! | `fuzzing` | the fuzz target's world: any bytes as events |
@@ -41,6 +42,7 @@ mod grants;
 mod headroom;
 mod invariants;
 mod mapping;
+mod marks;
 mod meters;
 #[cfg(test)]
 mod model;
@@ -102,6 +104,9 @@ pub struct Config {
     pub revocations_per_region_max: usize,
     /// Most blocks with limits on use that are counted for one region.
     pub meters_per_region_max: usize,
+    /// Most marks of tokens that a region remembers as revoked, and as many again as mapped. While it cannot remember
+    /// one, a revoke ends its grant or the whole region instead.
+    pub marks_per_region_max: usize,
     /// Most leases whose end is remembered.
     pub ended_max: usize,
     /// The tier that mappings of other uids get on this machine.

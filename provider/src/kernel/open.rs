@@ -7,6 +7,7 @@ use caps::id::{GrantId, LeaseId, PrincipalKey, SlotHandle};
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::BootNanos;
+use caps::token::Mark;
 use caps::wire::request::Path;
 use caps::wire::row::EndCause;
 use policy::quota::Openings;
@@ -52,6 +53,8 @@ pub struct OpenRow {
     pub sandboxed: bool,
     /// Whether a descriptor of one of its segments left the provider.
     pub handed_out: bool,
+    /// What its token carries by which it can be taken back.
+    pub marks: Box<[Mark]>,
 }
 
 impl Kernel {
@@ -68,6 +71,12 @@ impl Kernel {
         }
         let region = self.live(request.lease)?;
         let row = self.regions.get(region).ok_or(Error::new(Code::Internal, "a live lease has no region"))?;
+        if row.marks.refuse(&request.marks, request.now_unix) {
+            return Err(Error::new(
+                Code::TokenRevoked,
+                "the token, or one that it descends from, was revoked",
+            ));
+        }
         let limit = request.grant.map(|grant| row.grants.limit(grant, request.now_unix));
         let (mut reach, mut expires) = (Some(request.range), request.expires);
         match limit {
@@ -91,7 +100,9 @@ impl Kernel {
             return Err(Error::new(Code::TokenExpired, "the token's time is over"));
         }
         let range = ByteRange::new(0, row.bytes)?.intersect(reach.ok_or(NO_BYTE)?).ok_or(NO_BYTE)?;
-        let follows_region = request.holder == row.owner && request.grant.is_none() && !request.narrowed;
+        // A token with blocks of its own can be taken back alone, and what it maps must be able to end alone then.
+        let plain = !request.narrowed && request.marks.len() <= 1;
+        let follows_region = request.holder == row.owner && request.grant.is_none() && plain;
         let mut deadline = if follows_region { row.deadline } else { now.plus(left).min(row.deadline) };
         let ends_grant = !request.narrowed && request.grant.is_some() && now.plus(left) < row.deadline;
         if request.path == Path::Mapped {
@@ -138,6 +149,7 @@ impl Kernel {
                 path: request.path,
                 sandboxed: request.sandboxed,
                 handed_out: false,
+                marks: request.marks.clone(),
             })
             .map_err(|_| FULL)?;
         self.openings.insert(payer, openings);

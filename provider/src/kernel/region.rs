@@ -9,6 +9,7 @@ use caps::wire::row::EndCause;
 
 use super::event::SessionId;
 use super::grants::Grants;
+use super::marks::{Mapped, Marks};
 use super::meters::Meters;
 use super::segment::{SegmentRow, SegmentState};
 use super::table::Key;
@@ -61,6 +62,10 @@ pub struct RegionRow {
     pub(super) grants: Grants,
     /// How often rights were opened under tokens with limits on use.
     pub(super) meters: Meters,
+    /// What is taken back of it below its grants.
+    pub(super) marks: Marks,
+    /// Which tokens were ever mapped.
+    pub(super) mapped: Mapped,
     /// Bytes of fresh and replaced files of its rotations.
     pub rotating_bytes: u64,
     /// How often one of its segments was rotated.

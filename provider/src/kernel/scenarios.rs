@@ -480,3 +480,67 @@ fn who_delegates_pays_whoever_opens() {
     story.tick_at(1_000);
     assert!(story.kernel.openings.is_empty());
 }
+
+/// A token is taken back below its grant: within its bytes, by any of its marks, also where its right is gone and a
+/// mapping may not be; and where that cannot be remembered the grant goes, and the broker hears of it.
+#[test]
+fn a_token_is_taken_back_within_its_bytes_or_with_its_grant() {
+    const FULL: usize = 3;
+    assert_eq!(small_config().marks_per_region_max, FULL);
+    let mark = |n| Mark::from_bytes([n; 32]);
+    let by = |story: &Story, grant, made: &[u8]| OpenRequest {
+        narrowed: made.len() > 1,
+        marks: made.iter().map(|&n| mark(n)).collect(),
+        ..story.request(Some(grant), 100, false)
+    };
+    let take = |n, grant, pages| {
+        let range = ByteRange::new(0, pages * PAGE).unwrap();
+        let take = Take::Marks {
+            lease: LEASE,
+            marks: [Some(mark(n)), None],
+            grant,
+            range,
+            expires: UnixMicros(90_000),
+        };
+        Event::Take { take, cause: EndCause::Revoked, now_unix: UnixMicros(0) }
+    };
+    let mut story = Story::begin(2, 200, true);
+    let own = story.map(by(&story, BOB, &[1]), 0);
+    let one =
+        |story: &Story| OpenRequest { range: ByteRange::new(0, PAGE).unwrap(), ..by(story, BOB, &[1, 2]) };
+    let made = story.map(one(&story), 0);
+    assert_eq!(story.hand_out(own, 1), Ok(Answer::Done));
+    let carols = story.map(by(&story, CAROL, &[3]), 1);
+    // Its right is closed, and a child that was forked maps on.
+    let handle = caps::id::SlotHandle { slot: made.open.index, epoch: made.open.generation };
+    story.step(Event::Close { session: SessionId(1), handle }).answer.unwrap();
+    let step = story.step(take(2, Some(BOB), 1));
+    assert!(matches!(step.answer, Ok(Answer::Fenced { mappings: 2, .. })), "{:?}", step.answer);
+    assert_eq!(rotated(&step.effects), [vec![0]], "and not what it cannot reach");
+    assert_eq!(story.replace(0), [own.open, carols.open], "whoever keeps a right survives");
+    assert_eq!(story.open(one(&story)).unwrap_err().code(), Code::TokenRevoked);
+    // What was never mapped costs nobody anything.
+    let calls = OpenRequest { path: Path::Mediated, ..by(&story, CAROL, &[3, 4]) };
+    story.open(calls).unwrap();
+    let step = story.step(take(4, Some(CAROL), 2));
+    assert_eq!(step.answer.unwrap(), Answer::Fenced { region: story.region, upto: None, mappings: 0 });
+    assert!(rotated(&step.effects).is_empty());
+    // One more, and it is full; then the grant goes instead.
+    story.step(take(5, Some(CAROL), 2)).answer.unwrap();
+    let step = story.step(take(6, Some(CAROL), 2));
+    assert_eq!((grants_ended(&step.effects), rotated(&step.effects)), (vec![CAROL], vec![vec![1]]));
+    assert_eq!(story.open(by(&story, CAROL, &[3])).unwrap_err().code(), Code::TokenRevoked);
+    // Until the first of them can be forgotten.
+    story.tick_at(90);
+    let late = OpenRequest { now_unix: story.unix(), ..one(&story) };
+    assert_eq!(story.open(late).map(|opening| opening.path), Ok(Path::Mapped));
+    // Without a grant it is the lease.
+    story.now = 0;
+    assert!(taken_back(&story.step(take(7, None, 2)).effects));
+
+    // Where nothing can be rotated, what was mapped goes with the region.
+    let mut story = Story::begin(2, 100, false);
+    story.map(by(&story, BOB, &[1]), 0);
+    assert!(!taken_back(&story.step(take(2, Some(BOB), 2)).effects));
+    assert!(taken_back(&story.step(take(1, Some(BOB), 2)).effects));
+}

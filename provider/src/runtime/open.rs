@@ -267,7 +267,7 @@ impl Provider {
             .expires(verified.effective().expires)
             .chain(&chain)
             .token_hmac(self.0.salt.token(token.as_bytes()))
-            .maybe(verified.revocation_ids().first(), |draft, id| draft.revocation_id(&id.0))
+            .revocation_ids(verified.revocation_ids().iter().map(|id| &id.0))
             .method(path)
             .maybe(tier, Draft::tier)
     }

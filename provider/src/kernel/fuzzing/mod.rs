@@ -71,6 +71,7 @@ pub(super) fn small_config() -> Config {
         mapping_end_step: 4_000_000,
         revocations_per_region_max: 2,
         meters_per_region_max: METERS_MAX,
+        marks_per_region_max: 3,
         ended_max: 2,
         tier: Tier::Sealed,
         uid: UID,
@@ -163,6 +164,8 @@ struct Descriptor {
     write: bool,
     /// When its right ends, if not with the region.
     until: Option<BootNanos>,
+    /// Of the token by which it came.
+    marks: Box<[Mark]>,
 }
 
 /// What a grant was narrowed to.
@@ -196,6 +199,7 @@ struct Right {
     ends_grant: bool,
     handed_out: bool,
     fenced: bool,
+    marks: Box<[Mark]>,
 }
 
 struct World {
@@ -211,6 +215,12 @@ struct World {
     /// What the step under way takes back, however short its memory of it may be.
     taking: Option<(RegionKey, GrantId)>,
     narrowed: Vec<Narrowing>,
+    /// Marks taken back while their region was there, and until when.
+    cut: Vec<(RegionKey, Mark, UnixMicros)>,
+    /// The one that the step under way takes back, and the grant that may go in its place.
+    cutting: Option<(RegionKey, Mark, Option<GrantId>)>,
+    /// Whether that grant went.
+    grant_went: bool,
     /// Rights that were promised the present file of a segment.
     promised: BTreeSet<(Key, usize)>,
     last_rotation: u64,
@@ -230,6 +240,9 @@ impl World {
             revoked: Vec::new(),
             taking: None,
             narrowed: Vec::new(),
+            cut: Vec::new(),
+            cutting: None,
+            grant_went: false,
             promised: BTreeSet::new(),
             last_rotation: 0,
             kept: Vec::new(),
@@ -276,6 +289,16 @@ const fn grant(byte: u8) -> GrantId {
     GrantId([byte % 4; 16])
 }
 
+/// A grant's own token, or the owner's.
+const fn root(grant: Option<GrantId>) -> Mark {
+    Mark::from_bytes([if let Some(grant) = grant { grant.0[0] } else { 0 }; 32])
+}
+
+/// What a token was made into: the same three under any grant.
+const fn child(byte: u8) -> Mark {
+    Mark::from_bytes([4 + byte % 4; 32])
+}
+
 const fn session(byte: u8) -> SessionId {
     SessionId(byte as u64 % 3)
 }
@@ -299,9 +322,9 @@ mod tests {
         let seeds = event_seeds();
         let worlds: Vec<_> = seeds.iter().map(|seed| run(seed)).collect();
         let rights: Vec<_> = worlds.iter().map(|world| world.rights.len()).collect();
-        assert_eq!(rights, [1, 2, 1, 1, 0, 1, 1, 2, 1, 1, 1]);
+        assert_eq!(rights, [1, 2, 1, 1, 0, 1, 1, 2, 1, 1, 1, 2]);
         let regions: Vec<_> = worlds.iter().map(|world| world.regions.len()).collect();
-        assert_eq!(regions, [0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1]);
+        assert_eq!(regions, [0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1]);
         assert!(worlds[1].rights[1].handed_out && worlds[1].rights[1].grant.is_some());
         assert_eq!(worlds[10].counted.len(), 2, "one opening below two blocks");
         for seed in seeds {

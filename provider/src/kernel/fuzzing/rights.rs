@@ -32,6 +32,8 @@ impl World {
         let rights = if flags & 8 != 0 { Rights::READ } else { Rights::READ_WRITE };
         let (metered, narrowed, sandboxed) = (flags & 16 != 0, flags & 32 != 0, flags & 4 != 0);
         let (uid, meters) = (u32::from(flags >> 6), meters(under));
+        let made = under >> 6;
+        let marks = if made == 0 { vec![root(grant)] } else { vec![root(grant), child(made)] };
         let request = OpenRequest {
             session,
             uid,
@@ -48,7 +50,7 @@ impl World {
             narrowed,
             path,
             first_holder: payer,
-            marks: Box::default(),
+            marks: marks.clone().into(),
             meters: meters.clone(),
             quota: asked(payer, path),
         };
@@ -124,7 +126,11 @@ impl World {
                     || !rights.contains(Rights::WRITE);
                 assert!(guarded, "strangers write through the provider where nothing holds them");
             }
-            let follows = grant.is_none() && !narrowed;
+            assert!(
+                !marks.iter().any(|mark| self.is_cut(opening.region, *mark)),
+                "nor by a token that was taken back"
+            );
+            let follows = grant.is_none() && !narrowed && marks.len() == 1;
             self.rights.push(Right {
                 opening,
                 session,
@@ -134,6 +140,7 @@ impl World {
                 ends_grant: grant.is_some() && !narrowed,
                 handed_out: false,
                 fenced: false,
+                marks: marks.into(),
             });
         }
         Some(())
@@ -167,7 +174,8 @@ impl World {
         assert_eq!(answer == Ok(Answer::Stale), stale);
         if !stale {
             let until = (!follows).then_some(opening.deadline);
-            file.out.push(Descriptor { region: opening.region, segment: range, grant, write, until });
+            let marks = self.rights[index].marks.clone();
+            file.out.push(Descriptor { region: opening.region, segment: range, grant, write, until, marks });
             self.rights[index].handed_out = true;
         }
     }
@@ -185,6 +193,34 @@ impl World {
         let now_unix = self.unix();
         let answer = self.step(Event::Take { take, cause: EndCause::Revoked, now_unix });
         self.check_fenced(lease, grant, &answer.expect("a revoke is never refused"));
+        Some(())
+    }
+
+    pub(super) fn take_mark(&mut self, bytes: &mut Bytes<'_>) -> Option<()> {
+        let (lease, which) = (lease(bytes.byte()?), bytes.byte()? % 8);
+        let expires = UnixMicros(self.unix().0.saturating_add(bytes.number(1_000)?));
+        // Tokens of a grant are of no other; what they were made into may be of any.
+        let (mark, grant) = match which {
+            0 => (root(None), None),
+            1..=3 => (root(Some(grant(which))), Some(grant(which))),
+            _ => (child(which), None),
+        };
+        let region = self.find(lease).map(|(region, _)| region);
+        let range = ByteRange::new(0, ByteRange::END_MAX).expect("not empty");
+        let take = Take::Marks { lease, marks: [None, Some(mark)], grant, range, expires };
+        let now_unix = self.unix();
+        self.cutting = region.map(|region| (region, mark, grant));
+        self.grant_went = false;
+        let answer = self.step(Event::Take { take, cause: EndCause::Revoked, now_unix });
+        match (region, grant) {
+            (Some(region), Some(grant)) if self.grant_went => {
+                self.revoked.push((region, grant, UnixMicros::MAX));
+            }
+            (Some(region), _) => self.cut.push((region, mark, expires)),
+            (None, _) => {}
+        }
+        self.check_cut(lease, mark, &answer.expect("a revoke is never refused"));
+        self.cutting = None;
         Some(())
     }
 }
