@@ -234,7 +234,8 @@ impl Handle {
             | Request::QuarantineAdd { .. }
             | Request::QuarantineList
             | Request::QuarantineRead { .. }
-            | Request::QuarantineRelease { .. } => {
+            | Request::QuarantineRelease { .. }
+            | Request::TokenCheck { .. } => {
                 Err(Error::new(Code::Protocol, "this is a request to the provider, not to the broker"))
             }
         }

@@ -184,6 +184,12 @@ pub enum Request {
         /// Which row of the list.
         id: QuarantineId,
     },
+    /// Asks what opening with this token would find, without opening and without a record of it. For whoever has held
+    /// the token, the lease's owner and the administrator.
+    TokenCheck {
+        /// The token.
+        token: Token,
+    },
 }
 
 /// What a lease should be.
@@ -263,6 +269,7 @@ impl Request {
             Self::QuarantineList => "QuarantineList",
             Self::QuarantineRead { .. } => "QuarantineRead",
             Self::QuarantineRelease { .. } => "QuarantineRelease",
+            Self::TokenCheck { .. } => "TokenCheck",
         }
     }
 }

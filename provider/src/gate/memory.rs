@@ -161,7 +161,7 @@ impl Session {
     }
 
     /// Verifies a token, or finds it among those this session has had verified.
-    fn verified(&mut self, token: &Token) -> Result<Arc<VerifiedToken>> {
+    pub(super) fn verified(&mut self, token: &Token) -> Result<Arc<VerifiedToken>> {
         if let Some(verified) = self.rights.verified.find(token) {
             return Ok(verified);
         }
@@ -246,7 +246,7 @@ impl Session {
 
     /// Records a token that was refused: before its signatures verified as a reject, after that as a denial with the
     /// chain of its holders.
-    fn denied(&self, token: &Token, verified: Option<&VerifiedToken>, error: &Error) {
+    pub(super) fn denied(&self, token: &Token, verified: Option<&VerifiedToken>, error: &Error) {
         let event = if verified.is_some() { Entry::LeaseDeny } else { Entry::TokenReject };
         let mut entry = self
             .opener

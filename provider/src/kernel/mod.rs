@@ -58,7 +58,7 @@ use caps::time::BootNanos;
 use caps::wire::row::{MemoryRow, Tier};
 
 pub use event::{Answer, Effect, Event, OpenRequest, Opening, RotationId, SessionId, Step, Survivor};
-pub use open::OpenRow;
+pub use open::{Judged, OpenRow};
 pub use region::{RegionKey, RegionRow, RegionState};
 pub use segment::{FIRST_GENERATION, SegmentRow, SegmentState};
 
