@@ -102,12 +102,17 @@ fn text(
         Signatures::Verified => "every one verifies".to_owned(),
         Signatures::Refused { code } => format!("REFUSED ({code}): this token is worthless here"),
     };
+    let sealed = match (inspection.sealed, inspection.effective.hops_left) {
+        (true, _) => "yes",
+        (false, None | Some(0)) => "no: it can be narrowed",
+        (false, Some(_)) => "no: it can be narrowed and delegated",
+    };
     let holders: Vec<_> = inspection.holders.iter().map(|holder| people.short(holder)).collect();
     let mut pairs = vec![
         ("signatures", signatures),
         ("node", state_text(state)),
         ("size", format!("{} bytes, {} blocks", inspection.bytes, inspection.blocks.len())),
-        ("sealed", if inspection.sealed { "yes" } else { "no: it can be narrowed and delegated" }.to_owned()),
+        ("sealed", sealed.to_owned()),
         ("lease", inspection.lease.clone()),
         ("region", inspection.region.clone()),
         ("grant", human::or_nothing(inspection.grant.as_ref())),

@@ -51,7 +51,7 @@ pub(super) fn run(token: &Token, arguments: &Verify, context: &Context) -> Resul
             reasons.push(Reason {
                 code,
                 limit: if code == Code::TokenRevoked { "revocation" } else { "node" }.to_owned(),
-                detail: format!("the node does not open it: {}", code.help()),
+                detail: detail(code).to_owned(),
                 block,
             });
         }
@@ -95,6 +95,18 @@ impl From<Shortfall> for Reason {
         let detail = limit.detail().split_once(": ").map_or(limit.detail(), |(_, detail)| detail);
         let limit_name = crate::output::json::word(&limit);
         Self { code: limit.code(), limit: limit_name, detail: detail.to_owned(), block: Some(block) }
+    }
+}
+
+/// Why a node would not open it.
+const fn detail(code: Code) -> &'static str {
+    match code {
+        Code::TokenRevoked => "it was taken back",
+        Code::TokenExpired | Code::LeaseExpired => "its time is over, says the node",
+        Code::TokenNotYet => "its time has not begun, says the node",
+        Code::Epoch => "the node has started anew since, and the memory is gone",
+        Code::PolicyDenied => "the policy does not let its holder open it",
+        _ => "the node does not open it",
     }
 }
 
