@@ -471,7 +471,7 @@ fn a_token_is_judged_with_the_limit_and_the_block_that_refuse() {
             .contains("\nyes: r on 0..4096")
     );
     // What is no token, or another's, is no matter of time or rights.
-    std::fs::write(path("bad"), "leasehold-token-v1:AAAA\n").unwrap();
+    std::fs::write(path("bad"), "leasehold-token-v1:!!\n").unwrap();
     let bad = leasehold(&["--dir", &dir, "token", "verify", &path("bad"), "--root", &key]);
     assert_eq!(error(&bad, 1), "E_TOKEN_MALFORMED");
 }

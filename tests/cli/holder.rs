@@ -33,8 +33,17 @@ fn a_delegated_token_is_looked_into_by_those_whom_it_concerns_until_it_is_dead()
     let mut node = Node::start("");
     let shell = Shell::new(node.path());
     let grant = handed_on(&shell);
-    let key = |name: &str| node.key(name).public().to_string();
+    // Looking is not opening: the grant still waits for its first use afterwards.
+    shell.json(&["token", "verify", &grant, "--as", "bob"]);
+    shell.json(&["token", "verify", "./carol.token", "--as", "carol"]);
+    let state = || shell.json(&["share", "list", "--as", "bob"])["shares"][0]["state"].clone();
+    assert_eq!(state(), "accepted");
+    let keys = ["bob", "carol", "dave", "admin"].map(|name| (name, node.key(name).public().to_string()));
+    let keys = std::collections::HashMap::from(keys);
+    let key = |name: &str| keys[name].clone();
     assert_eq!(shell.bytes(&["get", "./carol.token", "--as", "carol", "--len", "9"]), b"for carol");
+
+    assert_eq!(state(), "open");
 
     // The holders, the owner and the administrator are told; a stranger is told that it is none of these.
     for who in ["carol", "bob", "alice", "admin"] {
@@ -63,7 +72,7 @@ fn a_delegated_token_is_looked_into_by_those_whom_it_concerns_until_it_is_dead()
     let offline = shell.json(&[&verify[..], &["--offline"]].concat());
     assert_eq!((&offline["verified"], &offline["node"]["asked"]), (&true.into(), &false.into()));
 
-    // Asking opened nothing: the grant counts as unused where carol alone has read.
+    // Revoked by who never heard of carol.
     let receipt = shell.json(&["revoke", "grant", &grant, "--as", "alice", "--reason", "done"]);
     assert!(receipt["receipt"]["log_index"].is_u64());
     shell.fails(&get("./carol.token", "carol"), 3, "E_TOKEN_REVOKED");
