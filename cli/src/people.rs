@@ -10,6 +10,9 @@ use libmem::Client;
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 
+/// Most principals of a node whose names are looked at: a node that lies would go on for ever.
+const TOLD_MAX: usize = 4096;
+
 impl Context {
     /// Takes the keys of names that a node told, where they are new. Those of this user's own are passed over: it knows
     /// them better.
@@ -21,7 +24,7 @@ impl Context {
         let mut changed = None;
         // Nobody gives anything to the node's own clients, and their keys are the node's to change.
         let own = |name: &Name| mine.contains(name) || crate::canary::NAMES.contains(&name.as_str());
-        for (name, key) in told.into_iter().filter(|(name, _)| !own(name)) {
+        for (name, key) in told.into_iter().take(TOLD_MAX).filter(|(name, _)| !own(name)) {
             match contacts.trust(&name, key) {
                 Err(failure) if failure.code == Code::KeyChanged.text() => {
                     changed.get_or_insert(failure);
@@ -74,7 +77,8 @@ impl People {
         for (name, key) in &contacts {
             known.entry(key.to_string()).or_insert_with(|| name.to_string());
         }
-        for row in client.into_iter().flat_map(|client| client.principals().map_while(caps::Result::ok)) {
+        let told = client.into_iter().flat_map(|client| client.principals().map_while(caps::Result::ok));
+        for row in told.take(TOLD_MAX) {
             let taken = |name: &Name| contacts.iter().any(|(other, key)| other == name && *key != row.key);
             let name = match taken(&row.name) {
                 true => format!("{}, says the node, with another key than your contact", row.name),

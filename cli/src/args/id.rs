@@ -44,8 +44,8 @@ pub(crate) enum Id {
         #[arg(value_parser = value::name)]
         name: Name,
         /// The key that `leasehold id show` prints there: 64 hexadecimal digits
-        #[arg(value_parser = value::key)]
-        key: PrincipalKey,
+        #[arg(value_parser = value::key, value_name = "KEY")]
+        public: PrincipalKey,
     },
     /// Forgets the public key that a name of somebody else stands for
     #[command(after_help = "Example:\n  leasehold id forget carol")]

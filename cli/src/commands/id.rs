@@ -24,7 +24,7 @@ pub(crate) fn run(command: &Id, context: &Context) -> Result<Report> {
             Ok(report(name, key, Ok(()), context))
         }
         Id::List => list(context),
-        Id::Trust { name, key } => trust(name, *key, context),
+        Id::Trust { name, public } => trust(name, *public, context),
         Id::Forget { name } => {
             let key = context.contacts().forget(name)?;
             let value = json!({ "forgotten": { "name": name, "key": key.map(|key| key.to_string()) } });
