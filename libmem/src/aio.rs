@@ -17,7 +17,7 @@ use caps::receipt::Receipt;
 use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::token::Token;
-use caps::wire::reply::Welcome;
+use caps::wire::reply::{TokenState, Welcome};
 use caps::wire::request::Path;
 use caps::wire::row::{GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, Target};
 use caps::wire::{Name, Reason};
@@ -283,6 +283,14 @@ impl Client {
             }
             mapped => mapped.map(Memory::Mapped),
         }
+    }
+
+    /// As [`crate::Client::token_check`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::token_check`].
+    pub async fn token_check(&self, token: &Token) -> Result<TokenState> {
+        self.session.call(calls::token_check(token)).await
     }
 }
 

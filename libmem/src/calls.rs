@@ -9,7 +9,7 @@ use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::time::Micros;
 use caps::token::Token;
-use caps::wire::reply::{Opened, Page, Welcome};
+use caps::wire::reply::{Opened, Page, TokenState, Welcome};
 use caps::wire::request::{LeaseSpec, Path};
 use caps::wire::row::{
     GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, Revocation, Target,
@@ -253,4 +253,11 @@ pub(crate) fn read(handle: SlotHandle, offset: u64, length: u32) -> Call<(Vec<u8
 pub(crate) fn write(handle: SlotHandle, offset: u64, data: &[u8]) -> Call<()> {
     let crc = crc32c::crc32c(data);
     Call { request: Request::Write { handle, offset, data: data.to_vec(), crc }, read: done }
+}
+
+/// A sealed copy is sent, as with [`open`]: checking needs nothing that extends a token.
+pub(crate) fn token_check(token: &Token) -> Call<TokenState> {
+    let token = caps::token::seal(token).unwrap_or_else(|_| token.clone());
+    let read = |reply| if let Reply::Token(state) = reply { Some(state) } else { None };
+    Call { request: Request::TokenCheck { token }, read }
 }

@@ -11,7 +11,7 @@ use caps::receipt::Receipt;
 use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::token::Token;
-use caps::wire::reply::Welcome;
+use caps::wire::reply::{TokenState, Welcome};
 use caps::wire::request::Path;
 use caps::wire::row::{GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, Target};
 use caps::wire::{Name, Reason};
@@ -327,6 +327,15 @@ impl Client {
             }
             mapped => mapped.map(Memory::Mapped),
         }
+    }
+
+    /// What opening with this token would find now, without opening it and without a record: expired, revoked and by
+    /// which block, or how long it still lives. For whoever has held it, the lease's owner and the administrator.
+    ///
+    /// # Errors
+    /// `E_TOKEN_BOUND` for everybody else; the `E_TOKEN_*` of a token that is none of this node's.
+    pub fn token_check(&self, token: &Token) -> Result<TokenState> {
+        self.session.call(calls::token_check(token))
     }
 }
 

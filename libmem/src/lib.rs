@@ -90,6 +90,7 @@
 //! | `mapping/descriptor` | what a received descriptor must be |
 //! | `mapping/reservation`, `mapping/place` | who owns which addresses, and what is mapped there |
 //! | `mapping/volatile` | the safe view for raw access |
+//! | [`token`] | narrowing, delegating, sealing and reading tokens, without a node |
 //! | [`sync`] | processes that wait for one another: events, locks, rings of messages |
 //! | `guard` | the routines that survive a cut, the fault handler, and rotation: table, assembly, decision, channel |
 //!
@@ -132,6 +133,7 @@ mod region;
 mod session;
 mod share;
 pub mod sync;
+pub mod token;
 
 pub use caps::error::{Code, Error, Result};
 pub use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId, RegionId};

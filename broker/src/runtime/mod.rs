@@ -235,7 +235,8 @@ impl Handle {
             | Request::QuarantineList
             | Request::QuarantineRead { .. }
             | Request::QuarantineRelease { .. }
-            | Request::RevokeToken { .. } => {
+            | Request::RevokeToken { .. }
+            | Request::TokenCheck { .. } => {
                 Err(Error::new(Code::Protocol, "this is a request to the provider, not to the broker"))
             }
         }

@@ -35,7 +35,8 @@
 //! | `verify.rs` | [`VerifiedToken`]: every signature |
 //! | `authorize.rs`, `datalog.rs` | the decision: native, and the reference |
 //! | `append.rs` | [`attenuate`], [`delegate`], [`seal`] |
-//! | `inspect.rs` | [`inspect`]: what a token says, for people |
+//! | `inspect.rs`, `took.rs` | [`inspect`]: what a token says, for people, and what each block took away |
+//! | `shortfall.rs` | which limit a question falls outside of, and which block set it |
 //! | `forge.rs`, `fuzzing.rs` | for tests and fuzz targets |
 //!
 //! # A token's life
@@ -106,8 +107,10 @@ mod mark;
 mod meter;
 mod profile;
 mod reader;
+mod shortfall;
 mod symbols;
 mod terms;
+mod took;
 mod verify;
 mod vocabulary;
 mod weak;
@@ -122,5 +125,7 @@ pub use inspect::{BlockView, Inspection, Kind, Signatures, View, inspect};
 pub use keys::{ROOT_KEYS_MAX, RootKey, RootKeys, RootPublic};
 pub use mark::Mark;
 pub use meter::Meter;
+pub use shortfall::{Question, Shortfall};
 pub use terms::{Effective, Narrow, Narrowing, Terms};
+pub use took::{Lowered, Took};
 pub use verify::VerifiedToken;

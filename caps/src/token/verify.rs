@@ -112,6 +112,23 @@ impl VerifiedToken {
         &self.marks
     }
 
+    /// The marks of the blocks up to `block`: what kills the token from which that one was made, and with it this.
+    #[must_use]
+    pub fn marks_until(&self, block: u8) -> Vec<Mark> {
+        let hops = || self.chain.hops.iter().filter(|hop| hop.block <= block);
+        // A block has one signature, and a delegation one more.
+        let signatures = usize::from(block) + 1 + hops().count();
+        let signatures = self.revocation_ids.iter().take(signatures).map(Mark::signature);
+        signatures.chain(hops().map(|hop| Mark::delegate(hop.to))).collect()
+    }
+
+    /// How many blocks the token has, the broker's grant included.
+    #[must_use]
+    pub fn blocks(&self) -> u8 {
+        // At most 8 blocks, of which each has one signature and each delegation one more.
+        (self.revocation_ids.len() - self.chain.hops.len()) as u8
+    }
+
     /// What has to be counted for it, ancestors first; empty for a token without limits on use.
     #[must_use]
     pub fn meters(&self) -> &[Meter] {

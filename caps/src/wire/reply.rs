@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Code;
 use crate::id::{ClusterEpoch, PrincipalKey, ProviderId, SlotHandle};
 use crate::key::Signature;
 use crate::pop::Nonce;
@@ -102,6 +103,8 @@ pub enum Reply {
         /// Bytes overwritten with zeros, and free again.
         wiped_bytes: u64,
     },
+    /// To `TokenCheck`.
+    Token(TokenState),
 }
 
 /// The state in which a session begins.
@@ -145,6 +148,19 @@ pub struct Opened {
     pub audit: Micros,
 }
 
+/// What a node finds of a token that nobody opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenState {
+    /// What its holder would be told on opening it for reading, or writing where it gives no reading; `None`: yes.
+    pub code: Option<Code>,
+    /// Which block that comes from, 0 being the broker's grant; `None` where it is no block's doing.
+    pub block: Option<u8>,
+    /// How long the right would still live: what is left of the token or of the lease, whichever ends first. Zero if
+    /// it is over.
+    pub expires_in: Micros,
+}
+
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -179,6 +195,7 @@ impl std::fmt::Debug for Reply {
             Self::Confined { .. } => "Confined",
             Self::Quarantine(_) => "Quarantine",
             Self::QuarantineOver { .. } => "QuarantineOver",
+            Self::Token(_) => "Token",
         })
     }
 }

@@ -195,6 +195,12 @@ pub enum Request {
         /// Why, for the log.
         reason: Reason,
     },
+    /// Asks what opening with this token would find, without opening and without a record of it. For whoever has held
+    /// the token, the lease's owner and the administrator.
+    TokenCheck {
+        /// The token.
+        token: Token,
+    },
 }
 
 /// What a lease should be.
@@ -275,6 +281,7 @@ impl Request {
             Self::QuarantineRead { .. } => "QuarantineRead",
             Self::QuarantineRelease { .. } => "QuarantineRelease",
             Self::RevokeToken { .. } => "RevokeToken",
+            Self::TokenCheck { .. } => "TokenCheck",
         }
     }
 }

@@ -46,6 +46,9 @@ pub(crate) struct Offer {
     /// For how long from now; without it, as long as the lease lives
     #[arg(long, value_parser = value::span)]
     pub(crate) ttl: Option<Duration>,
+    /// How often it may be delegated onwards, offline; not at all without it
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) hops: u8,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use caps::id::{GrantId, PrincipalKey, QuarantineId};
 use caps::range::ByteRange;
 use caps::rights::Rights;
+use caps::time::UnixMicros;
 use caps::wire::{Name, Reason};
 
 use crate::tokens::LeaseArg;
@@ -61,6 +62,33 @@ pub(crate) fn reason(text: &str) -> Parsed<Reason> {
     Reason::new(text).map_err(detail)
 }
 
+/// A public key.
+pub(crate) fn key(text: &str) -> Parsed<PrincipalKey> {
+    PrincipalKey::parse(text).map_err(detail)
+}
+
+/// A point in time: in UTC as in `2026-11-21T20:30:00Z`, or from now on as in `+5m`.
+pub(crate) fn time(text: &str) -> Parsed<When> {
+    if let Some(later) = text.strip_prefix('+') {
+        return span(later).map(When::In);
+    }
+    // Logs write microseconds, which nobody wants to type.
+    let whole =
+        text.strip_suffix('Z').filter(|_| text.len() == 20).map(|seconds| format!("{seconds}.000000Z"));
+    let time = audit::text::parse_time(whole.as_deref().unwrap_or(text));
+    time.map(When::At)
+        .ok_or_else(|| "a time is written 2026-11-21T20:30:00Z, in UTC, or +5m from now".to_owned())
+}
+
+/// A point in time as it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// This one.
+    At(UnixMicros),
+    /// So long from now.
+    In(Duration),
+}
+
 /// A principal: its name, or its key as 64 hexadecimal digits. Which one is found out later.
 pub(crate) fn principal(text: &str) -> Parsed<String> {
     match PrincipalKey::parse(text) {
@@ -91,6 +119,18 @@ mod tests {
         assert_eq!(principal(&key).unwrap(), key);
         assert_eq!(principal("bob").unwrap(), "bob");
         assert!(principal("bo b").is_err());
+    }
+
+    #[test]
+    fn times_are_in_utc_or_from_now() {
+        assert_eq!(time("1970-01-01T00:00:01Z").unwrap(), When::At(UnixMicros(1_000_000)));
+        assert_eq!(time("1970-01-01T00:00:01.500000Z").unwrap(), When::At(UnixMicros(1_500_000)));
+        assert_eq!(time("+5m").unwrap(), When::In(Duration::from_secs(300)));
+        for bad in
+            ["", "+", "5m", "now", "2026-11-21", "2026-11-21T20:30:00", "2026-13-21T20:30:00Z", "1700000000"]
+        {
+            assert!(time(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod doctor;
 mod id;
+mod inspect;
 mod lease;
 mod quarantine;
 mod receipt;
@@ -17,6 +18,7 @@ mod status;
 mod token;
 mod transfer;
 mod up;
+mod verify;
 
 use crate::args::Command;
 use crate::context::Context;

@@ -27,7 +27,7 @@ pub(crate) fn run(command: &Share, context: &Context) -> Result<Report> {
 fn offer(arguments: &Offer, session: &Session, context: &Context) -> Result<Report> {
     let receiver = context.principal(&session.client, &arguments.to)?;
     let lease = session.client.lease_show(super::lease::find(&arguments.lease, session)?)?.lease;
-    let mut options = ShareOptions::new(receiver, arguments.rights);
+    let mut options = ShareOptions::new(receiver, arguments.rights).max_hops(arguments.hops);
     if let Some(range) = arguments.range {
         options = options.range(range);
     }
@@ -49,6 +49,7 @@ fn offer(arguments: &Offer, session: &Session, context: &Context) -> Result<Repo
 fn accept(arguments: &Accept, session: &Session, context: &Context) -> Result<Report> {
     let id = arguments.id.map_or_else(|| only_waiting(session), Ok)?;
     let Proposal { grant, contract, .. } = session.client.share_show(id)?;
+    context.meet(named(&grant))?;
     // What is signed is what was shown: this very value goes on to be signed.
     let shown = table::pairs(context.style.stdout, &contract_pairs(&contract, &grant));
     if arguments.dry_run {
@@ -139,7 +140,8 @@ fn list(all: bool, session: &Session, context: &Context) -> Result<Report> {
         ]);
     }
     let value = json!({ "shares": rows.iter().map(json::grant).collect::<Vec<_>>() });
-    Ok(Report::new(value, table.render(context.style.stdout, "no grants")))
+    let changed = context.meet(rows.iter().flat_map(named)).err();
+    Ok(Report::new(value, table.render(context.style.stdout, "no grants")).failing(changed))
 }
 
 /// What is left, and what was agreed where that was more.
@@ -153,6 +155,12 @@ fn owner(row: &GrantRow) -> String {
 
 fn receiver(row: &GrantRow) -> String {
     row.receiver_name.as_ref().map_or_else(|| row.receiver.to_string(), ToString::to_string)
+}
+
+/// The names that the node gives the two keys of a grant.
+fn named(row: &GrantRow) -> Vec<(caps::wire::Name, caps::id::PrincipalKey)> {
+    let pairs = [(row.owner_name.clone(), row.owner), (row.receiver_name.clone(), row.receiver)];
+    pairs.into_iter().filter_map(|(name, key)| Some((name?, key))).collect()
 }
 
 fn state(row: &GrantRow) -> String {

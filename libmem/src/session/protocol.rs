@@ -286,7 +286,8 @@ const fn changes(request: &Request) -> bool {
         | Request::Close { .. }
         | Request::Confine
         | Request::QuarantineList
-        | Request::QuarantineRead { .. } => false,
+        | Request::QuarantineRead { .. }
+        | Request::TokenCheck { .. } => false,
     }
 }
 

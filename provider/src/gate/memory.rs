@@ -249,7 +249,7 @@ impl Session {
 
     /// Records a token that was refused: before its signatures verified as a reject, after that as a denial with the
     /// chain of its holders.
-    fn denied(&self, token: &Token, verified: Option<&VerifiedToken>, error: &Error) {
+    pub(super) fn denied(&self, token: &Token, verified: Option<&VerifiedToken>, error: &Error) {
         let event = if verified.is_some() { Entry::LeaseDeny } else { Entry::TokenReject };
         let mut entry = self
             .opener

@@ -21,6 +21,7 @@
 //! | `refusals` | how often a principal was refused by its quota lately |
 //! | `rejects` | refusals in the log, gathered so that nobody can fill it |
 //! | `memory` | the requests about memory: open, read, write, close |
+//! | `check` | what a token is worth now, for those whom it concerns |
 //! | `quarantine` | the administrator's requests about dead memory that is kept |
 //! | `channel` | fresh segments for those who keep their rights through a rotation |
 //! | `verified` | the tokens that were verified lately, within a bound of bytes |
@@ -29,6 +30,7 @@
 //! a session has one request in work at a time. What it sends as a descriptor is never received.
 
 mod channel;
+mod check;
 mod executable;
 mod fault;
 #[doc(hidden)]

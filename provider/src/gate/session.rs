@@ -201,6 +201,7 @@ impl Session {
             Request::QuarantineRead { id, offset, length } => self.quarantine_read(id, offset, length).await,
             Request::QuarantineRelease { id } => self.quarantine_release(id).await,
             Request::RevokeToken { token, block, reason } => self.revoke_token(&token, block, reason).await,
+            Request::TokenCheck { token } => self.token_check(&token).await,
             request @ (Request::PrincipalAdd { .. }
             | Request::PrincipalList { .. }
             | Request::LeaseCreate(_)

@@ -39,9 +39,7 @@ impl Meters {
         if meters.is_empty() {
             return Ok(());
         }
-        if meters.iter().any(|meter| meter.opens.is_some_and(|most| self.used(meter.key) >= most)) {
-            return Err(Limit::Opens.into());
-        }
+        self.judge(meters)?;
         let new = meters.iter().filter(|meter| !self.0.contains_key(&meter.key)).count();
         if self.0.len() + new > capacity {
             // Those of this token stay: their time is not over, or it would not have come so far.
@@ -59,6 +57,15 @@ impl Meters {
             opens.until = opens.until.max(until);
         }
         Ok(())
+    }
+
+    /// Whether all of a token's meters have an opening left.
+    ///
+    /// # Errors
+    /// `E_DENIED`, with the limit's name first, if one of them is used up.
+    pub(super) fn judge(&self, meters: &[Meter]) -> Result<()> {
+        let used_up = |meter: &Meter| meter.opens.is_some_and(|most| self.used(meter.key) >= most);
+        if meters.iter().any(used_up) { Err(Limit::Opens.into()) } else { Ok(()) }
     }
 
     /// How often rights were opened below a block.

@@ -66,7 +66,7 @@ use policy::quota::Openings;
 
 pub use event::{Answer, Effect, Event, OpenRequest, Opening, RotationId, SessionId, Step, Survivor};
 pub use evidence::{By, EpochCurrent};
-pub use open::OpenRow;
+pub use open::{Judged, OpenRow};
 pub use region::{RegionKey, RegionRow, RegionState};
 pub use segment::{FIRST_GENERATION, SegmentRow, SegmentState};
 

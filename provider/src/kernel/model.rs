@@ -449,7 +449,23 @@ proptest! {
                         meters: meters.into_iter().collect(),
                         quota: asked(payer, path),
                     };
+                    // Who only asks is told what opening would come to.
+                    let judged = kernel.judge(boot, &request);
                     let answer = step(&mut kernel, Event::Open(request));
+                    match (&answer, &judged) {
+                        (Ok(Answer::Opened(opening)), Ok(judged)) => {
+                            let told = (judged.region, judged.range, judged.deadline);
+                            prop_assert_eq!(told, (opening.region, opening.range, opening.deadline));
+                        }
+                        // The tables' bounds are found by opening alone.
+                        (Err(error), Ok(_)) => {
+                            prop_assert!(matches!(error.code(), Code::Quota | Code::Busy), "{error}");
+                        }
+                        (answer, judged) => {
+                            let told = (answer.as_ref().err(), judged.as_ref().err());
+                            prop_assert!(told.0.is_some() && told.0 == told.1, "{told:?}");
+                        }
+                    }
                     model.revoked.retain(|&(_, _, until)| until > now);
                     let region = model.get(lease).map(|known| known.key);
                     let taken = model.revoked.iter().map(|&(of, by, _)| (of, by)).chain(model.narrowed.iter().copied());

@@ -57,14 +57,24 @@ pub struct OpenRow {
     pub marks: Box<[Mark]>,
 }
 
+/// What opening a right would come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// The region.
+    pub region: RegionKey,
+    /// The bytes that the right would reach.
+    pub range: ByteRange,
+    /// When it would end.
+    pub deadline: BootNanos,
+    /// As [`OpenRow::follows_region`].
+    pub follows_region: bool,
+    /// As [`OpenRow::ends_grant`].
+    pub ends_grant: bool,
+}
+
 impl Kernel {
-    /// Opens a right, or says why not. Nothing is changed by a refusal.
-    pub(super) fn open(
-        &mut self,
-        now: BootNanos,
-        request: &OpenRequest,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Answer> {
+    /// What opening a right would come to, or why it would be refused. Opens nothing and counts nothing.
+    pub fn judge(&self, now: BootNanos, request: &OpenRequest) -> Result<Judged> {
         if !self.by_lease.contains_key(&request.lease) {
             // The token's signature says that the lease was claimed here. It is gone, so it ended.
             return Err(super::take::ended(self.ended.cause(request.lease)));
@@ -92,7 +102,6 @@ impl Kernel {
         }
         if row.deadline <= now {
             // Due, and the tick has not come yet: the deadline decides, not the tick.
-            self.tick(now, effects)?;
             return Err(super::take::ended(EndCause::Expired));
         }
         let left = expires.since(request.now_unix);
@@ -115,6 +124,26 @@ impl Kernel {
                 self.has_room(row.segment_bytes.min(range.len()))?;
             }
         }
+        row.meters.judge(&request.meters)?;
+        Ok(Judged { region, range, deadline, follows_region, ends_grant })
+    }
+
+    /// Opens a right, or says why not. Nothing is changed by a refusal but what is due anyway.
+    pub(super) fn open(
+        &mut self,
+        now: BootNanos,
+        request: &OpenRequest,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Answer> {
+        let Judged { region, range, deadline, follows_region, ends_grant } = match self.judge(now, request) {
+            Ok(judged) => judged,
+            Err(error) => {
+                if error.code() == Code::LeaseExpired {
+                    self.tick(now, effects)?;
+                }
+                return Err(error);
+            }
+        };
         let session_opens = self.by_session.get(&request.session).map_or(0, |opens| opens.len());
         if session_opens >= self.config.opens_per_session_max {
             return Err(Error::new(Code::Quota, "the session has its most open rights"));

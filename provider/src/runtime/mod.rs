@@ -13,6 +13,7 @@
 //! | `cells` | the memory of regions and the slots of open rights, by the kernel's keys |
 //! | `claim` | building a region's memory and recording the claim |
 //! | `open` | opening a right: descriptor, slot, record |
+//! | `check` | what opening would find, without opening |
 //! | `access` | mediated reads and writes under the slot |
 //! | `meters` | bytes under tokens that limit them, counted for all who share a limit |
 //! | `memory` | a region's segments: their files, and the rotations that replace them |
@@ -36,6 +37,7 @@
 
 mod access;
 mod cells;
+mod check;
 mod claim;
 mod client;
 mod clock;
