@@ -29,12 +29,6 @@ pub struct Cut {
 }
 
 impl VerifiedToken {
-    /// Number of blocks, the authority block included.
-    #[must_use]
-    pub const fn blocks(&self) -> usize {
-        self.after.len()
-    }
-
     /// What it takes to take back block `block`; the authority block is 0.
     ///
     /// # Errors
