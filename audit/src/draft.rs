@@ -107,6 +107,7 @@ keys! {
     Request = "request",
     RevocationId = "revocation_id",
     Rights = "rights",
+    Root = "root",
     SegmentBytes = "segment_bytes",
     Seq = "seq",
     Signal = "signal",
@@ -248,6 +249,8 @@ impl Draft {
         policy => Policy,
         /// SHA-256 of the configuration in force.
         config => Config,
+        /// The public half of a root key, which mints tokens.
+        root => Root,
     }
     setters! { bytes_of(&[u8; 64]):
         /// The revocation id of the token's deciding block.
@@ -519,6 +522,7 @@ pub(crate) mod tests {
             .exe_sha256(&[255; 32])
             .policy(&[255; 32])
             .config(&[255; 32])
+            .root(&[255; 32])
             .revocation_id(&[255; 64])
             .bytes(u64::MAX)
             .wiped_bytes(u64::MAX)

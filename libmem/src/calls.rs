@@ -12,7 +12,7 @@ use caps::token::Token;
 use caps::wire::reply::{Opened, Page, Welcome};
 use caps::wire::request::{LeaseSpec, Path};
 use caps::wire::row::{
-    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, Revocation, Target,
+    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, Revocation, RootRow, Target,
 };
 use caps::wire::{Name, Reason, Reply, Request};
 
@@ -202,6 +202,22 @@ pub(crate) fn quarantine_release(id: QuarantineId) -> Call<u64> {
     let read =
         |reply| if let Reply::QuarantineOver { wiped_bytes } = reply { Some(wiped_bytes) } else { None };
     Call { request: Request::QuarantineRelease { id }, read }
+}
+
+pub(crate) fn root_rotate() -> Call<Vec<RootRow>> {
+    Call { request: Request::RootRotate, read: roots }
+}
+
+pub(crate) fn root_retire(id: u32) -> Call<Vec<RootRow>> {
+    Call { request: Request::RootRetire { id }, read: roots }
+}
+
+pub(crate) fn root_list() -> Call<Vec<RootRow>> {
+    Call { request: Request::RootList, read: roots }
+}
+
+fn roots(reply: Reply) -> Option<Vec<RootRow>> {
+    if let Reply::Roots(rows) = reply { Some(rows) } else { None }
 }
 
 pub(crate) fn share_narrow(grant: GrantId, narrowing: Narrowing) -> Result<Call<Receipt>> {

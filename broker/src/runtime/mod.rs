@@ -234,8 +234,11 @@ impl Handle {
             | Request::QuarantineAdd { .. }
             | Request::QuarantineList
             | Request::QuarantineRead { .. }
-            | Request::QuarantineRelease { .. } => {
-                Err(Error::new(Code::Protocol, "this is a request to the provider, not to the broker"))
+            | Request::QuarantineRelease { .. }
+            | Request::RootRotate
+            | Request::RootRetire { .. }
+            | Request::RootList => {
+                Err(Error::new(Code::Protocol, "this is a request to the node, not to the broker"))
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::share::ShareContract;
 use crate::time::Micros;
 use crate::token::Token;
 use crate::wire::Name;
-use crate::wire::row::{GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, Tier};
+use crate::wire::row::{GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Tier};
 
 /// A message from a node. Errors travel in frames of their own kind.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +102,9 @@ pub enum Reply {
         /// Bytes overwritten with zeros, and free again.
         wiped_bytes: u64,
     },
+    /// To `RootRotate`, `RootRetire` and `RootList`: all that are believed, the one that mints first, then the others
+    /// from the newest to the oldest.
+    Roots(Vec<RootRow>),
 }
 
 /// The state in which a session begins.
@@ -179,6 +182,7 @@ impl std::fmt::Debug for Reply {
             Self::Confined { .. } => "Confined",
             Self::Quarantine(_) => "Quarantine",
             Self::QuarantineOver { .. } => "QuarantineOver",
+            Self::Roots(_) => "Roots",
         })
     }
 }

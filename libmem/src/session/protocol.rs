@@ -261,6 +261,8 @@ const fn changes(request: &Request) -> bool {
         | Request::ShareNarrow { .. }
         | Request::QuarantineAdd { .. }
         | Request::QuarantineRelease { .. }
+        | Request::RootRotate
+        | Request::RootRetire { .. }
         | Request::Write { .. } => true,
         Request::Hello { .. }
         | Request::Prove { .. }
@@ -277,7 +279,8 @@ const fn changes(request: &Request) -> bool {
         | Request::Close { .. }
         | Request::Confine
         | Request::QuarantineList
-        | Request::QuarantineRead { .. } => false,
+        | Request::QuarantineRead { .. }
+        | Request::RootList => false,
     }
 }
 

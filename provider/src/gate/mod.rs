@@ -21,6 +21,7 @@
 //! | `rejects` | refusals in the log, gathered so that nobody can fill it |
 //! | `memory` | the requests about memory: open, read, write, close |
 //! | `quarantine` | the administrator's requests about dead memory that is kept |
+//! | `roots` | the administrator's requests about root keys |
 //! | `channel` | fresh segments for those who keep their rights through a rotation |
 //! | `verified` | the tokens that were verified lately, within a bound of bytes |
 //!
@@ -37,6 +38,7 @@ mod peer;
 mod quarantine;
 mod refusals;
 mod rejects;
+mod roots;
 mod session;
 mod socket;
 mod verified;

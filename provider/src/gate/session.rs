@@ -200,6 +200,9 @@ impl Session {
             Request::QuarantineList => self.quarantine_list().await,
             Request::QuarantineRead { id, offset, length } => self.quarantine_read(id, offset, length).await,
             Request::QuarantineRelease { id } => self.quarantine_release(id).await,
+            request @ (Request::RootRotate | Request::RootRetire { .. } | Request::RootList) => {
+                self.root_request(request).await
+            }
             request @ (Request::PrincipalAdd { .. }
             | Request::PrincipalList { .. }
             | Request::LeaseCreate(_)

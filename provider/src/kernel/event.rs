@@ -130,6 +130,11 @@ pub enum Event {
         /// Bytes.
         bytes: u64,
     },
+    /// The last token of a root key has expired: nothing can be opened under it any more.
+    RootExpired {
+        /// Which key, by the id in its tokens.
+        root: u32,
+    },
 }
 
 /// A right as its verified token gives it. The gate fills it in from evidence, never from the client's words.
@@ -167,6 +172,8 @@ pub struct OpenRequest {
     pub marks: Box<[Mark]>,
     /// What is counted for the token.
     pub meters: Box<[Meter]>,
+    /// The key that minted it, by the id in its tokens. Believed at the time of this event.
+    pub root: u32,
 }
 
 /// The kernel's answer to one event.

@@ -59,6 +59,9 @@ impl Kernel {
         let (row, right) = row.zip(right).ok_or(ENDED)?;
         if !std::mem::replace(&mut right.handed_out, true) {
             row.mappings += 1;
+            if !row.roots.contains(&right.root) {
+                row.roots.push(right.root);
+            }
         }
         let due = earlier(row.exposure_due, until);
         if due != row.exposure_due {

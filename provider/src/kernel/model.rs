@@ -319,6 +319,7 @@ proptest! {
                         first_holder: if grant.is_some() { key(99) } else { key(lease) },
                         marks: Box::default(),
                         meters: Box::default(),
+                        root: 1,
                     };
                     let answer = step(&mut kernel, Event::Open(request));
                     model.revoked.retain(|&(_, _, until)| until > now);

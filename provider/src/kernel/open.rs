@@ -46,6 +46,8 @@ pub struct OpenRow {
     pub sandboxed: bool,
     /// Whether a descriptor of one of its segments left the provider.
     pub handed_out: bool,
+    /// The key that minted its token.
+    pub root: u32,
 }
 
 impl Kernel {
@@ -118,6 +120,7 @@ impl Kernel {
                 path: request.path,
                 sandboxed: request.sandboxed,
                 handed_out: false,
+                root: request.root,
             })
             .map_err(|_| Error::new(Code::Busy, "the provider's table of open rights is full"))?;
         let row =

@@ -78,6 +78,7 @@ impl Story {
             first_holder: if grant.is_some() { PrincipalKey([9; 32]) } else { OWNER },
             marks: Box::default(),
             meters: Box::default(),
+            root: 1,
         }
     }
 

@@ -54,6 +54,7 @@ impl Kernel {
                 let to = Ceiling { rights, range: Some(range), expires };
                 self.take_narrow(now, now_unix, lease, grant, to, cause, effects)
             }
+            Take::Root { lease, root } => self.take_root(lease, root, cause, effects),
         })
     }
 

@@ -72,7 +72,7 @@ impl Provider {
     /// # Errors
     /// The codes of [`gate`] and of [`caps::token::Gated::verify`].
     pub fn verify(&self, token: &Token) -> Result<VerifiedToken> {
-        gate(token.as_bytes())?.verify(&self.roots())
+        gate(token.as_bytes())?.verify(self.roots().keys())
     }
 
     /// Asks a verified token for every operation of `rights` over all the bytes it reaches.
@@ -143,8 +143,9 @@ impl Provider {
             first_holder: verified.chain().first_holder,
             marks: verified.marks().into(),
             meters: verified.meters().into(),
+            root: verified.root_key_id(),
         };
-        let Answer::Opened(opening) = shared.step(Event::Open(request))? else {
+        let Answer::Opened(opening) = self.step_while_believed(request.root, Event::Open(request))? else {
             return Err(Error::new(Code::Internal, "an opening was answered with something else"));
         };
         let handle = SlotHandle { slot: opening.open.index, epoch: opening.open.generation };

@@ -26,6 +26,7 @@ impl World {
             first_holder: PrincipalKey(if grant.is_some() { [0xff; 32] } else { [lease.0[0]; 32] }),
             marks: Box::default(),
             meters: Box::default(),
+            root: 1,
         };
         let asked = request.clone();
         if let Ok(answer) = self.step(Event::Open(request)) {
