@@ -13,7 +13,9 @@ use caps::share::ShareContract;
 use caps::token::Token;
 use caps::wire::reply::Welcome;
 use caps::wire::request::Path;
-use caps::wire::row::{GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target};
+use caps::wire::row::{
+    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target,
+};
 use caps::wire::{Name, Reason};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;

@@ -64,7 +64,7 @@ impl Handle {
             }
         };
         // Minted beside the sync, given out after it.
-        let token = shared.root.mint(&terms);
+        let token = shared.minting.mint(&terms);
         recorded_index(outcome.recorded).await?;
         Ok(Reply::Accepted { grant: row, token: token? })
     }

@@ -12,7 +12,9 @@ use crate::share::ShareContract;
 use crate::time::Micros;
 use crate::token::Token;
 use crate::wire::Name;
-use crate::wire::row::{GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Tier};
+use crate::wire::row::{
+    GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Tier,
+};
 
 /// A message from a node. Errors travel in frames of their own kind.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -45,6 +45,13 @@ pub(crate) fn quarantine(text: &str) -> Parsed<QuarantineId> {
     text.parse().map(QuarantineId).map_err(|_| "a number as `leasehold quarantine list` shows it".to_owned())
 }
 
+/// A root key's id.
+pub(crate) fn root(text: &str) -> Parsed<u32> {
+    let digits = text.len() == 8 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    let id = digits.then(|| u32::from_str_radix(text, 16).ok()).flatten();
+    id.ok_or("8 lowercase hexadecimal digits, as `leasehold root list` shows them".to_owned())
+}
+
 /// `r`, `rw`, `rws` and the like.
 pub(crate) fn rights(text: &str) -> Parsed<Rights> {
     Rights::parse(text).map_err(detail)

@@ -77,14 +77,7 @@ impl<T> Verified<T> {
     }
 
     /// Remembers a token that was verified by the root keys of generation `roots`, as far as there is room.
-    pub(super) fn keep(
-        &mut self,
-        room: &Arc<Room>,
-        uid: u32,
-        token: &Token,
-        roots: u64,
-        verified: &Arc<T>,
-    ) {
+    pub(super) fn keep(&mut self, room: &Arc<Room>, uid: u32, token: &Token, roots: u64, verified: &Arc<T>) {
         if self.roots != roots {
             self.known.clear();
             self.roots = roots;

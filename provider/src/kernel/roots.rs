@@ -40,8 +40,8 @@ impl Kernel {
         let doomed = row.doomed(|_, _| mapped);
         // The owner's own mappings end with the region, so nobody kept room for a rotation of what only they map.
         let longest = doomed.segments.iter().filter_map(|&index| row.segment(index)).map(|range| range.len());
-        let room = longest.max().is_none_or(|length| self.has_room(length).is_ok());
-        if !doomed.segments.is_empty() && !(row.pinned && room) {
+        let rotates = longest.max().is_none_or(|length| row.pinned && self.has_room(length).is_ok());
+        if !rotates {
             return self.take_lease(lease, cause, effects);
         }
         let opens: Vec<_> = row.opens.iter().copied().collect();
