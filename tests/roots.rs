@@ -11,7 +11,7 @@ use std::time::Duration;
 use caps::token::{ROOT_KEYS_MAX, inspect};
 use common::shell::Shell;
 use common::world::Person;
-use common::{Ask, MINUTE, Node, SMALL, USERS, World, log, pattern, refused, until};
+use common::{MINUTE, Node, SMALL, USERS, World, log, pattern, refused, until};
 use libmem::{Client, Code, LeaseOptions, Lifetime, Name, Rights, RootRow, RootState, SigningKey, Token};
 use serde_json::json;
 
@@ -94,7 +94,7 @@ fn tokens_of_both_keys_open_after_a_rotation() {
     let shell = Shell::new(world.node.path());
     for (name, token) in [("before", &before.token), ("after", &after.token)] {
         let path = world.node.path().join(name);
-        fs::write(&path, format!("{}\n", token.to_text())).unwrap();
+        fs::write(&path, format!("{}\n", token.to_text().as_str())).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let verified = shell.json(&["token", "verify", path.to_str().unwrap()]);
         assert_eq!((&verified["verified"], &verified["root_key_id"]), (&json!(true), &json!(root_of(token))));

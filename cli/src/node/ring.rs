@@ -34,6 +34,9 @@ const INDEX_BYTES_MAX: usize = 64 + ROOT_KEYS_MAX * 128;
 pub(super) struct Ring {
     directory: PathBuf,
     rows: Vec<RootRow>,
+    /// Whose file is that of the first key. Looked at when the ring is loaded: a node that serves may not ask who it is,
+    /// and reads no secret any more.
+    first: Option<RootPublic>,
     /// Whether the disk says something else than `rows`: a change of it failed.
     unsaved: bool,
 }
@@ -46,14 +49,17 @@ impl Ring {
     pub(super) fn load(directory: &Path, now: UnixMicros) -> Result<(Self, RootKey)> {
         let index = directory.join(INDEX);
         let known = index.try_exists().map_err(|error| files::failed(&index, &error))?;
-        let mut ring = Self { directory: directory.to_owned(), rows: Vec::new(), unsaved: false };
+        let mut ring =
+            Self { directory: directory.to_owned(), rows: Vec::new(), first: None, unsaved: false };
+        let path = directory.join(FIRST);
         if known {
+            ring.first = identity::load_seed(&path).ok().map(|seed| public(&seed));
             ring.rows = parse(&files::read_secret(&index, INDEX_BYTES_MAX)?, &index)?;
             ring.rows.retain(|row| row.retires.is_none_or(|retires| retires > now));
             ring.remove_others();
         } else {
-            let path = directory.join(FIRST);
-            let public = RootKey::from_seed(&*identity::seed_or_new(&path)?).public();
+            let public = public(&*identity::seed_or_new(&path)?);
+            ring.first = Some(public);
             ring.rows.push(minting(public, written(&path).unwrap_or(now)));
         }
         // Also what was left out just now, and the entry of a file that was made just now.
@@ -99,7 +105,7 @@ impl Ring {
             RootState::Minting => RootRow { state: RootState::Believed, retires: Some(retires), ..*row },
             RootState::Believed => *row,
         }));
-        let with = Self { directory: self.directory.clone(), rows, unsaved: true };
+        let with = Self { directory: self.directory.clone(), rows, first: self.first, unsaved: true };
         identity::create_with(&with.path(&with.rows[0]), &key.seed())?;
         with.sync()?;
         Ok(with)
@@ -168,10 +174,10 @@ impl Ring {
 
     /// The file of a key: that of its id, but for the first key.
     fn path(&self, row: &RootRow) -> PathBuf {
-        let own = self.directory.join(format!("{PREFIX}{:08x}", row.id));
-        let is_first = |path: &Path| identity::load_seed(path).is_ok_and(|seed| public(&seed) == row.public);
-        let first = self.directory.join(FIRST);
-        if !own.exists() && is_first(&first) { first } else { own }
+        if self.first == Some(row.public) {
+            return self.directory.join(FIRST);
+        }
+        self.directory.join(format!("{PREFIX}{:08x}", row.id))
     }
 
     fn read(&self, row: &RootRow) -> Result<RootKey> {
