@@ -157,7 +157,9 @@ impl Client {
         lifetime: Lifetime,
         key: &SigningKey,
     ) -> Result<Accepted> {
-        self.session.call(calls::share_accept(contract.grant, contract.sign(key), lifetime)).await
+        let by_receiver = contract.sign(key);
+        let receiving = self.session.call(calls::share_accept(contract.grant, by_receiver, lifetime)).await?;
+        receiving.accepted(contract, by_receiver)
     }
 
     /// As [`crate::Client::share_narrow`].

@@ -17,7 +17,7 @@ use caps::wire::row::{
 use caps::wire::{Name, Reason, Reply, Request};
 
 use crate::lease::{LeaseView, Leased};
-use crate::share::{Accepted, Narrowing, Proposal};
+use crate::share::{Narrowing, Proposal, Receiving};
 
 /// A request and the way to read its answer. `None` from `read` means that the answer is of another kind.
 pub(crate) struct Call<T> {
@@ -167,15 +167,17 @@ pub(crate) fn share_offer(contract: ShareContract, key: &SigningKey) -> Call<Gra
 
 pub(crate) fn share_show(grant: GrantId) -> Call<Proposal> {
     let read = |reply| match reply {
-        Reply::Contract { grant, contract, by_owner } => Some(Proposal { grant, contract, by_owner }),
+        Reply::Contract { grant, contract, by_owner, by_receiver } => {
+            Some(Proposal { grant, contract, by_owner, by_receiver })
+        }
         _ => None,
     };
     Call { request: Request::ShareShow { grant }, read }
 }
 
-pub(crate) fn share_accept(grant: GrantId, signature: Signature, lifetime: Lifetime) -> Call<Accepted> {
+pub(crate) fn share_accept(grant: GrantId, signature: Signature, lifetime: Lifetime) -> Call<Receiving> {
     let read = |reply| match reply {
-        Reply::Accepted { grant, token } => Some(Accepted { grant, token }),
+        Reply::Accepted { grant, token, by_owner } => Some(Receiving { grant, token, by_owner }),
         _ => None,
     };
     Call { request: Request::ShareAccept { grant, signature, lifetime }, read }

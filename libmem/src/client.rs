@@ -174,14 +174,17 @@ impl Client {
     /// Step 3: signs the contract as the receiver, exactly as it is given here. The token opens the memory.
     ///
     /// # Errors
-    /// `E_GRANT_UNKNOWN`, `E_SHARE_ORDER`, `E_CONTRACT_SIG`; `E_UNCERTAIN` if no answer came.
+    /// `E_GRANT_UNKNOWN`, `E_SHARE_ORDER`; `E_CONTRACT_SIG`, also if the node sends a signature that is not the owner's;
+    /// `E_UNCERTAIN` if no answer came.
     pub fn share_accept(
         &self,
         contract: &ShareContract,
         lifetime: Lifetime,
         key: &SigningKey,
     ) -> Result<Accepted> {
-        self.session.call(calls::share_accept(contract.grant, contract.sign(key), lifetime))
+        let by_receiver = contract.sign(key);
+        let receiving = self.session.call(calls::share_accept(contract.grant, by_receiver, lifetime))?;
+        receiving.accepted(contract, by_receiver)
     }
 
     /// Takes a part of a grant back: rights, bytes or time. When this returns, nothing beyond the rest can be reached

@@ -57,6 +57,9 @@ pub enum Reply {
         grant: GrantRow,
         /// Its capability, bound to the caller's key.
         token: Token,
+        /// The owner's signature on the contract, so that the receiver has both.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by_owner: Option<Signature>,
     },
     /// To `ShareShow`.
     Contract {
@@ -66,6 +69,9 @@ pub enum Reply {
         contract: ShareContract,
         /// The owner's signature on it, so that the receiver need not take the node's word for the offer.
         by_owner: Signature,
+        /// The receiver's, from its acceptance to the end of the grant.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by_receiver: Option<Signature>,
     },
     /// To `ShareList`.
     Grants(Page<GrantRow>),

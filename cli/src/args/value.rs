@@ -5,6 +5,7 @@ use std::time::Duration;
 use caps::id::{GrantId, PrincipalKey, QuarantineId};
 use caps::range::ByteRange;
 use caps::rights::Rights;
+use caps::share::ShareDigest;
 use caps::wire::{Name, Reason};
 
 use crate::tokens::LeaseArg;
@@ -43,6 +44,11 @@ pub(crate) fn grant(text: &str) -> Parsed<GrantId> {
 /// The number of something in quarantine.
 pub(crate) fn quarantine(text: &str) -> Parsed<QuarantineId> {
     text.parse().map(QuarantineId).map_err(|_| "a number as `leasehold quarantine list` shows it".to_owned())
+}
+
+/// A contract's digest.
+pub(crate) fn share_digest(text: &str) -> Parsed<ShareDigest> {
+    ShareDigest::parse(text).map_err(detail)
 }
 
 /// A root key's id.

@@ -8,6 +8,7 @@ mod completions;
 mod doctor;
 mod id;
 mod lease;
+mod pair;
 mod quarantine;
 mod receipt;
 mod revoke;

@@ -19,8 +19,8 @@ use super::audit::vkeys;
 use crate::args::share::{Show, Verify};
 use crate::context::{Context, Session};
 use crate::failure::{Failure, Result};
-use crate::output::{Report, human, json, table};
 use crate::files;
+use crate::output::{Report, human, json, table};
 
 /// Bytes of a file with a contract and two signatures, with its spaces.
 const PAIR_FILE_BYTES_MAX: usize = 16 << 10;
@@ -31,7 +31,10 @@ pub(super) fn show(arguments: &Show, session: &Session, context: &Context) -> Re
     let proposal = session.client.share_show(arguments.id)?;
     let signed = proposal.signed();
     let text = text_of(&signed);
-    let mut shown = table::pairs(context.style.stdout, &super::share::contract_pairs(&proposal));
+    let mut pairs = super::share::contract_pairs(&proposal);
+    let by = if signed.by_receiver.is_some() { "both" } else { "the owner alone" };
+    pairs.push(("signed by", by.to_owned()));
+    let mut shown = table::pairs(context.style.stdout, &pairs);
     if let Some(path) = &arguments.output {
         files::create(path, &text)?;
         shown += &format!("written to {}\n", files::show(path));
@@ -55,8 +58,9 @@ pub(super) fn verify(arguments: &Verify, context: &Context) -> Result<Report> {
     let signed = read(&arguments.file)?;
     let Some(pair) = signed.pair() else {
         signed.contract.verify(signed.contract.owner, &signed.by_owner).map_err(tampered)?;
-        return Err(Failure::of(Code::ShareOrder, "only the owner signed: an offer, and no agreement")
-            .help("its receiver agrees with `leasehold share accept`; then write it again with `share show -o`"));
+        return Err(Failure::of(Code::ShareOrder, "only the owner signed: an offer, and no agreement").help(
+            "its receiver agrees with `leasehold share accept`; then write it again with `share show -o`",
+        ));
     };
     let agreed = pair.verify().map_err(tampered)?;
     let entries = match &arguments.log {
@@ -88,7 +92,8 @@ fn read(path: &Path) -> Result<Signed> {
     Signed::try_from(&file).map_err(|error| form(error.detail().to_owned()))
 }
 
-fn tampered(error: caps::Error) -> Failure {
+/// What does not agree with what was signed, written down or recorded.
+pub(super) fn tampered(error: caps::Error) -> Failure {
     Failure { exit: TAMPERED_EXIT, ..Failure::from(error) }
 }
 
@@ -156,7 +161,8 @@ fn note(stored: &Stored, pair: &SharePair, found: &mut [Option<u64>; 2]) -> Resu
 
 /// Whether an entry has every field of the contract.
 fn says(entry: &Value, contract: &ShareContract) -> bool {
-    let ShareContract { grant, cluster, lease, region, owner, receiver, rights, range, ttl, max_hops } = contract;
+    let ShareContract { grant, cluster, lease, region, owner, receiver, rights, range, ttl, max_hops } =
+        contract;
     let is = |key: &str, value: Value| entry[key] == value;
     is("grant", json!(grant.to_string()))
         && is("cluster", json!(cluster.to_string()))
@@ -238,7 +244,9 @@ mod tests {
         ] {
             assert_eq!(with(key, value).unwrap_err().exit, TAMPERED_EXIT, "{key}");
         }
-        for (key, value) in [("grant", json!("00")), ("outcome", json!("error")), ("event", json!("share.end"))] {
+        for (key, value) in
+            [("grant", json!("00")), ("outcome", json!("error")), ("event", json!("share.end"))]
+        {
             assert_eq!(with(key, value).unwrap(), [None; 2], "{key}: another entry");
         }
     }

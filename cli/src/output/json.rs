@@ -114,6 +114,15 @@ pub(crate) fn quarantined(row: &QuarantineRow) -> Value {
     })
 }
 
+/// What a narrowing has left of a grant's contract; all of it where nothing was taken.
+pub(crate) fn left(row: &GrantRow) -> Value {
+    json!({
+        "rights": row.rights.to_string(),
+        "range": range(row.range),
+        "expires_in_ms": row.expires_in.as_millis(),
+    })
+}
+
 /// A root key.
 pub(crate) fn root(row: &RootRow) -> Value {
     json!({
