@@ -85,37 +85,47 @@ impl Custody {
         let mut ring = self.ring.lock().await;
         self.expire(&mut ring)?;
         let now = self.handle.now();
-        let key = self.draw(&ring);
+        let key = Self::draw(&ring);
         // Nothing that the old key mints until it is replaced lives longer.
         let bound = now.plus(self.ttl_max).max(self.handle.minted_until());
         let with = ring.with(&key, now, bound)?;
-        if let Err(error) = self.introduce(&mut ring, &with, &key, caller).await {
+        if let Err(error) = self.introduce(&with, &key, caller).await {
             // Nothing was minted with it.
             ring.discard(&with);
-            self.provider.set_roots(ring.believed()?);
-            self.publish(&ring)?;
+            self.withdraw(&ring)?;
             return Err(error);
         }
-        ring.adopt(with).inspect_err(|error| {
+        if let Err(error) = ring.adopt(with) {
             let entry = Draft::error(Event::KeyRotate, error.code()).root(&key.public().0).cause("rotate");
             self.handle.record_regardless(by(caller, entry));
-        })?;
+            self.withdraw(&ring)?;
+            return Err(error);
+        }
         let replaced = self.handle.mint_with(key);
         ring.set_retires(replaced.key, replaced.latest);
-        self.expire(&mut ring)?;
+        // The new key mints: what is left is tried again by `watch`.
+        if let Err(error) = self.expire(&mut ring) {
+            tracing::warn!(%error, "the list of root keys is not up to date on disk; trying again");
+        }
         Ok(ring.rows().to_vec())
     }
 
     /// Steps 2 and 3: whoever is shown a token of the new key believes it before there is one.
-    async fn introduce(&self, _ring: &mut Ring, with: &Ring, key: &RootKey, caller: Caller) -> Result<()> {
+    async fn introduce(&self, with: &Ring, key: &RootKey, caller: Caller) -> Result<()> {
         self.publish(with)?;
         self.provider.set_roots(with.believed()?);
         let entry = Draft::ok(Event::KeyRotate).root(&key.public().0).cause("rotate");
         self.handle.record(by(caller, entry)).await
     }
 
+    /// Believes what was believed before.
+    fn withdraw(&self, ring: &Ring) -> Result<()> {
+        self.provider.set_roots(ring.believed()?);
+        self.publish(ring)
+    }
+
     /// A key of an id that no other has: a chance of 1 in 2^29 at most, and refused by every verifier.
-    fn draw(&self, ring: &Ring) -> RootKey {
+    fn draw(ring: &Ring) -> RootKey {
         loop {
             let key = RootKey::generate();
             if ring.rows().iter().all(|row| row.id != key.id()) {

@@ -114,9 +114,10 @@ impl Ring {
     /// Takes over a ring made by [`Self::with`], on disk as well.
     ///
     /// # Errors
-    /// `E_CONFIG_IO`: then nothing changed.
+    /// `E_CONFIG_IO`: then this ring is what it was, and the disk may say either until it is saved. The new key's file
+    /// stays until then, since the disk may name it.
     pub(super) fn adopt(&mut self, mut with: Self) -> Result<()> {
-        with.save()?;
+        with.save().inspect_err(|_| self.unsaved = true)?;
         *self = with;
         Ok(())
     }
@@ -300,6 +301,24 @@ mod tests {
         let unused = ring.with(&RootKey::generate(), NOW, LATER).unwrap();
         ring.discard(&unused);
         assert_eq!(files_in(directory), ["root", "roots"]);
+    }
+
+    #[test]
+    fn a_disk_that_does_not_take_the_list_is_written_when_it_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut ring, first) = load(directory.path(), NOW);
+        let index = directory.path().join(INDEX);
+        fs::remove_file(&index).unwrap();
+        fs::create_dir(&index).unwrap(); // no file takes the place of a directory
+        let second = RootKey::generate();
+        let with = ring.with(&second, NOW, LATER).unwrap();
+        assert_eq!(ring.adopt(with).unwrap_err().code(), Code::ConfigIo);
+        assert_eq!((ring.rows().len(), ring.rows()[0].public), (1, first));
+        assert!(ring.save_if_changed().is_err());
+        fs::remove_dir(&index).unwrap();
+        ring.save_if_changed().unwrap();
+        assert_eq!(files_in(directory.path()), ["root", "roots"]);
+        assert_eq!(load(directory.path(), NOW).1, first);
     }
 
     #[test]
