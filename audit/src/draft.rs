@@ -109,6 +109,7 @@ keys! {
     Request = "request",
     RevocationId = "revocation_id",
     Rights = "rights",
+    Root = "root",
     SegmentBytes = "segment_bytes",
     Seq = "seq",
     Signal = "signal",
@@ -250,6 +251,8 @@ impl Draft {
         policy => Policy,
         /// SHA-256 of the configuration in force.
         config => Config,
+        /// The public half of a root key, which mints tokens.
+        root => Root,
     }
     setters! { bytes_of(&[u8; 64]):
         /// The id of what was revoked of a token.
@@ -530,6 +533,7 @@ pub(crate) mod tests {
             .policy(&[255; 32])
             .config(&[255; 32])
             .revocation_ids([[255; 64]; 1_000].iter())
+            .root(&[255; 32])
             .bytes(u64::MAX)
             .wiped_bytes(u64::MAX)
             .segment_bytes(u64::MAX)

@@ -37,7 +37,7 @@ fn cut(lease: LeaseId, grant: Option<GrantId>, n: u64, held: bool) -> TokenCut {
 
 fn grant_state(world: &World, grant: GrantId) -> Option<GrantState> {
     match world.view(0, Query::Grant(grant)) {
-        Ok(View::Grant(row, _, _)) => Some(row.state),
+        Ok(View::Grant(row, _)) => Some(row.state),
         _ => None,
     }
 }

@@ -19,7 +19,9 @@ use caps::share::ShareContract;
 use caps::token::Token;
 use caps::wire::reply::{TokenState, Welcome};
 use caps::wire::request::Path;
-use caps::wire::row::{GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, Target};
+use caps::wire::row::{
+    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target,
+};
 use caps::wire::{Name, Reason};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
@@ -155,7 +157,9 @@ impl Client {
         lifetime: Lifetime,
         key: &SigningKey,
     ) -> Result<Accepted> {
-        self.session.call(calls::share_accept(contract.grant, contract.sign(key), lifetime)).await
+        let by_receiver = contract.sign(key);
+        let receiving = self.session.call(calls::share_accept(contract.grant, by_receiver, lifetime)).await?;
+        receiving.accepted(contract, by_receiver)
     }
 
     /// As [`crate::Client::share_narrow`].
@@ -221,6 +225,30 @@ impl Client {
             return Err(Error::new(Code::Range, "these bytes lie outside of every region"));
         }
         self.session.fill(offset, buffer, |at, length| calls::quarantine_read(id, at, length)).await
+    }
+
+    /// As [`crate::Client::root_rotate`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::root_rotate`].
+    pub async fn root_rotate(&self) -> Result<Vec<RootRow>> {
+        self.session.call(calls::root_rotate()).await
+    }
+
+    /// As [`crate::Client::root_retire`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::root_retire`].
+    pub async fn root_retire(&self, id: u32) -> Result<Vec<RootRow>> {
+        self.session.call(calls::root_retire(id)).await
+    }
+
+    /// As [`crate::Client::roots`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::roots`].
+    pub async fn roots(&self) -> Result<Vec<RootRow>> {
+        self.session.call(calls::root_list()).await
     }
 
     /// As [`crate::Client::status`].

@@ -13,7 +13,9 @@ use caps::share::ShareContract;
 use caps::token::Token;
 use caps::wire::reply::{TokenState, Welcome};
 use caps::wire::request::Path;
-use caps::wire::row::{GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, Target};
+use caps::wire::row::{
+    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target,
+};
 use caps::wire::{Name, Reason};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -172,14 +174,17 @@ impl Client {
     /// Step 3: signs the contract as the receiver, exactly as it is given here. The token opens the memory.
     ///
     /// # Errors
-    /// `E_GRANT_UNKNOWN`, `E_SHARE_ORDER`, `E_CONTRACT_SIG`; `E_UNCERTAIN` if no answer came.
+    /// `E_GRANT_UNKNOWN`, `E_SHARE_ORDER`; `E_CONTRACT_SIG`, also if the node sends a signature that is not the owner's;
+    /// `E_UNCERTAIN` if no answer came.
     pub fn share_accept(
         &self,
         contract: &ShareContract,
         lifetime: Lifetime,
         key: &SigningKey,
     ) -> Result<Accepted> {
-        self.session.call(calls::share_accept(contract.grant, contract.sign(key), lifetime))
+        let by_receiver = contract.sign(key);
+        let receiving = self.session.call(calls::share_accept(contract.grant, by_receiver, lifetime))?;
+        receiving.accepted(contract, by_receiver)
     }
 
     /// Takes a part of a grant back: rights, bytes or time. When this returns, nothing beyond the rest can be reached
@@ -261,6 +266,37 @@ impl Client {
             return Err(Error::new(Code::Range, "these bytes lie outside of every region"));
         }
         self.session.fill(offset, buffer, |at, length| calls::quarantine_read(id, at, length))
+    }
+
+    /// Draws a new root key, which mints from now on. The one before is believed until its last token has expired, and
+    /// not at all any more if none of its tokens lives. Returns the keys that are believed then, the new one first.
+    /// Administrator only.
+    ///
+    /// # Errors
+    /// `E_DENIED`; `E_BUSY` if as many keys are believed as may be; `E_CONFIG_IO` if the key cannot be kept on disk;
+    /// `E_AUDIT_UNAVAILABLE`: then nothing changed. `E_UNCERTAIN` if no answer came.
+    pub fn root_rotate(&self) -> Result<Vec<RootRow>> {
+        self.session.call(calls::root_rotate())
+    }
+
+    /// Believes a root key no longer: its tokens are refused with `E_TOKEN_UNKNOWN_KEY`, and what is open under them
+    /// ends as by a revoke, which is over when this returns. Leases live on: whoever owns one renews it for a token of
+    /// the key that mints. Returns the keys that are believed then. Administrator only.
+    ///
+    /// # Errors
+    /// `E_DENIED`, also for the key that mints; `E_TOKEN_UNKNOWN_KEY` if no such key is believed;
+    /// `E_AUDIT_UNAVAILABLE` if it cannot be recorded: it has taken effect all the same. `E_UNCERTAIN` if no answer
+    /// came.
+    pub fn root_retire(&self, id: u32) -> Result<Vec<RootRow>> {
+        self.session.call(calls::root_retire(id))
+    }
+
+    /// The root keys that are believed, the one that mints first. Administrator only.
+    ///
+    /// # Errors
+    /// `E_DENIED`.
+    pub fn roots(&self) -> Result<Vec<RootRow>> {
+        self.session.call(calls::root_list())
     }
 
     /// The node's numbers.

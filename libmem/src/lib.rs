@@ -142,7 +142,9 @@ pub use caps::range::ByteRange;
 pub use caps::receipt::Receipt;
 pub use caps::rights::Rights;
 pub use caps::token::Token;
-pub use caps::wire::row::{GrantRow, LeaseRow, Lifetime, QuarantineCause, QuarantineRow, Target};
+pub use caps::wire::row::{
+    GrantRow, LeaseRow, Lifetime, QuarantineCause, QuarantineRow, RootRow, RootState, Target,
+};
 pub use caps::wire::{Name, Reason};
 pub use client::{Client, Mediated, Memory};
 pub use endpoint::{Endpoint, HANDSHAKE_SECONDS, REQUEST_SECONDS};

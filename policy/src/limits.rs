@@ -498,6 +498,9 @@ const _: () = assert!(
     (SESSIONS_MAX * SESSION_RIGHTS_MAX * SESSION_RIGHT_BYTES_MAX) as u64 <= NODE_RAM_BYTES_RESERVED / 2,
     "remembered rights fit what the node keeps for itself"
 );
+/// How long a node waits at most, in milliseconds, before it looks again whether a root key's time is over. Until then
+/// it believes a key whose last token has expired, which lets nobody in.
+pub const ROOT_LOOK_MS_MAX: u64 = 60_000;
 
 #[cfg(test)]
 mod tests {

@@ -72,6 +72,14 @@ pub enum Take {
         /// When the last such token ends by itself: how long the provider must remember the marks.
         expires: UnixMicros,
     },
+    /// What is open of a lease's region under tokens of one root key. The lease lives on, and its owner can open a token
+    /// of another key. The provider remembers nothing: it has stopped believing the key before it is told this.
+    Root {
+        /// The lease.
+        lease: LeaseId,
+        /// The key, by the id in its tokens.
+        root: u32,
+    },
 }
 
 /// What taking back came to.

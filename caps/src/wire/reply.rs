@@ -13,7 +13,9 @@ use crate::share::ShareContract;
 use crate::time::Micros;
 use crate::token::Token;
 use crate::wire::Name;
-use crate::wire::row::{GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, Tier};
+use crate::wire::row::{
+    GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Tier,
+};
 
 /// A message from a node. Errors travel in frames of their own kind.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +58,9 @@ pub enum Reply {
         grant: GrantRow,
         /// Its capability, bound to the caller's key.
         token: Token,
+        /// The owner's signature on the contract, so that the receiver has both.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by_owner: Option<Signature>,
     },
     /// To `ShareShow`.
     Contract {
@@ -65,6 +70,9 @@ pub enum Reply {
         contract: ShareContract,
         /// The owner's signature on it, so that the receiver need not take the node's word for the offer.
         by_owner: Signature,
+        /// The receiver's, from its acceptance to the end of the grant.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by_receiver: Option<Signature>,
     },
     /// To `ShareList`.
     Grants(Page<GrantRow>),
@@ -105,6 +113,9 @@ pub enum Reply {
     },
     /// To `TokenCheck`.
     Token(TokenState),
+    /// To `RootRotate`, `RootRetire` and `RootList`: all that are believed, the one that mints first, then the others
+    /// from the newest to the oldest.
+    Roots(Vec<RootRow>),
 }
 
 /// The state in which a session begins.
@@ -196,6 +207,7 @@ impl std::fmt::Debug for Reply {
             Self::Quarantine(_) => "Quarantine",
             Self::QuarantineOver { .. } => "QuarantineOver",
             Self::Token(_) => "Token",
+            Self::Roots(_) => "Roots",
         })
     }
 }

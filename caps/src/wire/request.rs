@@ -201,6 +201,17 @@ pub enum Request {
         /// The token.
         token: Token,
     },
+    /// Draws a new root key, which mints from now on; the one before is believed until its last token has expired.
+    /// Administrator only. The answer is the list as it is then.
+    RootRotate,
+    /// Believes a root key no longer: its tokens are refused, and what is open under them ends as by a revoke.
+    /// Administrator only. The answer comes once nothing of them can be reached.
+    RootRetire {
+        /// Which key, by the id in its tokens.
+        id: u32,
+    },
+    /// Lists the root keys that are believed. Administrator only.
+    RootList,
 }
 
 /// What a lease should be.
@@ -282,6 +293,9 @@ impl Request {
             Self::QuarantineRelease { .. } => "QuarantineRelease",
             Self::RevokeToken { .. } => "RevokeToken",
             Self::TokenCheck { .. } => "TokenCheck",
+            Self::RootRotate => "RootRotate",
+            Self::RootRetire { .. } => "RootRetire",
+            Self::RootList => "RootList",
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use caps::id::{GrantId, PrincipalKey, QuarantineId};
 use caps::range::ByteRange;
 use caps::rights::Rights;
+use caps::share::ShareDigest;
 use caps::time::UnixMicros;
 use caps::wire::{Name, Reason};
 
@@ -44,6 +45,18 @@ pub(crate) fn grant(text: &str) -> Parsed<GrantId> {
 /// The number of something in quarantine.
 pub(crate) fn quarantine(text: &str) -> Parsed<QuarantineId> {
     text.parse().map(QuarantineId).map_err(|_| "a number as `leasehold quarantine list` shows it".to_owned())
+}
+
+/// A contract's digest.
+pub(crate) fn share_digest(text: &str) -> Parsed<ShareDigest> {
+    ShareDigest::parse(text).map_err(detail)
+}
+
+/// A root key's id.
+pub(crate) fn root(text: &str) -> Parsed<u32> {
+    let digits = text.len() == 8 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    let id = digits.then(|| u32::from_str_radix(text, 16).ok()).flatten();
+    id.ok_or("8 lowercase hexadecimal digits, as `leasehold root list` shows them".to_owned())
 }
 
 /// `r`, `rw`, `rws` and the like.

@@ -15,6 +15,7 @@ use caps::wire::{Name, Reason, Reply, Request};
 use provider::gate::{BoxFuture, Caller, ControlPlane};
 use provider::runtime::Provider;
 
+use super::custody::Custody;
 use super::state::NodeDir;
 use crate::canary::Health;
 
@@ -53,9 +54,11 @@ impl ProviderLink for LocalProvider {
 }
 
 /// The broker, as the gate sees it.
-pub struct LocalBroker {
+pub(super) struct LocalBroker {
     /// The broker.
     pub handle: Handle,
+    /// Who keeps the root keys.
+    pub custody: Arc<Custody>,
     /// Where registered principals are remembered for the next start.
     pub state: PathBuf,
     /// What is known of the node's canary, if it has one.
@@ -71,6 +74,9 @@ const fn broker_caller(caller: Caller) -> BrokerCaller {
 impl ControlPlane for LocalBroker {
     fn request(&self, caller: Caller, request: Request) -> BoxFuture<'_, Result<Reply>> {
         Box::pin(async move {
+            if let Some(answer) = self.custody.request(caller, &request).await {
+                return answer;
+            }
             let registered = match &request {
                 Request::PrincipalAdd { name, key } => Some((name.clone(), *key)),
                 _ => None,

@@ -14,7 +14,7 @@ use caps::time::{Micros, UnixMicros};
 use caps::token::RevocationId;
 use caps::wire::link::Method;
 use caps::wire::row::{
-    CanaryRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, Target,
+    CanaryRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target,
 };
 use data_encoding::HEXLOWER;
 use libmem::LeaseView;
@@ -113,6 +113,31 @@ pub(crate) fn quarantined(row: &QuarantineRow) -> Value {
         "since_us": row.since.0,
         "cause": row.cause,
     })
+}
+
+/// What a narrowing has left of a grant's contract; all of it where nothing was taken.
+pub(crate) fn left(row: &GrantRow) -> Value {
+    json!({
+        "rights": row.rights.to_string(),
+        "range": range(row.range),
+        "expires_in_ms": row.expires_in.as_millis(),
+    })
+}
+
+/// A root key.
+pub(crate) fn root(row: &RootRow) -> Value {
+    json!({
+        "id": root_id(row.id),
+        "public": row.public.to_string(),
+        "since_us": row.since.0,
+        "state": row.state,
+        "retires_us": row.retires.map(|retires| retires.0),
+    })
+}
+
+/// A root key's id, as tokens' inspections and key files have it.
+pub(crate) fn root_id(id: u32) -> String {
+    format!("{id:08x}")
 }
 
 /// A contract: exactly what is signed.

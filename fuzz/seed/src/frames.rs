@@ -84,6 +84,9 @@ pub fn frames() -> Vec<Vec<u8>> {
         Request::QuarantineList,
         Request::QuarantineRead { id: QuarantineId(1), offset: 0, length: 4096 },
         Request::QuarantineRelease { id: QuarantineId(1) },
+        Request::RootRotate,
+        Request::RootRetire { id: 7 },
+        Request::RootList,
     ];
     let replies = [
         Reply::Done,

@@ -270,6 +270,8 @@ const fn changes(request: &Request) -> bool {
         | Request::ShareNarrow { .. }
         | Request::QuarantineAdd { .. }
         | Request::QuarantineRelease { .. }
+        | Request::RootRotate
+        | Request::RootRetire { .. }
         | Request::Write { .. } => true,
         Request::Hello { .. }
         | Request::Prove { .. }
@@ -287,7 +289,8 @@ const fn changes(request: &Request) -> bool {
         | Request::Confine
         | Request::QuarantineList
         | Request::QuarantineRead { .. }
-        | Request::TokenCheck { .. } => false,
+        | Request::TokenCheck { .. }
+        | Request::RootList => false,
     }
 }
 

@@ -165,13 +165,15 @@ impl Session {
 
     /// Verifies a token, or finds it among those this session has had verified.
     pub(super) fn verified(&mut self, token: &Token) -> Result<Arc<VerifiedToken>> {
-        if let Some(verified) = self.rights.verified.find(token) {
+        // Read before the token is verified: what is verified by a later set is merely verified once more.
+        let roots = self.shared.provider.roots().number();
+        if let Some(verified) = self.rights.verified.find(token, roots) {
             return Ok(verified);
         }
         let verified =
             self.shared.provider.verify(token).inspect_err(|error| self.denied(token, None, error))?;
         let verified = Arc::new(verified);
-        self.rights.verified.keep(&self.shared.tokens, self.opener.uid, token, &verified);
+        self.rights.verified.keep(&self.shared.tokens, self.opener.uid, token, roots, &verified);
         Ok(verified)
     }
 

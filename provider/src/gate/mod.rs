@@ -23,6 +23,7 @@
 //! | `memory` | the requests about memory: open, read, write, close |
 //! | `check` | what a token is worth now, for those whom it concerns |
 //! | `quarantine` | the administrator's requests about dead memory that is kept |
+//! | `roots` | the administrator's requests about root keys |
 //! | `channel` | fresh segments for those who keep their rights through a rotation |
 //! | `verified` | the tokens that were verified lately, within a bound of bytes |
 //!
@@ -43,6 +44,7 @@ mod quarantine;
 mod refusals;
 mod rejects;
 mod revoke;
+mod roots;
 mod session;
 mod socket;
 mod verified;

@@ -78,6 +78,7 @@ impl Kernel {
             rotating_bytes: 0,
             rotations: 0,
             exposure_due: None,
+            roots: Vec::new(),
         };
         let region = self
             .regions

@@ -131,6 +131,11 @@ pub enum Event {
         /// Bytes.
         bytes: u64,
     },
+    /// The last token of a root key has expired: nothing can be opened under it any more.
+    RootExpired {
+        /// Which key, by the id in its tokens.
+        root: u32,
+    },
 }
 
 /// A right as its verified token gives it: made of evidence by [`OpenRequest::new`], never of the client's words.
@@ -167,11 +172,13 @@ pub struct OpenRequest {
     /// Whom the broker named, before any delegation.
     pub(crate) first_holder: PrincipalKey,
     /// What kills the token when it is taken back.
-    pub marks: Box<[Mark]>,
+    pub(crate) marks: Box<[Mark]>,
     /// What is counted for the token.
     pub(crate) meters: Box<[Meter]>,
     /// That the quota of the first holder was asked.
     pub(crate) quota: WithinQuota,
+    /// The key that minted it, by the id in its tokens. Believed at the time of this event.
+    pub(crate) root: u32,
 }
 
 /// The kernel's answer to one event.

@@ -155,6 +155,7 @@ impl OpenRequest {
             path: if quota.mapped() { Path::Mapped } else { Path::Mediated },
             marks: token.marks().into(),
             meters: token.meters().into(),
+            root: token.root_key_id(),
             quota,
         })
     }

@@ -61,6 +61,9 @@ impl Kernel {
         if !std::mem::replace(&mut right.handed_out, true) {
             row.mappings += 1;
             row.mapped.note(&right.marks, right.grant, right.follows_region, marks_max);
+            if !row.roots.contains(&right.root) {
+                row.roots.push(right.root);
+            }
         }
         let due = earlier(row.exposure_due, until);
         if due != row.exposure_due {

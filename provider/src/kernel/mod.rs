@@ -49,6 +49,7 @@ mod model;
 mod narrow;
 mod open;
 mod region;
+mod roots;
 mod rotate;
 #[cfg(test)]
 mod scenarios;
@@ -197,6 +198,10 @@ impl Kernel {
             Event::Tick => self.tick(now, &mut effects),
             Event::Kept { region, bytes } => self.kept(region, bytes),
             Event::Unkept { bytes } => self.unkept(bytes),
+            Event::RootExpired { root } => {
+                self.root_expired(root);
+                Ok(Answer::Done)
+            }
         };
         effects.sort_by_key(Effect::phase); // stable: within a phase they stay as they were decided
         Step { answer, effects }

@@ -448,6 +448,7 @@ proptest! {
                         marks: marks(grant, made).into_iter().map(|mark| Mark::from_bytes([mark; 32])).collect(),
                         meters: meters.into_iter().collect(),
                         quota: asked(payer, path),
+                        root: 1,
                     };
                     // Who only asks is told what opening would come to.
                     let judged = kernel.judge(boot, &request);

@@ -55,6 +55,8 @@ pub struct OpenRow {
     pub handed_out: bool,
     /// What its token carries by which it can be taken back.
     pub marks: Box<[Mark]>,
+    /// The key that minted its token.
+    pub root: u32,
 }
 
 /// What opening a right would come to.
@@ -179,6 +181,7 @@ impl Kernel {
                 sandboxed: request.sandboxed,
                 handed_out: false,
                 marks: request.marks.clone(),
+                root: request.root,
             })
             .map_err(|_| FULL)?;
         self.openings.insert(payer, openings);

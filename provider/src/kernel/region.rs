@@ -72,6 +72,9 @@ pub struct RegionRow {
     pub rotations: u32,
     /// When the first exposure of a settled segment ends: its deadline in the kernel's index.
     pub(super) exposure_due: Option<BootNanos>,
+    /// The root keys of the tokens under which segments were handed out, as far as they are believed: no more than may
+    /// be at one time.
+    pub(super) roots: Vec<u32>,
 }
 
 impl RegionRow {

@@ -88,6 +88,7 @@ impl Story {
             marks: Box::default(),
             meters: Box::default(),
             quota: asked(if grant.is_some() { BOBS } else { OWNER }, Path::Mapped),
+            root: 1,
         }
     }
 
@@ -543,4 +544,82 @@ fn a_token_is_taken_back_within_its_bytes_or_with_its_grant() {
     story.map(by(&story, BOB, &[1]), 0);
     assert!(!taken_back(&story.step(take(2, Some(BOB), 2)).effects));
     assert!(taken_back(&story.step(take(1, Some(BOB), 2)).effects));
+}
+
+/// Takes back what is open under a root key.
+fn take_root(story: &mut Story, root: u32) -> Step {
+    let take = Take::Root { lease: LEASE, root };
+    story.step(Event::Take { take, cause: EndCause::Revoked, now_unix: story.unix() })
+}
+
+#[test]
+fn what_is_open_under_a_root_key_ends_and_the_others_survive() {
+    let mut story = Story::begin(2, 100, true);
+    let under = |story: &Story, grant, root| OpenRequest { root, ..story.request(grant, 100, false) };
+    let mine = story.map(under(&story, None, 1), 0);
+    let bobs = story.map(under(&story, Some(BOB), 2), 0);
+    let mediated = OpenRequest { path: Path::Mediated, ..under(&story, Some(CAROL), 1) };
+    let carols = story.open(mediated).unwrap();
+    assert_eq!(story.kernel.leases_under(1), [LEASE]);
+    assert_eq!(story.kernel.leases_under(3), []);
+    // What the owner closed it may still map.
+    let handle = SlotHandle { slot: mine.open.index, epoch: mine.open.generation };
+    story.step(Event::Close { session: SessionId(1), handle }).answer.unwrap();
+
+    let step = take_root(&mut story, 1);
+    assert!(
+        matches!(step.answer, Ok(Answer::Fenced { upto: Some(_), mappings: 2, .. })),
+        "{:?}",
+        step.answer
+    );
+    assert_eq!(rotated(&step.effects), [[0]]);
+    assert!(step.effects.contains(&Effect::Fence { open: carols.open }));
+    assert!(story.kernel.open_row(bobs.open).is_some() && story.kernel.open_row(carols.open).is_none());
+    // Once more, while it rotates and after: nothing is left to do.
+    for replaced in [true, false] {
+        let again = take_root(&mut story, 1);
+        assert!(again.effects.is_empty() && matches!(again.answer, Ok(Answer::Fenced { .. })), "{again:?}");
+        if replaced {
+            assert_eq!(story.replace(0), [bobs.open]);
+        }
+    }
+    assert_eq!(story.kernel.leases_under(1), []);
+    assert_eq!(story.kernel.leases_under(2), [LEASE]);
+
+    // A key whose last token has expired takes nothing with it.
+    let again = story.map(under(&story, None, 4), 1);
+    assert!(story.step(Event::RootExpired { root: 4 }).effects.is_empty());
+    assert!(story.kernel.open_row(again.open).is_some());
+}
+
+#[test]
+fn what_cannot_be_rotated_ends_with_its_root_key() {
+    // Nobody kept room for a rotation of what only the owner maps, and all the pool is leased.
+    let mut story = Story::begin(1, 100, true);
+    story.map(story.request(None, 100, false), 0);
+    let bytes = (POOL_PAGES - 1) * PAGE;
+    let ticket = ClaimTicket {
+        lease: LeaseId([9; 16]),
+        region: RegionId([9; 16]),
+        owner: OWNER,
+        bytes,
+        segment_bytes: bytes,
+        ttl: Micros::from_millis(100),
+        lifetime: Lifetime::Detached,
+        claim_by: UnixMicros(u64::MAX),
+    };
+    story.step(Event::Claim { ticket, session: None, now_unix: UnixMicros(0) }).answer.unwrap();
+    assert!(!taken_back(&take_root(&mut story, 2).effects), "not of this key");
+    let step = take_root(&mut story, 1);
+    assert!(taken_back(&step.effects) && rotated(&step.effects).is_empty());
+    assert!(matches!(step.answer, Ok(Answer::Taking { mappings: 1, .. })));
+
+    let mut story = Story::begin(2, 100, false);
+    let mediated = OpenRequest { path: Path::Mediated, ..story.request(None, 100, false) };
+    let open = story.open(mediated).unwrap();
+    let step = take_root(&mut story, 1);
+    assert!(!taken_back(&step.effects) && step.effects.contains(&Effect::Fence { open: open.open }));
+    story.map(story.request(None, 100, false), 0);
+    assert!(taken_back(&take_root(&mut story, 1).effects), "without pins nothing less takes a mapping out");
+    assert_eq!(take_root(&mut Story::begin(1, 1, true), 1).effects, []);
 }

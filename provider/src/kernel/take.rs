@@ -59,6 +59,7 @@ impl Kernel {
                 let cut = Cut { lease, marks, grant, range, expires };
                 self.take_marks(now_unix, &cut, cause, effects)
             }
+            Take::Root { lease, root } => self.take_root(lease, root, cause, effects),
         })
     }
 

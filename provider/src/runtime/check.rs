@@ -57,6 +57,7 @@ impl Provider {
             first_holder: verified.chain().first_holder,
             marks: verified.marks().into(),
             meters: verified.meters().into(),
+            root: verified.root_key_id(),
             // How much its first holder has open at the moment says nothing of the token.
             quota: Openings::default().ask(verified.chain().first_holder, &Quota::UNLIMITED, false)?,
         };

@@ -76,7 +76,7 @@ impl Provider {
     /// # Errors
     /// The codes of [`gate`] and of [`caps::token::Gated::verify`].
     pub fn verify(&self, token: &Token) -> Result<VerifiedToken> {
-        gate(token.as_bytes())?.verify(&self.roots())
+        gate(token.as_bytes())?.verify(self.roots().keys())
     }
 
     /// Asks a verified token for every operation of `rights` over all the bytes it reaches.
@@ -139,8 +139,8 @@ impl Provider {
             uid: opener.uid,
             sandboxed: opener.holder(self.config().uid) == Holder::Sandboxed,
         };
-        let now = shared.clock.unix();
-        let Answer::Opened(opening) = shared.step_with(|kernel| {
+        let (now, root) = (shared.clock.unix(), verified.root_key_id());
+        let Answer::Opened(opening) = self.step_while_believed(root, |kernel| {
             let quota = kernel.within_quota(verified.chain().first_holder, quota, path)?;
             Ok(Event::Open(OpenRequest::new(&authorized, epoch, quota, by, now)?))
         })?

@@ -53,6 +53,7 @@ impl World {
             marks: marks.clone().into(),
             meters: meters.clone(),
             quota: asked(payer, path),
+            root: 1,
         };
         let counted_until = request.minted_until;
         let answer = self.step(Event::Open(request));
