@@ -36,6 +36,7 @@
 //! | `append.rs` | [`attenuate`], [`delegate`], [`seal`] |
 //! | `inspect.rs` | [`inspect`]: what a token says, for people |
 //! | `forge.rs`, `fuzzing.rs` | for tests and fuzz targets |
+//! | `sample.rs`, `hostile.rs`, `yardstick.rs` | honest tokens of every size, hostile ones, the library alone: for tests and benchmarks |
 //!
 //! # A token's life
 //!
@@ -98,17 +99,23 @@ pub mod forge;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
+#[doc(hidden)]
+pub mod hostile;
 mod inspect;
 mod keys;
 mod mark;
 mod meter;
 mod profile;
 mod reader;
+#[doc(hidden)]
+pub mod sample;
 mod symbols;
 mod terms;
 mod verify;
 mod vocabulary;
 mod weak;
+#[doc(hidden)]
+pub mod yardstick;
 
 pub use append::{attenuate, delegate, seal};
 pub use authorize::{Authorized, Limit, Request, Usage};
