@@ -39,6 +39,7 @@ const POLICY: &str = "
 ";
 
 /// Parsed once; cloned per request. The text is ours: text from a peer is never parsed.
+#[expect(clippy::disallowed_methods, reason = "the text is a constant of ours")]
 pub(super) static AUTHORIZER: LazyLock<AuthorizerBuilder> = LazyLock::new(|| {
     let limits = AuthorizerLimits {
         max_facts: FACTS_MAX,
@@ -56,6 +57,7 @@ impl VerifiedToken {
     /// # Errors
     /// `E_DENIED` if a check or the policy says no; `E_TOKEN_LIMIT` if the decision took more than
     /// [`TOKEN_DECISION_MS_MAX`]; as the gate and [`verify`](super::Gated::verify) for bytes that are another token.
+    #[expect(clippy::disallowed_methods, reason = "the gate has seen these bytes")]
     pub fn authorize_by_datalog(
         &self,
         bytes: &[u8],

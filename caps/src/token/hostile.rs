@@ -23,6 +23,9 @@ pub struct Hostile {
     pub bytes: Vec<u8>,
     /// The code that gate and verification refuse it with, by [`sample::keys`](super::sample::keys).
     pub code: Code,
+    /// Whether it is a genuine token but for a signature that is checked only after others: then it costs as much as an
+    /// honest one. Everything else is refused for what it is, or at its first signature.
+    pub genuine_prefix: bool,
 }
 
 /// The set; the same each time.
@@ -51,7 +54,11 @@ fn appended(block: &[u8]) -> Result<Vec<u8>> {
 
 impl Set {
     fn add(&mut self, name: &'static str, code: Code, bytes: Vec<u8>) {
-        self.0.push(Hostile { name, bytes, code });
+        self.0.push(Hostile { name, bytes, code, genuine_prefix: false });
+    }
+
+    fn add_genuine(&mut self, name: &'static str, bytes: Vec<u8>) {
+        self.0.push(Hostile { name, bytes, code: Code::TokenSignature, genuine_prefix: true });
     }
 
     fn append(&mut self, name: &'static str, code: Code, block: &Block) -> Result<()> {
@@ -72,7 +79,7 @@ mod tests {
     fn each_is_refused_with_its_code() {
         let (set, keys) = (set().unwrap(), sample::keys().unwrap());
         let refused = |bytes: &[u8]| gate(bytes).and_then(|gated| gated.verify(&keys)).map(drop).unwrap_err();
-        for Hostile { name, bytes, code } in &set {
+        for Hostile { name, bytes, code, .. } in &set {
             let error = refused(bytes);
             assert_eq!(error.code(), *code, "{name}: {error}");
             assert!(error.detail().is_ascii(), "{name}: no byte of a token is quoted");
@@ -96,11 +103,12 @@ mod tests {
 
     /// Without this, a block could be refused for a slip in the builder instead of for what it says.
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "what is asked is whether the signatures are good")]
     fn what_is_appended_is_signed_properly() {
         let root =
             biscuit_auth::PublicKey::from_bytes(&sample::root().public().0, biscuit_auth::Algorithm::Ed25519);
         let root = root.unwrap();
-        for Hostile { name, bytes, code } in set().unwrap() {
+        for Hostile { name, bytes, code, .. } in set().unwrap() {
             let datalog =
                 code == Code::TokenProfile && !name.contains("authority") && !name.starts_with("a symbol");
             if datalog && bytes.len() <= TOKEN_BYTES_MAX {

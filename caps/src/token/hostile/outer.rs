@@ -135,10 +135,10 @@ impl Set {
         self.add("a next key of P-256", TokenAlgorithm, p256);
 
         let child = forge::append_raw(bytes, &narrowing()?, None, &[8; 32])?;
-        self.add("a proof of another block", TokenSignature, replaced(&child, &[8; 32], &NEXT_SEED));
+        self.add_genuine("a proof of another block", replaced(&child, &[8; 32], &NEXT_SEED));
         let sealed = seal(&token)?;
         let (body, proof) = (&child[..child.len() - 36], &sealed.as_bytes()[sealed.as_bytes().len() - 68..]);
-        self.add("a seal of another block", TokenSignature, [body, proof].concat());
+        self.add_genuine("a seal of another block", [body, proof].concat());
         let delegated = sample::delegated(1, |_| Ok(Narrow::default()))?;
         // Field 5, the signature's version, is the last of a block: 1 becomes 2.
         let bytes = delegated.as_bytes();
@@ -160,9 +160,9 @@ impl Set {
         let delegated = sample::delegated(1, |_| Ok(Narrow::default()))?;
         let other = forge::mint(&sample::root(), &sample::terms()?, &[77; 32])?;
         let other = forge::replay(other.as_bytes(), delegated.as_bytes(), &[9; 32])?;
-        self.add("a delegation of another token", TokenSignature, other);
+        self.add_genuine("a delegation of another token", other);
         let later = forge::replay(&appended(&narrowing()?)?, delegated.as_bytes(), &[9; 32])?;
-        self.add("a delegation at another position", TokenSignature, later);
+        self.add_genuine("a delegation at another position", later);
         let former = forge::append_raw(delegated.as_bytes(), &block, Some(&seed(0)), &[9; 32])?;
         self.add("a delegation by a former holder", TokenSignature, former);
         let mut two = Block { version: Some(5), symbols: vec![b"delegate".to_vec()], ..Block::default() };
@@ -194,8 +194,8 @@ impl Set {
             bytes[at] ^= 1;
             bytes
         };
-        self.add("a long chain with another last secret", TokenSignature, flipped(&longest, 1));
-        self.add("a long chain with a wrong seal", TokenSignature, flipped(&seal(&longest)?, 32));
+        self.add_genuine("a long chain with another last secret", flipped(&longest, 1));
+        self.add_genuine("a long chain with a wrong seal", flipped(&seal(&longest)?, 32));
         let stranger = forge::blocks(longest.as_bytes())?.into_iter().enumerate().try_fold(
             Vec::new(),
             |token, (number, block)| match number {
