@@ -35,6 +35,7 @@
 //! | `authorize.rs`, `datalog.rs` | the decision: native, and the reference |
 //! | `append.rs` | [`attenuate`], [`delegate`], [`seal`] |
 //! | `inspect.rs` | [`inspect`]: what a token says, for people |
+//! | `fold.rs` | test: the fold of narrowings against a model, a million chains |
 //! | `forge.rs`, `fuzzing.rs` | for tests and fuzz targets |
 //! | `sample.rs`, `hostile.rs`, `yardstick.rs` | honest tokens of every size, hostile ones, the library alone: for tests and benchmarks |
 //!
@@ -94,6 +95,8 @@ mod bytes;
 mod chain;
 mod container;
 mod datalog;
+#[cfg(test)]
+mod fold;
 #[doc(hidden)]
 pub mod forge;
 #[doc(hidden)]
