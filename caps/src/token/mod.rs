@@ -37,7 +37,9 @@
 //! | `append.rs` | [`attenuate`], [`delegate`], [`seal`] |
 //! | `inspect.rs`, `took.rs` | [`inspect`]: what a token says, for people, and what each block took away |
 //! | `shortfall.rs` | which limit a question falls outside of, and which block set it |
+//! | `fold.rs` | test: the fold of narrowings against a model, a million chains |
 //! | `forge.rs`, `fuzzing.rs` | for tests and fuzz targets |
+//! | `sample.rs`, `hostile.rs`, `yardstick.rs` | honest tokens of every size, hostile ones, the library alone: for tests and benchmarks |
 //!
 //! # A token's life
 //!
@@ -96,17 +98,23 @@ mod chain;
 mod container;
 mod cut;
 mod datalog;
+#[cfg(test)]
+mod fold;
 #[doc(hidden)]
 pub mod forge;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
+#[doc(hidden)]
+pub mod hostile;
 mod inspect;
 mod keys;
 mod mark;
 mod meter;
 mod profile;
 mod reader;
+#[doc(hidden)]
+pub mod sample;
 mod shortfall;
 mod symbols;
 mod terms;
@@ -114,6 +122,8 @@ mod took;
 mod verify;
 mod vocabulary;
 mod weak;
+#[doc(hidden)]
+pub mod yardstick;
 
 pub use append::{attenuate, delegate, seal};
 pub use authorize::{Authorized, Limit, Request, Usage};
