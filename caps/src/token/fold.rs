@@ -96,6 +96,7 @@ fn a_million_chains_fold_to_what_every_bound_says() {
         effective: terms.effective(),
         chain: Chain { first_holder: terms.holder, holder: terms.holder, hops: Vec::new() },
         revocation_ids: Vec::new(),
+        after: Box::default(),
         marks: Box::default(),
         meters: Box::default(),
         root_key_id: 0,

@@ -8,7 +8,7 @@ use crate::tokens::LeaseArg;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  leasehold revoke lease frames --as alice --reason handed-over\n  leasehold revoke token ./carols.token --as bob"
+    after_help = "Example:\n  leasehold revoke lease frames --as alice --reason handed-over\n  leasehold revoke token ./carols.token --as bob"
 )]
 pub(crate) struct Revoke {
     /// What the id is of

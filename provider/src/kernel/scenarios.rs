@@ -443,7 +443,11 @@ fn a_refused_opening_is_not_charged() {
     story.step(Event::Close { session: SessionId(1), handle }).answer.unwrap();
     assert!(story.open(limited(&story, 1, 100)).is_ok(), "the first that was not refused");
     let again = OpenRequest { session: SessionId(2), ..limited(&story, 1, 100) };
-    assert_eq!(story.open(again).unwrap_err().code(), Code::Quota, "the quota is asked first");
+    assert_eq!(
+        story.open(again).unwrap_err().code(),
+        Code::Denied,
+        "what no waiting helps against is said first"
+    );
 }
 
 #[test]
@@ -521,7 +525,7 @@ fn a_token_is_taken_back_within_its_bytes_or_with_its_grant() {
     assert_eq!(story.replace(0), [own.open, carols.open], "whoever keeps a right survives");
     assert_eq!(story.open(one(&story)).unwrap_err().code(), Code::TokenRevoked);
     // What was never mapped costs nobody anything.
-    let calls = OpenRequest { path: Path::Mediated, ..by(&story, CAROL, &[3, 4]) };
+    let calls = by_calls(by(&story, CAROL, &[3, 4]));
     story.open(calls).unwrap();
     let step = story.step(take(4, Some(CAROL), 2));
     assert_eq!(step.answer.unwrap(), Answer::Fenced { region: story.region, upto: None, mappings: 0 });
@@ -558,7 +562,7 @@ fn what_is_open_under_a_root_key_ends_and_the_others_survive() {
     let under = |story: &Story, grant, root| OpenRequest { root, ..story.request(grant, 100, false) };
     let mine = story.map(under(&story, None, 1), 0);
     let bobs = story.map(under(&story, Some(BOB), 2), 0);
-    let mediated = OpenRequest { path: Path::Mediated, ..under(&story, Some(CAROL), 1) };
+    let mediated = by_calls(under(&story, Some(CAROL), 1));
     let carols = story.open(mediated).unwrap();
     assert_eq!(story.kernel.leases_under(1), [LEASE]);
     assert_eq!(story.kernel.leases_under(3), []);
@@ -615,7 +619,7 @@ fn what_cannot_be_rotated_ends_with_its_root_key() {
     assert!(matches!(step.answer, Ok(Answer::Taking { mappings: 1, .. })));
 
     let mut story = Story::begin(2, 100, false);
-    let mediated = OpenRequest { path: Path::Mediated, ..story.request(None, 100, false) };
+    let mediated = by_calls(story.request(None, 100, false));
     let open = story.open(mediated).unwrap();
     let step = take_root(&mut story, 1);
     assert!(!taken_back(&step.effects) && step.effects.contains(&Effect::Fence { open: open.open }));
