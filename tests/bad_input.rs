@@ -9,6 +9,7 @@
 //! | `wire` | a client that follows no rule |
 //! | `bed` | the five-part outcome that every row owes |
 //! | `tokens` | groups A and B |
+//! | `holders` | groups B and H: tokens in the wrong hands |
 //! | `frames` | group C, as far as the local socket has it |
 //! | `sizes` | group E |
 //! | `socket` | group M, and what belongs to it and is not in the list |
@@ -26,6 +27,8 @@ mod catalogue;
 mod files;
 #[path = "bad_input/frames.rs"]
 mod frames;
+#[path = "bad_input/holders.rs"]
+mod holders;
 #[path = "common/named.rs"]
 mod named;
 #[path = "bad_input/node.rs"]

@@ -2,6 +2,8 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "cli/holder.rs"]
+mod holder;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,8 +1,9 @@
-//! The README's command blocks, run against what they print.
+//! The command blocks of the README and of the documents that tell a story, run against what they print.
 //!
 //! A block that begins with ```` ```console ```` holds commands (`$ `) and their output. Each is run, the first one as the
 //! binary that cargo would run, and compared line by line after everything that differs from run to run was replaced:
 //! hexadecimal ids, numbers, times, the width of columns. So a word, a line or a command that is no longer true fails here.
+//! Each document has a node and a directory of its own, and starts the node itself.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,10 +16,10 @@ struct Shown {
     output: Vec<String>,
 }
 
-fn shown(readme: &str) -> Vec<Shown> {
+fn shown(document: &str) -> Vec<Shown> {
     let mut all: Vec<Shown> = Vec::new();
     let mut inside = false;
-    for line in readme.lines() {
+    for line in document.lines() {
         match line {
             "```console" => inside = true,
             "```" => inside = false,
@@ -41,6 +42,11 @@ fn plain(line: &str) -> String {
     for id in ids {
         text = text.replace(&id, "ID");
     }
+    // The short id of a root key.
+    let roots = text.split("root key ").skip(1).filter_map(|rest| rest.get(..8)).map(str::to_owned);
+    for root in roots.collect::<Vec<_>>() {
+        text = text.replace(&root, "ID");
+    }
     let mut out = String::new();
     for c in text.chars() {
         let c = if c.is_ascii_digit() { '0' } else { c };
@@ -55,10 +61,10 @@ fn plain(line: &str) -> String {
     out.trim().to_owned()
 }
 
-fn same(shown: &[String], printed: &str, command: &str) {
+fn same(shown: &[String], printed: &str, command: &str, file: &str) {
     let expected: Vec<_> = shown.iter().map(|line| plain(line)).filter(|line| !line.is_empty()).collect();
     let found: Vec<_> = printed.lines().map(plain).filter(|line| !line.is_empty()).collect();
-    assert_eq!(expected, found, "the README no longer says what `{command}` prints:\n{printed}");
+    assert_eq!(expected, found, "{file} no longer says what `{command}` prints:\n{printed}");
 }
 
 /// Ends a node when a test ends, however it ends.
@@ -74,18 +80,29 @@ impl Drop for Node {
 
 #[test]
 fn the_readme_says_what_the_commands_print() {
+    play("README.md", 10);
+}
+
+#[test]
+fn the_story_of_three_parties_is_what_the_commands_print() {
+    play("docs/three-parties.md", 10);
+}
+
+/// Runs the commands of a document, of which there are so many at least.
+fn play(file: &str, commands: usize) {
     let binary = Path::new(env!("CARGO_BIN_EXE_leasehold"));
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
-    let blocks = shown(&readme);
-    assert!(blocks.len() >= 10, "the README has its commands");
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let document = fs::read_to_string(root.join(file)).unwrap();
+    let blocks = shown(&document);
+    assert!(blocks.len() >= commands, "{file} has its commands");
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path().join("leasehold");
     let dir = dir.to_str().unwrap();
     let path = format!("{}:{}", binary.parent().unwrap().display(), std::env::var("PATH").unwrap());
-    // The README was written as root. Elsewhere the commands must work all the same; what they say differs in places.
+    // The documents were written as root. Elsewhere the commands must work all the same; what they say differs in places.
     let compare = rustix::process::geteuid().is_root();
 
-    // Ids that a command printed stand in later commands: those that the README shows become those that were printed.
+    // Ids that a command printed stand in later commands: those that are shown become those that were printed.
     let mut ids: Vec<(String, String)> = Vec::new();
     let mut node = None;
     for Shown { command, output } in &blocks {
@@ -100,7 +117,7 @@ fn the_readme_says_what_the_commands_print() {
             assert!(run.status.success(), "{printed}");
             if compare {
                 let printed: Vec<_> = printed.lines().map(str::to_owned).collect();
-                same(&without_directory(&expected), &without_directory(&printed).join("\n"), command);
+                same(&without_directory(&expected), &without_directory(&printed).join("\n"), command, file);
             }
             continue;
         }
@@ -122,7 +139,7 @@ fn the_readme_says_what_the_commands_print() {
             }
             node = Some(Node(child));
             if compare {
-                same(&expected, &printed, command);
+                same(&expected, &printed, command, file);
             }
             continue;
         }
@@ -135,11 +152,11 @@ fn the_readme_says_what_the_commands_print() {
             .unwrap();
         let printed = String::from_utf8(run.stdout).unwrap() + &String::from_utf8(run.stderr).unwrap();
         if compare {
-            same(&expected, &printed, command);
+            same(&expected, &printed, command, file);
         }
         remember(&mut ids, output, &printed);
     }
-    assert!(node.is_some(), "the README starts a node");
+    assert!(node.is_some(), "{file} starts a node");
 }
 
 /// The demo's directory is named after its process, and stands where the machine keeps temporary files.
@@ -151,7 +168,7 @@ fn without_directory(lines: &[String]) -> Vec<String> {
     lines.iter().map(cut).collect()
 }
 
-/// Pairs the ids that the README shows with those that were printed, line by line.
+/// Pairs the ids that a document shows with those that were printed, line by line.
 fn remember(ids: &mut Vec<(String, String)>, shown: &[String], printed: &str) {
     let found = |line: &str| -> Vec<String> {
         line.split(|c: char| !c.is_ascii_hexdigit())
@@ -173,5 +190,6 @@ fn what_differs_from_run_to_run_is_left_out_of_the_comparison() {
     assert_eq!(plain("lease   0abcf642cd68739dc71bcd1976e4c031"), "lease ID");
     assert_eq!(plain("dead after   110 us"), plain("dead after 7 us"));
     assert_eq!(plain("expires in  9m59s"), plain("expires in  10m"));
+    assert_eq!(plain("by root key d21736f0)"), plain("by root key f5f88270)"));
     assert_ne!(plain("state live"), plain("state ended"));
 }

@@ -3,14 +3,19 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use caps::share::ShareContract;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use caps::share::{ShareContract, ShareFile, Signed};
 use caps::wire::{Reply, Request};
 use common::raw::Raw;
+use common::shell::Shell;
 use common::world::Person;
 use common::{MINUTE, SMALL, World, log, refused, until};
 use libmem::{
     ByteRange, Code, GrantId, LeaseOptions, Leased, Lifetime, Reason, Rights, ShareOptions, Target,
 };
+use serde_json::json;
 
 #[test]
 #[ignore = "a client process of the other tests"]
@@ -261,4 +266,114 @@ fn a_share_ends_with_its_receivers_session_if_it_was_accepted_so() {
     drop((alice, bob));
     world.balances();
     world.finish();
+}
+
+/// A contract's file, changed at one place.
+fn changed(file: &Path, change: impl FnOnce(&mut serde_json::Value)) -> PathBuf {
+    let mut document = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    change(&mut document);
+    let path = file.with_extension("changed");
+    fs::write(&path, document.to_string()).unwrap();
+    path
+}
+
+#[test]
+fn the_pair_is_kept_and_checked_without_a_node() {
+    let mut world = World::new();
+    let shell = Shell::new(world.node.path());
+    for name in ["ann", "ben"] {
+        shell.json(&["id", "new", name]);
+    }
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let lease =
+        shell.json(&["lease", "create", "--as", "ann", "--size", "64KiB", "--ttl", "1m", "--name", "desk"]);
+    let offer = ["share", "offer", "desk", "--as", "ann", "--to", "ben", "--rights", "rw"];
+    let grant = text(&shell.json(&offer)["share"]["id"]);
+    let (audit, dir) = (world.node.audit(), world.node.path().to_owned());
+    let (audit_text, vkeys) = (audit.to_str().unwrap(), audit.join("vkeys"));
+    let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let in_log = |path: &str, verify: &dyn Fn(&[&str])| {
+        verify(&["share", "verify", path, "--log", audit_text, "--vkey", vkeys.to_str().unwrap()]);
+    };
+
+    // An offer is one signature, and no agreement.
+    let shown = shell.json(&["share", "show", &grant, "--as", "ben", "-o", &file("offer")]);
+    assert_eq!((&shown["complete"], &shown["signed"]["by_receiver"]), (&json!(false), &json!(null)));
+    let digest = text(&shown["digest"]);
+    shell.fails(&["share", "verify", &file("offer")], 1, "E_SHARE_ORDER");
+    shell.fails(&["share", "show", &grant, "--as", "ben", "-o", &file("offer")], 1, "E_EXISTS");
+
+    // What was seen is bound to what is signed, and what a narrowing left is shown beside it.
+    shell.json(&["share", "narrow", &grant, "--as", "ann", "--rights", "r"]);
+    let dry = shell.json(&["share", "accept", "--as", "ben", "--dry-run"]);
+    assert_eq!((&dry["digest"], &dry["contract"]["rights"]), (&json!(digest), &json!("rw")));
+    assert_eq!(dry["left"]["rights"], "r");
+    let printed = String::from_utf8(shell.bytes(&["share", "accept", "--as", "ben", "--dry-run"])).unwrap();
+    assert!(printed.contains(&digest) && printed.contains("left of it"), "{printed}");
+    let other = digest.replace(char::is_numeric, "a");
+    shell.fails(&["share", "accept", "--as", "ben", "--if", &other], 5, "E_CONTRACT_SIG");
+    shell.fails(&["share", "accept", "--as", "ben", "--if", "12"], 2, "E_USAGE");
+    assert_eq!(
+        shell.json(&["share", "list", "--as", "ben"])["shares"][0]["state"],
+        "issued",
+        "nothing was signed"
+    );
+    let accepted = shell.json(&["share", "accept", "--as", "ben", "--if", &digest]);
+    assert_eq!((&accepted["accepted"], &accepted["digest"]), (&json!(true), &json!(digest)));
+
+    // Both see the same pair, and the receiver has it from the acceptance itself.
+    let pair = file("pair");
+    let shown = shell.json(&["share", "show", &grant, "--as", "ann", "-o", &pair]);
+    assert_eq!((&shown["complete"], &shown["signed"]), (&json!(true), &accepted["signed"]));
+    shell.fails(&["share", "show", &grant, "--as", "nobody"], 1, "E_CONFIG_IO");
+    let stranger = world.person();
+    refused(stranger.client.share_show(GrantId::parse(&grant).unwrap()), Code::GrantUnknown);
+    drop(stranger);
+
+    shell.json(&["lease", "release", lease["lease"]["id"].as_str().unwrap(), "--as", "ann"]);
+    world.balances();
+    world.node.stop();
+    let verified = shell.json(&["share", "verify", &pair]);
+    assert_eq!((&verified["ok"], &verified["in_log"]), (&json!(true), &json!(false)));
+    assert_eq!((&verified["contract"], &verified["digest"]), (&dry["contract"], &json!(digest)));
+    in_log(&pair, &|args| {
+        let verified = shell.json(args);
+        let log = log::read(&audit);
+        for (at, event) in ["share.offer", "share.accept"].into_iter().enumerate() {
+            let index = verified["entries"][at].as_u64().unwrap();
+            let entry = &log.broker[usize::try_from(index).unwrap()];
+            assert_eq!((&entry["event"], &entry["grant"]), (&json!(event), &json!(grant)));
+        }
+    });
+    // Whatever is changed in the file is found out, without the log.
+    let swap = |document: &mut serde_json::Value| {
+        let by_owner = document["by_owner"].clone();
+        document["by_owner"] = document["by_receiver"].clone();
+        document["by_receiver"] = by_owner;
+    };
+    let forged = [
+        changed(Path::new(&pair), swap),
+        changed(Path::new(&pair), |document| document["contract"]["rights"] = json!("rws")),
+        changed(Path::new(&pair), |document| document["contract"]["max_hops"] = json!(3)),
+    ];
+    for forged in forged {
+        shell.fails(&["share", "verify", forged.to_str().unwrap()], 5, "E_CONTRACT_SIG");
+    }
+    let broken = changed(Path::new(&pair), |document| document["contract"]["grant"] = json!("12"));
+    shell.fails(&["share", "verify", broken.to_str().unwrap()], 1, "E_CONFIG_SYNTAX");
+    // An agreement that these two never made here has no entry, however well it is signed.
+    let (ann, ben) = (world.node.key("ann"), world.node.key("ben"));
+    let mut signed =
+        Signed::try_from(&serde_json::from_slice::<ShareFile>(&fs::read(&pair).unwrap()).unwrap()).unwrap();
+    let mut sign = |path: &str, grant: GrantId, max_hops: u8| {
+        signed.contract = ShareContract { grant, max_hops, ..signed.contract };
+        signed.by_owner = signed.contract.sign(&ann);
+        signed.by_receiver = Some(signed.contract.sign(&ben));
+        fs::write(path, serde_json::to_string(&ShareFile::from(&signed)).unwrap()).unwrap();
+        shell.json(&["share", "verify", path]);
+        in_log(path, &|args| shell.fails(args, 5, "E_PROOF"));
+    };
+    sign(&file("backdated"), GrantId([9; 16]), 0);
+    sign(&file("other-text"), GrantId::parse(&grant).unwrap(), 1);
+    in_log(&file("offer"), &|args| shell.fails(args, 1, "E_SHARE_ORDER"));
 }

@@ -25,6 +25,8 @@ use crate::text::{push_quoted, push_time};
 pub const ENTRY_BYTES_MAX: usize = 65_535;
 /// Most keys in a `chain`. A token has at most 8 blocks, so no verified chain is longer.
 pub const CHAIN_KEYS_MAX: usize = TOKEN_BLOCKS_MAX;
+/// Most ids in a `revocation_id`: two of each block.
+pub const REVOCATION_IDS_MAX: usize = 2 * TOKEN_BLOCKS_MAX;
 /// Longest word of our own (`method`, `cause`, ...) in bytes. They are literals of the source.
 pub const WORD_BYTES_MAX: usize = 64;
 
@@ -107,6 +109,7 @@ keys! {
     Request = "request",
     RevocationId = "revocation_id",
     Rights = "rights",
+    Root = "root",
     SegmentBytes = "segment_bytes",
     Seq = "seq",
     Signal = "signal",
@@ -248,9 +251,11 @@ impl Draft {
         policy => Policy,
         /// SHA-256 of the configuration in force.
         config => Config,
+        /// The public half of a root key, which mints tokens.
+        root => Root,
     }
     setters! { bytes_of(&[u8; 64]):
-        /// The revocation id of the token's deciding block.
+        /// The id of what was revoked of a token.
         revocation_id => RevocationId,
     }
     setters! { counter(u64):
@@ -379,6 +384,14 @@ impl Draft {
     /// A signature over a contract or receipt.
     pub fn signature(self, signature: &Signature) -> Self {
         self.set(Key::Signature, bytes_of(&signature.0))
+    }
+
+    /// Every id by which a token that was shown can be revoked, one after the other, 128 digits each: the authority
+    /// block's first, and of a block that is a delegation its own before the delegation's. Past
+    /// [`REVOCATION_IDS_MAX`], more than any token has, they are left out.
+    pub fn revocation_ids<'a>(self, ids: impl Iterator<Item = &'a [u8; 64]>) -> Self {
+        let ids: Vec<u8> = ids.take(REVOCATION_IDS_MAX).flatten().copied().collect();
+        if ids.is_empty() { self } else { self.set(Key::RevocationId, bytes_of(&ids)) }
     }
 
     /// The log's next key.
@@ -519,7 +532,8 @@ pub(crate) mod tests {
             .exe_sha256(&[255; 32])
             .policy(&[255; 32])
             .config(&[255; 32])
-            .revocation_id(&[255; 64])
+            .revocation_ids([[255; 64]; 1_000].iter())
+            .root(&[255; 32])
             .bytes(u64::MAX)
             .wiped_bytes(u64::MAX)
             .segment_bytes(u64::MAX)

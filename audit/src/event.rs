@@ -56,7 +56,8 @@ events! {
     LogStart = "log.start";
     /// The log was closed in order.
     LogStop = "log.stop";
-    /// The log's next key, signed by the old one.
+    /// A key took another's place, or is believed no longer: the log's, named by `vkey`, or one that mints tokens, named
+    /// by `root`.
     KeyRotate = "key.rotate";
     /// A policy took effect.
     PolicyLoad = "policy.load";

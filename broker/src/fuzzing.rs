@@ -45,10 +45,20 @@ pub fn small_genesis() -> Genesis {
             resident_bytes: 40 * 1024,
             shared_bytes: 16 * 1024,
             grants: 4,
+            opens: 4,
+            mappings: 4,
         },
         quotas: BTreeMap::from([(
             name("small"),
-            Quota { leases: 1, leased_bytes: 4096, resident_bytes: 8192, shared_bytes: 4096, grants: 1 },
+            Quota {
+                leases: 1,
+                leased_bytes: 4096,
+                resident_bytes: 8192,
+                shared_bytes: 4096,
+                grants: 1,
+                opens: 1,
+                mappings: 1,
+            },
         )]),
     }
 }

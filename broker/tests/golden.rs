@@ -8,13 +8,14 @@ mod common;
 use std::path::PathBuf;
 
 use broker::state::{
-    Acceptance, Actor, Broker, Command, Kind, Narrowing, PolicyVerdict, SNAPSHOT_VERSION, Undo,
+    Acceptance, Actor, Broker, Command, Kind, Narrowing, PolicyVerdict, SNAPSHOT_VERSION, TokenCut, Undo,
 };
 use caps::Code;
 use caps::id::{GrantId, ProviderId};
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::{Micros, UnixMicros};
+use caps::token::{Mark, RevocationId};
 use caps::wire::Reason;
 use caps::wire::link::Notice;
 use caps::wire::request::LeaseSpec;
@@ -134,6 +135,20 @@ fn commands() -> Vec<Command> {
     push(&mut world, system, Kind::Notice(Notice::LeaseEnded { lease: second, cause }));
     push(&mut world, system, Kind::Refused { who: public(4), code: Code::Denied, about: None });
     push(&mut world, system, Kind::HolderExit { session: 99 });
+    // Below a grant: a block of a token, by somebody who held it, and one by its id alone.
+    let ids = [RevocationId([3; 64]), RevocationId([4; 64])];
+    let cut = TokenCut {
+        lease: first,
+        grant: Some(GrantId([5; 16])),
+        id: ids[1],
+        marks: ids.map(|id| Some(Mark::signature(&id))),
+        range: Some(ByteRange::new(0, 50).unwrap()),
+        until: UnixMicros(START + 4_000),
+        held: true,
+        reason: Reason::new("golden").unwrap(),
+    };
+    push(&mut world, by(2), Kind::RevokeToken(cut));
+    push(&mut world, by(1), revoke(Target::Block { lease: first, id: ids[0] }));
     push(&mut world, system, Kind::PolicyLoad { hash: [7; 32] });
     push(&mut world, system, Kind::Tick);
     // One of a grant that is open, and one of what that left.

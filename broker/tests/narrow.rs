@@ -48,7 +48,7 @@ fn narrow(world: &mut World, n: u8, narrowing: Narrowing) -> Applied {
 
 fn row(world: &World, n: u8) -> GrantRow {
     match world.view(n, Query::Grant(NOTHING.grant)).unwrap() {
-        View::Grant(row, _, _) => row,
+        View::Grant(row, _) => row,
         other => panic!("{other:?}"),
     }
 }
@@ -92,7 +92,9 @@ fn what_is_left_is_recorded_shown_and_told_to_the_provider() {
         assert_eq!((row.agreed.rights, row.agreed.range), (contract.rights, contract.range));
         assert_eq!((row.ttl, row.state), (contract.ttl, GrantState::Accepted));
     }
-    let View::Grant(_, shown, by_owner) = world.view(2, Query::Grant(contract.grant)).unwrap() else {
+    let View::Grant(_, caps::share::Signed { contract: shown, by_owner, .. }) =
+        world.view(2, Query::Grant(contract.grant)).unwrap()
+    else {
         panic!()
     };
     assert_eq!((shown, by_owner), (contract, contract.sign(&key(1))), "what was signed is what is shown");

@@ -116,8 +116,15 @@ async fn a_share_goes_through_its_steps() {
         panic!()
     };
     assert_eq!(shown, contract);
-    let Reply::Accepted { grant, token } = accept(&world, &contract).await.unwrap() else { panic!() };
+    let Reply::Accepted { grant, token, by_owner } = accept(&world, &contract).await.unwrap() else {
+        panic!()
+    };
     assert_eq!(grant.state, GrantState::Accepted);
+    let (by_owner, by_receiver) = (by_owner.unwrap(), contract.sign(&key(2)));
+    let pair = caps::share::SharePair { contract, by_owner, by_receiver };
+    assert_eq!(*pair.verify().unwrap().contract(), contract, "the receiver has the other half");
+    let shown = world.ask(2, Request::ShareShow { grant: contract.grant }).await.unwrap();
+    assert!(matches!(shown, Reply::Contract { by_receiver: Some(by), .. } if by == by_receiver));
     let keys = RootKeys::of(world.root).unwrap();
     let verified = gate(token.as_bytes()).unwrap().verify(&keys).unwrap();
     assert_eq!((verified.terms().grant, verified.terms().holder), (Some(contract.grant), public(2)));

@@ -17,7 +17,7 @@ use common::*;
 
 fn grant_row(world: &World, n: u8, grant: GrantId) -> caps::wire::row::GrantRow {
     match world.view(n, Query::Grant(grant)).unwrap() {
-        View::Grant(row, _, _) => row,
+        View::Grant(row, _) => row,
         other => panic!("{other:?}"),
     }
 }
@@ -115,7 +115,7 @@ fn any_other_order_is_refused() {
 
 fn grant_state(world: &World, grant: GrantId) -> Option<GrantState> {
     match world.view(0, Query::Grant(grant)) {
-        Ok(View::Grant(row, _, _)) => Some(row.state),
+        Ok(View::Grant(row, _)) => Some(row.state),
         _ => None,
     }
 }

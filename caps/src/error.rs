@@ -162,6 +162,8 @@ codes! {
     NotAdmin = 411, "E_NOT_ADMIN", Refused, "use the identity `admin`";
     /// A signature over a contract does not verify.
     ContractSignature = 412, "E_CONTRACT_SIG", Client, "sign the contract exactly as it was offered";
+    /// A name stands for another key than the one that was trusted.
+    KeyChanged = 413, "E_KEY_CHANGED", Refused, "ask its owner; then `leasehold id forget NAME` and `leasehold id trust NAME KEY`";
     // 5xx: memory
     /// The right was taken back while in use.
     Revoked = 500, "E_REVOKED", Refused, "the lease ended; its bytes are gone";

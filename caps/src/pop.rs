@@ -29,7 +29,7 @@ impl Nonce {
 }
 
 /// What the holder signs: node, both nonces, the holder's key.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transcript {
     /// The node that asked.
     pub node: ProviderId,

@@ -72,6 +72,12 @@ impl Rights {
         Self(self.0 & other.0)
     }
 
+    /// What is in this and not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether every operation of `other` is in this set.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {

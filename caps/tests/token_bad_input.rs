@@ -1,5 +1,10 @@
 //! Bad input to tokens: parsing (A) and meaning (B). Each test is named after its row in the catalogue.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "hostile tokens are made by the library's own means, out of text of ours"
+)]
+
 mod support;
 
 use biscuit_auth::builder::Algorithm;
@@ -9,7 +14,9 @@ use caps::id::{ClusterEpoch, LeaseId, ProviderId, RegionId};
 use caps::limits::TOKEN_BYTES_MAX;
 use caps::rights::{Operation, Rights};
 use caps::time::UnixMicros;
-use caps::token::{Narrow, Request, RootKey, RootKeys, Terms, Token, attenuate, delegate, forge, gate, seal};
+use caps::token::{
+    Mark, Narrow, Request, RootKey, RootKeys, Terms, Token, attenuate, delegate, forge, gate, seal,
+};
 use support::*;
 
 /// A token of every kind that an honest person makes: minted, narrowed, delegated, sealed.
@@ -565,6 +572,38 @@ fn b15_revoked() {
     let replayed = Token::from_bytes(replayed).unwrap();
     assert_ne!(ids(&replayed)[2], ids(&delegated)[2]);
     assert_eq!(live(&replayed, &ids(&delegated)[2..]), Err(Code::TokenRevoked));
+    // What is counted for it goes by that too, so a fresh copy has no fresh count.
+    let budget = Narrow { bytes_total: Some(9), ..Narrow::default() };
+    let counted = delegate(&child, &person(0), public(1), &budget).unwrap();
+    let block = forge::blocks(counted.as_bytes()).unwrap().pop().unwrap();
+    let copied = forge::append_raw(child.as_bytes(), &block, Some(&seed(0)), &[77; 32]).unwrap();
+    assert_ne!(copied, counted.as_bytes());
+    let meters = |bytes: &[u8]| verify(bytes).unwrap().meters().to_vec();
+    assert_eq!(meters(counted.as_bytes()).len(), 1);
+    assert_eq!(meters(&copied), meters(counted.as_bytes()));
+    assert_eq!(meters(seal(&counted).unwrap().as_bytes()), meters(counted.as_bytes()));
+    // What it takes to revoke each block: a delegation goes by the signature that cannot be made anew.
+    let shown = verify(delegated.as_bytes()).unwrap();
+    let [narrowed, handed] = [1, 2].map(|block| shown.cut(block).unwrap());
+    let of = ids(&delegated);
+    assert_eq!((narrowed.id, narrowed.marks), (of[1], [Some(Mark::signature(&of[1])), None]));
+    assert_eq!((handed.id, handed.marks), (of[3], [&of[2], &of[3]].map(|id| Some(Mark::signature(id)))));
+    assert_eq!((narrowed.holders, handed.holders), (vec![public(0)], vec![public(0), public(1)]));
+    assert!(
+        [narrowed.marks, handed.marks]
+            .as_flattened()
+            .iter()
+            .flatten()
+            .all(|mark| shown.marks().contains(mark))
+    );
+    assert!(!verify(again.as_bytes()).unwrap().marks().contains(&narrowed.marks[0].unwrap()));
+    assert_eq!((shown.cut(0).unwrap().range, shown.cut(0).unwrap().id), (Some(terms().range), of[0]));
+    assert_eq!(shown.cut(3).unwrap_err().code(), Code::Range);
+    let verified = verify(replayed.as_bytes()).unwrap();
+    assert!(
+        verified.marks().contains(&handed.marks[1].unwrap())
+            && !verified.marks().contains(&handed.marks[0].unwrap())
+    );
     // Sealing keeps the ids.
     assert_eq!(ids(&seal(&delegated).unwrap()), ids(&delegated));
 }

@@ -7,7 +7,8 @@ use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::UnixMicros;
 use caps::token::{
-    Kind, Narrow, RootKey, RootKeys, Signatures, Terms, Token, attenuate, delegate, inspect, seal,
+    Kind, Limit, Narrow, Question, RootKey, RootKeys, Signatures, Terms, Token, attenuate, delegate, gate,
+    inspect, seal,
 };
 use support::*;
 
@@ -159,6 +160,24 @@ fn an_inspection_shows_every_block_and_says_who_checked() {
     assert_eq!(shown.effective.range, Some([8_192, 16_384]));
     assert_eq!((shown.effective.hops, shown.effective.hops_left), (1, Some(0)));
     assert_eq!(shown.revocation_ids.len(), 4);
+    // What each block took, and nothing of what it only says again.
+    assert!(shown.blocks[0].took.is_nothing() && shown.blocks[2].took.is_nothing());
+    let taken = serde_json::to_value(&shown.blocks[1].took).unwrap();
+    let before = token();
+    let before = verify(before.as_bytes()).unwrap();
+    let before = before.effective();
+    let expected = serde_json::json!({
+        "rights": "w",
+        "bytes": [[before.range.unwrap().start(), 8_192], [16_384, before.range.unwrap().end()]],
+        "begins_later": 10,
+        "ends_earlier": 10,
+        "hops": before.max_hops - 1,
+        "opens": { "to": 5 },
+        "bytes_per_second": { "to": 100 },
+        "bytes_total": { "to": 1_000 },
+    });
+    assert_eq!(taken, expected);
+    assert_eq!(serde_json::to_value(&shown.blocks[2].took).unwrap(), serde_json::json!({}));
     // With keys it says more, and a token of strangers is shown as what it is.
     assert_eq!(inspect(&sealed, Some(&keys())).unwrap().signatures, Signatures::Verified);
     let others = RootKeys::of(RootKey::from_seed(&[42; 32]).public()).unwrap();
@@ -201,6 +220,14 @@ fn limits_on_use_fail_closed() {
             let reference = verified.authorize_by_datalog(token.as_bytes(), &keys(), &request);
             assert_eq!(reference.unwrap_err().code(), Code::Denied);
         }
+        // Whoever counts the token's meters by itself leaves these limits out of both decisions, and nothing else.
+        let usage = Some(caps::token::Usage::judged_by_meters());
+        assert_eq!(verified.meters().len(), 1);
+        for (lease, allowed) in [(request().lease, true), (caps::id::LeaseId([99; 16]), false)] {
+            let request = caps::token::Request { usage, lease, ..request() };
+            assert_eq!(verified.authorize(&request).is_ok(), allowed);
+            assert_eq!(verified.authorize_by_datalog(token.as_bytes(), &keys(), &request).is_ok(), allowed);
+        }
     }
 }
 
@@ -210,4 +237,56 @@ fn the_reference_judges_only_the_token_it_is_asked_about() {
     let other = narrowed();
     let refused = verified.authorize_by_datalog(other.as_bytes(), &keys(), &request());
     assert_eq!(refused.unwrap_err().code(), Code::TokenSignature);
+}
+
+#[test]
+fn a_question_names_every_limit_it_falls_outside_of_and_the_block_that_set_it() {
+    let delegated = delegate(
+        &narrowed(),
+        &person(0),
+        public(1),
+        &Narrow { range: Some(range(8_192, 12_288)), ..Narrow::default() },
+    );
+    let delegated = delegated.unwrap();
+    let gated = gate(delegated.as_bytes()).unwrap();
+    let ask = |rights, range, at| {
+        let question = Question { rights, range, at: UnixMicros(at) };
+        let found = gated.shortfalls(&question).unwrap().into_iter();
+        found.map(|short| (short.limit, short.block)).collect::<Vec<_>>()
+    };
+    assert_eq!(ask(Rights::READ, Some(range(8_192, 12_288)), BEGIN + 10), []);
+    assert_eq!(ask(Rights::NONE, None, BEGIN + 10), []);
+    assert_eq!(ask(Rights::READ, Some(range(8_192, 12_289)), BEGIN + 10), [(Limit::Range, 2)]);
+    assert_eq!(ask(Rights::READ, Some(range(4_096, 8_192)), BEGIN + 10), [(Limit::Range, 1)]);
+    assert_eq!(ask(Rights::READ, Some(range(0, 1)), BEGIN + 10), [(Limit::Range, 0)]);
+    assert_eq!(ask(Rights::READ_WRITE, None, END - 10), [(Limit::Expires, 1), (Limit::Rights, 1)]);
+    assert_eq!(ask(Rights::READ, None, END), [(Limit::Expires, 0)]);
+    assert_eq!(ask(Rights::READ, None, BEGIN), [(Limit::NotBefore, 1)]);
+    assert_eq!(ask(Rights::READ, None, 0), [(Limit::NotBefore, 0)]);
+    let used_up =
+        attenuate(&delegated, &Narrow { opens: Some(0), bytes_total: Some(0), ..Narrow::default() });
+    let used_up = used_up.unwrap();
+    let question = Question { rights: Rights::NONE, range: None, at: UnixMicros(BEGIN + 10) };
+    let short = gate(used_up.as_bytes()).unwrap().shortfalls(&question).unwrap();
+    let short: Vec<_> = short.iter().map(|short| (short.limit, short.block)).collect();
+    assert_eq!(short, [(Limit::Opens, 3), (Limit::Budget, 3)]);
+}
+
+#[test]
+fn the_marks_of_a_token_grow_block_by_block() {
+    let delegated = delegate(&narrowed(), &person(0), public(1), &Narrow::default()).unwrap();
+    let again = attenuate(&delegated, &Narrow { rights: Some(Rights::READ), ..Narrow::default() }).unwrap();
+    let whole = verify(again.as_bytes()).unwrap();
+    assert_eq!(whole.blocks(), 4);
+    for (block, ancestor) in [token(), narrowed(), delegated.clone(), again.clone()].iter().enumerate() {
+        let ancestor = verify(ancestor.as_bytes()).unwrap();
+        assert_eq!(usize::from(ancestor.blocks()), block + 1);
+        let until = whole.marks_until(block as u8);
+        assert_eq!(until.len(), ancestor.marks().len());
+        assert!(until.iter().all(|mark| whole.marks().contains(mark)));
+    }
+    // Of the same bytes, to the same marks.
+    let parent = verify(delegated.as_bytes()).unwrap();
+    assert_eq!(whole.marks_until(2), parent.marks());
+    assert_eq!(whole.marks_until(3), whole.marks());
 }

@@ -1,11 +1,17 @@
 //! Tokens that any holder can make, signed properly, and that ungated would cost seconds, gigabytes or the process.
 //! The gate refuses each before the token library parses its Datalog; the library's answer is never asked for.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "hostile tokens are made by the library's own means, out of text of ours"
+)]
+
 mod support;
 
 use caps::error::Code;
 use caps::limits::TOKEN_BYTES_MAX;
-use caps::token::{forge, gate};
+use caps::token::hostile::{self, Hostile};
+use caps::token::{Narrow, Token, attenuate, forge, gate};
 use support::*;
 
 fn refused(datalog: &str, expected: Code) {
@@ -149,6 +155,23 @@ fn contexts_scopes_and_keys() {
     refused("check if operation($o) trusting previous", Code::TokenProfile);
     refused(&format!("check if operation($o) trusting {key}"), Code::TokenProfile);
     refused(&format!("trusting {key}; check if operation($o)"), Code::TokenProfile);
+}
+
+/// The set that benchmarks and tests through sockets take their hostile tokens from. None
+/// of it reaches a decision, and nobody narrows what the gate refuses.
+#[test]
+fn the_whole_set() {
+    let set = hostile::set().unwrap();
+    assert!(set.len() > 80, "{}", set.len());
+    for Hostile { name, bytes, code, .. } in set {
+        assert_eq!(judge(&bytes, &request()), Err(code), "{name}");
+        // What carries it does not open it either.
+        if let Ok(token) = Token::from_bytes(bytes.clone()) {
+            let narrow = Narrow { opens: Some(1), ..Narrow::default() };
+            let narrowed = attenuate(&token, &narrow);
+            assert!(gate(&bytes).is_ok() || narrowed.is_err(), "{name}: narrowed into {narrowed:?}");
+        }
+    }
 }
 
 /// Checks that look like the vocabulary and are not.

@@ -3,6 +3,11 @@
 //! The model keeps every bound of every block and asks each of them; it folds nothing together. A few thousand
 //! decisions run by default; `LEASEHOLD_TOKEN_CASES=100000` runs that many chains.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "hostile tokens are made by the library's own means, out of text of ours"
+)]
+
 mod support;
 
 use std::cell::Cell;
@@ -12,7 +17,8 @@ use caps::id::{ClusterEpoch, PrincipalKey};
 use caps::rights::{Operation, Rights};
 use caps::time::UnixMicros;
 use caps::token::{
-    Effective, Narrow, Narrowing, Request, Token, Usage, attenuate, delegate, forge, gate, seal,
+    Effective, Limit, Narrow, Narrowing, Question, Request, Token, Usage, attenuate, delegate, forge, gate,
+    inspect, seal,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -134,9 +140,12 @@ fn step() -> impl Strategy<Value = Step> {
 fn question() -> impl Strategy<Value = (Request, Option<u8>)> {
     let usage = proptest::option::weighted(
         0.8,
-        (0..4u64, 0..4u64, prop_oneof![0..4u64, Just(u64::MAX)]).prop_map(
-            |(opens, bytes_per_second, bytes_total)| Usage { opens, bytes_per_second, bytes_total },
-        ),
+        prop_oneof![
+            3 => (0..4u64, 0..4u64, prop_oneof![0..4u64, Just(u64::MAX)]).prop_map(
+                |(opens, bytes_per_second, bytes_total)| Usage { opens, bytes_per_second, bytes_total },
+            ),
+            1 => Just(Usage::judged_by_meters()),
+        ],
     );
     let operation =
         prop_oneof![3 => Just(Operation::Read), 1 => Just(Operation::Write), 1 => Just(Operation::Share)];
@@ -239,6 +248,13 @@ fn b7_random_chains_never_widen_and_both_decisions_equal_the_model() {
                 parent_left,
                 child_left
             );
+            // What an inspection says was taken is the difference, to the byte.
+            let taken = inspect(&child, None).unwrap().blocks.pop().unwrap().took;
+            if child != token && !matches!(step, Step::Seal) {
+                let left = Effective { hops: child_left.hops, ..taken.leaves(&parent_left) };
+                prop_assert_eq!(left, child_left, "{:?} took {:?}", step, taken);
+                prop_assert_eq!(taken.is_nothing(), left == Effective { hops: left.hops, ..parent_left });
+            }
             (token, model) = (child, next);
         }
         let verified = verify(token.as_bytes()).unwrap();
@@ -251,6 +267,22 @@ fn b7_random_chains_never_widen_and_both_decisions_equal_the_model() {
             yes.set(yes.get() + u32::from(expected));
             let native = verified.authorize(request);
             prop_assert_eq!(native.is_ok(), expected, "native {:?} on {:?}", native, request);
+            let asked = Question {
+                rights: Rights::of(request.operation),
+                range: Some(request.range),
+                at: request.now,
+            };
+            // A question takes it that something is used; the requests here may have used nothing.
+            let mut short = gate(token.as_bytes()).unwrap().shortfalls(&asked).unwrap();
+            short.retain(|short| !matches!(short.limit, Limit::Opens | Limit::Rate | Limit::Budget));
+            prop_assert!(short.is_empty() || !expected, "{:?} falls short of nothing", short);
+            // Other limits are the session's, or of what is used: a question says nothing of those.
+            if let Some(
+                limit @ (Limit::Expires | Limit::NotBefore | Limit::Hops | Limit::Rights | Limit::Range),
+            ) = verified.refusal(request)
+            {
+                prop_assert_eq!(short.first().map(|short| short.limit), Some(limit));
+            }
             let datalog = verified.authorize_by_datalog(token.as_bytes(), &keys, request);
             prop_assert_eq!(datalog.is_ok(), expected, "Datalog {:?} on {:?}", datalog, request);
             if let Err(error) = datalog {

@@ -7,6 +7,7 @@ use caps::wire::Name;
 use libmem::{Client, Endpoint};
 
 use crate::args::Global;
+use crate::contacts::Contacts;
 use crate::dirs::Dirs;
 use crate::failure::{Failure, Result};
 use crate::identity::Identities;
@@ -37,6 +38,11 @@ impl Context {
     /// The keys of this user.
     pub(crate) fn identities(&self) -> Identities {
         Identities::new(self.dirs.identities())
+    }
+
+    /// The keys of others.
+    pub(crate) fn contacts(&self) -> Contacts {
+        Contacts::new(self.dirs.contacts())
     }
 
     /// Who I am: `--as`, `LEASEHOLD_ID`, or the only identity there is.
@@ -89,6 +95,23 @@ impl Context {
         self.connect_with(&self.identities().load(&name)?)
     }
 
+    /// Connects as who I am, or, where that is not said, as one of `holders` whose key this user has, or as anybody:
+    /// for what concerns those who have held a token.
+    pub(crate) fn connect_as_one_of(&self, holders: &[String]) -> Result<Client> {
+        let identities = self.identities();
+        let holds = |name: &Name| {
+            let key = identities.public(name).map(|key| key.to_string());
+            key.is_some_and(|key| holders.contains(&key))
+        };
+        match self.named {
+            None if self.dirs.socket().exists() => match identities.names()?.into_iter().find(holds) {
+                Some(name) => self.connect_with(&identities.load(&name)?),
+                None => self.connect_as_anybody(),
+            },
+            _ => self.connect_as_anybody(),
+        }
+    }
+
     /// Connects with a key.
     pub(crate) fn connect_with(&self, key: &SigningKey) -> Result<Client> {
         let socket = self.dirs.socket();
@@ -104,7 +127,7 @@ impl Context {
     }
 
     /// The key that a principal's name stands for: 64 hexadecimal digits are the key itself, and the node knows its
-    /// principals' names. An identity of this user serves where the node does not know the name.
+    /// principals' names. A contact or an identity of this user serves where the node does not know the name.
     pub(crate) fn principal(&self, client: &Client, text: &str) -> Result<PrincipalKey> {
         if let Ok(key) = PrincipalKey::parse(text) {
             return Ok(key);
@@ -112,15 +135,17 @@ impl Context {
         let name = Name::new(text)?;
         for row in client.principals() {
             match row {
-                Ok(row) if row.name == name => return Ok(row.key),
+                Ok(row) if row.name == name => {
+                    // A node that says another key than before is not believed before the user has looked.
+                    self.meet([(row.name, row.key)])?;
+                    return Ok(row.key);
+                }
                 Ok(_) => {}
                 // Some nodes show their principals to the administrator alone.
                 Err(error) if error.code() == Code::NotAdmin => break,
                 Err(error) => return Err(error.into()),
             }
         }
-        self.identities()
-            .public(&name)
-            .ok_or_else(|| Failure::of(Code::PrincipalUnknown, format!("nobody here is called `{name}`")))
+        self.principal_here(text)
     }
 }

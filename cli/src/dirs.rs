@@ -64,6 +64,11 @@ impl Dirs {
         self.state.join("ids")
     }
 
+    /// The public keys of others.
+    pub(crate) fn contacts(&self) -> PathBuf {
+        self.state.join("contacts")
+    }
+
     /// The tokens that this user holds, by identity.
     pub(crate) fn tokens(&self) -> PathBuf {
         self.state.join("tokens")

@@ -113,6 +113,14 @@ pub(crate) fn seed_or_new(path: &Path) -> caps::Result<Zeroizing<[u8; 32]>> {
     }
 }
 
+/// Writes a new key file with this seed.
+///
+/// # Errors
+/// `E_EXISTS` if there is a file of that name; `E_CONFIG_IO`.
+pub(crate) fn create_with(path: &Path, seed: &[u8; 32]) -> caps::Result<()> {
+    files::create(path, &encode(seed))
+}
+
 fn create_seed(path: &Path) -> caps::Result<Zeroizing<[u8; 32]>> {
     let seed = SigningKey::generate().seed();
     files::create(path, &encode(&seed))?;

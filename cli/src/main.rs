@@ -16,7 +16,8 @@
 //! | `output/` | tables, JSON, errors, colours, progress |
 //! | `context`, `dirs` | which node and which directories |
 //! | `files` | files that hold secrets: made and read with care |
-//! | `identity`, `tokens` | keys and tokens on disk |
+//! | `identity`, `contacts`, `tokens` | own keys, keys of others and tokens on disk |
+//! | `people` | who a key is |
 //! | `node/` | the node that `leasehold up` runs |
 //! | `canary/` | two clients of the node's own that try whether revocations work |
 //! | `demo/` | the story that `leasehold demo` plays |
@@ -30,6 +31,7 @@ mod args;
 mod bench;
 mod canary;
 mod commands;
+mod contacts;
 mod context;
 mod demo;
 mod dirs;
@@ -38,6 +40,7 @@ mod files;
 mod identity;
 mod node;
 mod output;
+mod people;
 mod tokens;
 
 use std::process::ExitCode;

@@ -99,6 +99,15 @@ fn wrong_usage_is_exit_2_in_both_forms() {
         &["revoke", "lease", "x", "--reason", "\u{1b}[2J"],
         &["get"],
         &["token", "seal", "x"],
+        &["token", "verify", "x", "--at", "yesterday"],
+        &["token", "verify", "x", "--rights", "wr"],
+        &["token", "verify", "x", "--range", "4..4"],
+        &["token", "delegate", "x", "--to", "b/b", "-o", "y"],
+        &["share", "offer", "x", "--to", "bob", "--rights", "r", "--hops", "-1"],
+        &["id", "trust", "bob"],
+        &["id", "trust", "bob", "5d4d"],
+        &["id", "trust", "../bob", "5d4d3dc6c2dfd46f1707e0e993d7351561ec5e5616115214784bc48af49ab327"],
+        &["id", "forget"],
         &["audit", "verify", "/tmp"],
         &["audit", "tail", "--follow", "--json"],
         &["completions", "tcsh"],
@@ -391,6 +400,142 @@ fn a_token_is_delegated_by_its_holder_and_by_nobody_else() {
     done(&delegate("alice", "bob", &path("b.token")));
     let seen = json(&leasehold(&["token", "inspect", &path("b.token"), "--json"]));
     assert_eq!(seen["token"]["holders"], serde_json::json!([alice, bob]));
+}
+
+/// The one document of `token verify --json`, which is there whatever the answer is, and the exit code.
+fn judged(arguments: &[&str], exit: i32) -> Value {
+    let output = leasehold(&[&["token", "verify"], arguments, &["--json"]].concat());
+    assert_eq!(code(&output), exit, "{}", text(&output.stderr));
+    let value: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    assert_eq!(value["verified"], exit == 0);
+    if exit != 0 {
+        let error: Value = serde_json::from_slice(&output.stderr).expect("one JSON document");
+        assert_eq!(error["error"]["code"], value["reasons"][0]["code"]);
+    }
+    assert_eq!(value["node"]["asked"], false);
+    value
+}
+
+#[test]
+fn a_token_is_judged_with_the_limit_and_the_block_that_refuse() {
+    let (directory, dir) = directory();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (root, holder, next) =
+        (RootKey::from_seed(&[1; 32]), SigningKey::from_seed(&[2; 32]), SigningKey::from_seed(&[3; 32]));
+    let key = root.public().to_string();
+    let whole = mint(&root, &holder);
+    let narrow = caps::token::Narrow {
+        rights: Some(Rights::READ),
+        range: Some(ByteRange::new(0, 4096).unwrap()),
+        expires: Some(UnixMicros(3_900_000_000_000_000)),
+        ..caps::token::Narrow::default()
+    };
+    let delegated = caps::token::delegate(&whole, &holder, next.public(), &narrow).unwrap();
+    // Somebody's own tool wrote that it may not have been delegated at all.
+    let none = caps::token::Narrowing { hops: Some(0), ..caps::token::Narrowing::default() };
+    let over = caps::token::forge::narrow_anyhow(&delegated, &none).unwrap();
+    let ended = caps::token::Narrow { expires: Some(UnixMicros(1)), ..caps::token::Narrow::default() };
+    let ended = caps::token::attenuate(&delegated, &ended).unwrap();
+    for (name, token) in [("good", &delegated), ("over", &over), ("ended", &ended)] {
+        std::fs::write(path(name), format!("{}\n", *token.to_text())).unwrap();
+    }
+    let (good, over, ended) = (path("good"), path("over"), path("ended"));
+    let ask = |file: &str, more: &[&str], exit: i32| {
+        let value = judged(&[&["--dir", &dir, file, "--root", &key], more].concat(), exit);
+        let reasons = value["reasons"].as_array().unwrap().iter();
+        let reason = |reason: &Value| {
+            (reason["limit"].as_str().unwrap().to_owned(), reason["block"].as_u64().unwrap())
+        };
+        reasons.map(reason).collect::<Vec<_>>()
+    };
+    let limit = |limit: &str, block| (limit.to_owned(), block);
+    assert_eq!(ask(&good, &[], 0), []);
+    assert_eq!(ask(&good, &["--rights", "r", "--range", "0..4KiB", "--at", "+1h"], 0), []);
+    assert_eq!(ask(&good, &["--rights", "rw"], 3), [limit("rights", 1)]);
+    assert_eq!(ask(&good, &["--range", "0..8KiB"], 3), [limit("range", 1)]);
+    assert_eq!(ask(&good, &["--range", "64KiB..65KiB"], 3), [limit("range", 0)]);
+    assert_eq!(ask(&good, &["--at", "2093-08-01T21:20:00Z"], 3), [limit("expires", 1)]);
+    assert_eq!(ask(&good, &["--at", "2093-08-01T21:19:59Z"], 0), []);
+    assert_eq!(ask(&ended, &[], 3), [limit("expires", 2)]);
+    assert_eq!(ask(&ended, &["--at", "1970-01-01T00:00:00Z"], 0), []);
+    assert_eq!(ask(&over, &["--rights", "w"], 3), [limit("hops", 2), limit("rights", 1)]);
+
+    // For people: the reason with its block, and that nobody asked about revocation.
+    let output = leasehold(&["--dir", &dir, "token", "verify", &over, "--root", &key]);
+    assert_eq!(code(&output), 3);
+    assert!(text(&output.stderr).starts_with("error[E_DENIED]: hops: "), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    assert!(said.contains("(block 2: attenuation") && said.contains("whether it was revoked is not known"));
+    assert!(
+        done(&leasehold(&["--dir", &dir, "token", "verify", &good, "--root", &key]))
+            .contains("\nyes: r on 0..4096")
+    );
+    // What is no token, or another's, is no matter of time or rights.
+    std::fs::write(path("bad"), "leasehold-token-v1:!!\n").unwrap();
+    let bad = leasehold(&["--dir", &dir, "token", "verify", &path("bad"), "--root", &key]);
+    assert_eq!(error(&bad, 1), "E_TOKEN_MALFORMED");
+}
+
+#[test]
+fn keys_of_others_are_taken_once_and_delegated_to_by_name() {
+    let (directory, dir) = directory();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let here = |arguments: &[&str]| leasehold(&[&["--dir", &dir], arguments].concat());
+    let alice =
+        json(&here(&["id", "new", "alice", "--json"]))["identity"]["key"].as_str().unwrap().to_owned();
+    let [carol, other] = [5, 6].map(|n| SigningKey::from_seed(&[n; 32]).public().to_string());
+
+    assert!(done(&here(&["id", "trust", "carol", &carol])).ends_with("taken\n"));
+    assert!(done(&here(&["id", "trust", "carol", &carol])).ends_with("known already\n"));
+    let file = path("contacts/carol.pub");
+    assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o7777, 0o600);
+    assert_eq!(json(&here(&["id", "show", "carol", "--json"]))["contact"]["key"], carol[..]);
+    assert_eq!(json(&here(&["id", "list", "--json"]))["contacts"][0]["name"], "carol");
+    assert!(done(&here(&["id", "list"])).contains(&carol));
+
+    let output = here(&["id", "trust", "carol", &other]);
+    assert_eq!(error(&output, 3), "E_KEY_CHANGED");
+    for said in [&carol[..], &other, "leasehold id forget carol"] {
+        assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+    }
+    assert_eq!(error(&here(&["id", "trust", "alice", &other]), 1), "E_EXISTS", "that is me");
+    assert_eq!(error(&here(&["id", "trust", "eve", &"ff".repeat(32)]), 1), "E_RANGE", "no key");
+    assert_eq!(error(&here(&["id", "forget", "eve"]), 1), "E_PRINCIPAL_UNKNOWN");
+
+    // By name, with no node anywhere.
+    let seed = std::fs::read_to_string(path("ids/alice.key")).unwrap();
+    let seed = seed.trim_end().strip_prefix("leasehold-key-v1:").unwrap();
+    let seed = data_encoding::BASE64URL_NOPAD.decode(seed.as_bytes()).unwrap();
+    let token = mint(&RootKey::from_seed(&[1; 32]), &SigningKey::from_seed(&seed.try_into().unwrap()));
+    std::fs::write(path("a.token"), &**token.to_text()).unwrap();
+    let delegate = |to: &str, file: &str| {
+        let narrow = ["--rights", "r", "--range", "0..16KiB", "--ttl", "5m"];
+        here(&[&["token", "delegate", &path("a.token"), "--to", to, "-o", &path(file)][..], &narrow].concat())
+    };
+    done(&delegate("carol", "c.token"));
+    let seen = json(&here(&["token", "inspect", &path("c.token"), "--json"]));
+    assert_eq!(seen["token"]["holders"], serde_json::json!([alice, carol]));
+    assert_eq!((&seen["names"][&alice], &seen["names"][&carol]), (&"alice".into(), &"carol".into()));
+    assert_eq!(seen["token"]["blocks"][1]["took"]["rights"], "ws");
+    let shown = here(&["token", "inspect", &path("c.token")]);
+    let shown = done(&shown);
+    for said in [
+        "alice -> carol",
+        "block 1: delegation by alice to carol",
+        "the right to ws, bytes 16384..65536, its last ",
+        "whether it was revoked is not known",
+    ] {
+        assert!(shown.contains(said), "{said}: {shown}");
+    }
+    let unknown = delegate("dave", "d.token");
+    assert_eq!(error(&unknown, 1), "E_PRINCIPAL_UNKNOWN");
+    assert!(text(&unknown.stderr).contains("leasehold id trust dave KEY"));
+    // A damaged contact is nobody's key, and a name with two keys is none of them.
+    std::fs::write(&file, "5d4d\n").unwrap();
+    assert_eq!(error(&delegate("carol", "e.token"), 1), "E_CONFIG_SYNTAX");
+    std::fs::write(path("contacts/alice.pub"), format!("{other}\n")).unwrap();
+    assert_eq!(error(&delegate("alice", "f.token"), 2), "E_USAGE");
+    done(&here(&["id", "forget", "carol"]));
 }
 
 #[test]

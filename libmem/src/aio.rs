@@ -17,9 +17,11 @@ use caps::receipt::Receipt;
 use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::token::Token;
-use caps::wire::reply::Welcome;
+use caps::wire::reply::{TokenState, Welcome};
 use caps::wire::request::Path;
-use caps::wire::row::{GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, Target};
+use caps::wire::row::{
+    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target,
+};
 use caps::wire::{Name, Reason};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
@@ -155,7 +157,9 @@ impl Client {
         lifetime: Lifetime,
         key: &SigningKey,
     ) -> Result<Accepted> {
-        self.session.call(calls::share_accept(contract.grant, contract.sign(key), lifetime)).await
+        let by_receiver = contract.sign(key);
+        let receiving = self.session.call(calls::share_accept(contract.grant, by_receiver, lifetime)).await?;
+        receiving.accepted(contract, by_receiver)
     }
 
     /// As [`crate::Client::share_narrow`].
@@ -178,6 +182,14 @@ impl Client {
     /// As [`crate::Client::revoke`].
     pub async fn revoke(&self, target: Target, reason: Reason) -> Result<Receipt> {
         self.session.call(calls::revoke(target, reason)).await.and_then(checked)
+    }
+
+    /// As [`crate::Client::revoke_token`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::revoke_token`].
+    pub async fn revoke_token(&self, token: &Token, block: u8, reason: Reason) -> Result<Receipt> {
+        self.session.call(calls::revoke_token(token, block, reason)).await.and_then(checked)
     }
 
     /// As [`crate::Client::quarantine_add`].
@@ -213,6 +225,30 @@ impl Client {
             return Err(Error::new(Code::Range, "these bytes lie outside of every region"));
         }
         self.session.fill(offset, buffer, |at, length| calls::quarantine_read(id, at, length)).await
+    }
+
+    /// As [`crate::Client::root_rotate`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::root_rotate`].
+    pub async fn root_rotate(&self) -> Result<Vec<RootRow>> {
+        self.session.call(calls::root_rotate()).await
+    }
+
+    /// As [`crate::Client::root_retire`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::root_retire`].
+    pub async fn root_retire(&self, id: u32) -> Result<Vec<RootRow>> {
+        self.session.call(calls::root_retire(id)).await
+    }
+
+    /// As [`crate::Client::roots`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::roots`].
+    pub async fn roots(&self) -> Result<Vec<RootRow>> {
+        self.session.call(calls::root_list()).await
     }
 
     /// As [`crate::Client::status`].
@@ -275,6 +311,14 @@ impl Client {
             }
             mapped => mapped.map(Memory::Mapped),
         }
+    }
+
+    /// As [`crate::Client::token_check`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::token_check`].
+    pub async fn token_check(&self, token: &Token) -> Result<TokenState> {
+        self.session.call(calls::token_check(token)).await
     }
 }
 

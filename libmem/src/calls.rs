@@ -9,15 +9,15 @@ use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::time::Micros;
 use caps::token::Token;
-use caps::wire::reply::{Opened, Page, Welcome};
+use caps::wire::reply::{Opened, Page, TokenState, Welcome};
 use caps::wire::request::{LeaseSpec, Path};
 use caps::wire::row::{
-    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, Revocation, Target,
+    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, Revocation, RootRow, Target,
 };
 use caps::wire::{Name, Reason, Reply, Request};
 
 use crate::lease::{LeaseView, Leased};
-use crate::share::{Accepted, Narrowing, Proposal};
+use crate::share::{Narrowing, Proposal, Receiving};
 
 /// A request and the way to read its answer. `None` from `read` means that the answer is of another kind.
 pub(crate) struct Call<T> {
@@ -167,15 +167,17 @@ pub(crate) fn share_offer(contract: ShareContract, key: &SigningKey) -> Call<Gra
 
 pub(crate) fn share_show(grant: GrantId) -> Call<Proposal> {
     let read = |reply| match reply {
-        Reply::Contract { grant, contract, by_owner } => Some(Proposal { grant, contract, by_owner }),
+        Reply::Contract { grant, contract, by_owner, by_receiver } => {
+            Some(Proposal { grant, contract, by_owner, by_receiver })
+        }
         _ => None,
     };
     Call { request: Request::ShareShow { grant }, read }
 }
 
-pub(crate) fn share_accept(grant: GrantId, signature: Signature, lifetime: Lifetime) -> Call<Accepted> {
+pub(crate) fn share_accept(grant: GrantId, signature: Signature, lifetime: Lifetime) -> Call<Receiving> {
     let read = |reply| match reply {
-        Reply::Accepted { grant, token } => Some(Accepted { grant, token }),
+        Reply::Accepted { grant, token, by_owner } => Some(Receiving { grant, token, by_owner }),
         _ => None,
     };
     Call { request: Request::ShareAccept { grant, signature, lifetime }, read }
@@ -183,6 +185,10 @@ pub(crate) fn share_accept(grant: GrantId, signature: Signature, lifetime: Lifet
 
 pub(crate) fn revoke(target: Target, reason: Reason) -> Call<Receipt> {
     Call { request: Request::Revoke(Revocation { target, reason }), read: receipt }
+}
+
+pub(crate) fn revoke_token(token: &Token, block: u8, reason: Reason) -> Call<Receipt> {
+    Call { request: Request::RevokeToken { token: token.clone(), block, reason }, read: receipt }
 }
 
 pub(crate) fn quarantine_add(lease: LeaseId, reason: Reason) -> Call<Receipt> {
@@ -202,6 +208,22 @@ pub(crate) fn quarantine_release(id: QuarantineId) -> Call<u64> {
     let read =
         |reply| if let Reply::QuarantineOver { wiped_bytes } = reply { Some(wiped_bytes) } else { None };
     Call { request: Request::QuarantineRelease { id }, read }
+}
+
+pub(crate) fn root_rotate() -> Call<Vec<RootRow>> {
+    Call { request: Request::RootRotate, read: roots }
+}
+
+pub(crate) fn root_retire(id: u32) -> Call<Vec<RootRow>> {
+    Call { request: Request::RootRetire { id }, read: roots }
+}
+
+pub(crate) fn root_list() -> Call<Vec<RootRow>> {
+    Call { request: Request::RootList, read: roots }
+}
+
+fn roots(reply: Reply) -> Option<Vec<RootRow>> {
+    if let Reply::Roots(rows) = reply { Some(rows) } else { None }
 }
 
 pub(crate) fn share_narrow(grant: GrantId, narrowing: Narrowing) -> Result<Call<Receipt>> {
@@ -249,4 +271,11 @@ pub(crate) fn read(handle: SlotHandle, offset: u64, length: u32) -> Call<(Vec<u8
 pub(crate) fn write(handle: SlotHandle, offset: u64, data: &[u8]) -> Call<()> {
     let crc = crc32c::crc32c(data);
     Call { request: Request::Write { handle, offset, data: data.to_vec(), crc }, read: done }
+}
+
+/// A sealed copy is sent, as with [`open`]: checking needs nothing that extends a token.
+pub(crate) fn token_check(token: &Token) -> Call<TokenState> {
+    let token = caps::token::seal(token).unwrap_or_else(|_| token.clone());
+    let read = |reply| if let Reply::Token(state) = reply { Some(state) } else { None };
+    Call { request: Request::TokenCheck { token }, read }
 }

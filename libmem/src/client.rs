@@ -11,9 +11,11 @@ use caps::receipt::Receipt;
 use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::token::Token;
-use caps::wire::reply::Welcome;
+use caps::wire::reply::{TokenState, Welcome};
 use caps::wire::request::Path;
-use caps::wire::row::{GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, Target};
+use caps::wire::row::{
+    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target,
+};
 use caps::wire::{Name, Reason};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -172,14 +174,17 @@ impl Client {
     /// Step 3: signs the contract as the receiver, exactly as it is given here. The token opens the memory.
     ///
     /// # Errors
-    /// `E_GRANT_UNKNOWN`, `E_SHARE_ORDER`, `E_CONTRACT_SIG`; `E_UNCERTAIN` if no answer came.
+    /// `E_GRANT_UNKNOWN`, `E_SHARE_ORDER`; `E_CONTRACT_SIG`, also if the node sends a signature that is not the owner's;
+    /// `E_UNCERTAIN` if no answer came.
     pub fn share_accept(
         &self,
         contract: &ShareContract,
         lifetime: Lifetime,
         key: &SigningKey,
     ) -> Result<Accepted> {
-        self.session.call(calls::share_accept(contract.grant, contract.sign(key), lifetime))
+        let by_receiver = contract.sign(key);
+        let receiving = self.session.call(calls::share_accept(contract.grant, by_receiver, lifetime))?;
+        receiving.accepted(contract, by_receiver)
     }
 
     /// Takes a part of a grant back: rights, bytes or time. When this returns, nothing beyond the rest can be reached
@@ -206,6 +211,21 @@ impl Client {
     /// `E_UNCERTAIN` if no answer came.
     pub fn revoke(&self, target: Target, reason: Reason) -> Result<Receipt> {
         self.session.call(calls::revoke(target, reason)).and_then(checked)
+    }
+
+    /// Takes one block of a token back, the authority block being 0, with all that was made of it; the rest of its grant
+    /// lives on. When this returns, nothing of it can be reached by any path. The token need not be bound to this
+    /// client's key: the lease's owner, both sides of the grant and whoever held the token up to that block may ask.
+    ///
+    /// A delegation that was taken back cannot be appended again, not even by who made it: to the same person with the
+    /// very same narrowing it is the same. One that differs in anything is another.
+    ///
+    /// # Errors
+    /// `E_DENIED`; `E_RANGE` if the token has no such block; `E_TOKEN_SIG` and the like if it is no token of this node's;
+    /// `E_QUOTA` if those who only hold tokens of the lease took back too many of them; `E_LEASE_UNKNOWN`;
+    /// `E_CONTRACT_SIG` if the receipt is not signed; `E_UNCERTAIN` if no answer came.
+    pub fn revoke_token(&self, token: &Token, block: u8, reason: Reason) -> Result<Receipt> {
+        self.session.call(calls::revoke_token(token, block, reason)).and_then(checked)
     }
 
     /// Takes a lease's region from everybody, as [`Client::revoke`] does, and has its bytes kept as they were, for an
@@ -246,6 +266,37 @@ impl Client {
             return Err(Error::new(Code::Range, "these bytes lie outside of every region"));
         }
         self.session.fill(offset, buffer, |at, length| calls::quarantine_read(id, at, length))
+    }
+
+    /// Draws a new root key, which mints from now on. The one before is believed until its last token has expired, and
+    /// not at all any more if none of its tokens lives. Returns the keys that are believed then, the new one first.
+    /// Administrator only.
+    ///
+    /// # Errors
+    /// `E_DENIED`; `E_BUSY` if as many keys are believed as may be; `E_CONFIG_IO` if the key cannot be kept on disk;
+    /// `E_AUDIT_UNAVAILABLE`: then nothing changed. `E_UNCERTAIN` if no answer came.
+    pub fn root_rotate(&self) -> Result<Vec<RootRow>> {
+        self.session.call(calls::root_rotate())
+    }
+
+    /// Believes a root key no longer: its tokens are refused with `E_TOKEN_UNKNOWN_KEY`, and what is open under them
+    /// ends as by a revoke, which is over when this returns. Leases live on: whoever owns one renews it for a token of
+    /// the key that mints. Returns the keys that are believed then. Administrator only.
+    ///
+    /// # Errors
+    /// `E_DENIED`, also for the key that mints; `E_TOKEN_UNKNOWN_KEY` if no such key is believed;
+    /// `E_AUDIT_UNAVAILABLE` if it cannot be recorded: it has taken effect all the same. `E_UNCERTAIN` if no answer
+    /// came.
+    pub fn root_retire(&self, id: u32) -> Result<Vec<RootRow>> {
+        self.session.call(calls::root_retire(id))
+    }
+
+    /// The root keys that are believed, the one that mints first. Administrator only.
+    ///
+    /// # Errors
+    /// `E_DENIED`.
+    pub fn roots(&self) -> Result<Vec<RootRow>> {
+        self.session.call(calls::root_list())
     }
 
     /// The node's numbers.
@@ -312,6 +363,15 @@ impl Client {
             }
             mapped => mapped.map(Memory::Mapped),
         }
+    }
+
+    /// What opening with this token would find now, without opening it and without a record: expired, revoked and by
+    /// which block, or how long it still lives. For whoever has held it, the lease's owner and the administrator.
+    ///
+    /// # Errors
+    /// `E_TOKEN_BOUND` for everybody else; the `E_TOKEN_*` of a token that is none of this node's.
+    pub fn token_check(&self, token: &Token) -> Result<TokenState> {
+        self.session.call(calls::token_check(token))
     }
 }
 

@@ -90,6 +90,7 @@
 //! | `mapping/descriptor` | what a received descriptor must be |
 //! | `mapping/reservation`, `mapping/place` | who owns which addresses, and what is mapped there |
 //! | `mapping/volatile` | the safe view for raw access |
+//! | [`token`] | narrowing, delegating, sealing and reading tokens, without a node |
 //! | [`sync`] | processes that wait for one another: events, locks, rings of messages |
 //! | `guard` | the routines that survive a cut, the fault handler, and rotation: table, assembly, decision, channel |
 //!
@@ -132,6 +133,7 @@ mod region;
 mod session;
 mod share;
 pub mod sync;
+pub mod token;
 
 pub use caps::error::{Code, Error, Result};
 pub use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId, RegionId};
@@ -140,7 +142,9 @@ pub use caps::range::ByteRange;
 pub use caps::receipt::Receipt;
 pub use caps::rights::Rights;
 pub use caps::token::Token;
-pub use caps::wire::row::{GrantRow, LeaseRow, Lifetime, QuarantineCause, QuarantineRow, Target};
+pub use caps::wire::row::{
+    GrantRow, LeaseRow, Lifetime, QuarantineCause, QuarantineRow, RootRow, RootState, Target,
+};
 pub use caps::wire::{Name, Reason};
 pub use client::{Client, Mediated, Memory};
 pub use endpoint::{Endpoint, HANDSHAKE_SECONDS, REQUEST_SECONDS};
@@ -148,4 +152,6 @@ pub use inherited::{InheritedToken, SESSION_VARIABLE, TOKENS_VARIABLE, inherited
 pub use lease::{LeaseOptions, LeaseView, Leased};
 pub use mapping::{Access, Mapping, Revocation, Segment, Volatile};
 pub use region::{Facts, Region};
+#[doc(hidden)]
+pub use session::fuzzing;
 pub use share::{Accepted, Narrowing, Proposal, ShareOptions};

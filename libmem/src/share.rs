@@ -10,7 +10,7 @@ use caps::id::{ClusterEpoch, GrantId, PrincipalKey};
 use caps::key::Signature;
 use caps::range::ByteRange;
 use caps::rights::Rights;
-use caps::share::ShareContract;
+use caps::share::{ShareContract, SharePair, Signed};
 use caps::token::Token;
 use caps::wire::Request;
 use caps::wire::row::{GrantRow, LeaseRow};
@@ -154,6 +154,8 @@ pub struct Proposal {
     pub contract: ShareContract,
     /// The owner's signature on the same contract. It was verified.
     pub by_owner: Signature,
+    /// The receiver's, from its acceptance to the end of the grant. It was verified, too.
+    pub by_receiver: Option<Signature>,
 }
 
 impl Proposal {
@@ -163,7 +165,7 @@ impl Proposal {
     /// # Errors
     /// `E_PROTOCOL` if the contract is another; `E_CONTRACT_SIG` if the owner did not sign it.
     pub(crate) fn checked(self, asked: GrantId, cluster: ClusterEpoch) -> Result<Self> {
-        let Self { grant, contract, by_owner } = &self;
+        let Self { grant, contract, by_owner, by_receiver } = &self;
         let shown = (grant.lease, grant.region, grant.owner, grant.receiver);
         let signed = (contract.lease, contract.region, contract.owner, contract.receiver);
         let agrees = contract.grant == asked
@@ -179,7 +181,46 @@ impl Proposal {
             return Err(Error::new(Code::Protocol, "the contract does not say what the grant says"));
         }
         contract.verify(contract.owner, by_owner)?;
+        if let Some(by_receiver) = by_receiver {
+            contract.verify(contract.receiver, by_receiver)?;
+        }
         Ok(self)
+    }
+
+    /// The contract with what was signed of it, to be kept or shown to others.
+    #[must_use]
+    pub const fn signed(&self) -> Signed {
+        let Self { contract, by_owner, by_receiver, .. } = *self;
+        Signed { contract, by_owner, by_receiver }
+    }
+
+    /// Whether a narrowing has taken a part of what the contract gives.
+    #[must_use]
+    pub fn is_narrowed(&self) -> bool {
+        let GrantRow { rights, range, agreed, .. } = &self.grant;
+        (*rights, *range) != (agreed.rights, agreed.range)
+    }
+}
+
+/// What a node answers to an acceptance.
+pub(crate) struct Receiving {
+    pub(crate) grant: GrantRow,
+    pub(crate) token: Token,
+    pub(crate) by_owner: Option<Signature>,
+}
+
+impl Receiving {
+    /// With the pair, if the node sent the other half of it.
+    ///
+    /// # Errors
+    /// `E_CONTRACT_SIG` if what it sent is not the owner's.
+    pub(crate) fn accepted(self, contract: &ShareContract, by_receiver: Signature) -> Result<Accepted> {
+        let Self { grant, token, by_owner } = self;
+        let pair = by_owner.map(|by_owner| SharePair { contract: *contract, by_owner, by_receiver });
+        if let Some(pair) = &pair {
+            pair.verify()?;
+        }
+        Ok(Accepted { grant, token, pair })
     }
 }
 
@@ -190,6 +231,8 @@ pub struct Accepted {
     pub grant: GrantRow,
     /// The capability, bound to the receiver's key.
     pub token: Token,
+    /// The contract with both signatures, which were verified; `None` from a node that does not send the owner's again.
+    pub pair: Option<SharePair>,
 }
 
 // By hand: a token belongs in no trace.
@@ -253,7 +296,7 @@ mod tests {
             state: GrantState::Issued,
             cause: None,
         };
-        Proposal { grant, contract, by_owner: contract.sign(&owner_key()) }
+        Proposal { grant, contract, by_owner: contract.sign(&owner_key()), by_receiver: None }
     }
 
     #[test]
@@ -290,6 +333,11 @@ mod tests {
         }
         let forged = Proposal { by_owner: contract.sign(&SigningKey::from_seed(&[5; 32])), ..good.clone() };
         assert_eq!(forged.checked(contract.grant, CLUSTER).unwrap_err().code(), Code::ContractSignature);
+        let by_owner_twice = Proposal { by_receiver: Some(good.by_owner), ..good.clone() };
+        assert_eq!(
+            by_owner_twice.checked(contract.grant, CLUSTER).unwrap_err().code(),
+            Code::ContractSignature
+        );
         assert!(good.checked(GrantId([9; 16]), CLUSTER).is_err());
     }
 }

@@ -74,6 +74,12 @@ pub const PRINCIPALS_MAX: usize = 4_096;
 /// Most grants of one region that a provider remembers as revoked, narrowed or opened. An entry is dropped once the
 /// right would have expired by itself; while none can be, a revoke ends the whole region.
 pub const REVOCATIONS_PER_REGION_MAX: usize = 4_096;
+/// Most marks of revoked tokens that one lease remembers, 100 KiB at each of broker and provider. An entry is dropped
+/// once no token could use it; while none can be, a revoke ends the grant, or the lease, instead.
+pub const MARKS_PER_REGION_MAX: usize = 1_024;
+/// How many of these there may be before those who hold a delegated token, and are no party to the lease or the grant,
+/// can add none: a delegate can make tokens without end, and whoever gave it the first must have room to end that.
+pub const MARKS_OF_DELEGATES_MAX: usize = MARKS_PER_REGION_MAX / 2;
 /// Most grants, each counted for reading and for writing, to whom the file of one segment is handed out: all live
 /// ones of a lease, and its owner.
 pub const EXPOSURES_PER_SEGMENT_MAX: usize = 2 * (GRANTS_PER_LEASE_MAX + 1);
@@ -97,6 +103,15 @@ pub const ACCEPT_BACKLOG_MAX: i32 = 128;
 pub const SLOTS_MAX: usize = 65_536;
 /// Most open rights of one session.
 pub const SLOTS_PER_SESSION_MAX: usize = 16_384;
+/// Rights that one principal may have open at one time, by itself and by those it delegated to, where the
+/// configuration is silent: as many as one session, a quarter of the table.
+pub const OPENS_PER_PRINCIPAL_DEFAULT: u32 = SLOTS_PER_SESSION_MAX as u32;
+/// Those of them that may be mapped, where the configuration is silent: all.
+pub const MAPPINGS_PER_PRINCIPAL_DEFAULT: u32 = OPENS_PER_PRINCIPAL_DEFAULT;
+/// Most blocks with limits on use whose counts a provider keeps for one region: 16 for each of its live grants. A
+/// count is dropped once every token below its block is over; while none can be, tokens with further such blocks are
+/// refused with `E_BUSY`, and those that are counted go on.
+pub const METERS_PER_REGION_MAX: usize = 16 * GRANTS_PER_LEASE_MAX;
 /// Most requests of one session that are being worked on. More wait in the socket, whose buffer is the client's.
 pub const SESSION_REQUESTS_MAX: usize = 64;
 /// Rights whose opening a session remembers as recorded, and whose closings it sums up in one entry. Beyond it each
@@ -112,8 +127,9 @@ pub const VERIFIED_BYTES_MAX: usize = 16 << 20;
 /// Bytes of these that one user id's sessions may take: a quarter, so that one user cannot make the others pay for
 /// their signatures again.
 pub const VERIFIED_BYTES_PER_UID_MAX: usize = VERIFIED_BYTES_MAX / 4;
-/// What a verified token costs beyond its own bytes, at most: its terms, and the key and revocation id of each block.
-pub const VERIFIED_TOKEN_EXTRA_BYTES: usize = 2 << 10;
+/// What a verified token costs beyond its own bytes, at most: its terms, and of each block what it leaves, its keys, its
+/// revocation ids and their marks.
+pub const VERIFIED_TOKEN_EXTRA_BYTES: usize = 6 << 10;
 /// Pause of the accepting task when no descriptor is left, in milliseconds: long enough not to spin, short enough
 /// that nobody in the backlog notices.
 pub const ACCEPT_PAUSE_MS: u64 = 20;
@@ -482,6 +498,9 @@ const _: () = assert!(
     (SESSIONS_MAX * SESSION_RIGHTS_MAX * SESSION_RIGHT_BYTES_MAX) as u64 <= NODE_RAM_BYTES_RESERVED / 2,
     "remembered rights fit what the node keeps for itself"
 );
+/// How long a node waits at most, in milliseconds, before it looks again whether a root key's time is over. Until then
+/// it believes a key whose last token has expired, which lets nobody in.
+pub const ROOT_LOOK_MS_MAX: u64 = 60_000;
 
 #[cfg(test)]
 mod tests {

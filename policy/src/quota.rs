@@ -14,8 +14,12 @@
 //! Every operation checks everything first and then changes everything, so a refusal changes nothing. The books of
 //! the principals always add up to the books of the node ([`balance`]).
 
+mod openings;
+
 use caps::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
+
+pub use openings::{Openings, WithinQuota};
 
 /// What one principal may hold at most. Zero means none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -31,6 +35,11 @@ pub struct Quota {
     pub shared_bytes: u64,
     /// Live grants that it issued.
     pub grants: u32,
+    /// Rights that are open at one time under tokens that it was given, by whomever: who delegates pays for those it
+    /// delegates to.
+    pub opens: u32,
+    /// Those of them that were opened to be mapped.
+    pub mappings: u32,
 }
 
 impl Quota {
@@ -41,15 +50,13 @@ impl Quota {
         resident_bytes: u64::MAX,
         shared_bytes: u64::MAX,
         grants: u32::MAX,
+        opens: u32::MAX,
+        mappings: u32::MAX,
     };
 }
 
-/// Proof that a quota was asked and has booked what was asked for. Only [`Usage::reserve`] and [`Usage::share`] make
-/// one.
-#[derive(Debug, PartialEq, Eq)]
-pub struct WithinQuota(());
-
-/// What one principal, or the whole node, holds now.
+/// What one principal, or the whole node, holds of the broker's now. What it has open is the provider's to count:
+/// [`Openings`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Usage {
@@ -122,7 +129,7 @@ impl Usage {
     ///
     /// # Errors
     /// `E_RANGE` for no bytes, `E_QUOTA` if it would exceed `quota`. Nothing changes then.
-    pub fn reserve(&mut self, quota: &Quota, bytes: u64) -> Result<WithinQuota> {
+    pub fn reserve(&mut self, quota: &Quota, bytes: u64) -> Result<()> {
         if bytes == 0 {
             return Err(Error::new(Code::Range, "a lease has at least one byte"));
         }
@@ -134,7 +141,7 @@ impl Usage {
         within(resident, quota.resident_bytes, "bytes resident")?;
         self.reservations = count_up(self.reservations)?;
         self.reserved_bytes += bytes; // `plus` showed that the larger sum fits
-        Ok(WithinQuota(()))
+        Ok(())
     }
 
     /// Takes a reservation of `bytes` out of the books: it was not claimed, or could not be.
@@ -185,7 +192,7 @@ impl Usage {
     ///
     /// # Errors
     /// `E_RANGE` for no bytes, `E_QUOTA` if it would exceed `quota`. Nothing changes then.
-    pub fn share(&mut self, quota: &Quota, bytes: u64) -> Result<WithinQuota> {
+    pub fn share(&mut self, quota: &Quota, bytes: u64) -> Result<()> {
         if bytes == 0 {
             return Err(Error::new(Code::Range, "a grant has at least one byte"));
         }
@@ -194,7 +201,7 @@ impl Usage {
         within(shared, quota.shared_bytes, "bytes shared")?;
         self.grants = count_up(self.grants)?;
         self.shared_bytes = shared;
-        Ok(WithinQuota(()))
+        Ok(())
     }
 
     /// Takes a grant over `bytes` out of the books.

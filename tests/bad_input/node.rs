@@ -58,6 +58,18 @@ pub fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Starts a node in a directory, and waits until it serves.
+fn launch(dir: &Path, config: &str) -> Child {
+    // Sessions and descriptors are counted here: no canary of the node's own is among them.
+    let config = format!("{config}\n[canary]\nevery = \"off\"\n");
+    fs::write(dir.join("leasehold.toml"), config).unwrap();
+    let mut child = up(dir).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("\"ready\""), "the node starts: {line}");
+    child
+}
+
 impl Node {
     /// Starts a node with `config` as its configuration.
     pub fn start(config: &str) -> Self {
@@ -66,14 +78,26 @@ impl Node {
 
     /// The same in a directory that is there already.
     pub fn start_in(dir: TempDir, config: &str) -> Self {
-        // Sessions and descriptors are counted here: no canary of the node's own is among them.
-        let config = format!("{config}\n[canary]\nevery = \"off\"\n");
-        fs::write(dir.path().join("leasehold.toml"), config).unwrap();
-        let mut child = up(dir.path()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.contains("\"ready\""), "the node starts: {line}");
+        let child = launch(dir.path(), config);
         Self { dir, child }
+    }
+
+    /// Stops it, does something to its directory, and starts another life there.
+    pub fn again(&mut self, between: impl FnOnce(&Path)) {
+        self.terminate();
+        between(self.dir.path());
+        self.child = launch(self.dir.path(), "");
+    }
+
+    fn terminate(&mut self) {
+        assert!(self.is_alive(), "the node lives");
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.child),
+            rustix::process::Signal::TERM,
+        )
+        .unwrap();
+        let status = until("the node ends", || self.child.try_wait().unwrap());
+        assert!(status.success(), "the node ends cleanly: {status}");
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -136,14 +160,7 @@ impl Node {
 
     /// Stops the node and verifies both logs from their files. Returns every entry.
     pub fn stop(mut self) -> Vec<String> {
-        assert!(self.is_alive(), "the node lives");
-        rustix::process::kill_process(
-            rustix::process::Pid::from_child(&self.child),
-            rustix::process::Signal::TERM,
-        )
-        .unwrap();
-        let status = until("the node ends", || self.child.try_wait().unwrap());
-        assert!(status.success(), "the node ends cleanly: {status}");
+        self.terminate();
         let audit = self.dir.path().join("audit");
         let vkeys = fs::read_to_string(audit.join("vkeys")).unwrap();
         let vkeys: Vec<_> = vkeys.lines().map(|line| Vkey::parse(line).unwrap()).collect();

@@ -131,20 +131,29 @@ fn a_session_that_ends_with_requests_in_flight_leaves_nothing_open() {
     bed.finish();
 }
 
+/// How many accesses race with revocations: `LEASEHOLD_RACE_ACCESSES`, of all rounds together.
+fn accesses() -> u64 {
+    std::env::var("LEASEHOLD_RACE_ACCESSES").ok().and_then(|count| count.parse().ok()).unwrap_or(20_000)
+}
+
 #[test]
 fn no_access_that_begins_after_a_revoke_is_acknowledged_succeeds() {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+    /// Least accesses before a revoke, so that it comes into the middle of them; a third of it of each user.
+    const A_ROUND: u64 = 300;
     let bed = Bed::new("");
-    for _ in 0..30 {
+    let wanted = accesses();
+    let (mut succeeded, mut refused) = (0, 0);
+    while succeeded < wanted {
         let mut owner = bed.session();
         let (lease, token) = owner.lease(16 * 4096);
-        let acknowledged = std::sync::atomic::AtomicBool::new(false);
+        let (acknowledged, done) = (AtomicBool::new(false), AtomicU64::new(0));
         std::thread::scope(|scope| {
             let users: Vec<_> = (0..3)
                 .map(|n| {
-                    let (token, acknowledged, mut raw) = (&token, &acknowledged, bed.session());
+                    let (token, acknowledged, done, mut raw) = (&token, &acknowledged, &done, bed.session());
                     let mut handle = raw.open(token, Rights::READ_WRITE).unwrap().handle;
                     scope.spawn(move || {
-                        use std::sync::atomic::Ordering::SeqCst;
                         loop {
                             let after = acknowledged.load(SeqCst);
                             let outcome = match n {
@@ -163,16 +172,84 @@ fn no_access_that_begins_after_a_revoke_is_acknowledged_succeeds() {
                                     return;
                                 }
                             }
+                            done.fetch_add(1, SeqCst);
                         }
                     })
                 })
                 .collect();
+            while done.load(SeqCst) < A_ROUND && !users.iter().any(|user| user.is_finished()) {
+                std::thread::yield_now();
+            }
             let revocation = Revocation { target: Target::Lease(lease.id), reason: Reason::default() };
             assert!(matches!(owner.ask(&Request::Revoke(revocation)), Ok(Reply::Receipt(_))));
-            acknowledged.store(true, std::sync::atomic::Ordering::SeqCst);
+            acknowledged.store(true, SeqCst);
             users.into_iter().for_each(|user| user.join().unwrap());
         });
+        (succeeded, refused) = (succeeded + done.load(SeqCst), refused + 3);
     }
+    println!("{succeeded} accesses, {refused} refused");
+    bed.finish();
+}
+
+#[test]
+fn i2_a_long_transfer_stops_at_the_next_chunk() {
+    const CHUNK: usize = 64 << 10;
+    const CHUNKS: u64 = 1_024; // 64 MiB
+    let bed = Bed::new("");
+    let (mut owner, mut user) = (bed.session(), bed.session());
+    let (lease, token) = owner.lease(CHUNKS * CHUNK as u64);
+    let handle = user.open(&token, Rights::READ_WRITE).unwrap().handle;
+    let (begun, acknowledged) = (std::sync::Barrier::new(2), std::sync::atomic::AtomicBool::new(false));
+    let moved = std::thread::scope(|scope| {
+        let transfer = scope.spawn(|| {
+            for chunk in 0..CHUNKS {
+                if chunk == CHUNKS / 8 {
+                    begun.wait();
+                }
+                let after = acknowledged.load(std::sync::atomic::Ordering::SeqCst);
+                match user.write(handle, chunk * CHUNK as u64, &[7; CHUNK]) {
+                    Ok(()) => assert!(!after, "a chunk that began after the acknowledgement"),
+                    Err(error) => {
+                        assert_eq!(error.code(), Code::Revoked);
+                        return chunk;
+                    }
+                }
+            }
+            CHUNKS
+        });
+        begun.wait();
+        let revocation = Revocation { target: Target::Lease(lease.id), reason: Reason::default() };
+        assert!(matches!(owner.ask(&Request::Revoke(revocation)), Ok(Reply::Receipt(_))));
+        acknowledged.store(true, std::sync::atomic::Ordering::SeqCst);
+        transfer.join().unwrap()
+    });
+    assert!((CHUNKS / 8..CHUNKS).contains(&moved), "it stopped in the middle, after {moved} chunks");
+    bed.finish();
+}
+
+#[test]
+fn i5_revoke_and_renew_at_once_twice_and_of_nothing() {
+    let mut bed = Bed::new("");
+    let (mut owner, mut other) = (bed.session(), bed.session());
+    let revoke =
+        |lease| Request::Revoke(Revocation { target: Target::Lease(lease), reason: Reason::default() });
+    for _ in 0..50 {
+        let (lease, token) = owner.lease(4096);
+        let renew = Request::LeaseRenew { lease: lease.id, ttl: caps::time::Micros::from_millis(900_000) };
+        let (revoked, renewed) = std::thread::scope(|scope| {
+            let renewed = scope.spawn(|| other.ask(&renew));
+            (owner.ask(&revoke(lease.id)), renewed.join().unwrap())
+        });
+        assert!(matches!(revoked, Ok(Reply::Receipt(_))), "{revoked:?}");
+        // Either the renewal came first, or the lease was being taken back or gone; never one that lives on.
+        if let Err(error) = renewed {
+            assert!(matches!(error.code(), Code::LeaseExpired | Code::TokenRevoked), "{error}");
+        }
+        assert_eq!(other.open(&token, Rights::READ).unwrap_err().code(), Code::TokenRevoked);
+        assert!(matches!(owner.ask(&revoke(lease.id)), Ok(Reply::Receipt(_))), "again, with the same effect");
+    }
+    let nothing = revoke(caps::id::LeaseId::random());
+    bed.row_in_session("I5 nothing", Code::LeaseUnknown, |raw| raw.refusal(&nothing));
     bed.finish();
 }
 

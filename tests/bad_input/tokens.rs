@@ -34,6 +34,10 @@ fn open_code(raw: &Raw, bytes: &[u8]) -> Code {
 }
 
 /// What a hostile holder appends, properly signed by the token's own next key.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "hostile tokens are made by the library's own means, out of text of ours"
+)]
 fn with_datalog(token: &Token, datalog: &str) -> Vec<u8> {
     let block = BlockBuilder::new().code(datalog).unwrap();
     UnverifiedBiscuit::from(token.as_bytes()).unwrap().append(block).unwrap().to_vec().unwrap()
@@ -86,7 +90,17 @@ fn a1_a2_a5_a6_a8_a10_a11_a12_tokens_that_are_none() {
     refused(&mut bed, "A2 4 KiB", Code::TokenMalformed, &[0xff; 4096]);
     refused(&mut bed, "A5 a byte too many", Code::TokenTooBig, &vec![0xff; 8193]);
     refused(&mut bed, "A5 nearly a frame", Code::TokenTooBig, &vec![0xff; 127 * 1024]);
-    refused(&mut bed, "A6", Code::TokenNoncanonical, &[bytes, &[0x28, 0]].concat());
+    assert_eq!(bytes[0], 0x08, "the root key's id comes first");
+    for (row, encoding) in [
+        ("a field of no meaning", [bytes, &[0x28, 0]].concat()),
+        ("a trailing byte", [bytes, &[0]].concat()),
+        ("an unknown field", [bytes, &[0xf8, 0x01, 0x01]].concat()),
+        ("a tag in two bytes", [&[0x88, 0x00], &bytes[1..]].concat()),
+        ("an unknown field in a signed block", with_block(&token, &[0x18, 0x03, 0xf8, 0x01, 0x01])),
+        ("a version in two bytes", with_block(&token, &[0x18, 0x83, 0x00])),
+    ] {
+        refused(&mut bed, &format!("A6 {row}"), Code::TokenNoncanonical, &encoding);
+    }
     refused(&mut bed, "A8", Code::TokenMalformed, &[0x12, 0xff, 0xff, 0xff, 0xff, 0x07]);
     refused(
         &mut bed,
@@ -94,8 +108,13 @@ fn a1_a2_a5_a6_a8_a10_a11_a12_tokens_that_are_none() {
         Code::TokenMalformed,
         &[0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f],
     );
-    for version in [2, 7] {
-        refused(&mut bed, "A10", Code::TokenVersion, &with_block(&token, &[0x18, version]));
+    for version in [&[2][..], &[7], &[0xff, 0xff, 0xff, 0xff, 0x0f]] {
+        let block = [&[0x18], version].concat();
+        refused(&mut bed, "A10", Code::TokenVersion, &with_block(&token, &block));
+    }
+    for (row, symbol) in [("NUL", &b"re\0ad"[..]), ("invalid UTF-8", b"\xff\xfe"), ("a line end", b"a\nb")] {
+        let block = [&[0x0a, symbol.len() as u8], symbol, &[0x18, 0x03]].concat();
+        refused(&mut bed, &format!("A11 {row}"), Code::TokenProfile, &with_block(&token, &block));
     }
     refused(
         &mut bed,
@@ -180,6 +199,54 @@ fn b1_b2_b3_b4_b6_signatures_of_somebody_else() {
     bed.finish();
 }
 
+/// The largest a frame holds, and what no frame holds.
+#[test]
+fn a5_more_blocks_and_bytes_than_a_frame_holds() {
+    let mut bed = Bed::new("");
+    // Blocks as short as they can be signed: 2,001 of them are 220 KB, of which a frame holds the first thousand.
+    let next = SigningKey::from_seed(&[9; 32]).public();
+    let head = [0x1a, 108, 0x0a, 2, 0x18, 3, 0x12, 36, 0x08, 0, 0x12, 32];
+    let block = [&head[..], &next.0, &[0x1a, 64], &[7; 64]].concat();
+    assert_eq!(block.len(), 110);
+    let many = [bed.token.as_bytes(), &block.repeat(2_001)].concat();
+    assert!(many.len() > 220_000);
+    refused(&mut bed, "A5 a thousand blocks", Code::TokenTooBig, &many[..120 * 1024]);
+    let whole = [&open_packet(&many[..120 * 1024])[..], &many[120 * 1024..]].concat();
+    bed.row_with("A5 2,001 blocks", Code::FrameSize, Logged::Entry, 100, &mut |bed| {
+        let raw = bed.session();
+        rustix::net::sockopt::set_socket_send_buffer_size(&raw.socket, 2 * whole.len()).unwrap();
+        raw.send(&whole).expect("it reaches the node");
+        let code = raw.answer().unwrap_err().code();
+        assert!(raw.is_ended(), "the node hangs up");
+        code
+    });
+    // 16 MiB are no packet of this socket: the kernel refuses them to the sender, and the session goes on.
+    let mut raw = bed.session();
+    assert_eq!(raw.send(&vec![0xff; 16 << 20]), Err(rustix::io::Errno::MSGSIZE));
+    assert!(raw.ask(&Request::Status).is_ok());
+    bed.finish();
+}
+
+/// Every class of hostile token there is. Its root key is not this node's: what the gate does not refuse, the first
+/// signature does.
+#[test]
+fn the_whole_hostile_set() {
+    let mut bed = Bed::new("");
+    let mut raw = bed.session();
+    for hostile in caps::token::hostile::set().unwrap() {
+        if hostile.bytes.len() > 127 * 1024 {
+            continue; // More than a frame holds.
+        }
+        let code = open_code(&raw, &hostile.bytes);
+        let gated = caps::token::gate(&hostile.bytes).is_ok();
+        let expected = if gated { Code::TokenUnknownKey } else { hostile.code };
+        assert_eq!(code, expected, "{}", hostile.name);
+        assert!(raw.ask(&Request::Status).is_ok(), "{}: the session goes on", hostile.name);
+    }
+    bed.check_bystander();
+    bed.finish();
+}
+
 #[test]
 fn b7_b8_b9_b10_datalog_that_is_no_narrowing() {
     let mut bed = Bed::new("");
@@ -196,6 +263,8 @@ fn b7_b8_b9_b10_datalog_that_is_no_narrowing() {
     ] {
         refused(&mut bed, row, Code::TokenProfile, &with_datalog(&token, datalog));
     }
+    let facts = [&[0x18, 0x03][..], &[0x22, 0x04, 0x0a, 0x02, 0x08, 0x00].repeat(1_001)].concat();
+    refused(&mut bed, "B10 1,001 facts", Code::TokenProfile, &with_block(&token, &facts));
     bed.finish();
 }
 

@@ -136,4 +136,6 @@ fn asker() {
             .code()
             .text()
     );
+    let tokens = libmem::inherited_tokens().unwrap();
+    println!("{}", client.token_check(&tokens[0].token).unwrap_err().code().text());
 }

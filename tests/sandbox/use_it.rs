@@ -82,7 +82,7 @@ pub fn a_confined_session_is_for_memory_alone() {
     let scene = Scene::set();
     let (said, status) = scene.run(&["asker"]).end();
     assert!(status.success(), "{status} {said:?}");
-    assert_eq!(said, ["E_DENIED"; 5]);
+    assert_eq!(said, ["E_DENIED"; 6]);
     let leasehold = env!("CARGO_BIN_EXE_leasehold");
     let run = ["run", "--as", "alice", "--token", LEASE, "--", leasehold];
     refused(&scene, &[&run[..], &["lease", "list"]].concat(), 3, "E_DENIED");

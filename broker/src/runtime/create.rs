@@ -57,7 +57,7 @@ impl Handle {
                 return Err(error);
             }
         };
-        let token = shared.root.mint(&terms);
+        let token = shared.minting.mint(&terms);
         // Three entries in two logs, waited for side by side. The token leaves once all are durable.
         recorded_index(reserved.recorded).await?;
         claim_recorded.await?;

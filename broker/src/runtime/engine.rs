@@ -354,7 +354,7 @@ async fn run_take(shared: Arc<Shared>, take: Take, cause: EndCause) -> Result<Ta
             if gone { Ok(taken.unwrap_or_default()) } else { taken }
         }
         // A grant that nobody opened is nothing to take.
-        Take::Grant { .. } | Take::Narrow { .. } => match taken {
+        Take::Grant { .. } | Take::Narrow { .. } | Take::Marks { .. } | Take::Root { .. } => match taken {
             Err(error) if matches!(error.code(), Code::GrantUnknown | Code::LeaseUnknown) => {
                 Ok(Taken::default())
             }

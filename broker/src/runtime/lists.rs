@@ -2,6 +2,7 @@
 
 use caps::Result;
 use caps::id::{GrantId, LeaseId, PrincipalKey};
+use caps::share::Signed;
 use caps::wire::reply::Reply;
 use caps::wire::row::NodeStatus;
 
@@ -39,7 +40,9 @@ impl Handle {
 
     pub(super) async fn contract(&self, caller: Caller, grant: GrantId) -> Result<Reply> {
         match self.shared.look(caller.holder, Query::Grant(grant)).await? {
-            View::Grant(grant, contract, by_owner) => Ok(Reply::Contract { grant, contract, by_owner }),
+            View::Grant(grant, Signed { contract, by_owner, by_receiver }) => {
+                Ok(Reply::Contract { grant, contract, by_owner, by_receiver })
+            }
             _ => Err(unexpected()),
         }
     }

@@ -16,6 +16,7 @@
 //! | `engine.rs` | the thread: batches, entries, effects, undoing |
 //! | `directory.rs` | names by key, for the policy |
 //! | `receipts.rs` | the receipts that were given last |
+//! | `minting.rs` | the key that mints, and how another takes its place |
 //! | `open.rs` | whether the policy lets a right be opened |
 //! | `create.rs`, `renew.rs`, `share.rs`, `revoke.rs`, `lists.rs` | requests as sequences of commands |
 //!
@@ -34,6 +35,7 @@ mod directory;
 mod engine;
 mod link;
 mod lists;
+mod minting;
 mod open;
 mod queue;
 mod receipts;
@@ -60,6 +62,8 @@ pub use clock::{Clock, SteadyClock};
 use directory::Directory;
 use engine::{Engine, Job, Mode, Order, Outcome};
 pub use link::{Boxed, Claimed, ProviderLink, ProviderStatus};
+use minting::Minting;
+pub use minting::Replaced;
 use queue::Queue;
 pub use queue::URGENT_QUEUE_MAX;
 use receipts::Receipts;
@@ -106,7 +110,7 @@ struct Shared {
     recorder: Arc<Recorder>,
     link: Arc<dyn ProviderLink>,
     clock: Arc<dyn Clock>,
-    root: RootKey,
+    minting: Minting,
     receipts: SigningKey,
     given: Receipts,
     tasks: tokio::runtime::Handle,
@@ -155,7 +159,7 @@ pub fn start(parts: Parts) -> Result<(Runtime, Handle)> {
         recorder,
         link,
         clock,
-        root,
+        minting: Minting::new(root),
         receipts,
         given: Receipts::default(),
         tasks,
@@ -234,8 +238,13 @@ impl Handle {
             | Request::QuarantineAdd { .. }
             | Request::QuarantineList
             | Request::QuarantineRead { .. }
-            | Request::QuarantineRelease { .. } => {
-                Err(Error::new(Code::Protocol, "this is a request to the provider, not to the broker"))
+            | Request::QuarantineRelease { .. }
+            | Request::RevokeToken { .. }
+            | Request::TokenCheck { .. }
+            | Request::RootRotate
+            | Request::RootRetire { .. }
+            | Request::RootList => {
+                Err(Error::new(Code::Protocol, "this is a request to the node, not to the broker"))
             }
         }
     }

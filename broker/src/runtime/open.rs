@@ -1,9 +1,10 @@
 //! Whether the policy lets a principal open a right. The provider asks before it opens one; the token says what the
 //! right is, the policy whether this principal may use it here and now.
 
+use caps::id::PrincipalKey;
 use caps::rights::Rights;
 use caps::{Code, Error, Result};
-use policy::{Facts, Kind};
+use policy::{Facts, Kind, Quota};
 
 use super::{Caller, Handle};
 
@@ -27,5 +28,12 @@ impl Handle {
         } else {
             Err(Error::new(Code::PolicyDenied, "the policy does not let this principal open this right"))
         }
+    }
+
+    /// The quota of a principal; of one that is not registered, the default.
+    #[must_use]
+    pub fn quota(&self, principal: PrincipalKey) -> Quota {
+        let genesis = &self.shared.genesis;
+        self.shared.directory.get(principal).map_or(genesis.quota, |name| genesis.quota_of(&name))
     }
 }

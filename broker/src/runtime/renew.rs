@@ -30,7 +30,7 @@ impl Handle {
             }
         };
         // Minted beside the sync, given out after it.
-        let token = shared.root.mint(&terms);
+        let token = shared.minting.mint(&terms);
         recorded_index(outcome.recorded).await?;
         if let Some((lease, ttl)) = outcome.renew
             && let Err(error) = shared.link.renew(lease, ttl).await

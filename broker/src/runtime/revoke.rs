@@ -8,13 +8,15 @@ use caps::Result;
 use caps::id::{LeaseId, ReceiptId};
 use caps::limits::FRAME_BYTES_MAX;
 use caps::receipt::ReceiptBody;
+use caps::token::Cut;
+use caps::wire::Reason;
 use caps::wire::link::Taken;
 use caps::wire::reply::Reply;
 use caps::wire::row::{Revocation, Target};
 
 use super::{Caller, Handle, principal, recorded_index, unexpected};
 use crate::runtime::engine::{Mode, Order};
-use crate::state::{Answer, Kind, Narrowing, RowId};
+use crate::state::{Answer, Kind, Narrowing, RowId, TokenCut};
 
 /// Leases that a receipt names, so that it fits a frame. A revocation that reaches more takes all of them back; the
 /// log has an entry for each.
@@ -40,6 +42,21 @@ impl Handle {
         let facts = self.facts(policy::Kind::Revoke, caller);
         let verdict = self.shared.judge(&facts, Some(RowId::Grant(narrowing.grant)))?;
         self.end(caller, Kind::Narrow(narrowing), Target::Grant(narrowing.grant), Some(verdict)).await
+    }
+
+    /// Takes back one block of a token that the caller showed and the gate verified.
+    ///
+    /// # Errors
+    /// `E_DENIED` if the token was never the caller's, nor is its lease or grant; `E_QUOTA` if no more can be remembered
+    /// of delegates; what the policy says; `E_LEASE_UNKNOWN`.
+    pub async fn revoke_token(&self, caller: Caller, cut: Cut, reason: Reason) -> Result<Reply> {
+        let facts = self.facts(policy::Kind::Revoke, caller);
+        let verdict = self.shared.judge(&facts, Some(RowId::Lease(cut.lease)))?;
+        let held = cut.holders.contains(&caller.holder);
+        let Cut { lease, grant, id, marks, range, expires: until, .. } = cut;
+        let target = Target::Block { lease, id };
+        let kind = Kind::RevokeToken(TokenCut { lease, grant, id, marks, range, until, held, reason });
+        self.end(caller, kind, target, Some(verdict)).await
     }
 
     async fn end(

@@ -3,7 +3,7 @@
 use caps::Result;
 use caps::id::GrantId;
 use caps::key::Signature;
-use caps::share::ShareContract;
+use caps::share::{ShareContract, Signed};
 use caps::wire::reply::Reply;
 use caps::wire::row::Lifetime;
 
@@ -42,7 +42,9 @@ impl Handle {
         lifetime: Lifetime,
     ) -> Result<Reply> {
         let shared = &self.shared;
-        let View::Grant(_, contract, _) = shared.look(caller.holder, Query::Grant(grant)).await? else {
+        let View::Grant(_, Signed { contract, by_owner, .. }) =
+            shared.look(caller.holder, Query::Grant(grant)).await?
+        else {
             return Err(unexpected());
         };
         let mut facts = self.facts(policy::Kind::ShareAccept, caller);
@@ -64,8 +66,8 @@ impl Handle {
             }
         };
         // Minted beside the sync, given out after it.
-        let token = shared.root.mint(&terms);
+        let token = shared.minting.mint(&terms);
         recorded_index(outcome.recorded).await?;
-        Ok(Reply::Accepted { grant: row, token: token? })
+        Ok(Reply::Accepted { grant: row, token: token?, by_owner: Some(by_owner) })
     }
 }

@@ -8,10 +8,11 @@ use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::time::{Micros, UnixMicros};
-use caps::wire::Name;
+use caps::token::{Mark, RevocationId};
 use caps::wire::link::Notice;
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{Lifetime, Revocation};
+use caps::wire::{Name, Reason};
 use serde::{Deserialize, Serialize};
 
 /// One ordered step. It holds no secret and no token, so it may be printed.
@@ -151,6 +152,31 @@ pub enum Kind {
     },
     /// Takes a part of a grant back. Needs the policy, unless it is the administrator who asks.
     Narrow(Narrowing),
+    /// Takes one block of a token back, with all that was made of it. Needs the policy, unless it is the administrator
+    /// who asks.
+    RevokeToken(TokenCut),
+}
+
+/// One block of a token that the proposer has verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenCut {
+    /// The token's lease.
+    pub lease: LeaseId,
+    /// The grant that it came by.
+    pub grant: Option<GrantId>,
+    /// Names the block.
+    pub id: RevocationId,
+    /// What all that was made of it carries, and nothing else does.
+    pub marks: [Option<Mark>; 2],
+    /// The bytes that the token reached at that block.
+    pub range: Option<ByteRange>,
+    /// When the token ended at that block.
+    pub until: UnixMicros,
+    /// Whether the one who asks has held the token up to that block.
+    pub held: bool,
+    /// Why.
+    pub reason: Reason,
 }
 
 /// What a grant shall give at most. What is not named stays as it is.

@@ -118,6 +118,9 @@ impl Broker {
     fn set_lease_life(&mut self, id: LeaseId, to: Life) {
         if let Some(lease) = self.leases.rows.get_mut(&id) {
             let from = std::mem::replace(&mut lease.life, to);
+            if !matches!(to, Life::Live(_)) {
+                lease.marks.clear();
+            }
             self.deadlines.swap(RowId::Lease(id), from.deadline(), to.deadline());
         }
     }

@@ -14,7 +14,7 @@ use caps::{Code, Error};
 
 use super::Broker;
 use super::answer::Out;
-use super::command::{Actor, Command, Kind, RowId};
+use super::command::{Actor, Command, Kind, RowId, TokenCut};
 use super::genesis::Genesis;
 use super::grant::Grant;
 use super::lease::Lease;
@@ -47,6 +47,7 @@ impl Broker {
             Kind::Renew { ttl, .. } => draft = draft.ttl_us(*ttl),
             Kind::PrincipalAdd { name, key } => draft = draft.name(name.as_str()).holder(*key),
             Kind::Revoke(revocation) => draft = aim(draft, &revocation.target),
+            Kind::RevokeToken(cut) => draft = draft.revocation_id(&cut.id.0),
             Kind::Offer { contract, .. } => draft = draft.lease(contract.lease).receiver(contract.receiver),
             _ => {}
         }
@@ -70,9 +71,10 @@ impl Broker {
 fn refusal_event(kind: &Kind) -> (Event, Option<RowId>) {
     match kind {
         Kind::PrincipalAdd { .. } => (Event::ConfigLoad, None),
-        Kind::Renew { lease, .. } | Kind::Release { lease } | Kind::Commit { lease, .. } => {
-            (Event::LeaseDeny, Some(RowId::Lease(*lease)))
-        }
+        Kind::Renew { lease, .. }
+        | Kind::Release { lease }
+        | Kind::Commit { lease, .. }
+        | Kind::RevokeToken(TokenCut { lease, .. }) => (Event::LeaseDeny, Some(RowId::Lease(*lease))),
         Kind::Offer { contract, .. } => (Event::ShareOffer, Some(RowId::Grant(contract.grant))),
         Kind::Issue { grant } => (Event::ShareIssue, Some(RowId::Grant(*grant))),
         Kind::Accept(acceptance) => (Event::ShareAccept, Some(RowId::Grant(acceptance.grant))),
@@ -171,6 +173,28 @@ pub(super) fn revoked_again(target: &Target, words: &Revoked<'_>, suppressed: u6
     with_reason(aim(repeated(draft, suppressed), target), Some(words))
 }
 
+/// A token was taken back below its grant, by the signature that the entry shows.
+pub(super) fn block_revoked(cut: &TokenCut, owner: Option<PrincipalKey>, words: &Revoked<'_>) -> Draft {
+    let draft = Draft::ok(Event::LeaseRevoke)
+        .subject(words.by)
+        .maybe(owner, Draft::owner)
+        .lease(cut.lease)
+        .maybe(cut.grant, Draft::grant)
+        .revocation_id(&cut.id.0)
+        .cause(EndCause::Revoked.name());
+    with_reason(draft, Some(words))
+}
+
+/// Somebody was taken back as a delegate, on so many leases.
+pub(super) fn delegate_revoked(holder: PrincipalKey, leases: u64, words: &Revoked<'_>) -> Draft {
+    let draft = Draft::ok(Event::LeaseRevoke)
+        .subject(words.by)
+        .holder(holder)
+        .count(leases)
+        .cause(EndCause::Revoked.name());
+    with_reason(draft, Some(words))
+}
+
 /// A part of a grant was taken back: what it gives from now on. What was agreed stands in the entry of the offer.
 pub(super) fn narrowed(grant: &Grant, by: PrincipalKey, left: &Rest) -> Draft {
     Draft::ok(Event::LeaseAttenuate)
@@ -198,6 +222,7 @@ fn aim(draft: Draft, target: &Target) -> Draft {
         Target::Subtree(id) => draft.parent_grant(*id),
         Target::Holder(key) => draft.holder(*key),
         Target::Region(id) => draft.region(*id),
+        Target::Block { lease, id } => draft.lease(*lease).revocation_id(&id.0),
     }
 }
 

@@ -6,7 +6,7 @@
 //! ```
 
 use caps::key::Signature;
-use caps::share::{Rest, ShareContract};
+use caps::share::{Rest, ShareContract, Signed};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::row::{EndCause, GrantState, Lifetime};
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,15 @@ impl Grant {
         let issued = self.life.issued()?;
         let ShareContract { rights, range, .. } = self.contract;
         Some(self.left.unwrap_or(Rest { rights, range, expires: issued.expires }))
+    }
+
+    /// The contract with what was signed of it: by both while it is accepted or open.
+    pub(super) fn signed(&self) -> Signed {
+        let by_receiver = match self.life {
+            GrantLife::Accepted(accepted) | GrantLife::Open(accepted) => Some(accepted.by_receiver),
+            GrantLife::Offered(_) | GrantLife::Issued(_) | GrantLife::Ended(_) => None,
+        };
+        Signed { contract: self.contract, by_owner: self.by_owner, by_receiver }
     }
 
     /// When it ends by itself.

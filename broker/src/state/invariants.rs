@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use policy::limits::MARKS_PER_REGION_MAX;
 use policy::quota::{Usage, balance};
 
 use super::Broker;
@@ -78,6 +79,11 @@ impl Broker {
             holds(
                 lease.life.is_ended() || self.provider == Some(lease.provider),
                 "leases live at the provider that is there",
+            )?;
+            holds(lease.marks.len() <= MARKS_PER_REGION_MAX, "a lease remembers so many revocations")?;
+            holds(
+                lease.marks.is_empty() || matches!(lease.life, Life::Live(_)),
+                "and none once its memory is going",
             )?;
             rebuilt.insert(lease.clone());
         }

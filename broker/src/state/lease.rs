@@ -8,9 +8,12 @@
 //! is the only one there is. Capacity and quota stay taken until `Ended`: the provider has the bytes until it says
 //! that they are back.
 
+use std::collections::BTreeMap;
+
 use caps::id::{LeaseId, PrincipalKey, ProviderId, RegionId};
 use caps::range::ByteRange;
 use caps::time::{Micros, UnixMicros};
+use caps::token::Mark;
 use caps::wire::Name;
 use caps::wire::row::{EndCause, LeaseState, Lifetime};
 use serde::{Deserialize, Serialize};
@@ -40,6 +43,9 @@ pub(super) struct Lease {
     /// How often rights to the region were taken back from somebody who had them.
     pub(super) epoch: u32,
     pub(super) life: Life,
+    /// What was taken back of it below its grants, and until when a token could have it; empty once it is not live.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) marks: BTreeMap<Mark, UnixMicros>,
     /// Grants of it that have not ended. Derived.
     #[serde(skip)]
     pub(super) grants: u32,

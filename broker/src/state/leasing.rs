@@ -112,6 +112,7 @@ impl Broker {
             provider,
             epoch: 0,
             life: Life::Reserved(Reserved { claim_by }),
+            marks: std::collections::BTreeMap::new(),
             grants: 0,
         };
         if self.leases.active() >= self.genesis.capacity.leases as usize {

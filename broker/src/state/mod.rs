@@ -36,6 +36,7 @@
 mod answer;
 mod books;
 mod command;
+mod cut;
 mod deadlines;
 mod denials;
 mod ending;
@@ -64,7 +65,7 @@ use policy::quota::Usage;
 use answer::Out;
 pub use answer::{Answer, Applied, Effect};
 use books::{Principal, Principals};
-pub use command::{Acceptance, Actor, Command, Kind, Narrowing, PolicyVerdict, RowId, Undo};
+pub use command::{Acceptance, Actor, Command, Kind, Narrowing, PolicyVerdict, RowId, TokenCut, Undo};
 use deadlines::Deadlines;
 use denials::Denials;
 pub use genesis::{Bounds, Capacity, Genesis};
@@ -175,6 +176,7 @@ impl Broker {
             Kind::Accept(acceptance) => self.accept(self.principal(command)?, acceptance, command, out),
             Kind::Revoke(revocation) => self.revoke(self.principal(command)?, revocation, command, out),
             Kind::Narrow(narrowing) => self.narrow(self.principal(command)?, narrowing, command, out),
+            Kind::RevokeToken(cut) => self.revoke_token(cut, command, out),
             Kind::Tick => Ok(self.tick(out)),
             Kind::Commit { .. }
             | Kind::Abandon { .. }

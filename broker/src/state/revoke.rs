@@ -7,12 +7,16 @@
 use std::collections::BTreeSet;
 
 use caps::id::{GrantId, LeaseId, PrincipalKey};
+use caps::time::UnixMicros;
+use caps::token::{Mark, RevocationId};
+use caps::wire::Reason;
 use caps::wire::link::Take;
 use caps::wire::row::{EndCause, Revocation, Target};
 use caps::{Code, Error, Result};
 
 use super::answer::{Answer, Effect, Out};
-use super::command::Command;
+use super::command::{Command, TokenCut};
+use super::cut::{Marking, Standing};
 use super::lease::Life;
 use super::{Broker, entry};
 
@@ -21,6 +25,8 @@ use super::{Broker, entry};
 struct Reach {
     leases: BTreeSet<LeaseId>,
     grants: BTreeSet<GrantId>,
+    /// Leases to take somebody off as a delegate.
+    delegate: Option<(PrincipalKey, Vec<LeaseId>)>,
 }
 
 impl Broker {
@@ -42,11 +48,17 @@ impl Broker {
         if !self.is_admin(by) {
             self.permitted(command)?;
         }
-        let reach = self.reach(by, &revocation.target)?;
+        if let Target::Block { lease, id } = revocation.target {
+            return self.revoke_id(by, lease, id, &revocation.reason, out);
+        }
+        let mut reach = self.reach(by, &revocation.target)?;
         let words = entry::Revoked { by, reason: &revocation.reason };
         let before = out.entries.len();
         for &grant in &reach.grants {
             self.take_grant(grant, EndCause::Revoked, Some(&words), out);
+        }
+        if let Some((holder, leases)) = reach.delegate.take() {
+            reach.leases.extend(self.revoke_delegate(holder, leases, &words, out));
         }
         let leases = self.take_leases(reach.leases, EndCause::Revoked, Some(&words), out);
         if out.entries.len() > before {
@@ -60,9 +72,36 @@ impl Broker {
         Ok(Answer::EndedBefore { leases })
     }
 
+    /// Takes a block back that is known by its id alone: in how far is for the lease's owner to answer for.
+    fn revoke_id(
+        &mut self,
+        by: PrincipalKey,
+        lease: LeaseId,
+        id: RevocationId,
+        reason: &Reason,
+        out: &mut Out,
+    ) -> Result<Answer> {
+        let lease = self.revocable(by, lease)?;
+        let marks = [Some(Mark::signature(&id)), None];
+        // Nobody knows whose grant's it is, what it reaches or when it ends: the lease, and renewals of it, bound it.
+        let until = UnixMicros::MAX;
+        let cut = TokenCut {
+            lease,
+            grant: None,
+            id,
+            marks,
+            range: None,
+            until,
+            held: false,
+            reason: reason.clone(),
+        };
+        let marking = Marking { lease, grant: None, marks, range: None, until };
+        self.revoke_block(by, Standing::Owner, &marking, &cut, out)
+    }
+
     /// Ends leases, and tells the provider again about those that are ending. Returns those whose memory is going
     /// back.
-    fn take_leases(
+    pub(super) fn take_leases(
         &mut self,
         ids: impl IntoIterator<Item = LeaseId>,
         cause: EndCause,
@@ -110,14 +149,17 @@ impl Broker {
                 }
             }
             Target::Holder(holder) => self.reach_holder(by, *holder, &mut reach)?,
+            Target::Block { .. } => {}
         }
         Ok(reach)
     }
 
-    /// What `holder` holds: for the administrator and the holder itself all of it, for others what they gave. Who gave
-    /// it nothing is refused: a receipt for nothing would look as if something had been taken.
+    /// What `holder` holds: for the administrator and the holder itself all of it, for others what they gave; and what
+    /// it may have been delegated, by others and without anybody here knowing, on the leases of the one who asks. Who
+    /// gave it nothing and has no lease is refused: a receipt for nothing would look as if something had been taken.
     fn reach_holder(&self, by: PrincipalKey, holder: PrincipalKey, reach: &mut Reach) -> Result<()> {
-        if !self.principals.rows.contains_key(&holder) {
+        let mut over = self.leases_over(by);
+        if over.is_empty() && !self.principals.rows.contains_key(&holder) {
             return Err(Error::new(Code::PrincipalUnknown, "no such principal"));
         }
         let all = self.is_admin(by) || by == holder;
@@ -132,9 +174,11 @@ impl Broker {
                 reach.grants.insert(id);
             }
         }
-        if !all && reach.grants.is_empty() {
+        over.retain(|id| !reach.leases.contains(id));
+        if !all && reach.grants.is_empty() && over.is_empty() {
             return Err(Error::new(Code::GrantUnknown, "this principal was given nothing of yours"));
         }
+        reach.delegate = Some((holder, over));
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use super::lease::{Ending, Lease, Life};
 use super::table::{Grants, Leases};
 
 /// The version of the form. A snapshot of another version is refused.
-pub const SNAPSHOT_VERSION: u16 = 3;
+pub const SNAPSHOT_VERSION: u16 = 4;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,10 +4,9 @@
 use std::ops::Bound;
 
 use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
-use caps::key::Signature;
 use caps::limits::PAGE_ROWS_MAX;
 use caps::rights::Rights;
-use caps::share::ShareContract;
+use caps::share::Signed;
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
 use caps::wire::reply::Page;
@@ -58,7 +57,7 @@ pub enum View {
     /// To [`Query::Grants`].
     Grants(Page<GrantRow>),
     /// To [`Query::Grant`].
-    Grant(GrantRow, ShareContract, Signature),
+    Grant(GrantRow, Signed),
     /// To [`Query::Status`].
     Status(StatusView),
 }
@@ -112,7 +111,7 @@ impl Broker {
             Query::Grants(after) => Ok(View::Grants(self.grants_after(by, after, now))),
             Query::Grant(id) => {
                 let grant = self.grant_of_party(by, id)?;
-                Ok(View::Grant(self.grant_row(grant, now), grant.contract, grant.by_owner))
+                Ok(View::Grant(self.grant_row(grant, now), grant.signed()))
             }
             Query::Status => Ok(View::Status(self.status(now))),
         }

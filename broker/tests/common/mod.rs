@@ -11,7 +11,7 @@ use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::time::{Micros, UnixMicros};
-use caps::wire::link::ClaimTicket;
+use caps::wire::link::{ClaimTicket, Take};
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{Lifetime, Revocation, Target};
 use caps::wire::{Name, Reason};
@@ -71,7 +71,7 @@ impl World {
     }
 
     pub fn command(&mut self, by: Actor, kind: Kind) -> Command {
-        self.draws += 1;
+        self.draws = self.draws.wrapping_add(1); // few commands of a test draw ids
         let mut random = [self.draws; 32];
         random[16..].fill(self.draws ^ 0x80);
         Command { at: UnixMicros(self.now), by, random, policy: Some(allowed()), kind }
@@ -199,8 +199,18 @@ pub fn events(entries: &[Draft]) -> Vec<(Event, Option<Code>)> {
         .collect()
 }
 
+/// Leases and grants that the provider is to take.
 pub fn takes(effects: &[Effect]) -> usize {
-    effects.iter().filter(|effect| matches!(effect, Effect::Take(..))).count()
+    effects.iter().filter(|effect| matches!(effect, Effect::Take(..))).count() - marked(effects).len()
+}
+
+/// What it is to take below grants.
+pub fn marked(effects: &[Effect]) -> Vec<Take> {
+    let marks = effects.iter().filter_map(|effect| match effect {
+        Effect::Take(take @ Take::Marks { .. }, _) => Some(*take),
+        _ => None,
+    });
+    marks.collect()
 }
 
 pub const NO_LEASE: LeaseId = LeaseId([0xee; 16]);

@@ -502,21 +502,30 @@ impl Naive {
 
     pub fn revoke_holder(&mut self, n: u8, holder: u8, allowed: bool) -> Outcome {
         self.may_revoke(n, allowed)?;
-        if !self.registered.contains(&holder) {
+        let over = |lease: &&Lease| matches!(lease.life, Life::Live { .. }) && (n == 0 || lease.owner == n);
+        if !self.registered.contains(&holder) && !self.leases.iter().any(|lease| over(&lease)) {
             return Err(Code::PrincipalUnknown);
         }
         let all = n == 0 || n == holder;
         let held = self.grants.iter().filter(|g| g.receiver == holder && (all || g.owner == n));
         let mut grants: Vec<GrantId> = held.map(|grant| grant.id).collect();
         grants.sort();
-        if !all && grants.is_empty() {
+        // Who has leases may take anybody off them, and every one is told.
+        let rest = |lease: &&Lease| over(lease) && !(all && lease.owner == holder);
+        if !all && grants.is_empty() && !self.leases.iter().any(|lease| rest(&lease)) {
             return Err(Code::GrantUnknown);
         }
+        let told = self.leases.iter().filter(rest).filter(|lease| match lease.life {
+            Life::Live { expires } => self.now < expires,
+            _ => false,
+        });
+        let told = told.count();
         let owned = self.leases.iter().filter(|lease| all && lease.owner == holder);
         let mut leases: Vec<LeaseId> = owned.map(|lease| lease.id).collect();
         leases.sort();
         grants.into_iter().for_each(|id| self.take_grant(id, EndCause::Revoked));
         leases.into_iter().for_each(|id| self.take(id, EndCause::Revoked));
+        self.takes += told;
         Ok(())
     }
 

@@ -49,6 +49,16 @@ pub struct Usage {
     pub bytes_total: u64,
 }
 
+impl Usage {
+    /// For a verifier that judges the limits on use by counts of its own, one for each of
+    /// [`VerifiedToken::meters`]: to the token nothing is used yet, so none of these limits refuses here. Whoever
+    /// passes it has to count, because nobody else does.
+    #[must_use]
+    pub const fn judged_by_meters() -> Self {
+        Self { opens: 0, bytes_per_second: 0, bytes_total: 0 }
+    }
+}
+
 /// The limit that a request fell outside of. Its name is what a log and an error say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -23,6 +23,11 @@ pub const TOKEN_TEXT_BYTES_MAX: usize = TOKEN_TEXT_PREFIX.len() + TOKEN_BYTES_MA
 /// A token that is not sealed holds a secret (the one that signs the next block), so the bytes erase themselves and
 /// `Debug` shows their number alone. As CBOR a token is a byte string.
 ///
+/// `==` stops at the first byte that differs, and so tells by its time how far two tokens agree. A provider compares a
+/// token only with what the same session has presented itself, which tells nobody anything new. Nobody may compare what
+/// one peer sends with the token of another: a revocation or a limit is looked up by [`Mark`](super::Mark), a hash of
+/// signatures, which are no secrets.
+///
 /// ```
 /// let token = caps::token::Token::from_bytes(vec![1, 2, 3]).unwrap();
 /// assert_eq!(format!("{token:?}"), "Token(3 bytes)");

@@ -20,6 +20,18 @@ use crate::id::PrincipalKey;
 #[serde(transparent)]
 pub struct RevocationId(#[serde(with = "serde_bytes")] pub [u8; 64]);
 
+impl RevocationId {
+    /// Reads the hexadecimal digits that logs and `leasehold token inspect` show.
+    ///
+    /// # Errors
+    /// `E_RANGE` if these are not 128 lowercase digits.
+    pub fn parse(text: &str) -> Result<Self> {
+        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).ok();
+        let id = bytes.and_then(|bytes| bytes.try_into().ok()).map(Self);
+        id.ok_or(Error::new(Code::Range, "a revocation id has 128 hexadecimal digits"))
+    }
+}
+
 impl std::fmt::Display for RevocationId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&data_encoding::HEXLOWER.encode(&self.0))

@@ -39,7 +39,8 @@ const POLICY: &str = "
 ";
 
 /// Parsed once; cloned per request. The text is ours: text from a peer is never parsed.
-static AUTHORIZER: LazyLock<AuthorizerBuilder> = LazyLock::new(|| {
+#[expect(clippy::disallowed_methods, reason = "the text is a constant of ours")]
+pub(super) static AUTHORIZER: LazyLock<AuthorizerBuilder> = LazyLock::new(|| {
     let limits = AuthorizerLimits {
         max_facts: FACTS_MAX,
         max_iterations: ITERATIONS_MAX,
@@ -56,6 +57,7 @@ impl VerifiedToken {
     /// # Errors
     /// `E_DENIED` if a check or the policy says no; `E_TOKEN_LIMIT` if the decision took more than
     /// [`TOKEN_DECISION_MS_MAX`]; as the gate and [`verify`](super::Gated::verify) for bytes that are another token.
+    #[expect(clippy::disallowed_methods, reason = "the gate has seen these bytes")]
     pub fn authorize_by_datalog(
         &self,
         bytes: &[u8],
@@ -77,7 +79,7 @@ impl VerifiedToken {
     }
 
     /// The request as facts. The chain of holders and its length come from the walk: Datalog cannot follow it.
-    fn facts(&self, request: &Request) -> Vec<Fact> {
+    pub(super) fn facts(&self, request: &Request) -> Vec<Fact> {
         let mut facts = vec![
             fact("operation", [string(request.operation.name())]),
             fact("resource", [bytes(&request.lease.0), bytes(&request.region.0)]),
@@ -100,7 +102,7 @@ impl VerifiedToken {
 }
 
 /// The code of a decision that is no yes.
-fn undecided(error: &LibraryError) -> Error {
+pub(super) fn undecided(error: &LibraryError) -> Error {
     match error {
         LibraryError::FailedLogic(_) | LibraryError::Execution(_) => {
             Error::new(Code::Denied, "a check of the token or the verifier's policy says no")

@@ -47,6 +47,7 @@ pub fn delegate(
 ///
 /// # Errors
 /// If the token is sealed, or the library refuses the block.
+#[expect(clippy::disallowed_methods, reason = "for tests: a token of our own")]
 pub fn narrow_anyhow(token: &Token, by: &Narrowing) -> Result<Token> {
     let biscuit = built(biscuit_auth::UnverifiedBiscuit::from(token.as_bytes()))?;
     Token::from_bytes(built(built(biscuit.append(narrowing(by)?))?.to_vec())?)
@@ -66,8 +67,7 @@ pub fn mint_raw(root: &[u8; 32], root_key_id: Option<u32>, block: &[u8], next: &
 /// # Errors
 /// `E_DENIED` if the token is sealed; as the gate if its outer half is no token.
 pub fn append_raw(token: &[u8], block: &[u8], holder: Option<&[u8; 32]>, next: &[u8; 32]) -> Result<Vec<u8>> {
-    let mut container = Container::read(token)?;
-    let Proof::NextSecret(secret) = container.proof else { return Err(Error::new(Code::Denied, "sealed")) };
+    let container = Container::read(token)?;
     let previous = container.blocks.last().expect("a container has an authority block").signature;
     let external = holder.map(|holder| {
         let holder = RawKey::from_bytes(holder);
@@ -82,6 +82,28 @@ pub fn append_raw(token: &[u8], block: &[u8], holder: Option<&[u8; 32]>, next: &
         (holder.sign(&message.concat()).to_bytes(), *holder.verifying_key().as_bytes())
     });
     let external = external.as_ref().map(|(signature, key)| External { signature, key });
+    append_signed(container, block, external, next)
+}
+
+/// Appends the last block of `from`, with the external signature that it has there, if any: what somebody can do with
+/// tokens of others and no key.
+///
+/// # Errors
+/// As [`append_raw`].
+pub fn replay(token: &[u8], from: &[u8], next: &[u8; 32]) -> Result<Vec<u8>> {
+    let from = Container::read(from)?;
+    let last = from.blocks.last().expect("a container has an authority block");
+    append_signed(Container::read(token)?, last.block, last.external, next)
+}
+
+fn append_signed<'a>(
+    container: Container<'a>,
+    block: &'a [u8],
+    external: Option<External<'a>>,
+    next: &'a [u8; 32],
+) -> Result<Vec<u8>> {
+    let Proof::NextSecret(secret) = container.proof else { return Err(Error::new(Code::Denied, "sealed")) };
+    let previous = container.blocks.last().expect("a container has an authority block").signature;
     let key = *RawKey::from_bytes(next).verifying_key().as_bytes();
     let chained = external.is_some() || container.blocks.iter().any(|block| block.version == SIGNATURE_V1);
     let message = if chained {
@@ -99,9 +121,9 @@ pub fn append_raw(token: &[u8], block: &[u8], holder: Option<&[u8; 32]>, next: &
     };
     let signature = RawKey::from_bytes(secret).sign(&message).to_bytes();
     let version = if chained { SIGNATURE_V1 } else { 0 };
-    container.blocks.push(SignedBlock { block, next_key: &key, signature: &signature, external, version });
-    container.proof = Proof::NextSecret(next);
-    Ok(container.to_bytes())
+    let mut blocks = container.blocks;
+    blocks.push(SignedBlock { block, next_key: &key, signature: &signature, external, version });
+    Ok(Container { blocks, proof: Proof::NextSecret(next), ..container }.to_bytes())
 }
 
 /// The content of every block of a token.

@@ -6,6 +6,7 @@ use super::Token;
 use super::gate::gate;
 use super::keys::RootKeys;
 use super::terms::{Effective, Narrowing, Terms};
+use super::took::Took;
 use crate::error::Result;
 
 /// Everything that can be read off a token. Ids and keys are lowercase hexadecimal, times Unix microseconds.
@@ -67,6 +68,8 @@ pub struct BlockView {
     pub delegate: Option<String>,
     /// What its checks say. Empty for an authority block, whose checks are its terms.
     pub narrows: Narrowing,
+    /// What it took away. Less than its checks say where an earlier block had said so already.
+    pub took: Took,
     /// What is left after it.
     pub after: View,
     /// Its signature.
@@ -158,6 +161,9 @@ pub fn inspect(token: &Token, keys: Option<&RootKeys>) -> Result<Inspection> {
             signer,
             delegate: block.delegation.map(|delegation| delegation.to.to_string()),
             narrows: block.narrowing,
+            took: index
+                .checked_sub(1)
+                .map_or_else(Took::default, |last| Took::between(&walk.after[last], after)),
             after: after.into(),
             revocation_id: block.signature.to_string(),
             delegation_id: block.delegation.map(|delegation| delegation.signature.to_string()),

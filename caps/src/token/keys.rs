@@ -189,6 +189,12 @@ impl RootKeys {
         self.keys.iter().map(|(key, _)| *key)
     }
 
+    /// Whether the key of this id is trusted.
+    #[must_use]
+    pub fn trusts(&self, id: u32) -> bool {
+        self.keys.iter().any(|(key, _)| key.id() == id)
+    }
+
     /// The key that a token names.
     ///
     /// # Errors
@@ -243,6 +249,7 @@ mod tests {
         keys.remove(first);
         keys.add(another).unwrap();
         assert_eq!(keys.iter().count(), ROOT_KEYS_MAX);
+        assert!(keys.trusts(another.id()) && !keys.trusts(first.id()));
         assert_eq!(keys.choose(Some(first.id())).unwrap_err().code(), Code::TokenUnknownKey);
         assert_eq!(keys.choose(None).unwrap_err().code(), Code::TokenUnknownKey);
     }

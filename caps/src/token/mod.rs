@@ -31,11 +31,15 @@
 //! | `gate.rs` | [`gate()`]: all of the above in order |
 //! | `chain.rs` | [`Chain`]: who gave the token to whom |
 //! | `mark.rs`, `meter.rs` | [`Mark`], [`Meter`]: what can be revoked of a token, and what is counted for it |
+//! | `cut.rs` | [`Cut`]: what it takes to take back a block |
 //! | `verify.rs` | [`VerifiedToken`]: every signature |
 //! | `authorize.rs`, `datalog.rs` | the decision: native, and the reference |
 //! | `append.rs` | [`attenuate`], [`delegate`], [`seal`] |
-//! | `inspect.rs` | [`inspect`]: what a token says, for people |
+//! | `inspect.rs`, `took.rs` | [`inspect`]: what a token says, for people, and what each block took away |
+//! | `shortfall.rs` | which limit a question falls outside of, and which block set it |
+//! | `fold.rs` | test: the fold of narrowings against a model, a million chains |
 //! | `forge.rs`, `fuzzing.rs` | for tests and fuzz targets |
+//! | `sample.rs`, `hostile.rs`, `yardstick.rs` | honest tokens of every size, hostile ones, the library alone: for tests and benchmarks |
 //!
 //! # A token's life
 //!
@@ -92,32 +96,46 @@ mod block;
 mod bytes;
 mod chain;
 mod container;
+mod cut;
 mod datalog;
+#[cfg(test)]
+mod fold;
 #[doc(hidden)]
 pub mod forge;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
+#[doc(hidden)]
+pub mod hostile;
 mod inspect;
 mod keys;
 mod mark;
 mod meter;
 mod profile;
 mod reader;
+#[doc(hidden)]
+pub mod sample;
+mod shortfall;
 mod symbols;
 mod terms;
+mod took;
 mod verify;
 mod vocabulary;
 mod weak;
+#[doc(hidden)]
+pub mod yardstick;
 
 pub use append::{attenuate, delegate, seal};
 pub use authorize::{Authorized, Limit, Request, Usage};
 pub use bytes::{TOKEN_TEXT_BYTES_MAX, TOKEN_TEXT_PREFIX, Token, hmac};
 pub use chain::{Chain, Hop, RevocationId};
+pub use cut::Cut;
 pub use gate::{Gated, gate};
 pub use inspect::{BlockView, Inspection, Kind, Signatures, View, inspect};
 pub use keys::{ROOT_KEYS_MAX, RootKey, RootKeys, RootPublic};
 pub use mark::Mark;
 pub use meter::Meter;
+pub use shortfall::{Question, Shortfall};
 pub use terms::{Effective, Narrow, Narrowing, Terms};
+pub use took::{Lowered, Took};
 pub use verify::VerifiedToken;

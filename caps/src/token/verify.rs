@@ -35,6 +35,8 @@ pub struct VerifiedToken {
     pub(super) chain: Chain,
     pub(super) revocation_ids: Vec<RevocationId>,
     pub(super) marks: Box<[Mark]>,
+    /// What is left after each block.
+    pub(super) after: Box<[Effective]>,
     pub(super) meters: Box<[Meter]>,
     pub(super) root_key_id: u32,
     pub(super) sealed: bool,
@@ -46,6 +48,7 @@ impl Gated<'_> {
     /// # Errors
     /// `E_TOKEN_UNKNOWN_KEY` if the token names no trusted root key; `E_TOKEN_SIG` if a signature does not verify or
     /// a delegation was not signed by the holder at that point.
+    #[expect(clippy::disallowed_methods, reason = "the gate has seen these bytes")]
     pub fn verify(&self, keys: &RootKeys) -> Result<VerifiedToken> {
         let (root_key_id, root) = keys.choose(self.root_key_id)?;
         let walk = self.walk()?;
@@ -62,6 +65,7 @@ impl Gated<'_> {
             marks: mark::marks(&revocation_ids, &walk.chain),
             meters: meter::meters(&self.blocks),
             chain: walk.chain,
+            after: walk.after.into(),
             revocation_ids,
             root_key_id,
             sealed: self.sealed,
@@ -107,6 +111,23 @@ impl VerifiedToken {
     #[must_use]
     pub fn marks(&self) -> &[Mark] {
         &self.marks
+    }
+
+    /// The marks of the blocks up to `block`: what kills the token from which that one was made, and with it this.
+    #[must_use]
+    pub fn marks_until(&self, block: u8) -> Vec<Mark> {
+        let hops = || self.chain.hops.iter().filter(|hop| hop.block <= block);
+        // A block has one signature, and a delegation one more.
+        let signatures = usize::from(block) + 1 + hops().count();
+        let signatures = self.revocation_ids.iter().take(signatures).map(Mark::signature);
+        signatures.chain(hops().map(|hop| Mark::delegate(hop.to))).collect()
+    }
+
+    /// How many blocks the token has, the broker's grant included.
+    #[must_use]
+    pub fn blocks(&self) -> u8 {
+        // At most 8 blocks, of which each has one signature and each delegation one more.
+        (self.revocation_ids.len() - self.chain.hops.len()) as u8
     }
 
     /// What has to be counted for it, ancestors first; empty for a token without limits on use.

@@ -117,6 +117,15 @@ impl Message {
     }
 }
 
+/// The oracle of the fuzz target: a packet of any length is refused with a code, or is the one spelling of its message.
+#[doc(hidden)]
+pub fn fuzz(packet: &[u8]) {
+    match Message::decode(packet) {
+        Ok(message) => assert_eq!(message.encode(), packet, "one spelling"),
+        Err(error) => assert_eq!(error.code(), Code::FrameType),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

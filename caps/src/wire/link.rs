@@ -6,6 +6,7 @@ use crate::id::{GrantId, LeaseId, PrincipalKey, RegionId};
 use crate::range::ByteRange;
 use crate::rights::Rights;
 use crate::time::{Micros, UnixMicros};
+use crate::token::Mark;
 use crate::wire::row::{EndCause, Lifetime};
 
 /// The broker's short-lived permission to turn capacity into memory: exchanged at the provider for a lease, once,
@@ -57,6 +58,27 @@ pub enum Take {
         range: ByteRange,
         /// When they end, at the latest.
         expires: UnixMicros,
+    },
+    /// Every right of a lease that was opened by a token with one of these marks. All others live on.
+    Marks {
+        /// The lease.
+        lease: LeaseId,
+        /// Each alone is enough.
+        marks: [Option<Mark>; 2],
+        /// The grant that goes instead where the provider has no room to remember the marks; `None`: the lease.
+        grant: Option<GrantId>,
+        /// The bytes that such a token can reach.
+        range: ByteRange,
+        /// When the last such token ends by itself: how long the provider must remember the marks.
+        expires: UnixMicros,
+    },
+    /// What is open of a lease's region under tokens of one root key. The lease lives on, and its owner can open a token
+    /// of another key. The provider remembers nothing: it has stopped believing the key before it is told this.
+    Root {
+        /// The lease.
+        lease: LeaseId,
+        /// The key, by the id in its tokens.
+        root: u32,
     },
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Code;
 use crate::id::{ClusterEpoch, PrincipalKey, ProviderId, SlotHandle};
 use crate::key::Signature;
 use crate::pop::Nonce;
@@ -12,7 +13,9 @@ use crate::share::ShareContract;
 use crate::time::Micros;
 use crate::token::Token;
 use crate::wire::Name;
-use crate::wire::row::{GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, Tier};
+use crate::wire::row::{
+    GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Tier,
+};
 
 /// A message from a node. Errors travel in frames of their own kind.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +58,9 @@ pub enum Reply {
         grant: GrantRow,
         /// Its capability, bound to the caller's key.
         token: Token,
+        /// The owner's signature on the contract, so that the receiver has both.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by_owner: Option<Signature>,
     },
     /// To `ShareShow`.
     Contract {
@@ -64,6 +70,9 @@ pub enum Reply {
         contract: ShareContract,
         /// The owner's signature on it, so that the receiver need not take the node's word for the offer.
         by_owner: Signature,
+        /// The receiver's, from its acceptance to the end of the grant.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by_receiver: Option<Signature>,
     },
     /// To `ShareList`.
     Grants(Page<GrantRow>),
@@ -102,6 +111,11 @@ pub enum Reply {
         /// Bytes overwritten with zeros, and free again.
         wiped_bytes: u64,
     },
+    /// To `TokenCheck`.
+    Token(TokenState),
+    /// To `RootRotate`, `RootRetire` and `RootList`: all that are believed, the one that mints first, then the others
+    /// from the newest to the oldest.
+    Roots(Vec<RootRow>),
 }
 
 /// The state in which a session begins.
@@ -145,6 +159,19 @@ pub struct Opened {
     pub audit: Micros,
 }
 
+/// What a node finds of a token that nobody opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenState {
+    /// What its holder would be told on opening it for reading, or writing where it gives no reading; `None`: yes.
+    pub code: Option<Code>,
+    /// Which block that comes from, 0 being the broker's grant; `None` where it is no block's doing.
+    pub block: Option<u8>,
+    /// How long the right would still live: what is left of the token or of the lease, whichever ends first. Zero if
+    /// it is over.
+    pub expires_in: Micros,
+}
+
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -179,6 +206,8 @@ impl std::fmt::Debug for Reply {
             Self::Confined { .. } => "Confined",
             Self::Quarantine(_) => "Quarantine",
             Self::QuarantineOver { .. } => "QuarantineOver",
+            Self::Token(_) => "Token",
+            Self::Roots(_) => "Roots",
         })
     }
 }

@@ -184,6 +184,34 @@ pub enum Request {
         /// Which row of the list.
         id: QuarantineId,
     },
+    /// Takes back one block of a token and all that was made of it, and nothing else of its grant. For the owner of the
+    /// lease, both sides of the grant, the administrator, and whoever held the token up to that block; it need not be the
+    /// key of this session that the token is bound to now. The answer is a receipt.
+    RevokeToken {
+        /// The token.
+        token: Token,
+        /// Which block; the authority block is 0.
+        block: u8,
+        /// Why, for the log.
+        reason: Reason,
+    },
+    /// Asks what opening with this token would find, without opening and without a record of it. For whoever has held
+    /// the token, the lease's owner and the administrator.
+    TokenCheck {
+        /// The token.
+        token: Token,
+    },
+    /// Draws a new root key, which mints from now on; the one before is believed until its last token has expired.
+    /// Administrator only. The answer is the list as it is then.
+    RootRotate,
+    /// Believes a root key no longer: its tokens are refused, and what is open under them ends as by a revoke.
+    /// Administrator only. The answer comes once nothing of them can be reached.
+    RootRetire {
+        /// Which key, by the id in its tokens.
+        id: u32,
+    },
+    /// Lists the root keys that are believed. Administrator only.
+    RootList,
 }
 
 /// What a lease should be.
@@ -263,6 +291,11 @@ impl Request {
             Self::QuarantineList => "QuarantineList",
             Self::QuarantineRead { .. } => "QuarantineRead",
             Self::QuarantineRelease { .. } => "QuarantineRelease",
+            Self::RevokeToken { .. } => "RevokeToken",
+            Self::TokenCheck { .. } => "TokenCheck",
+            Self::RootRotate => "RootRotate",
+            Self::RootRetire { .. } => "RootRetire",
+            Self::RootList => "RootList",
         }
     }
 }

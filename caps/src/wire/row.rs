@@ -6,6 +6,7 @@ use crate::id::{GrantId, LeaseId, PrincipalKey, ProviderId, QuarantineId, Region
 use crate::range::ByteRange;
 use crate::rights::Rights;
 use crate::time::{Micros, UnixMicros};
+use crate::token::{RevocationId, RootPublic};
 use crate::wire::{Name, Reason};
 
 /// How strongly a mapping of this machine's clients is held. `leasehold doctor` says what a machine allows and why.
@@ -283,6 +284,14 @@ pub enum Target {
     Subtree(GrantId),
     /// A region, whoever holds it.
     Region(RegionId),
+    /// One block of a token of a lease, with all that was made of it.
+    Block {
+        /// The lease.
+        lease: LeaseId,
+        /// The signature of the block, or of the delegation in it, as the log shows it. A delegation's own is the better
+        /// one: whoever has the delegation can append it again, which changes the block's.
+        id: RevocationId,
+    },
 }
 
 /// The node's numbers, for `leasehold status`.
@@ -377,6 +386,32 @@ pub struct Revocation {
     pub target: Target,
     /// Why.
     pub reason: Reason,
+}
+
+/// What a root key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootState {
+    /// It mints, and is believed.
+    Minting,
+    /// Its tokens are believed until the last of them has expired.
+    Believed,
+}
+
+/// A root key in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootRow {
+    /// The id by which tokens name it.
+    pub id: u32,
+    /// Its public half.
+    pub public: RootPublic,
+    /// When it began to mint.
+    pub since: UnixMicros,
+    /// What it is for.
+    pub state: RootState,
+    /// When it will be believed no longer: the latest end of a token that it minted. `None` while it mints.
+    pub retires: Option<UnixMicros>,
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub(crate) mod id;
 pub(crate) mod lease;
 pub(crate) mod quarantine;
 pub(crate) mod revoke;
+pub(crate) mod root;
 pub(crate) mod run;
 pub(crate) mod share;
 pub(crate) mod token;
@@ -112,6 +113,9 @@ pub(crate) enum Command {
     /// Dead memory that is kept for an investigator instead of given back; for the administrator
     #[command(subcommand, after_help = "Example:\n  leasehold quarantine list --as admin")]
     Quarantine(quarantine::Quarantine),
+    /// Root keys: which mints tokens, and whose tokens are believed; for the administrator
+    #[command(subcommand, after_help = "Example:\n  leasehold root list --as admin")]
+    Root(root::Root),
     /// A program in the sandbox, with the leases it may use and no way to anything else
     Run(run::Run),
     /// Capability tokens, offline: no node is needed

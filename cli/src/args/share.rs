@@ -6,6 +6,7 @@ use std::time::Duration;
 use caps::id::GrantId;
 use caps::range::ByteRange;
 use caps::rights::Rights;
+use caps::share::ShareDigest;
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::value;
@@ -19,6 +20,10 @@ pub(crate) enum Share {
     Accept(Accept),
     /// Takes rights, bytes or time off a grant of mine, at once, and leaves the rest; prints the receipt
     Narrow(Narrow),
+    /// Shows a grant's contract and who signed it, and writes it with the signatures to a file
+    Show(Show),
+    /// Checks both signatures on a contract from its file alone, and says who agreed to what
+    Verify(Verify),
     /// Lists the grants that I offered or was offered
     #[command(after_help = "Example:\n  leasehold share list --as bob")]
     List {
@@ -46,6 +51,38 @@ pub(crate) struct Offer {
     /// For how long from now; without it, as long as the lease lives
     #[arg(long, value_parser = value::span)]
     pub(crate) ttl: Option<Duration>,
+    /// How often it may be delegated onwards, offline; not at all without it
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) hops: u8,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  leasehold share show cb7e55f12a6eaca416bd6db6c7e7ae87 --as bob -o agreed.json"
+)]
+pub(crate) struct Show {
+    /// Which grant
+    #[arg(value_parser = value::grant)]
+    pub(crate) id: GrantId,
+    /// Writes the contract and its signatures to this new file, for `share verify`
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  leasehold share verify agreed.json --log /var/lib/leasehold/audit --vkey \
+                  /var/lib/leasehold/audit/vkeys"
+)]
+pub(crate) struct Verify {
+    /// What `share show -o` wrote
+    pub(crate) file: PathBuf,
+    /// The directory of the node's logs, or the broker's log: the offer and the acceptance are looked for there
+    #[arg(long, value_name = "DIR", requires = "vkeys")]
+    pub(crate) log: Option<PathBuf>,
+    /// The public key of the broker's log, or a file with one a line; more than once for several
+    #[arg(long = "vkey", id = "vkeys", value_name = "K", requires = "log")]
+    pub(crate) vkeys: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -54,9 +91,12 @@ pub(crate) struct Accept {
     /// Which grant; without it, the only one that waits for me
     #[arg(value_parser = value::grant)]
     pub(crate) id: Option<GrantId>,
-    /// Prints the contract and signs nothing
+    /// Prints the contract with its digest, and signs nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Signs only a contract of this digest, as `--dry-run` and `share show` print it
+    #[arg(long = "if", value_parser = value::share_digest, value_name = "DIGEST")]
+    pub(crate) only_if: Option<ShareDigest>,
     /// Writes the token to this new file too, readable by me alone
     #[arg(short, long, value_name = "TOKEN")]
     pub(crate) output: Option<PathBuf>,

@@ -7,7 +7,7 @@ use caps::range::ByteRange;
 use caps::rights::Rights;
 use clap::{Args, Subcommand};
 
-use super::value;
+use super::value::{self, When};
 use crate::tokens::LeaseArg;
 
 #[derive(Debug, Subcommand)]
@@ -19,10 +19,12 @@ pub(crate) enum Token {
         token: Source,
         #[command(flatten)]
         roots: Roots,
+        #[command(flatten)]
+        node: Node,
     },
-    /// Narrows a token: fewer rights, fewer bytes, an earlier end
+    /// Narrows a token: fewer rights, fewer bytes, an earlier end, limits on use
     #[command(
-        after_help = "Example:\n  leasehold token attenuate frames --as alice --rights r --range 0..4KiB -o narrow.token"
+        after_help = "Example:\n  leasehold token attenuate frames --as alice --rights r --range 0..4KiB --opens 3 -o narrow.token"
     )]
     Attenuate {
         #[command(flatten)]
@@ -34,12 +36,13 @@ pub(crate) enum Token {
     },
     /// Makes the token of another holder, signed with my key
     #[command(
-        after_help = "Example:\n  leasehold token delegate frames --as alice --to bob --rights r -o bob.token"
+        after_help = "Example:\n  leasehold token delegate frames --as alice --to bob --rights r --range 0..16KiB --ttl 5m -o \
+                      bob.token"
     )]
     Delegate {
         #[command(flatten)]
         token: Source,
-        /// To whom: an identity of this user, or a key as 64 hexadecimal digits
+        /// To whom: a name from `leasehold id list`, or a key as 64 hexadecimal digits
         #[arg(long, value_parser = value::principal, value_name = "NAME")]
         to: String,
         #[command(flatten)]
@@ -55,14 +58,38 @@ pub(crate) enum Token {
         #[command(flatten)]
         target: Target,
     },
-    /// Checks every signature of a token
-    #[command(after_help = "Example:\n  leasehold token verify frames --as alice")]
-    Verify {
-        #[command(flatten)]
-        token: Source,
-        #[command(flatten)]
-        roots: Roots,
-    },
+    /// Says whether a token is good, and for what: signatures, time, delegations, rights, bytes and, at a node, revocation
+    Verify(Verify),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  leasehold token verify frames --as alice --rights r --range 0..4KiB --at +5m"
+)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) token: Source,
+    /// Whether it allows all of this: r, w, s in that order
+    #[arg(long, value_parser = value::rights)]
+    pub(crate) rights: Option<Rights>,
+    /// Whether it reaches all of these bytes
+    #[arg(long, value_parser = value::range, value_name = "A..B")]
+    pub(crate) range: Option<ByteRange>,
+    /// Whether it will, or did, at this time: 2026-11-21T20:30:00Z in UTC, or +5m from now
+    #[arg(long, value_parser = value::time, value_name = "TIME")]
+    pub(crate) at: Option<When>,
+    #[command(flatten)]
+    pub(crate) roots: Roots,
+    #[command(flatten)]
+    pub(crate) node: Node,
+}
+
+/// Whether to ask a node what only a node knows.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Node {
+    /// Do not ask the node whether it was revoked, nor who is who
+    #[arg(long)]
+    pub(crate) offline: bool,
 }
 
 /// Which token.
@@ -96,13 +123,13 @@ pub(crate) struct Narrow {
     /// How many more delegations are allowed after this
     #[arg(long, value_name = "NUMBER")]
     pub(crate) hops: Option<u8>,
-    /// How often it may be opened in all
+    /// How often it may be opened in all, counted with every token made of the new one
     #[arg(long, value_name = "NUMBER")]
     pub(crate) opens: Option<u64>,
-    /// How many bytes may be moved in all; such a token is never mapped
+    /// How many bytes may be moved in all, counted with every token made of the new one; such a token is never mapped
     #[arg(long, value_name = "SIZE", value_parser = value::size)]
     pub(crate) bytes: Option<u64>,
-    /// How many bytes a second may be moved; such a token is never mapped
+    /// How many bytes a second may be moved, by every token made of the new one together; such a token is never mapped
     #[arg(long, value_name = "SIZE", value_parser = value::size)]
     pub(crate) bytes_per_second: Option<u64>,
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use caps::id::{GrantId, PrincipalKey, QuarantineId};
 use caps::range::ByteRange;
 use caps::rights::Rights;
+use caps::share::ShareDigest;
+use caps::time::UnixMicros;
 use caps::wire::{Name, Reason};
 
 use crate::tokens::LeaseArg;
@@ -45,6 +47,18 @@ pub(crate) fn quarantine(text: &str) -> Parsed<QuarantineId> {
     text.parse().map(QuarantineId).map_err(|_| "a number as `leasehold quarantine list` shows it".to_owned())
 }
 
+/// A contract's digest.
+pub(crate) fn share_digest(text: &str) -> Parsed<ShareDigest> {
+    ShareDigest::parse(text).map_err(detail)
+}
+
+/// A root key's id.
+pub(crate) fn root(text: &str) -> Parsed<u32> {
+    let digits = text.len() == 8 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    let id = digits.then(|| u32::from_str_radix(text, 16).ok()).flatten();
+    id.ok_or("8 lowercase hexadecimal digits, as `leasehold root list` shows them".to_owned())
+}
+
 /// `r`, `rw`, `rws` and the like.
 pub(crate) fn rights(text: &str) -> Parsed<Rights> {
     Rights::parse(text).map_err(detail)
@@ -59,6 +73,33 @@ pub(crate) fn range(text: &str) -> Parsed<ByteRange> {
 /// Why something is revoked.
 pub(crate) fn reason(text: &str) -> Parsed<Reason> {
     Reason::new(text).map_err(detail)
+}
+
+/// A public key.
+pub(crate) fn key(text: &str) -> Parsed<PrincipalKey> {
+    PrincipalKey::parse(text).map_err(detail)
+}
+
+/// A point in time: in UTC as in `2026-11-21T20:30:00Z`, or from now on as in `+5m`.
+pub(crate) fn time(text: &str) -> Parsed<When> {
+    if let Some(later) = text.strip_prefix('+') {
+        return span(later).map(When::In);
+    }
+    // Logs write microseconds, which nobody wants to type.
+    let whole =
+        text.strip_suffix('Z').filter(|_| text.len() == 20).map(|seconds| format!("{seconds}.000000Z"));
+    let time = audit::text::parse_time(whole.as_deref().unwrap_or(text));
+    time.map(When::At)
+        .ok_or_else(|| "a time is written 2026-11-21T20:30:00Z, in UTC, or +5m from now".to_owned())
+}
+
+/// A point in time as it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// This one.
+    At(UnixMicros),
+    /// So long from now.
+    In(Duration),
 }
 
 /// A principal: its name, or its key as 64 hexadecimal digits. Which one is found out later.
@@ -91,6 +132,18 @@ mod tests {
         assert_eq!(principal(&key).unwrap(), key);
         assert_eq!(principal("bob").unwrap(), "bob");
         assert!(principal("bo b").is_err());
+    }
+
+    #[test]
+    fn times_are_in_utc_or_from_now() {
+        assert_eq!(time("1970-01-01T00:00:01Z").unwrap(), When::At(UnixMicros(1_000_000)));
+        assert_eq!(time("1970-01-01T00:00:01.500000Z").unwrap(), When::At(UnixMicros(1_500_000)));
+        assert_eq!(time("+5m").unwrap(), When::In(Duration::from_secs(300)));
+        for bad in
+            ["", "+", "5m", "now", "2026-11-21", "2026-11-21T20:30:00", "2026-13-21T20:30:00Z", "1700000000"]
+        {
+            assert!(time(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

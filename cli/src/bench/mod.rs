@@ -18,6 +18,7 @@
 //! | `expiry` | how late the end of a lease is |
 //! | `revoke/` | how long until memory that many processes use is nobody's |
 //! | `beside/` | whether that is slower because somebody hostile holds another region |
+//! | `token` | believing a token, and refusing one |
 //! | `crew` | clients in threads, each with a session and a key of its own |
 //! | `machine` | the memory of kernel and node, the file system of a directory |
 //! | `numbers` | samples, medians, spreads |
@@ -39,6 +40,7 @@ mod population;
 mod raw;
 mod report;
 mod revoke;
+mod token;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -100,6 +102,9 @@ enum What {
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
         busy: u32,
     },
+    /// Believing a token and refusing one, beside the token library alone
+    #[command(after_help = "Example:\n  leasehold bench token --json")]
+    Token,
     /// Taking back memory while a hostile process holds other memory, beside an honest one
     #[command(after_help = "Example:\n  leasehold bench beside --size 64KiB -- ./hostile --its-arguments")]
     Beside {
@@ -139,6 +144,7 @@ pub fn run(args: &Args, json: bool) -> Result<bool> {
             control::bench(&scratch, rounds.unwrap_or(control::ROUNDS), *clients)
         }
         What::Expiry => expiry::bench(&scratch),
+        What::Token => token::bench(rounds.unwrap_or(token::ROUNDS)),
         &What::Revoke { size, survivors: Some(survivors), .. } => {
             let bytes = size.next_multiple_of(policy::limits::PAGE_BYTES);
             revoke::bench_survivors(&scratch, rounds.unwrap_or(revoke::ROTATIONS), survivors, bytes)

@@ -25,7 +25,8 @@ use super::line::{Order, Said};
 /// The names of its two principals, which nobody else gets while it runs.
 pub(crate) const NAMES: [&str; 2] = ["canary-owner", "canary-receiver"];
 
-/// What its owner may have: one lease, a second while the first is taken back, and few grants.
+/// What its owner may have: one lease, a second while the first is taken back, few grants, and few open rights, which
+/// its receiver pays for by itself.
 pub(crate) const fn quota(bytes: u64) -> Quota {
     Quota {
         leases: 2,
@@ -33,6 +34,8 @@ pub(crate) const fn quota(bytes: u64) -> Quota {
         resident_bytes: 4 * bytes,
         shared_bytes: 4 * bytes,
         grants: 4,
+        opens: 16,
+        mappings: 16,
     }
 }
 

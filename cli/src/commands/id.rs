@@ -24,8 +24,19 @@ pub(crate) fn run(command: &Id, context: &Context) -> Result<Report> {
             Ok(report(name, key, Ok(()), context))
         }
         Id::List => list(context),
+        Id::Trust { name, public } => trust(name, *public, context),
+        Id::Forget { name } => {
+            let key = context.contacts().forget(name)?;
+            let value = json!({ "forgotten": { "name": name, "key": key.map(|key| key.to_string()) } });
+            Ok(Report::new(value, format!("forgot the key of {name}\n")))
+        }
         Id::Show { name } => {
             let name = name.clone().map_or_else(|| context.identity(), Ok)?;
+            if !context.identities().path(&name).exists()
+                && let Some(key) = context.contacts().key(&name)?
+            {
+                return Ok(contact(&name, key, context, ""));
+            }
             let key = context.identities().load(&name)?.public();
             let file = context.identities().path(&name);
             let pairs =
@@ -34,6 +45,23 @@ pub(crate) fn run(command: &Id, context: &Context) -> Result<Report> {
             Ok(Report::new(value, table::pairs(context.style.stdout, &pairs)))
         }
     }
+}
+
+/// Takes somebody else's key.
+fn trust(name: &Name, key: PrincipalKey, context: &Context) -> Result<Report> {
+    if let Some(own) = context.identities().public(name).filter(|own| *own != key) {
+        let message = format!("`{name}` is an identity of this user, with the key {own}");
+        return Err(Failure::of(Code::Exists, message).help("choose another name for the other key"));
+    }
+    let note = if context.contacts().trust(name, key)? { "taken\n" } else { "known already\n" };
+    Ok(contact(name, key, context, note))
+}
+
+fn contact(name: &Name, key: PrincipalKey, context: &Context, note: &str) -> Report {
+    let file = context.contacts().path(name);
+    let pairs = [("name", name.to_string()), ("key", key.to_string()), ("file", crate::files::show(&file))];
+    let value = json!({ "contact": json::identity(name.as_str(), key, &file) });
+    Report::new(value, table::pairs(context.style.stdout, &pairs) + note)
 }
 
 fn new(name: &Name, must_register: bool, context: &Context) -> Result<Report> {
@@ -104,11 +132,21 @@ fn list(context: &Context) -> Result<Report> {
             rows.sort_by(|a, b| a.name.cmp(&b.name));
             rows
         });
+    // A name that is met first is taken; one with another key than before is not, and is shown with it.
+    let told = known.iter().flatten().map(|row| (row.name.clone(), row.key));
+    let changed = context.meet(told).err();
+    let contacts = context.contacts().all()?;
+    let trusted = |name: &Name, key: PrincipalKey| match contacts.iter().find(|(other, _)| other == name) {
+        Some((_, trusted)) if *trusted == key => "yes",
+        Some(_) => "NO: another key",
+        None => human::NOTHING,
+    };
     let mut table = Table::new([
         ("NAME", Align::Left),
         ("KEY", Align::Left),
         ("MINE", Align::Left),
         ("REGISTERED", Align::Left),
+        ("TRUSTED", Align::Left),
         ("LEASES", Align::Right),
         ("LEASED", Align::Right),
     ]);
@@ -122,6 +160,7 @@ fn list(context: &Context) -> Result<Report> {
             row.key.to_string(),
             yes(own),
             registered,
+            trusted(&row.name, row.key).into(),
             row.leases.to_string(),
             human::bytes(row.leased_bytes),
         ]);
@@ -130,7 +169,13 @@ fn list(context: &Context) -> Result<Report> {
     for (key, name) in mine.iter().filter(|(key, _)| !registered(*key)) {
         let asked = if known.is_ok() { yes(false) } else { "?".to_owned() };
         let shown = key.map_or("cannot be read".to_owned(), |key| key.to_string());
-        table.row([name.to_string(), shown, yes(true), asked, human::NOTHING.into(), human::NOTHING.into()]);
+        let [leases, leased] = [human::NOTHING; 2].map(Into::into);
+        table.row([name.to_string(), shown, yes(true), asked, human::NOTHING.into(), leases, leased]);
+    }
+    for (name, key) in contacts.iter().filter(|(_, key)| !registered(Some(*key))) {
+        let asked = if known.is_ok() { yes(false) } else { "?".to_owned() };
+        let [leases, leased] = [human::NOTHING; 2].map(Into::into);
+        table.row([name.to_string(), key.to_string(), yes(false), asked, yes(true), leases, leased]);
     }
     let mut text = table.render(context.style.stdout, "no identities: make one with `leasehold id new NAME`");
     if let Err(failure) = &known {
@@ -147,5 +192,9 @@ fn list(context: &Context) -> Result<Report> {
         })
         .collect();
     let principals = known.ok().map(|rows| rows.iter().map(json::principal).collect::<Vec<_>>());
-    Ok(Report::new(json!({ "identities": identities, "principals": principals }), text))
+    let file = |name| context.contacts().path(name);
+    let contacts: Vec<_> =
+        contacts.iter().map(|(name, key)| json::identity(name.as_str(), *key, &file(name))).collect();
+    let value = json!({ "identities": identities, "principals": principals, "contacts": contacts });
+    Ok(Report::new(value, text).failing(changed))
 }

@@ -7,16 +7,20 @@ mod check;
 mod completions;
 mod doctor;
 mod id;
+mod inspect;
 mod lease;
+mod pair;
 mod quarantine;
 mod receipt;
 mod revoke;
+mod root;
 mod run;
 mod share;
 mod status;
 mod token;
 mod transfer;
 mod up;
+mod verify;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -39,6 +43,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Report> {
         Command::Share(command) => share::run(command, context),
         Command::Revoke(arguments) => revoke::run(arguments, context),
         Command::Quarantine(command) => quarantine::run(command, context),
+        Command::Root(command) => root::run(command, context),
         Command::Run(arguments) => run::run(arguments, context),
         Command::Token(command) => token::run(command, context),
         Command::Audit(command) => audit::run(command, context),

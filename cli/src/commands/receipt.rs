@@ -149,6 +149,11 @@ fn is_of(entry: &[u8], receipt: &Receipt) -> bool {
                     || reached()
             }
             Target::Region(id) => is("region", &id.to_string()) || reached(),
+            // Its lease stands in the entry where there was no room to take the block alone.
+            Target::Block { lease, id } => {
+                is("revocation_id", &id.to_string())
+                    || entry["revocation_id"].is_null() && is("lease", &lease.to_string())
+            }
         }
 }
 
@@ -158,6 +163,7 @@ mod tests {
     use caps::key::SigningKey;
     use caps::receipt::ReceiptBody;
     use caps::time::Micros;
+    use caps::token::RevocationId;
     use caps::wire::link::Method;
 
     use super::*;
@@ -192,6 +198,10 @@ mod tests {
         let holder = Target::Holder(key.public());
         assert!(is(holder.clone(), json!({ "event": "share.end", "receiver": key.public().to_string() })));
         assert!(!is(holder, json!({ "event": "share.end", "receiver": "00", "lease": other.to_string() })));
+        let id = RevocationId([7; 64]);
+        let block = Target::Block { lease, id };
+        let cut = |id: RevocationId| json!({ "event": "lease.revoke", "lease": lease.to_string(), "revocation_id": id.to_string() });
+        assert!(is(block.clone(), cut(id)) && !is(block, cut(RevocationId([8; 64]))));
         assert!(!is_of(b"no entry", &receipt(Target::Grant(grant))));
     }
 }

@@ -1,7 +1,10 @@
 //! `leasehold revoke`: takes rights back and prints the signed receipt.
 
+use std::path::Path;
+
 use caps::id::RegionId;
 use caps::receipt::Receipt;
+use caps::token::{RevocationId, inspect};
 use caps::wire::row::Target;
 use serde_json::json;
 
@@ -10,12 +13,34 @@ use crate::args::value;
 use crate::context::{Context, Session};
 use crate::failure::{Failure, Result};
 use crate::output::{Report, human, json, table};
-use crate::tokens::LeaseArg;
+use crate::tokens::{self, LeaseArg};
 
 pub(crate) fn run(arguments: &Revoke, context: &Context) -> Result<Report> {
+    let wrong = |what: &str| Failure::usage(what, "`leasehold revoke --help` says what goes with what");
+    if arguments.block.is_some() && arguments.kind != Kind::Token {
+        return Err(wrong("--block is for `revoke token`"));
+    }
+    if arguments.lease.is_some() != (arguments.kind == Kind::Block) {
+        return Err(wrong("--lease is for `revoke block`, which needs it"));
+    }
+    if arguments.kind == Kind::Token {
+        return token(arguments, context);
+    }
     let session = context.connect()?;
     let target = target(arguments, &session, context)?;
     let receipt = session.client.revoke(target, arguments.reason.clone())?;
+    Ok(report(&receipt, context))
+}
+
+fn token(arguments: &Revoke, context: &Context) -> Result<Report> {
+    let token = tokens::read(Path::new(&arguments.id))?;
+    let block = match arguments.block {
+        Some(block) => block,
+        // At most 8 blocks pass the inspection.
+        None => (inspect(&token, None)?.blocks.len() - 1) as u8,
+    };
+    let session = context.connect()?;
+    let receipt = session.client.revoke_token(&token, block, arguments.reason.clone())?;
     Ok(report(&receipt, context))
 }
 
@@ -33,6 +58,12 @@ fn target(arguments: &Revoke, session: &Session, context: &Context) -> Result<Ta
         Kind::Region => {
             Target::Region(RegionId::parse(id).map_err(|error| wrong(error.detail().to_owned()))?)
         }
+        Kind::Block => {
+            let lease = arguments.lease.as_ref().ok_or_else(|| wrong("say --lease".to_owned()))?;
+            let id = RevocationId::parse(id).map_err(|error| wrong(error.detail().to_owned()))?;
+            Target::Block { lease: super::lease::find(lease, session)?, id }
+        }
+        Kind::Token => return Err(wrong("a token is no id".to_owned())),
     })
 }
 

@@ -1,12 +1,13 @@
 //! `leasehold share`: `MEM_SHARE`, in which nothing is shared until the receiver signs what the owner signed.
 
-use caps::error::Code;
+use caps::error::{Code, Error};
 use caps::id::GrantId;
-use caps::share::ShareContract;
+use caps::share::{ShareFile, Signed};
 use caps::wire::row::{GrantRow, GrantState, Lifetime};
 use libmem::{Narrowing, Proposal, ShareOptions};
 use serde_json::json;
 
+use super::pair;
 use crate::args::share::{Accept, Narrow, Offer, Share};
 use crate::context::{Context, Session};
 use crate::failure::{Failure, Result};
@@ -15,19 +16,21 @@ use crate::output::{self, Report, human, json, table};
 use crate::tokens;
 
 pub(crate) fn run(command: &Share, context: &Context) -> Result<Report> {
-    let session = context.connect()?;
     match command {
-        Share::Offer(arguments) => offer(arguments, &session, context),
-        Share::Accept(arguments) => accept(arguments, &session, context),
-        Share::Narrow(arguments) => narrow(arguments, &session, context),
-        Share::List { all } => list(*all, &session, context),
+        Share::Offer(arguments) => offer(arguments, &context.connect()?, context),
+        Share::Accept(arguments) => accept(arguments, &context.connect()?, context),
+        Share::Narrow(arguments) => narrow(arguments, &context.connect()?, context),
+        Share::Show(arguments) => pair::show(arguments, &context.connect()?, context),
+        // From its files alone: no node is needed.
+        Share::Verify(arguments) => pair::verify(arguments, context),
+        Share::List { all } => list(*all, &context.connect()?, context),
     }
 }
 
 fn offer(arguments: &Offer, session: &Session, context: &Context) -> Result<Report> {
     let receiver = context.principal(&session.client, &arguments.to)?;
     let lease = session.client.lease_show(super::lease::find(&arguments.lease, session)?)?.lease;
-    let mut options = ShareOptions::new(receiver, arguments.rights);
+    let mut options = ShareOptions::new(receiver, arguments.rights).max_hops(arguments.hops);
     if let Some(range) = arguments.range {
         options = options.range(range);
     }
@@ -48,11 +51,24 @@ fn offer(arguments: &Offer, session: &Session, context: &Context) -> Result<Repo
 
 fn accept(arguments: &Accept, session: &Session, context: &Context) -> Result<Report> {
     let id = arguments.id.map_or_else(|| only_waiting(session), Ok)?;
-    let Proposal { grant, contract, .. } = session.client.share_show(id)?;
+    let proposal = session.client.share_show(id)?;
+    context.meet(named(&proposal.grant))?;
     // What is signed is what was shown: this very value goes on to be signed.
-    let shown = table::pairs(context.style.stdout, &contract_pairs(&contract, &grant));
+    let contract = proposal.contract;
+    let digest = contract.digest();
+    if let Some(expected) = arguments.only_if.filter(|expected| *expected != digest) {
+        let message = format!("the contract's digest is {digest} and not {expected}: nothing was signed");
+        let help = "look at it with --dry-run; whoever wrote the digest down saw another contract";
+        return Err(pair::tampered(Error::with(Code::ContractSignature, message)).help(help));
+    }
+    let shown = table::pairs(context.style.stdout, &contract_pairs(&proposal));
     if arguments.dry_run {
-        let value = json!({ "contract": json::contract(&contract), "accepted": false });
+        let value = json!({
+            "contract": json::contract(&contract),
+            "digest": digest.to_string(),
+            "left": json::left(&proposal.grant),
+            "accepted": false,
+        });
         return Ok(Report::new(value, shown + "nothing was signed\n"));
     }
     if !context.json {
@@ -73,6 +89,9 @@ fn accept(arguments: &Accept, session: &Session, context: &Context) -> Result<Re
     let value = json!({
         "share": json::grant(&accepted.grant),
         "contract": json::contract(&contract),
+        "digest": digest.to_string(),
+        "left": json::left(&accepted.grant),
+        "signed": accepted.pair.map(|pair| ShareFile::from(&Signed::from(pair))),
         "accepted": true,
         "token_file": file.to_string_lossy(),
     });
@@ -139,7 +158,8 @@ fn list(all: bool, session: &Session, context: &Context) -> Result<Report> {
         ]);
     }
     let value = json!({ "shares": rows.iter().map(json::grant).collect::<Vec<_>>() });
-    Ok(Report::new(value, table.render(context.style.stdout, "no grants")))
+    let changed = context.meet(rows.iter().flat_map(named)).err();
+    Ok(Report::new(value, table.render(context.style.stdout, "no grants")).failing(changed))
 }
 
 /// What is left, and what was agreed where that was more.
@@ -153,6 +173,12 @@ fn owner(row: &GrantRow) -> String {
 
 fn receiver(row: &GrantRow) -> String {
     row.receiver_name.as_ref().map_or_else(|| row.receiver.to_string(), ToString::to_string)
+}
+
+/// The names that the node gives the two keys of a grant.
+fn named(row: &GrantRow) -> Vec<(caps::wire::Name, caps::id::PrincipalKey)> {
+    let pairs = [(row.owner_name.clone(), row.owner), (row.receiver_name.clone(), row.receiver)];
+    pairs.into_iter().filter_map(|(name, key)| Some((name?, key))).collect()
 }
 
 fn state(row: &GrantRow) -> String {
@@ -173,12 +199,14 @@ fn pairs(row: &GrantRow) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Every field that is signed, and the names that the node gives the two keys.
-fn contract_pairs(contract: &ShareContract, grant: &GrantRow) -> Vec<(&'static str, String)> {
+/// Every field that is signed, and the names that the node gives the two keys; and, where a narrowing has
+/// taken a part of it already, what is left.
+pub(super) fn contract_pairs(proposal: &Proposal) -> Vec<(&'static str, String)> {
+    let Proposal { grant, contract, .. } = proposal;
     let named = |key: String, name: Option<&caps::wire::Name>| {
         name.map_or(key.clone(), |name| format!("{key} ({name})"))
     };
-    vec![
+    let mut pairs = vec![
         ("grant", contract.grant.to_string()),
         ("cluster", contract.cluster.to_string()),
         ("lease", contract.lease.to_string()),
@@ -189,5 +217,10 @@ fn contract_pairs(contract: &ShareContract, grant: &GrantRow) -> Vec<(&'static s
         ("range", contract.range.to_string()),
         ("for", format!("{} from when it was issued", human::span(contract.ttl))),
         ("hops", contract.max_hops.to_string()),
-    ]
+        ("digest", contract.digest().to_string()),
+    ];
+    if proposal.is_narrowed() {
+        pairs.push(("left of it", format!("{} to {}", grant.rights, grant.range)));
+    }
+    pairs
 }

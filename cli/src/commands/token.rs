@@ -4,9 +4,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use caps::error::{Code, Error};
-use caps::id::PrincipalKey;
 use caps::time::UnixMicros;
-use caps::token::{self as capability, Inspection, RootKeys, RootPublic, Signatures, View, gate, inspect};
+use caps::token::{self as capability, RootKeys, RootPublic, View, inspect};
 use caps::wire::Name;
 use serde_json::json;
 
@@ -14,7 +13,7 @@ use crate::args::token::{Narrow, Roots, Token};
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::files;
-use crate::output::{Report, bold, human, table};
+use crate::output::{Report, human, table};
 use crate::tokens::{self, LeaseArg, Tokens};
 
 /// Bytes of a file with root keys: eight lines of 64 digits, with room for comments.
@@ -22,29 +21,11 @@ const ROOT_FILE_BYTES_MAX: usize = 4096;
 
 pub(crate) fn run(command: &Token, context: &Context) -> Result<Report> {
     match command {
-        Token::Inspect { token, roots } => {
-            let token = find(&token.token, context)?;
-            let roots = root_keys(roots, context)?;
-            let inspection = inspect(&token, roots.as_ref())?;
-            let text = text(&inspection, context.style.stdout);
-            Ok(Report::new(json!({ "token": inspection }), text))
+        Token::Inspect { token, roots, node } => {
+            super::inspect::run(&find(&token.token, context)?, roots, *node, context)
         }
-        Token::Verify { token, roots } => {
-            let token = find(&token.token, context)?;
-            let roots = root_keys(roots, context)?.ok_or_else(|| {
-                Failure::usage(
-                    "no root key to verify with",
-                    "name one with --root: 64 digits, or a file with them",
-                )
-            })?;
-            let verified = gate(token.as_bytes())?.verify(&roots)?;
-            let holder = verified.chain().holder;
-            let text = format!(
-                "every signature verifies, from root key {:08x} on; held by {holder}\n",
-                verified.root_key_id()
-            );
-            let value = json!({ "verified": true, "root_key_id": verified.root_key_id(), "holder": holder.to_string() });
-            Ok(Report::new(value, text))
+        Token::Verify(arguments) => {
+            super::verify::run(&find(&arguments.token.token, context)?, arguments, context)
         }
         Token::Attenuate { token, narrow, target } => {
             let token = find(&token.token, context)?;
@@ -53,7 +34,7 @@ pub(crate) fn run(command: &Token, context: &Context) -> Result<Report> {
         Token::Delegate { token, to, narrow, target } => {
             let token = find(&token.token, context)?;
             let key = context.identities().load(&context.identity()?)?;
-            let to = principal(to, context)?;
+            let to = context.principal_here(to)?;
             written(&capability::delegate(&token, &key, to, &self::narrow(narrow)?)?, &target.output, context)
         }
         Token::Seal { token, target } => {
@@ -94,19 +75,8 @@ fn narrow(narrow: &Narrow) -> Result<capability::Narrow> {
     })
 }
 
-/// Offline, a name can only be that of an identity of this user.
-fn principal(text: &str, context: &Context) -> Result<PrincipalKey> {
-    if let Ok(key) = PrincipalKey::parse(text) {
-        return Ok(key);
-    }
-    context.identities().public(&Name::new(text)?).ok_or_else(|| {
-        Failure::of(Code::PrincipalUnknown, format!("no identity of this user is called `{text}`"))
-            .help("give the receiver's key: `leasehold id show` prints it there")
-    })
-}
-
 /// The root keys to believe: those that were named, else the one that the node here published, if it did.
-fn root_keys(roots: &Roots, context: &Context) -> Result<Option<RootKeys>> {
+pub(super) fn root_keys(roots: &Roots, context: &Context) -> Result<Option<RootKeys>> {
     let published = context.dirs.root_public();
     let mut found = Vec::new();
     for root in &roots.roots {
@@ -147,40 +117,8 @@ fn written(token: &capability::Token, path: &Path, context: &Context) -> Result<
     Ok(Report::new(value, text))
 }
 
-fn text(inspection: &Inspection, colour: bool) -> String {
-    let signatures = match inspection.signatures {
-        Signatures::NotChecked => {
-            "not checked: no root key was given, and anybody could have written this".to_owned()
-        }
-        Signatures::Verified => "every one verifies".to_owned(),
-        Signatures::Refused { code } => format!("REFUSED ({code}): this token is worthless here"),
-    };
-    let mut pairs = vec![
-        ("signatures", signatures),
-        ("size", format!("{} bytes, {} blocks", inspection.bytes, inspection.blocks.len())),
-        ("sealed", if inspection.sealed { "yes" } else { "no: it can be narrowed and delegated" }.to_owned()),
-        ("lease", inspection.lease.clone()),
-        ("region", inspection.region.clone()),
-        ("grant", human::or_nothing(inspection.grant.as_ref())),
-        ("cluster", inspection.cluster.clone()),
-        ("provider", inspection.provider.clone()),
-        ("held by", inspection.holders.join(" -> ")),
-    ];
-    pairs.extend(view_pairs(&inspection.effective));
-    let mut text = table::pairs(colour, &pairs);
-    for block in &inspection.blocks {
-        let kind = crate::output::json::word(&block.kind);
-        let heading = format!("block {}: {kind} by {}", block.index, block.signer);
-        let mut pairs = view_pairs(&block.after);
-        if let Some(next) = &block.delegate {
-            pairs.insert(0, ("to", next.clone()));
-        }
-        text += &format!("\n{}\n{}", bold(colour, &heading), table::pairs(colour, &pairs));
-    }
-    text
-}
-
-fn view_pairs(view: &View) -> Vec<(&'static str, String)> {
+/// What is left, for people.
+pub(super) fn view_pairs(view: &View) -> Vec<(&'static str, String)> {
     let limit = |number: Option<u64>| number.map(|number| number.to_string());
     let mut pairs = vec![
         ("rights", view.rights.clone()),
@@ -199,14 +137,20 @@ fn view_pairs(view: &View) -> Vec<(&'static str, String)> {
 
 /// As seen by this machine's clock; whoever judges the token has its own.
 fn valid(view: &View) -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now = UnixMicros(u64::try_from(now.as_micros()).unwrap_or(u64::MAX));
+    let now = now();
     let (begin, end) = (UnixMicros(view.not_before), UnixMicros(view.expires));
+    let until = human::time(end);
     if begin > now {
-        format!("in {}", human::span(begin.since(now)))
+        format!("in {}, from {} until {until}", human::span(begin.since(now)), human::time(begin))
     } else if end > now {
-        format!("for {} more", human::span(end.since(now)))
+        format!("for {} more, until {until}", human::span(end.since(now)))
     } else {
-        format!("no more, since {}", human::span(now.since(end)))
+        format!("no more, since {}, at {until}", human::span(now.since(end)))
     }
+}
+
+/// This machine's wall clock.
+pub(super) fn now() -> UnixMicros {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixMicros(u64::try_from(now.as_micros()).unwrap_or(u64::MAX)).min(UnixMicros::MAX)
 }

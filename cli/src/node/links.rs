@@ -8,12 +8,14 @@ use caps::error::Result;
 use caps::id::{LeaseId, PrincipalKey};
 use caps::rights::Rights;
 use caps::time::Micros;
+use caps::token::Cut;
 use caps::wire::link::{ClaimTicket, Take, Taken};
 use caps::wire::row::{EndCause, MemoryRow, Revocation, Target};
 use caps::wire::{Name, Reason, Reply, Request};
 use provider::gate::{BoxFuture, Caller, ControlPlane};
 use provider::runtime::Provider;
 
+use super::custody::Custody;
 use super::state::NodeDir;
 use crate::canary::Health;
 
@@ -52,9 +54,11 @@ impl ProviderLink for LocalProvider {
 }
 
 /// The broker, as the gate sees it.
-pub struct LocalBroker {
+pub(super) struct LocalBroker {
     /// The broker.
     pub handle: Handle,
+    /// Who keeps the root keys.
+    pub custody: Arc<Custody>,
     /// Where registered principals are remembered for the next start.
     pub state: PathBuf,
     /// What is known of the node's canary, if it has one.
@@ -70,6 +74,9 @@ const fn broker_caller(caller: Caller) -> BrokerCaller {
 impl ControlPlane for LocalBroker {
     fn request(&self, caller: Caller, request: Request) -> BoxFuture<'_, Result<Reply>> {
         Box::pin(async move {
+            if let Some(answer) = self.custody.request(caller, &request).await {
+                return answer;
+            }
             let registered = match &request {
                 Request::PrincipalAdd { name, key } => Some((name.clone(), *key)),
                 _ => None,
@@ -94,6 +101,10 @@ impl ControlPlane for LocalBroker {
         self.handle.may_open(broker_caller(caller), bytes, rights, hops)
     }
 
+    fn quota(&self, principal: PrincipalKey) -> policy::Quota {
+        self.handle.quota(principal)
+    }
+
     fn revoke_holder(&self, holder: PrincipalKey) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let caller = BrokerCaller { holder: self.admin, uid: 0, session: 0 };
@@ -101,6 +112,10 @@ impl ControlPlane for LocalBroker {
             let revocation = Revocation { target: Target::Holder(holder), reason };
             self.handle.request(caller, Request::Revoke(revocation)).await.map(drop)
         })
+    }
+
+    fn revoke_token(&self, caller: Caller, cut: Cut, reason: Reason) -> BoxFuture<'_, Result<Reply>> {
+        Box::pin(self.handle.revoke_token(broker_caller(caller), cut, reason))
     }
 
     fn session_ended(&self, session: u64) {

@@ -11,13 +11,17 @@
 //! | file | holds |
 //! |---|---|
 //! | `state` | the directory: lock, keys, configuration, policy, registered principals |
+//! | `ring` | the root keys on disk |
+//! | `custody` | the root keys while the node runs: rotation and retirement |
 //! | `links` | the two adapters between gate, broker and provider |
 //! | `up` | start, serve, stop |
 //! | `spawned` | a node as a child process, for the demo and the benchmarks |
 //!
 //! Nothing here decides anything: it only connects what the crates below have made.
 
+mod custody;
 mod links;
+mod ring;
 mod spawned;
 mod state;
 mod up;

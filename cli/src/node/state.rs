@@ -3,7 +3,7 @@
 //! ```text
 //! runtime/  lock  node.sock
 //! state/    leasehold.toml  policy.dl
-//!           keys/       root  log-broker  log-provider-1  salt-broker  salt-provider-1  receipt   (0600 each)
+//!           keys/       root  roots  log-broker  log-provider-1  salt-broker  salt-provider-1  receipt   (0600 each)
 //!           ids/        admin.key ...                                                              (0600 each)
 //!           principals/ NAME.pub    who is registered again at the next start: the broker forgets, RAM only
 //!           audit/      broker/  provider-1/  vkeys  issuer  root
@@ -19,10 +19,12 @@ use audit::salt::Salt;
 use caps::error::{Code, Error, Result};
 use caps::id::PrincipalKey;
 use caps::key::SigningKey;
+use caps::time::UnixMicros;
 use caps::token::RootKey;
 use caps::wire::Name;
 use policy::limits;
 
+use super::ring::Ring;
 use crate::dirs::Dirs;
 use crate::identity;
 
@@ -39,6 +41,8 @@ pub struct NodeDir {
 pub struct Keys {
     /// Signs biscuits and nothing else.
     pub root: RootKey,
+    /// All root keys that are believed.
+    pub roots: Ring,
     /// Signs receipts.
     pub receipt: SigningKey,
     /// The administrator's.
@@ -116,15 +120,17 @@ impl NodeDir {
     ///
     /// # Errors
     /// `E_CONFIG_PERMS` if a key file has the wrong owner or mode; `E_CONFIG_IO`.
-    pub fn keys(&self) -> Result<Keys> {
+    pub fn keys(&self, now: UnixMicros) -> Result<Keys> {
         let seed = |name: &str| identity::seed_or_new(&self.dirs.state.join("keys").join(name));
         let log = |role: &str| -> Result<(LogKey, Salt)> {
             let (key, salt) = (seed(&format!("log-{role}"))?, seed(&format!("salt-{role}"))?);
             Ok((LogKey::from_seed(&key), Salt::new(&salt)))
         };
         let admin = identity::seed_or_new(&self.dirs.state.join("ids").join(format!("{ADMIN}.key")))?;
+        let (roots, root) = Ring::load(&self.dirs.state.join("keys"), now)?;
         Ok(Keys {
-            root: RootKey::from_seed(&*seed("root")?),
+            root,
+            roots,
             receipt: SigningKey::from_seed(&*seed("receipt")?),
             admin: SigningKey::from_seed(&admin),
             broker_log: log("broker")?,
@@ -137,13 +143,7 @@ impl NodeDir {
     /// # Errors
     /// `E_CONFIG_IO`.
     pub fn publish(&self, name: &str, text: &str) -> Result<()> {
-        let write = || -> std::io::Result<()> {
-            let path = self.audit().join(name);
-            let temporary = path.with_extension("new");
-            fs::write(&temporary, text)?;
-            fs::rename(temporary, path)
-        };
-        write().map_err(|_| Error::new(Code::ConfigIo, "cannot write into the audit directory"))
+        publish(&self.audit(), name, text)
     }
 
     /// The principals registered in an earlier life, in the order of their names. A file that is no principal is
@@ -174,6 +174,20 @@ impl NodeDir {
         fs::write(path, format!("{key}\n"))
             .map_err(|_| Error::new(Code::ConfigIo, "cannot remember the principal for the next start"))
     }
+}
+
+/// As [`NodeDir::publish`], given the directory.
+///
+/// # Errors
+/// `E_CONFIG_IO`.
+pub fn publish(audit: &Path, name: &str, text: &str) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let path = audit.join(name);
+        let temporary = path.with_extension("new");
+        fs::write(&temporary, text)?;
+        fs::rename(temporary, path)
+    };
+    write().map_err(|_| Error::new(Code::ConfigIo, "cannot write into the audit directory"))
 }
 
 fn principal(path: &Path) -> Option<(Name, PrincipalKey)> {

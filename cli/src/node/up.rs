@@ -22,7 +22,6 @@ use broker::runtime::{self as broker_runtime, Handle};
 use broker::state::{Bounds, Capacity, Genesis};
 use caps::error::{Code, Error, Result};
 use caps::id::{ClusterEpoch, ProviderId};
-use caps::token::RootKeys;
 use caps::wire::row::Tier;
 use caps::wire::{Name, Request};
 use policy::config::{self, Config};
@@ -35,6 +34,7 @@ use provider::mem::{self, Memory, Strength};
 use provider::runtime::{Clock, Parts, Provider};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::custody::Custody;
 use super::links::{LocalBroker, LocalProvider};
 use super::state::{self, ADMIN, Keys, NodeDir};
 use crate::canary::{self, Canary, Health, Keeper};
@@ -88,7 +88,7 @@ fn prepare(options: Options) -> Result<Prepared, Failure> {
     let config_file = dir.default_file("leasehold.toml", config::default_text())?;
     let config = config::load(&config_file).map_err(Failure::mistakes)?;
     let policy = load_policy(&dir, &config, &config_file)?;
-    let keys = dir.keys()?;
+    let keys = dir.keys(Clock::start().unix())?;
 
     let machine = Machine::detect()?;
     let pool_bytes = options.pool.unwrap_or_else(|| config.node.pool_bytes(&machine));
@@ -174,7 +174,7 @@ async fn serve(prepared: Prepared) -> Result<()> {
     let broker_log = Arc::new(open("broker", Identity::new(broker_origin, broker_key))?);
     let provider_log = open("provider-1", Identity::new(provider_origin, provider_key))?;
     dir.publish("vkeys", &vkeys)?;
-    dir.publish("root", &format!("{}\n", keys.root.public()))?;
+    dir.publish("root", &keys.roots.published())?;
     dir.publish("issuer", &format!("{}\n", keys.receipt.public()))?;
 
     // 5: provider, then broker.
@@ -194,6 +194,8 @@ async fn serve(prepared: Prepared) -> Result<()> {
             exposures_max: limits::EXPOSURES_PER_SEGMENT_MAX,
             mapping_end_step: limits::MAPPING_END_STEP_MS * 1_000_000,
             revocations_per_region_max: limits::REVOCATIONS_PER_REGION_MAX,
+            meters_per_region_max: limits::METERS_PER_REGION_MAX,
+            marks_per_region_max: limits::MARKS_PER_REGION_MAX,
             ended_max: limits::ENDED_ROWS_MAX,
             tier,
             uid,
@@ -201,7 +203,7 @@ async fn serve(prepared: Prepared) -> Result<()> {
         store: memory,
         recorder: provider_log,
         salt: provider_salt,
-        roots: RootKeys::of(keys.root.public())?,
+        roots: keys.roots.believed()?,
         clock,
     })?;
     let genesis =
@@ -230,9 +232,14 @@ async fn serve(prepared: Prepared) -> Result<()> {
     };
     register_known(&handle, &dir, keys.admin.public(), uid).await;
 
+    let ttl_max = config.lease.ttl_max;
+    let custody = Custody::new(keys.roots, handle.clone(), provider.clone(), dir.audit(), ttl_max);
+    let keeping = tokio::spawn(custody.clone().watch());
+
     // 6: the gate.
     let control = LocalBroker {
         handle,
+        custody,
         state: dir.dirs().state.clone(),
         canary: health.clone(),
         admin: keys.admin.public(),
@@ -259,6 +266,7 @@ async fn serve(prepared: Prepared) -> Result<()> {
 
     // Its pipe closes, and it ends. It is not waited for: its sessions end as everybody's do.
     listener.iter().for_each(tokio::task::JoinHandle::abort);
+    keeping.abort();
     drop(gate);
     provider.end_sessions().await;
     provider.take_everything().await;

@@ -11,9 +11,10 @@ use caps::receipt::{Receipt, ReceiptBody};
 use caps::rights::Rights;
 use caps::share::{Rest, ShareContract};
 use caps::time::{Micros, UnixMicros};
+use caps::token::RevocationId;
 use caps::wire::link::Method;
 use caps::wire::row::{
-    CanaryRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, Target,
+    CanaryRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target,
 };
 use data_encoding::HEXLOWER;
 use libmem::LeaseView;
@@ -114,6 +115,31 @@ pub(crate) fn quarantined(row: &QuarantineRow) -> Value {
     })
 }
 
+/// What a narrowing has left of a grant's contract; all of it where nothing was taken.
+pub(crate) fn left(row: &GrantRow) -> Value {
+    json!({
+        "rights": row.rights.to_string(),
+        "range": range(row.range),
+        "expires_in_ms": row.expires_in.as_millis(),
+    })
+}
+
+/// A root key.
+pub(crate) fn root(row: &RootRow) -> Value {
+    json!({
+        "id": root_id(row.id),
+        "public": row.public.to_string(),
+        "since_us": row.since.0,
+        "state": row.state,
+        "retires_us": row.retires.map(|retires| retires.0),
+    })
+}
+
+/// A root key's id, as tokens' inspections and key files have it.
+pub(crate) fn root_id(id: u32) -> String {
+    format!("{id:08x}")
+}
+
 /// A contract: exactly what is signed.
 pub(crate) fn contract(contract: &ShareContract) -> Value {
     json!({
@@ -136,6 +162,9 @@ pub(crate) fn receipt(receipt: &Receipt) -> Value {
     let leases: Vec<_> = body.leases.iter().map(ToString::to_string).collect();
     let (kind, id) = target(&body.target);
     let mut aim = json!({ "kind": kind, "id": id });
+    if let Target::Block { lease, .. } = body.target {
+        aim["lease"] = lease.to_string().into();
+    }
     if let Some(left) = body.left {
         // Of a narrowing: what the target still gives.
         aim["left"] = json!({
@@ -194,6 +223,8 @@ pub(crate) fn parse_receipt(text: &str) -> Result<Receipt, &'static str> {
     struct Aim {
         kind: String,
         id: String,
+        // Of a block of a token.
+        lease: Option<String>,
         // Of a narrowing.
         left: Option<Left>,
     }
@@ -213,6 +244,11 @@ pub(crate) fn parse_receipt(text: &str) -> Result<Receipt, &'static str> {
         "holder" => Target::Holder(PrincipalKey::parse(id).map_err(wrong)?),
         "subtree" => Target::Subtree(GrantId::parse(id).map_err(wrong)?),
         "region" => Target::Region(RegionId::parse(id).map_err(wrong)?),
+        "block" => {
+            let lease = receipt.target.lease.as_deref().ok_or("a block is of a lease")?;
+            let lease = LeaseId::parse(lease).map_err(wrong)?;
+            Target::Block { lease, id: RevocationId::parse(id).map_err(wrong)? }
+        }
         _ => return Err("its target is of no kind"),
     };
     let left = receipt.target.left.map(|left| {
@@ -251,6 +287,7 @@ pub(crate) fn target(target: &Target) -> (&'static str, String) {
         Target::Holder(key) => ("holder", key.to_string()),
         Target::Subtree(id) => ("subtree", id.to_string()),
         Target::Region(id) => ("region", id.to_string()),
+        Target::Block { id, .. } => ("block", id.to_string()),
     }
 }
 

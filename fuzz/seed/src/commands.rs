@@ -1,13 +1,14 @@
 //! Runs of broker commands: a lease's life and a share's, with real signatures.
 
 use broker::fuzzing::{encode, small_genesis};
-use broker::state::{Acceptance, Actor, Answer, Broker, Command, Kind, PolicyVerdict, Undo};
+use broker::state::{Acceptance, Actor, Answer, Broker, Command, Kind, PolicyVerdict, TokenCut, Undo};
 use caps::id::{GrantId, LeaseId, ProviderId};
 use caps::key::SigningKey;
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::time::{Micros, UnixMicros};
+use caps::token::{Mark, RevocationId};
 use caps::wire::link::{ClaimTicket, Notice};
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{EndCause, Lifetime, Revocation, Target};
@@ -96,6 +97,23 @@ impl Run {
         self.by(n, Kind::Revoke(Revocation { target, reason }));
     }
 
+    fn revoke_token(&mut self, n: u8, lease: LeaseId) {
+        let id = RevocationId([4; 64]);
+        self.by(
+            n,
+            Kind::RevokeToken(TokenCut {
+                lease,
+                grant: Some(GRANT),
+                id,
+                marks: [Some(Mark::signature(&id)), None],
+                range: None,
+                until: UnixMicros(9_000_000_000_000_000),
+                held: true,
+                reason: Reason::new("over").expect("a literal reason"),
+            }),
+        );
+    }
+
     fn taken(&mut self, lease: LeaseId) {
         self.node(Kind::Taken { lease });
     }
@@ -122,6 +140,8 @@ pub fn runs() -> Vec<Vec<u8>> {
         run(&|run| {
             let ticket = run.lease(Lifetime::Detached);
             run.share(&ticket);
+            run.revoke_token(2, ticket.lease);
+            run.revoke(1, Target::Block { lease: ticket.lease, id: RevocationId([3; 64]) });
             run.revoke(1, Target::Grant(GRANT));
             run.revoke(1, Target::Lease(ticket.lease));
             run.taken(ticket.lease);

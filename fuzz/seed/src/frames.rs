@@ -9,10 +9,25 @@ use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::time::Micros;
 use caps::token::Token;
+use caps::wire::channel::{Message, SegmentAccess};
 use caps::wire::request::{LeaseSpec, Path};
 use caps::wire::row::{Lifetime, Revocation, Target};
 use caps::wire::{FrameKind, Name, Reason, Reply, Request, frame};
 use serde::Serialize;
+
+/// Every message of the rotation channel.
+pub fn channel() -> Vec<Vec<u8>> {
+    let (handle, index) = (SlotHandle { slot: 3, epoch: 4 }, 5);
+    let messages = [
+        Message::Ready { handle },
+        Message::Segment { handle, index, access: SegmentAccess::Read },
+        Message::Segment { handle, index, access: SegmentAccess::ReadWrite },
+        Message::Taken { handle, index },
+        Message::Withdrawn { handle, index },
+        Message::Ended { handle },
+    ];
+    messages.iter().map(|message| message.encode().to_vec()).collect()
+}
 
 /// Requests, replies and an error, encoded.
 pub fn frames() -> Vec<Vec<u8>> {
@@ -20,6 +35,7 @@ pub fn frames() -> Vec<Vec<u8>> {
     let (key, signature) = (PrincipalKey([7; 32]), Signature([8; 64]));
     let (lease, grant, handle) = (LeaseId([1; 16]), GrantId([2; 16]), SlotHandle { slot: 3, epoch: 4 });
     let token = caps::token::fuzzing::token_seeds().swap_remove(0);
+    let token = Token::from_bytes(token).expect("a seed is a token");
     let contract = ShareContract {
         cluster: caps::id::ClusterEpoch([5; 16]),
         grant,
@@ -55,18 +71,22 @@ pub fn frames() -> Vec<Vec<u8>> {
         Request::Revoke(revocation),
         Request::Status,
         Request::Open {
-            token: Token::from_bytes(token).expect("a seed is a token"),
+            token: token.clone(),
             rights: Rights::READ_WRITE,
             path: Path::Mapped,
         },
         Request::Read { handle, offset: 512, length: 4096 },
         Request::Write { handle, offset: 0, data: vec![0xab; 64], crc: 1 },
         Request::Confine,
+        Request::RevokeToken { token, block: 1, reason: Reason::new("over").expect("a reason") },
         Request::ShareNarrow { grant, rights: Some(Rights::READ), range: None, ttl: Some(Micros(9)) },
         Request::QuarantineAdd { lease, reason: Reason::new("odd").expect("a reason") },
         Request::QuarantineList,
         Request::QuarantineRead { id: QuarantineId(1), offset: 0, length: 4096 },
         Request::QuarantineRelease { id: QuarantineId(1) },
+        Request::RootRotate,
+        Request::RootRetire { id: 7 },
+        Request::RootList,
     ];
     let replies = [
         Reply::Done,

@@ -55,6 +55,8 @@ pub(crate) struct Answer {
 enum Beside {
     /// No descriptor.
     Nothing,
+    /// No descriptor either, but a right that is opened to be used by calls.
+    Handle,
     /// The first segment of a right that is opened to be mapped.
     Right,
     /// One more segment.
@@ -67,6 +69,7 @@ impl Beside {
     const fn of(request: &Request) -> Self {
         match request {
             Request::Open { path: Path::Mapped, .. } => Self::Right,
+            Request::Open { path: Path::Mediated, .. } => Self::Handle,
             Request::Segment { .. } => Self::Segment,
             Request::Channel => Self::Channel,
             _ => Self::Nothing,
@@ -137,7 +140,7 @@ impl Protocol {
 
     /// Whether the next packet may carry a descriptor.
     pub(crate) fn descriptor_may_come(&self) -> bool {
-        self.sent.front().is_some_and(|sent| sent.beside != Beside::Nothing)
+        self.sent.front().is_some_and(|sent| !matches!(sent.beside, Beside::Nothing | Beside::Handle))
     }
 
     /// How many answers are due.
@@ -196,10 +199,15 @@ impl Protocol {
         };
         let announced = match &result {
             Ok(Reply::Opened(opened)) => {
-                if opened.mapped != (due.beside == Beside::Right) {
+                let asked = match due.beside {
+                    Beside::Right => opened.mapped,
+                    Beside::Handle => !opened.mapped,
+                    _ => false,
+                };
+                if !asked {
                     return Err(Error::new(
                         Code::Protocol,
-                        "the right was opened by another path than asked",
+                        "a right was opened that was not asked for, or by another path",
                     ));
                 }
                 opened.mapped
@@ -258,9 +266,12 @@ const fn changes(request: &Request) -> bool {
         | Request::ShareOffer { .. }
         | Request::ShareAccept { .. }
         | Request::Revoke(_)
+        | Request::RevokeToken { .. }
         | Request::ShareNarrow { .. }
         | Request::QuarantineAdd { .. }
         | Request::QuarantineRelease { .. }
+        | Request::RootRotate
+        | Request::RootRetire { .. }
         | Request::Write { .. } => true,
         Request::Hello { .. }
         | Request::Prove { .. }
@@ -277,7 +288,9 @@ const fn changes(request: &Request) -> bool {
         | Request::Close { .. }
         | Request::Confine
         | Request::QuarantineList
-        | Request::QuarantineRead { .. } => false,
+        | Request::QuarantineRead { .. }
+        | Request::TokenCheck { .. }
+        | Request::RootList => false,
     }
 }
 
@@ -397,6 +410,19 @@ mod tests {
             let bytes = reply(id, &opened(mapped));
             let answer = protocol.receive(Packet { descriptor: with.then(descriptor), ..packet(&bytes) });
             assert_eq!(answer.as_ref().err().map(Error::code), expected, "{path:?} {mapped} {with}");
+        }
+    }
+
+    #[test]
+    fn a_right_comes_only_to_who_asked_for_one() {
+        // Else a caller who gave up would have the right closed that another answer names.
+        for request in
+            [Request::Status, Request::Channel, Request::Close { handle: SlotHandle { slot: 3, epoch: 4 } }]
+        {
+            let mut protocol = Protocol::new();
+            let id = ask(&mut protocol, &request);
+            let answer = protocol.receive(packet(&reply(id, &opened(false))));
+            assert_eq!(answer.err().unwrap().code(), Code::Protocol, "{request:?}");
         }
     }
 

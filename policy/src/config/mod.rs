@@ -155,6 +155,8 @@ impl Default for Quotas {
             resident_bytes: QUOTA_RESIDENT_BYTES_DEFAULT,
             shared_bytes: QUOTA_SHARED_BYTES_DEFAULT,
             grants: GRANTS_PER_PRINCIPAL_DEFAULT,
+            opens: OPENS_PER_PRINCIPAL_DEFAULT,
+            mappings: MAPPINGS_PER_PRINCIPAL_DEFAULT,
         };
         Self { default, named: BTreeMap::new() }
     }

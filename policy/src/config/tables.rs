@@ -16,7 +16,8 @@ use crate::units::{Bytes, Span};
 const TABLES: &[&str] = &["node", "lease", "quota", "audit", "faults", "policy", "canary"];
 const NODE: &[&str] = &["cluster", "pool", "allow_uids", "allow_swap"];
 const LEASE: &[&str] = &["ttl_default", "ttl_max", "bytes_min", "bytes_max", "per_principal"];
-const QUOTA: &[&str] = &["leases", "leased_bytes", "resident_bytes", "shared_bytes", "grants"];
+const QUOTA: &[&str] =
+    &["leases", "leased_bytes", "resident_bytes", "shared_bytes", "grants", "opens", "mappings"];
 const AUDIT: &[&str] = &["devices", "on_full", "checkpoint_every", "checkpoint_entries"];
 const FAULTS: &[&str] = &["access", "right", "protocol", "quota", "quarantine"];
 const POLICY: &[&str] = &["file", "allow_all"];
@@ -250,6 +251,8 @@ fn quota(quota: &mut Quota, table: &Table<'_, '_>, reader: &mut Reader<'_, '_>) 
                 set(&mut quota.resident_bytes, reader.bytes(name, value, 0..=QUOTA_BYTES_MAX))
             }
             "shared_bytes" => set(&mut quota.shared_bytes, reader.bytes(name, value, 0..=QUOTA_BYTES_MAX)),
+            "opens" => set(&mut quota.opens, reader.count(name, value, 0..=SLOTS_MAX as u32)),
+            "mappings" => set(&mut quota.mappings, reader.count(name, value, 0..=SLOTS_MAX as u32)),
             _ => set(&mut quota.grants, reader.count(name, value, 0..=GRANTS_MAX as u32)),
         }
     });

@@ -44,7 +44,7 @@ fn the_default_file_says_what_is() {
         }
         text.push('\n');
     }
-    assert_eq!(keys, 4 + 5 + 5 + 4 + 5 + 2 + 1, "{text}");
+    assert_eq!(keys, 4 + 5 + 7 + 4 + 5 + 2 + 1, "{text}");
     let mut stated = ok(&text);
     assert_eq!(stated.node.pool.take(), Some(4 * GIB));
     assert_eq!(stated.node.allow_uids.take(), Some(vec![1000]));
@@ -261,13 +261,16 @@ fn sizes() -> impl Strategy<Value = u64> {
 }
 
 fn quotas() -> impl Strategy<Value = Quota> {
-    (0..=LEASES_MAX as u32, sizes(), sizes(), sizes(), 0..=GRANTS_MAX as u32).prop_map(
-        |(leases, leased_bytes, resident_bytes, shared_bytes, grants)| Quota {
+    let slots = || 0..=SLOTS_MAX as u32;
+    (0..=LEASES_MAX as u32, sizes(), sizes(), sizes(), 0..=GRANTS_MAX as u32, slots(), slots()).prop_map(
+        |(leases, leased_bytes, resident_bytes, shared_bytes, grants, opens, mappings)| Quota {
             leases,
             leased_bytes,
             resident_bytes,
             shared_bytes,
             grants,
+            opens,
+            mappings,
         },
     )
 }

@@ -60,7 +60,8 @@ fn quota(f: &mut fmt::Formatter<'_>, name: &str, quota: &Quota) -> fmt::Result {
     writeln!(f, "leased_bytes = {}", Size(quota.leased_bytes))?;
     writeln!(f, "resident_bytes = {}", Size(quota.resident_bytes))?;
     writeln!(f, "shared_bytes = {}", Size(quota.shared_bytes))?;
-    writeln!(f, "grants = {}", quota.grants)
+    writeln!(f, "grants = {}", quota.grants)?;
+    writeln!(f, "opens = {}\nmappings = {}", quota.opens, quota.mappings)
 }
 
 /// A size that loses nothing: a TOML integer has 63 bits, so it is quoted.

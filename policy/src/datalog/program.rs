@@ -53,6 +53,7 @@ impl Program {
         program
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the nesting of the text was measured before it was split")]
     fn statement(&mut self, text: &str, place: Range<usize>, found: &mut Collector<'_>) {
         let Ok(parsed) = parse_source(text) else {
             let (offset, message) = why(text);

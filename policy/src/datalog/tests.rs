@@ -70,7 +70,7 @@ fn the_examples_of_the_default_work() {
         })
         .map(|line| format!("{line}\n"))
         .collect();
-    assert_eq!(examples.lines().count(), 5, "{examples}");
+    assert_eq!(examples.lines().count(), 6, "{examples}");
     let policy = ok(&(examples + DEFAULT));
     assert_eq!(policy.lint(false), []);
     let mut create = facts(Kind::LeaseCreate);
@@ -85,6 +85,11 @@ fn the_examples_of_the_default_work() {
     assert!(!policy.decide(&share).unwrap().allowed);
     share.rights = Rights::READ;
     assert!(policy.decide(&share).unwrap().allowed);
+    let mut open = facts(Kind::LeaseOpen);
+    for (hops, allowed) in [(1, true), (2, false)] {
+        open.hops = Some(hops);
+        assert_eq!(policy.decide(&open).unwrap().allowed, allowed, "delegated {hops} times");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use caps::error::{Blame, Code, Error, Result};
 use caps::id::{GrantId, LeaseId, RequestId, SlotHandle};
 use caps::rights::Rights as RightsOf;
 use caps::time::BootNanos;
-use caps::token::{Token, VerifiedToken};
+use caps::token::{RevocationId, Token, VerifiedToken};
 use caps::wire::Reply;
 use caps::wire::frame::{self, FrameKind};
 use caps::wire::request::Path;
@@ -34,8 +34,9 @@ pub(super) enum Answer {
     Sent,
 }
 
-/// A right that a session opened: its opening is on record.
-type Known = (LeaseId, Option<GrantId>, caps::rights::Rights, Path);
+/// A right that a session opened: its opening is on record, and with it by which token where the token was made of
+/// another.
+type Known = (LeaseId, Option<GrantId>, caps::rights::Rights, Path, Option<RevocationId>);
 
 /// What a session remembers of its rights. Bounded, and gone with it.
 #[derive(Default)]
@@ -128,7 +129,8 @@ impl Session {
         }
         let verified = self.verified(token)?;
         let terms = verified.terms();
-        let known = (terms.lease, terms.grant, rights, path);
+        let made = verified.revocation_ids().get(1..).and_then(|made| made.last().copied());
+        let known = (terms.lease, terms.grant, rights, path, made);
         let recorded = self.rights.recorded.contains(&known);
         // The token before the policy: whoever is not its holder learns that and nothing else.
         self.shared
@@ -140,10 +142,11 @@ impl Session {
             .control
             .may_open(self.caller(), bytes, rights, verified.effective().hops)
             .inspect_err(|error| self.denied(token, Some(&verified), error))?;
+        let quota = self.shared.control.quota(verified.chain().first_holder);
         let opened = self
             .shared
             .provider
-            .open(&self.opener, token, &verified, rights, path, recorded)
+            .open(&self.opener, token, &verified, rights, path, &quota, recorded)
             .await
             .inspect_err(|error| self.denied(token, Some(&verified), error))?;
         if !recorded && self.rights.recorded.len() < limits::SESSION_RIGHTS_MAX {
@@ -161,14 +164,16 @@ impl Session {
     }
 
     /// Verifies a token, or finds it among those this session has had verified.
-    fn verified(&mut self, token: &Token) -> Result<Arc<VerifiedToken>> {
-        if let Some(verified) = self.rights.verified.find(token) {
+    pub(super) fn verified(&mut self, token: &Token) -> Result<Arc<VerifiedToken>> {
+        // Read before the token is verified: what is verified by a later set is merely verified once more.
+        let roots = self.shared.provider.roots().number();
+        if let Some(verified) = self.rights.verified.find(token, roots) {
             return Ok(verified);
         }
         let verified =
             self.shared.provider.verify(token).inspect_err(|error| self.denied(token, None, error))?;
         let verified = Arc::new(verified);
-        self.rights.verified.keep(&self.shared.tokens, self.opener.uid, token, &verified);
+        self.rights.verified.keep(&self.shared.tokens, self.opener.uid, token, roots, &verified);
         Ok(verified)
     }
 
@@ -246,7 +251,7 @@ impl Session {
 
     /// Records a token that was refused: before its signatures verified as a reject, after that as a denial with the
     /// chain of its holders.
-    fn denied(&self, token: &Token, verified: Option<&VerifiedToken>, error: &Error) {
+    pub(super) fn denied(&self, token: &Token, verified: Option<&VerifiedToken>, error: &Error) {
         let event = if verified.is_some() { Entry::LeaseDeny } else { Entry::TokenReject };
         let mut entry = self
             .opener

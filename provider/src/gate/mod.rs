@@ -14,13 +14,16 @@
 //! | `peer` | who is at the other end, and how it died |
 //! | `executable` | which program it runs |
 //! | `socket` | packets in and out, a descriptor beside one |
+//! | `fuzzing` | what must hold of a session's beginning, whatever a client says |
 //! | `handshake` | the pure state machine of a session's beginning |
 //! | `session` | one client's session from accept to end |
 //! | `fault` | what a client did wrong, on record, and what follows |
 //! | `refusals` | how often a principal was refused by its quota lately |
 //! | `rejects` | refusals in the log, gathered so that nobody can fill it |
 //! | `memory` | the requests about memory: open, read, write, close |
+//! | `check` | what a token is worth now, for those whom it concerns |
 //! | `quarantine` | the administrator's requests about dead memory that is kept |
+//! | `roots` | the administrator's requests about root keys |
 //! | `channel` | fresh segments for those who keep their rights through a rotation |
 //! | `verified` | the tokens that were verified lately, within a bound of bytes |
 //!
@@ -28,8 +31,11 @@
 //! a session has one request in work at a time. What it sends as a descriptor is never received.
 
 mod channel;
+mod check;
 mod executable;
 mod fault;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod listen;
 mod memory;
@@ -37,6 +43,8 @@ mod peer;
 mod quarantine;
 mod refusals;
 mod rejects;
+mod revoke;
+mod roots;
 mod session;
 mod socket;
 mod verified;
@@ -47,7 +55,8 @@ use std::pin::Pin;
 use caps::error::Result;
 use caps::id::PrincipalKey;
 use caps::rights::Rights;
-use caps::wire::{Name, Reply, Request};
+use caps::token::Cut;
+use caps::wire::{Name, Reason, Reply, Request};
 
 pub use listen::{Gate, GateConfig};
 pub use peer::{Exit, Peer};
@@ -81,8 +90,14 @@ pub trait ControlPlane: Send + Sync {
     /// `E_POLICY_DENIED`, or why it could not be decided.
     fn may_open(&self, caller: Caller, bytes: u64, rights: Rights, hops: u8) -> Result<()>;
 
+    /// What a principal may have open, and all else that it may hold. Asked on every opening, for who pays for it.
+    fn quota(&self, principal: PrincipalKey) -> policy::Quota;
+
     /// Takes back everything that a principal holds: the operator's reaction to a fault of its.
     fn revoke_holder(&self, holder: PrincipalKey) -> BoxFuture<'_, Result<()>>;
+
+    /// Takes back one block of a token that the caller showed, and that was verified.
+    fn revoke_token(&self, caller: Caller, cut: Cut, reason: Reason) -> BoxFuture<'_, Result<Reply>>;
 
     /// A session is over: what was tied to it ends.
     fn session_ended(&self, session: u64);

@@ -9,10 +9,12 @@ use caps::wire::{Reason, Reply, Request};
 use super::memory::Answer;
 use super::session::Session;
 
+const QUARANTINE: &str = "quarantine is the administrator's";
+
 impl Session {
     /// Takes a lease's region from everybody, by a revoke like any other, and has its bytes kept.
     pub(super) async fn quarantine_add(&self, lease: LeaseId, reason: Reason) -> Result<Answer> {
-        self.administers(Some(lease)).await?;
+        self.administers(Some(lease), QUARANTINE).await?;
         let (shared, caller) = (self.shared.clone(), self.caller());
         shared.provider.quarantine_order(lease, caller.holder)?;
         // A task of its own: an order that nobody followed by a revoke would keep the region at the end of its time.
@@ -30,13 +32,13 @@ impl Session {
 
     /// What is there.
     pub(super) async fn quarantine_list(&self) -> Result<Answer> {
-        self.administers(None).await?;
+        self.administers(None, QUARANTINE).await?;
         Ok(Answer::Reply(Reply::Quarantine(self.shared.provider.quarantined())))
     }
 
     /// Bytes of it.
     pub(super) async fn quarantine_read(&self, id: QuarantineId, offset: u64, length: u32) -> Result<Answer> {
-        self.administers(None).await?;
+        self.administers(None, QUARANTINE).await?;
         let bytes = self.shared.provider.quarantine_read(&self.opener, id, offset, length).await?;
         let crc = crc32c::crc32c(&bytes);
         Ok(Answer::Reply(Reply::Data { bytes, crc }))
@@ -44,19 +46,19 @@ impl Session {
 
     /// Wipes it and gives it back.
     pub(super) async fn quarantine_release(&self, id: QuarantineId) -> Result<Answer> {
-        self.administers(None).await?;
+        self.administers(None, QUARANTINE).await?;
         let wiped_bytes = self.shared.provider.quarantine_release(&self.opener, id).await?;
         Ok(Answer::Reply(Reply::QuarantineOver { wiped_bytes }))
     }
 
     /// Whether this client is the administrator; a refusal is on record. Who is not learns nothing else, not even
     /// whether there is such a lease.
-    async fn administers(&self, lease: Option<LeaseId>) -> Result<()> {
+    pub(super) async fn administers(&self, lease: Option<LeaseId>, whose: &'static str) -> Result<()> {
         if self.shared.control.principal(self.opener.proven.holder()).await.1 {
             return Ok(());
         }
         let entry = self.opener.identified(Draft::deny(Entry::LeaseDeny, Code::Denied));
         self.shared.rejects.deny(self.opener.uid, entry.maybe(lease, Draft::lease));
-        Err(Error::new(Code::Denied, "quarantine is the administrator's"))
+        Err(Error::new(Code::Denied, whose))
     }
 }

@@ -200,6 +200,11 @@ impl Session {
             Request::QuarantineList => self.quarantine_list().await,
             Request::QuarantineRead { id, offset, length } => self.quarantine_read(id, offset, length).await,
             Request::QuarantineRelease { id } => self.quarantine_release(id).await,
+            Request::RevokeToken { token, block, reason } => self.revoke_token(&token, block, reason).await,
+            Request::TokenCheck { token } => self.token_check(&token).await,
+            request @ (Request::RootRotate | Request::RootRetire { .. } | Request::RootList) => {
+                self.root_request(request).await
+            }
             request @ (Request::PrincipalAdd { .. }
             | Request::PrincipalList { .. }
             | Request::LeaseCreate(_)

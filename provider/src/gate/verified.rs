@@ -55,38 +55,47 @@ impl Drop for Taken {
     }
 }
 
-/// What one session remembers: tokens, and what verifying each came to. Newest last.
+/// What one session remembers: tokens, and what verifying each came to. Newest last. All of it is of one generation of
+/// the root keys, and forgotten with it.
 #[derive(Debug)]
-pub(super) struct Verified<T>(Vec<(Token, Arc<T>, Taken)>);
+pub(super) struct Verified<T> {
+    known: Vec<(Token, Arc<T>, Taken)>,
+    roots: u64,
+}
 
 impl<T> Default for Verified<T> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self { known: Vec::new(), roots: 0 }
     }
 }
 
 impl<T> Verified<T> {
-    /// What verifying this token came to, if that is remembered.
-    pub(super) fn find(&self, token: &Token) -> Option<Arc<T>> {
-        self.0.iter().find(|(known, ..)| known == token).map(|(_, verified, _)| verified.clone())
+    /// What verifying this token by the root keys of generation `roots` came to, if that is remembered.
+    pub(super) fn find(&self, token: &Token, roots: u64) -> Option<Arc<T>> {
+        let mut known = self.known.iter().filter(|_| self.roots == roots);
+        known.find(|(known, ..)| known == token).map(|(_, verified, _)| verified.clone())
     }
 
-    /// Remembers a token, as far as there is room.
-    pub(super) fn keep(&mut self, room: &Arc<Room>, uid: u32, token: &Token, verified: &Arc<T>) {
-        if self.0.len() == SESSION_TOKENS_MAX {
-            self.0.remove(0);
+    /// Remembers a token that was verified by the root keys of generation `roots`, as far as there is room.
+    pub(super) fn keep(&mut self, room: &Arc<Room>, uid: u32, token: &Token, roots: u64, verified: &Arc<T>) {
+        if self.roots != roots {
+            self.known.clear();
+            self.roots = roots;
+        }
+        if self.known.len() == SESSION_TOKENS_MAX {
+            self.known.remove(0);
         }
         let bytes = token.as_bytes().len() + VERIFIED_TOKEN_EXTRA_BYTES;
         loop {
             if let Some(taken) = room.take(uid, bytes) {
-                self.0.push((token.clone(), verified.clone(), taken));
+                self.known.push((token.clone(), verified.clone(), taken));
                 return;
             }
-            if self.0.is_empty() {
+            if self.known.is_empty() {
                 tracing::debug!(uid, "no room is left to remember a verified token");
                 return;
             }
-            self.0.remove(0);
+            self.known.remove(0);
         }
     }
 }
@@ -110,14 +119,26 @@ mod tests {
     fn a_session_remembers_its_latest_tokens() {
         let (room, mut session) = (Arc::new(Room::default()), Verified::default());
         for n in 0..=SESSION_TOKENS_MAX {
-            session.keep(&room, 1, &token(n), &Arc::new(n));
+            session.keep(&room, 1, &token(n), 0, &Arc::new(n));
         }
-        assert_eq!(session.find(&token(0)), None);
-        assert_eq!(session.find(&token(1)).as_deref(), Some(&1));
-        assert_eq!(session.find(&token(SESSION_TOKENS_MAX)).as_deref(), Some(&SESSION_TOKENS_MAX));
+        assert_eq!(session.find(&token(0), 0), None);
+        assert_eq!(session.find(&token(1), 0).as_deref(), Some(&1));
+        assert_eq!(session.find(&token(SESSION_TOKENS_MAX), 0).as_deref(), Some(&SESSION_TOKENS_MAX));
         assert_eq!(room.lock().values().sum::<usize>(), SESSION_TOKENS_MAX * LARGEST);
         drop(session);
         assert!(room.lock().is_empty(), "an ended session gives its room back");
+    }
+
+    #[test]
+    fn what_other_root_keys_verified_is_forgotten() {
+        let (room, mut session) = (Arc::new(Room::default()), Verified::default());
+        session.keep(&room, 1, &token(1), 0, &Arc::new(1));
+        assert_eq!(session.find(&token(1), 0).as_deref(), Some(&1));
+        assert_eq!(session.find(&token(1), 1), None, "verified by keys that are not all believed any more");
+        session.keep(&room, 1, &token(2), 1, &Arc::new(2));
+        assert_eq!(session.find(&token(2), 1).as_deref(), Some(&2));
+        assert_eq!(session.find(&token(1), 1), None);
+        assert_eq!(room.lock().values().sum::<usize>(), LARGEST, "and takes no room any more");
     }
 
     #[test]
@@ -128,17 +149,17 @@ mod tests {
             if n % SESSION_TOKENS_MAX == 0 {
                 sessions.push(Verified::default());
             }
-            sessions.last_mut().unwrap().keep(&room, 1, &token(n), &Arc::new(n));
+            sessions.last_mut().unwrap().keep(&room, 1, &token(n), 0, &Arc::new(n));
             assert!(room.lock()[&1] <= VERIFIED_BYTES_PER_UID_MAX);
         }
         assert_eq!(room.lock()[&1] / LARGEST, VERIFIED_BYTES_PER_UID_MAX / LARGEST, "all of it is used");
         // The session that was first keeps what it has; one that is late has the room of its own tokens only.
-        assert!(sessions[0].find(&token(0)).is_some());
-        assert_eq!(sessions.last().unwrap().0.len(), 0);
+        assert!(sessions[0].find(&token(0), 0).is_some());
+        assert_eq!(sessions.last().unwrap().known.len(), 0);
         // Another user is not touched by that.
         let mut other = Verified::default();
-        other.keep(&room, 2, &token(7), &Arc::new(7));
-        assert!(other.find(&token(7)).is_some());
+        other.keep(&room, 2, &token(7), 0, &Arc::new(7));
+        assert!(other.find(&token(7), 0).is_some());
     }
 
     #[test]
@@ -147,7 +168,7 @@ mod tests {
         let mut sessions = Vec::new();
         for n in 0..2 * VERIFIED_BYTES_MAX / LARGEST {
             let mut session = Verified::default();
-            session.keep(&room, (n % 64) as u32, &token(n), &Arc::new(n));
+            session.keep(&room, (n % 64) as u32, &token(n), 0, &Arc::new(n));
             sessions.push(session);
         }
         assert_eq!(room.lock().values().sum::<usize>() / LARGEST, VERIFIED_BYTES_MAX / LARGEST);

@@ -72,9 +72,13 @@ impl Kernel {
             opens: Default::default(),
             mappings: 0,
             grants: Default::default(),
+            meters: Default::default(),
+            marks: Default::default(),
+            mapped: Default::default(),
             rotating_bytes: 0,
             rotations: 0,
             exposure_due: None,
+            roots: Vec::new(),
         };
         let region = self
             .regions

@@ -9,6 +9,7 @@ use caps::token::{Mark, Meter};
 use caps::wire::link::{ClaimTicket, Take};
 use caps::wire::request::Path;
 use caps::wire::row::EndCause;
+use policy::WithinQuota;
 
 use super::region::RegionKey;
 use super::table::Key;
@@ -17,8 +18,8 @@ use super::table::Key;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
-/// What happened.
-#[derive(Clone, Debug)]
+/// What happened. Not to be cloned: an [`OpenRequest`] is used once.
+#[derive(Debug)]
 pub enum Event {
     /// The broker exchanges a reservation for memory.
     Claim {
@@ -130,43 +131,54 @@ pub enum Event {
         /// Bytes.
         bytes: u64,
     },
+    /// The last token of a root key has expired: nothing can be opened under it any more.
+    RootExpired {
+        /// Which key, by the id in its tokens.
+        root: u32,
+    },
 }
 
-/// A right as its verified token gives it. The gate fills it in from evidence, never from the client's words.
-#[derive(Clone, Debug)]
+/// A right as its verified token gives it: made of evidence by [`OpenRequest::new`], never of the client's words.
+#[derive(Debug)]
 pub struct OpenRequest {
     /// Who asks.
-    pub session: SessionId,
+    pub(crate) session: SessionId,
     /// The uid of its process.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// Whether its process runs in the sandbox.
-    pub sandboxed: bool,
+    pub(crate) sandboxed: bool,
     /// The key that the session proved.
-    pub holder: PrincipalKey,
+    pub(crate) holder: PrincipalKey,
     /// The lease.
-    pub lease: LeaseId,
+    pub(crate) lease: LeaseId,
     /// The grant, if the token is a receiver's.
-    pub grant: Option<GrantId>,
+    pub(crate) grant: Option<GrantId>,
     /// What is to be opened, which the token allows.
-    pub rights: Rights,
+    pub(crate) rights: Rights,
     /// The bytes that the token reaches.
-    pub range: ByteRange,
+    pub(crate) range: ByteRange,
     /// When the token ends.
-    pub expires: UnixMicros,
+    pub(crate) expires: UnixMicros,
+    /// When the token ends as the broker minted it: no later block puts that off.
+    pub(crate) minted_until: UnixMicros,
     /// Wall time, from which the deadline is fixed once.
-    pub now_unix: UnixMicros,
+    pub(crate) now_unix: UnixMicros,
     /// Whether the token has a budget or rate, which can only be counted on mediated access.
-    pub metered: bool,
+    pub(crate) metered: bool,
     /// Whether the token was narrowed or delegated after it was minted.
-    pub narrowed: bool,
+    pub(crate) narrowed: bool,
     /// By which path.
-    pub path: Path,
+    pub(crate) path: Path,
     /// Whom the broker named, before any delegation.
-    pub first_holder: PrincipalKey,
+    pub(crate) first_holder: PrincipalKey,
     /// What kills the token when it is taken back.
-    pub marks: Box<[Mark]>,
+    pub(crate) marks: Box<[Mark]>,
     /// What is counted for the token.
-    pub meters: Box<[Meter]>,
+    pub(crate) meters: Box<[Meter]>,
+    /// That the quota of the first holder was asked.
+    pub(crate) quota: WithinQuota,
+    /// The key that minted it, by the id in its tokens. Believed at the time of this event.
+    pub(crate) root: u32,
 }
 
 /// The kernel's answer to one event.

@@ -46,6 +46,7 @@ impl Kernel {
         if row.pinned && (grant.is_some() || until.is_some()) {
             self.has_room(range.len())?;
         }
+        let marks_max = self.config.marks_per_region_max;
         let (capacity, mut added) = (self.config.exposures_max, false);
         self.change_segment(region, index, |segment| {
             added = segment.exposed.add(grant, write, until, capacity);
@@ -59,6 +60,10 @@ impl Kernel {
         let (row, right) = row.zip(right).ok_or(ENDED)?;
         if !std::mem::replace(&mut right.handed_out, true) {
             row.mappings += 1;
+            row.mapped.note(&right.marks, right.grant, right.follows_region, marks_max);
+            if !row.roots.contains(&right.root) {
+                row.roots.push(right.root);
+            }
         }
         let due = earlier(row.exposure_due, until);
         if due != row.exposure_due {

@@ -1,5 +1,7 @@
 //! What holds after every step. Checked by tests and fuzzers after each event; there is no switch that turns it off.
 
+use std::collections::HashMap;
+
 use super::grants::Limit;
 use super::headroom::Headroom;
 use super::region::{RegionKey, RegionRow, RegionState};
@@ -65,6 +67,10 @@ impl Kernel {
             row.grants.len() <= self.config.revocations_per_region_max,
             "no more grants are remembered than may be",
         )?;
+        ensure(row.meters.len() <= self.config.meters_per_region_max, "nor are more meters counted")?;
+        let marks_max = self.config.marks_per_region_max;
+        ensure(row.marks.len() <= marks_max, "no more marks are remembered than may be")?;
+        ensure(row.mapped.len() <= 2 * marks_max, "nor of what was mapped")?;
         let mut handed_out = 0;
         for &open in &row.opens {
             let open = self.opens.get(open).ok_or("a region lists only open rights")?;
@@ -74,6 +80,8 @@ impl Kernel {
             let mapped = open.path == Path::Mapped;
             ensure(mapped || !open.handed_out, "only mapped rights are handed out")?;
             ensure(!mapped || row.on_borders(open.range), "a mapped right falls on segment borders")?;
+            let noted = open.marks.iter().all(|&mark| row.mapped.may_have(mark, open.grant));
+            ensure(noted || !open.handed_out, "what a token maps can be found by its marks")?;
             handed_out += u32::from(open.handed_out);
         }
         ensure(handed_out == row.mappings, "the count of mappings is the count of rights handed out")?;
@@ -136,6 +144,7 @@ impl Kernel {
                 self.deadlines.contains(&(open.deadline, Due::Open(key))) != open.follows_region,
                 "exactly the rights that do not follow their region have a deadline of their own",
             )?;
+            ensure(!region.marks.refuse(&open.marks, now), "nothing is open by a token that was taken back")?;
             let limit = |grant: GrantId| region.grants.limit(grant, now);
             let allowed = open.grant.map_or(Limit::Whole, limit);
             ensure(allowed != Limit::Revoked, "nothing is open under a revoked grant")?;
@@ -145,6 +154,13 @@ impl Kernel {
                 ensure(within, "nothing is open beyond what its grant was narrowed to")?;
             }
         }
+        let mut openings = HashMap::<_, (u32, u32)>::new();
+        for (_, open) in self.opens.iter() {
+            let (opens, mappings) = openings.entry(open.payer).or_default();
+            (*opens, *mappings) = (*opens + 1, *mappings + u32::from(open.path == Path::Mapped));
+        }
+        let books = self.openings.iter().map(|(&payer, open)| (payer, (open.opens(), open.mappings())));
+        ensure(openings == books.collect(), "every open right is in the books of who pays for it, once")?;
         let listed: usize = self.by_session.values().map(std::collections::BTreeSet::len).sum();
         ensure(listed == self.opens.len(), "sessions list open rights and nothing else")
     }

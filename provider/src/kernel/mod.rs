@@ -17,13 +17,16 @@
 //! | `table` | a table of fixed capacity whose indexes carry generations |
 //! | `region` | regions and the ledger of their bytes |
 //! | `segment` | the pieces of a region that are mapped and cut as one, their generations, and who received each |
+//! | `evidence` | what must be shown before a right is opened |
 //! | `open`, `mapping` | rights that sessions opened, and which of them may be mapped |
+//! | `meters` | how often rights were opened under tokens that limit it |
 //! | `expose` | handing a segment's file out |
 //! | `claim`, `take` | the two halves of a region's life |
 //! | `narrow` | taking a part of a grant |
 //! | `rotate` | taking a segment from some and giving it to the others again |
 //! | `headroom` | the room that is kept free for it |
 //! | `grants` | what is revoked, narrowed or opened of a region, until the tokens expire |
+//! | `marks` | tokens that were taken back below a grant, until they expire |
 //! | `ended` | how leases ended that are gone |
 //! | `invariants` | what holds after every step |
 //! | `fuzzing` | the fuzz target's world: any bytes as events |
@@ -31,6 +34,7 @@
 mod claim;
 mod ended;
 mod event;
+mod evidence;
 mod expose;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -38,11 +42,14 @@ mod grants;
 mod headroom;
 mod invariants;
 mod mapping;
+mod marks;
+mod meters;
 #[cfg(test)]
 mod model;
 mod narrow;
 mod open;
 mod region;
+mod roots;
 mod rotate;
 #[cfg(test)]
 mod scenarios;
@@ -56,9 +63,11 @@ use caps::error::{Code, Error, Result};
 use caps::id::{ClusterEpoch, LeaseId, PrincipalKey, ProviderId};
 use caps::time::BootNanos;
 use caps::wire::row::{MemoryRow, Tier};
+use policy::quota::Openings;
 
 pub use event::{Answer, Effect, Event, OpenRequest, Opening, RotationId, SessionId, Step, Survivor};
-pub use open::OpenRow;
+pub use evidence::{By, EpochCurrent};
+pub use open::{Judged, OpenRow};
 pub use region::{RegionKey, RegionRow, RegionState};
 pub use segment::{FIRST_GENERATION, SegmentRow, SegmentState};
 
@@ -94,6 +103,11 @@ pub struct Config {
     /// Most grants of one region whose revocation, narrowing or opening is remembered. When it is full of revoked and
     /// narrowed ones, a revoke ends the whole region instead.
     pub revocations_per_region_max: usize,
+    /// Most blocks with limits on use that are counted for one region.
+    pub meters_per_region_max: usize,
+    /// Most marks of tokens that a region remembers as revoked, and as many again as mapped. While it cannot remember
+    /// one, a revoke ends its grant or the whole region instead.
+    pub marks_per_region_max: usize,
     /// Most leases whose end is remembered.
     pub ended_max: usize,
     /// The tier that mappings of other uids get on this machine.
@@ -119,6 +133,8 @@ pub struct Kernel {
     by_lease: HashMap<LeaseId, RegionKey>,
     opens: Table<OpenRow>,
     by_session: HashMap<SessionId, BTreeSet<table::Key>>,
+    /// What is open by the first holders of the tokens; none for whom nothing is.
+    openings: HashMap<PrincipalKey, Openings>,
     /// Leases that end with a session.
     tied: HashMap<SessionId, BTreeSet<RegionKey>>,
     deadlines: BTreeSet<(BootNanos, Due)>,
@@ -144,6 +160,7 @@ impl Kernel {
             by_lease: HashMap::with_capacity(config.regions_max),
             opens: Table::new(config.opens_max),
             by_session: HashMap::new(),
+            openings: HashMap::new(),
             tied: HashMap::new(),
             deadlines: BTreeSet::new(),
             ended: Ended::new(config.ended_max),
@@ -181,6 +198,10 @@ impl Kernel {
             Event::Tick => self.tick(now, &mut effects),
             Event::Kept { region, bytes } => self.kept(region, bytes),
             Event::Unkept { bytes } => self.unkept(bytes),
+            Event::RootExpired { root } => {
+                self.root_expired(root);
+                Ok(Answer::Done)
+            }
         };
         effects.sort_by_key(Effect::phase); // stable: within a phase they stay as they were decided
         Step { answer, effects }

@@ -1,45 +1,102 @@
 //! The kernel in lockstep with a naive model: a list of leases that is searched from end to end, and a list of every
 //! descriptor that ever left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use caps::error::Code;
 use caps::id::{GrantId, LeaseId, PrincipalKey, RegionId, SlotHandle};
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::{BootNanos, Micros, UnixMicros};
+use caps::token::{Mark, Meter};
 use caps::wire::link::{ClaimTicket, Take};
 use caps::wire::request::Path;
 use caps::wire::row::{EndCause, Lifetime};
 use proptest::prelude::*;
 
-use super::fuzzing::{PAGE, POOL_PAGES, REGIONS_MAX, small_config};
-use super::{Answer, Effect, Event, Kernel, OpenRequest, RotationId, SessionId};
+use super::fuzzing::{MAPPINGS_MAX, OPENS_MAX, PAGE, POOL_PAGES, REGIONS_MAX, asked, small_config};
+use super::{Answer, Config, Effect, Event, Kernel, OpenRequest, RotationId, SessionId};
 
 /// What a test does. Small numbers name things, so that wrong names, repeats and races come up often.
 #[derive(Clone, Debug)]
 enum Act {
-    Claim { lease: u8, pages: u64, pieces: u32, ttl: u64, tied: bool, session: u8 },
-    Created { lease: u8, works: bool },
-    Renew { lease: u8, ttl: u64 },
-    Open { lease: u8, session: u8, grant: Option<u8>, left: u64, pages: u64, path: Path },
-    HandOut { open: usize, segment: u32 },
-    Progress { lease: u8, segment: usize },
-    Spend { lease: u8 },
-    Keep { lease: u8 },
+    Claim {
+        lease: u8,
+        pages: u64,
+        pieces: u32,
+        ttl: u64,
+        tied: bool,
+        session: u8,
+    },
+    Created {
+        lease: u8,
+        works: bool,
+    },
+    Renew {
+        lease: u8,
+        ttl: u64,
+    },
+    Open {
+        lease: u8,
+        session: u8,
+        grant: Option<u8>,
+        made: u8,
+        left: u64,
+        pages: u64,
+        path: Path,
+        meter: Option<(u8, u64)>,
+    },
+    HandOut {
+        open: usize,
+        segment: u32,
+    },
+    Progress {
+        lease: u8,
+        segment: usize,
+    },
+    Spend {
+        lease: u8,
+    },
+    Keep {
+        lease: u8,
+    },
     Unkeep,
-    Close { open: usize, session: u8 },
-    SessionEnded { session: u8 },
-    TakeLease { lease: u8 },
-    TakeGrant { lease: u8, grant: u8, left: u64 },
-    ReadOnly { lease: u8, grant: u8 },
-    Taken { lease: u8 },
-    Wait { millis: u64 },
+    Close {
+        open: usize,
+        session: u8,
+    },
+    SessionEnded {
+        session: u8,
+    },
+    TakeLease {
+        lease: u8,
+    },
+    TakeGrant {
+        lease: u8,
+        grant: u8,
+        left: u64,
+    },
+    TakeMark {
+        lease: u8,
+        mark: u8,
+        left: u64,
+    },
+    ReadOnly {
+        lease: u8,
+        grant: u8,
+    },
+    Taken {
+        lease: u8,
+    },
+    Wait {
+        millis: u64,
+    },
 }
 
 fn act() -> impl Strategy<Value = Act> {
     let (lease, session, grant) = (0..3u8, 0..3u8, 0..2u8);
     let path = prop_oneof![Just(Path::Mapped), Just(Path::Mediated)];
+    let meter = prop::option::weighted(0.3, (0..5u8, 0..3u64));
     prop_oneof![
         3 => (lease.clone(), 1..5u64, 0..3u32, 20..200u64, prop::bool::weighted(0.2), session.clone())
             .prop_map(|(lease, pages, pieces, ttl, tied, session)| {
@@ -47,10 +104,11 @@ fn act() -> impl Strategy<Value = Act> {
             }),
         4 => (lease.clone(), prop::bool::weighted(0.9)).prop_map(|(lease, works)| Act::Created { lease, works }),
         1 => (lease.clone(), 1..40u64).prop_map(|(lease, ttl)| Act::Renew { lease, ttl }),
-        4 => (lease.clone(), session.clone(), prop::option::of(grant.clone()), 0..150u64, 1..5u64, path)
-            .prop_map(|(lease, session, grant, left, pages, path)| {
-                Act::Open { lease, session, grant, left, pages, path }
+        4 => (lease.clone(), session.clone(), prop::option::of(grant.clone()), 0..3u8, 0..150u64, 1..5u64, path, meter)
+            .prop_map(|(lease, session, grant, made, left, pages, path, meter)| {
+                Act::Open { lease, session, grant, made, left, pages, path, meter }
             }),
+        2 => (lease.clone(), 0..5u8, 1..40u64).prop_map(|(lease, mark, left)| Act::TakeMark { lease, mark, left }),
         6 => (0..12usize, 0..3u32).prop_map(|(open, segment)| Act::HandOut { open, segment }),
         5 => (lease.clone(), 0..4usize).prop_map(|(lease, segment)| Act::Progress { lease, segment }),
         2 => lease.clone().prop_map(|lease| Act::Spend { lease }),
@@ -102,6 +160,13 @@ impl Known {
 /// A descriptor that left: by its region, segment and generation, and the grant and access that it came by.
 type Out = (super::RegionKey, usize, u32, Option<u8>, bool);
 
+/// What a token carries: its root's, one for each grant and one for the owner, and of what it was made into, which is
+/// of any.
+fn marks(grant: Option<u8>, made: u8) -> Vec<u8> {
+    let root = grant.map_or(0, |grant| grant + 1);
+    if made == 0 { vec![root] } else { vec![root, made + 2] }
+}
+
 #[derive(Default)]
 struct Model {
     leases: Vec<Known>,
@@ -110,7 +175,13 @@ struct Model {
     /// By region, grant and until when it is refused.
     revoked: Vec<(super::RegionKey, u8, u64)>,
     narrowed: Vec<(super::RegionKey, u8)>,
+    /// By region and meter: how often it was charged, and until when that has to be known.
+    counted: BTreeMap<(super::RegionKey, u8), (u64, u64)>,
     out: Vec<Out>,
+    /// Beside each of these: the marks of its token, and whether its right lives as long as the region.
+    by: Vec<(Vec<u8>, bool)>,
+    /// By region, mark and until when it is refused.
+    cut: Vec<(super::RegionKey, u8, u64)>,
     /// The latest `Rotate`'s segments.
     rotated: Vec<u32>,
     /// Pages of each replaced file that is kept.
@@ -171,6 +242,41 @@ impl Model {
         reach
     }
 
+    /// As [`Self::reach`], of all who came by a grant under which a token with this mark ever did. As an error whether
+    /// such a token's mapping, or one beside it, lives as long as the region.
+    fn reach_mark(&mut self, lease: u8, mark: u8) -> Result<(Vec<u32>, Option<RotationId>), ()> {
+        let held: Vec<(Out, (Vec<u8>, bool))> =
+            self.out.iter().copied().zip(self.by.iter().cloned()).collect();
+        let known = self.get(lease).expect("a lease we know");
+        let carries = |(out, by): &&(Out, (Vec<u8>, bool))| out.0 == known.key && by.0.contains(&mark);
+        let grants: BTreeSet<Option<u8>> = held.iter().filter(carries).map(|(out, _)| out.3).collect();
+        let mine = |&(region, of, by, ..): &Out, segment: usize, generation: u32| {
+            (region, of, by) == (known.key, segment, generation)
+        };
+        // Rights that came by the same grant with the same access end together, so the owner's end with a delegate's.
+        let lasts = |(out, by): &(Out, (Vec<u8>, bool)), segment, generation| {
+            let with = |(other, made): &(Out, (Vec<u8>, bool))| {
+                mine(other, segment, generation) && (other.3, other.4) == (out.3, out.4) && !made.1
+            };
+            by.1 && !held.iter().any(with)
+        };
+        let lasting = held.iter().filter(carries).any(|(_, by)| by.1);
+        let mut reach = (Vec::new(), None);
+        for (segment, &(generation, rotating, _)) in known.files.iter().enumerate() {
+            let here: Vec<_> = held.iter().filter(|(out, _)| mine(out, segment, generation)).collect();
+            if lasting && here.iter().any(|out| lasts(out, segment, generation)) {
+                return Err(());
+            }
+            let any = here.iter().any(|out| grants.contains(&out.0.3) && !lasts(out, segment, generation));
+            match rotating {
+                None if any => reach.0.push(segment as u32),
+                Some(rotation) if any => reach.1 = reach.1.max(Some(rotation)),
+                _ => {}
+            }
+        }
+        Ok(reach)
+    }
+
     /// A grant is refused until `until`, or the end of the last token seen under it if that is later: whoever
     /// revokes may know of an earlier one only.
     fn revoke(&mut self, region: super::RegionKey, grant: u8, until: u64) {
@@ -194,6 +300,11 @@ fn key(n: u8) -> PrincipalKey {
     PrincipalKey([n; 32])
 }
 
+/// What [`marks`] a mark stands for.
+fn mark_byte(mark: Mark) -> u8 {
+    (0..5).find(|&byte| Mark::from_bytes([byte; 32]) == mark).expect("a mark of the model's")
+}
+
 /// Acts of one life, at most.
 const ACTS: usize = if cfg!(miri) { 40 } else { 160 };
 
@@ -213,7 +324,9 @@ proptest! {
 
     #[test]
     fn the_kernel_agrees_with_the_model(acts in prop::collection::vec(act(), 1..ACTS)) {
-        let (mut kernel, mut model) = (Kernel::new(small_config()), Model::default());
+        // Room for every mark, so that the model need not know what is done where there is none.
+        let config = Config { marks_per_region_max: 64, ..small_config() };
+        let (mut kernel, mut model) = (Kernel::new(config), Model::default());
         let mut now = 0; // milliseconds on both clocks
         let mut handles: Vec<(super::event::Opening, u8)> = Vec::new();
         let mut fenced = BTreeSet::new();
@@ -301,34 +414,85 @@ proptest! {
                         _ => prop_assert!(answer.is_err()),
                     }
                 }
-                Act::Open { lease, session, grant, left, pages, path } => {
+                Act::Open { lease, session, grant, made, left, pages, path, meter } => {
+                    let payer = if grant.is_some() { key(99) } else { key(lease) };
+                    let meters = meter.map(|(n, opens)| Meter {
+                        key: Mark::from_bytes([n; 32]),
+                        opens: Some(opens),
+                        bytes_per_second: None,
+                        bytes_total: None,
+                    });
+                    let pays = |row: &&super::OpenRow| row.payer == payer;
+                    let mapped = |row: &&super::OpenRow| row.path == Path::Mapped;
+                    let open: Vec<_> = kernel.opens.iter().map(|(_, row)| row).filter(pays).collect();
+                    let full = open.len() >= OPENS_MAX as usize
+                        || path == Path::Mapped && open.iter().filter(|row| mapped(row)).count() >= MAPPINGS_MAX as usize;
+                    // A token lives on for a while after what it was narrowed to.
+                    let minted = now + left + 30;
                     let request = OpenRequest {
                         session: SessionId(session.into()),
                         uid: 7,
                         sandboxed: false,
-                        holder: if grant.is_some() { key(99) } else { key(lease) },
+                        holder: payer,
                         lease: LeaseId([lease; 16]),
                         grant: grant.map(|n| GrantId([n; 16])),
                         rights: Rights::READ_WRITE,
                         range: page_range(pages),
                         expires: UnixMicros((now + left) * 1_000),
+                        minted_until: UnixMicros(minted * 1_000),
                         now_unix: unix,
                         metered: false,
                         narrowed: false,
                         path,
-                        first_holder: if grant.is_some() { key(99) } else { key(lease) },
-                        marks: Box::default(),
-                        meters: Box::default(),
+                        first_holder: payer,
+                        marks: marks(grant, made).into_iter().map(|mark| Mark::from_bytes([mark; 32])).collect(),
+                        meters: meters.into_iter().collect(),
+                        quota: asked(payer, path),
+                        root: 1,
                     };
+                    // Who only asks is told what opening would come to.
+                    let judged = kernel.judge(boot, &request);
                     let answer = step(&mut kernel, Event::Open(request));
+                    match (&answer, &judged) {
+                        (Ok(Answer::Opened(opening)), Ok(judged)) => {
+                            let told = (judged.region, judged.range, judged.deadline);
+                            prop_assert_eq!(told, (opening.region, opening.range, opening.deadline));
+                        }
+                        // The tables' bounds are found by opening alone.
+                        (Err(error), Ok(_)) => {
+                            prop_assert!(matches!(error.code(), Code::Quota | Code::Busy), "{error}");
+                        }
+                        (answer, judged) => {
+                            let told = (answer.as_ref().err(), judged.as_ref().err());
+                            prop_assert!(told.0.is_some() && told.0 == told.1, "{told:?}");
+                        }
+                    }
                     model.revoked.retain(|&(_, _, until)| until > now);
                     let region = model.get(lease).map(|known| known.key);
                     let taken = model.revoked.iter().map(|&(of, by, _)| (of, by)).chain(model.narrowed.iter().copied());
                     let revoked = taken.into_iter().any(|(of, by)| (Some(of), Some(by)) == (region, grant));
-                    let gone = model.revoked.iter().any(|&(of, by, _)| (Some(of), Some(by)) == (region, grant));
+                    model.cut.retain(|&(.., until)| until > now);
+                    let carried = marks(grant, made);
+                    let cut = model.cut.iter().any(|(of, mark, _)| Some(*of) == region && carried.contains(mark));
+                    let gone = cut || model.revoked.iter().any(|&(of, by, _)| (Some(of), Some(by)) == (region, grant));
                     let live = model.get(lease).is_some_and(|known| known.life == Life::Live && known.until > now);
+                    let count = region.zip(meter).and_then(|(region, (n, _))| model.counted.get(&(region, n)).copied());
+                    let used = count.map_or(0, |(used, _)| used);
+                    // The kernel may know it for longer, and never for less.
+                    let spent = meter.is_some_and(|(_, most)| used >= most);
+                    let surely = spent && (used == 0 || count.is_some_and(|(_, until)| until > now));
+                    if answer.is_ok() {
+                        prop_assert!(!surely, "opened more often than its block allows");
+                        prop_assert!(!full, "opened beyond its payer's quota");
+                        if let Some((region, (n, _))) = region.zip(meter) {
+                            let of = (region, n);
+                            // Forgotten, if it was used up and opened all the same.
+                            let count = model.counted.entry(of).or_default();
+                            *count = (if spent { 1 } else { used + 1 }, minted.max(count.1));
+                        }
+                    }
                     if let Ok(Answer::Opened(opening)) = answer {
-                        prop_assert!(live && !revoked && left > 0);
+                        prop_assert!(live && !revoked && !cut && left > 0);
                         prop_assert!(!fenced.contains(&opening.open), "a key is used once");
                         let known = model.get(lease).unwrap();
                         if path == Path::Mapped {
@@ -339,9 +503,10 @@ proptest! {
                         handles.push((opening, session));
                     } else if live && gone && left > 0 {
                         prop_assert_eq!(answer.unwrap_err().code(), Code::TokenRevoked);
-                    } else if live && !revoked && left > 0 && path == Path::Mediated {
+                    } else if live && !revoked && !cut && left > 0 && path == Path::Mediated {
                         let code = answer.unwrap_err().code();
-                        prop_assert!(code == Code::Quota || code == Code::Busy , "{code}");
+                        let denied = code == Code::Denied && spent;
+                        prop_assert!(denied || code == Code::Quota || code == Code::Busy , "{code}");
                     }
                 }
                 Act::HandOut { open, segment } => {
@@ -358,6 +523,8 @@ proptest! {
                             prop_assert_eq!((answer, rotating), (Answer::Done, None));
                             let grant = row.grant.map(|grant| grant.0[0]);
                             model.out.push((opening.region, segment as usize, generation, grant, write));
+                            let carried = row.marks.iter().map(|mark| mark_byte(*mark)).collect();
+                            model.by.push((carried, row.follows_region));
                         }
                         Err(error) if error.code() == Code::Revoked => {
                             prop_assert!(row.is_none_or(|row| row.deadline <= boot));
@@ -407,6 +574,37 @@ proptest! {
                 Act::Unkeep => {
                     let Some(pages) = model.kept.pop() else { continue };
                     step(&mut kernel, Event::Unkept { bytes: pages * PAGE }).unwrap();
+                }
+                Act::TakeMark { lease, mark, left } => {
+                    let reach = model.get(lease).is_some().then(|| model.reach_mark(lease, mark));
+                    let was = model.get(lease).map(|known| known.life);
+                    let take = Take::Marks {
+                        lease: LeaseId([lease; 16]),
+                        marks: [None, Some(Mark::from_bytes([mark; 32]))],
+                        grant: (1..3).contains(&mark).then(|| GrantId([mark - 1; 16])),
+                        range: page_range(8),
+                        expires: UnixMicros((now + left) * 1_000),
+                    };
+                    let answer = step(&mut kernel, Event::Take { take, cause: EndCause::Revoked, now_unix: unix }).unwrap();
+                    model.follow(&effects);
+                    effects.retain(|effect| matches!(effect, Effect::Fence { .. }));
+                    match (answer, reach) {
+                        (Answer::Gone, None) => {}
+                        (Answer::Taking { .. }, Some(reach)) => {
+                            prop_assert!(was != Some(Life::Live) || reach.is_err(), "taken whole without need");
+                        }
+                        (Answer::Fenced { region, upto, .. }, Some(Ok((segments, under_way)))) => {
+                            prop_assert_eq!(&model.rotated, &segments, "as many as had to be, and no more");
+                            let begun = segments.first().and_then(|&first| model.get(lease).unwrap().files[first as usize].1);
+                            prop_assert_eq!(upto, begun.or(under_way));
+                            model.cut.push((region, mark, now + left));
+                        }
+                        other => prop_assert!(false, "{other:?}"),
+                    }
+                    for (_, row) in kernel.opens.iter() {
+                        let carries = row.marks.contains(&Mark::from_bytes([mark; 32]));
+                        prop_assert!(row.lease != LeaseId([lease; 16]) || !carries, "no right of a revoked token is open");
+                    }
                 }
                 Act::ReadOnly { lease, grant } => {
                     let Some(known) = model.get(lease) else { continue };
@@ -505,7 +703,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(kernel.check_invariants(UnixMicros(now * 1_000)), Ok(()));
-            for &(region, segment, generation, grant, write) in &model.out {
+            for (&(region, segment, generation, grant, write), (carried, _)) in model.out.iter().zip(&model.by) {
                 let Some(known) = model.leases.iter().find(|known| known.key == region) else { continue };
                 if known.life != Life::Live || known.files[segment].0 != generation || known.files[segment].1.is_some() {
                     continue;
@@ -515,6 +713,8 @@ proptest! {
                         || write && model.narrowed.contains(&(region, grant))
                 };
                 prop_assert!(!grant.is_some_and(over), "the adversary holds what was taken back");
+                let cut = |&(of, mark, until): &_| of == region && carried.contains(&mark) && until > now;
+                prop_assert!(!model.cut.iter().any(cut), "the adversary holds what was taken back below a grant");
             }
             prop_assert_eq!(kernel.committed_bytes(), model.used() * PAGE);
         }

@@ -1,12 +1,16 @@
 //! Rights that sessions opened.
 
+use std::collections::hash_map::Entry;
+
 use caps::error::{Code, Error, Result};
 use caps::id::{GrantId, LeaseId, PrincipalKey, SlotHandle};
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::BootNanos;
+use caps::token::Mark;
 use caps::wire::request::Path;
 use caps::wire::row::EndCause;
+use policy::quota::Openings;
 
 use super::event::{Answer, Effect, OpenRequest, Opening, SessionId};
 use super::grants::Limit;
@@ -15,6 +19,7 @@ use super::region::RegionKey;
 use super::table::Key;
 use super::{Due, Kernel};
 
+const FULL: Error = Error::new(Code::Busy, "the provider's table of open rights is full");
 const NO_BYTE: Error = Error::new(Code::Denied, "the token reaches no byte of the region");
 
 /// One open right.
@@ -24,6 +29,8 @@ pub struct OpenRow {
     pub session: SessionId,
     /// The key that the session proved.
     pub holder: PrincipalKey,
+    /// Whose quota it counts in: the first holder of the token.
+    pub payer: PrincipalKey,
     /// Of which lease.
     pub lease: LeaseId,
     /// To which region.
@@ -46,22 +53,42 @@ pub struct OpenRow {
     pub sandboxed: bool,
     /// Whether a descriptor of one of its segments left the provider.
     pub handed_out: bool,
+    /// What its token carries by which it can be taken back.
+    pub marks: Box<[Mark]>,
+    /// The key that minted its token.
+    pub root: u32,
+}
+
+/// What opening a right would come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// The region.
+    pub region: RegionKey,
+    /// The bytes that the right would reach.
+    pub range: ByteRange,
+    /// When it would end.
+    pub deadline: BootNanos,
+    /// As [`OpenRow::follows_region`].
+    pub follows_region: bool,
+    /// As [`OpenRow::ends_grant`].
+    pub ends_grant: bool,
 }
 
 impl Kernel {
-    /// Opens a right, or says why not. Nothing is changed by a refusal.
-    pub(super) fn open(
-        &mut self,
-        now: BootNanos,
-        request: &OpenRequest,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Answer> {
+    /// What opening a right would come to, or why it would be refused. Opens nothing and counts nothing.
+    pub fn judge(&self, now: BootNanos, request: &OpenRequest) -> Result<Judged> {
         if !self.by_lease.contains_key(&request.lease) {
             // The token's signature says that the lease was claimed here. It is gone, so it ended.
             return Err(super::take::ended(self.ended.cause(request.lease)));
         }
         let region = self.live(request.lease)?;
         let row = self.regions.get(region).ok_or(Error::new(Code::Internal, "a live lease has no region"))?;
+        if row.marks.refuse(&request.marks, request.now_unix) {
+            return Err(Error::new(
+                Code::TokenRevoked,
+                "the token, or one that it descends from, was revoked",
+            ));
+        }
         let limit = request.grant.map(|grant| row.grants.limit(grant, request.now_unix));
         let (mut reach, mut expires) = (Some(request.range), request.expires);
         match limit {
@@ -77,7 +104,6 @@ impl Kernel {
         }
         if row.deadline <= now {
             // Due, and the tick has not come yet: the deadline decides, not the tick.
-            self.tick(now, effects)?;
             return Err(super::take::ended(EndCause::Expired));
         }
         let left = expires.since(request.now_unix);
@@ -85,7 +111,9 @@ impl Kernel {
             return Err(Error::new(Code::TokenExpired, "the token's time is over"));
         }
         let range = ByteRange::new(0, row.bytes)?.intersect(reach.ok_or(NO_BYTE)?).ok_or(NO_BYTE)?;
-        let follows_region = request.holder == row.owner && request.grant.is_none() && !request.narrowed;
+        // A token with blocks of its own can be taken back alone, and what it maps must be able to end alone then.
+        let plain = !request.narrowed && request.marks.len() <= 1;
+        let follows_region = request.holder == row.owner && request.grant.is_none() && plain;
         let mut deadline = if follows_region { row.deadline } else { now.plus(left).min(row.deadline) };
         let ends_grant = !request.narrowed && request.grant.is_some() && now.plus(left) < row.deadline;
         if request.path == Path::Mapped {
@@ -98,15 +126,49 @@ impl Kernel {
                 self.has_room(row.segment_bytes.min(range.len()))?;
             }
         }
+        row.meters.judge(&request.meters)?;
+        Ok(Judged { region, range, deadline, follows_region, ends_grant })
+    }
+
+    /// Opens a right, or says why not. Nothing is changed by a refusal but what is due anyway.
+    pub(super) fn open(
+        &mut self,
+        now: BootNanos,
+        request: &OpenRequest,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Answer> {
+        let Judged { region, range, deadline, follows_region, ends_grant } = match self.judge(now, request) {
+            Ok(judged) => judged,
+            Err(error) => {
+                if error.code() == Code::LeaseExpired {
+                    self.tick(now, effects)?;
+                }
+                return Err(error);
+            }
+        };
         let session_opens = self.by_session.get(&request.session).map_or(0, |opens| opens.len());
         if session_opens >= self.config.opens_per_session_max {
             return Err(Error::new(Code::Quota, "the session has its most open rights"));
         }
+        let payer = request.first_holder;
+        debug_assert_eq!(request.quota.payer(), payer, "the quota of who pays");
+        debug_assert_eq!(request.quota.mapped(), request.path == Path::Mapped, "the path that was asked for");
+        let mut openings = self.openings(payer);
+        openings.open(&request.quota)?;
+        if self.opens.is_full() {
+            return Err(FULL);
+        }
+        // The last that can refuse: a refused opening is not counted. One that comes to nothing later is.
+        let meters_max = self.config.meters_per_region_max;
+        let row =
+            self.regions.get_mut(region).ok_or(Error::new(Code::Internal, "a live lease has no region"))?;
+        row.meters.charge(&request.meters, request.minted_until, request.now_unix, meters_max)?;
         let open = self
             .opens
             .insert(OpenRow {
                 session: request.session,
                 holder: request.holder,
+                payer,
                 lease: request.lease,
                 region,
                 grant: request.grant,
@@ -118,8 +180,11 @@ impl Kernel {
                 path: request.path,
                 sandboxed: request.sandboxed,
                 handed_out: false,
+                marks: request.marks.clone(),
+                root: request.root,
             })
-            .map_err(|_| Error::new(Code::Busy, "the provider's table of open rights is full"))?;
+            .map_err(|_| FULL)?;
+        self.openings.insert(payer, openings);
         let row =
             self.regions.get_mut(region).ok_or(Error::new(Code::Internal, "a live lease has no region"))?;
         row.opens.insert(open);
@@ -143,6 +208,11 @@ impl Kernel {
             deadline,
             first_of_grant,
         }))
+    }
+
+    /// What is open under tokens whose first holder is `payer`.
+    pub(super) fn openings(&self, payer: PrincipalKey) -> Openings {
+        self.openings.get(&payer).copied().unwrap_or_default()
     }
 
     /// An open right.
@@ -177,6 +247,13 @@ impl Kernel {
             opens.remove(&open);
             if opens.is_empty() {
                 self.by_session.remove(&row.session);
+            }
+        }
+        if let Entry::Occupied(mut openings) = self.openings.entry(row.payer) {
+            let closed = openings.get_mut().close(row.path == Path::Mapped);
+            debug_assert!(closed.is_ok(), "every open right is in its payer's books");
+            if openings.get().is_empty() {
+                openings.remove();
             }
         }
         if let Some(region) = self.regions.get_mut(row.region) {

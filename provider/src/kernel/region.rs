@@ -9,6 +9,8 @@ use caps::wire::row::EndCause;
 
 use super::event::SessionId;
 use super::grants::Grants;
+use super::marks::{Mapped, Marks};
+use super::meters::Meters;
 use super::segment::{SegmentRow, SegmentState};
 use super::table::Key;
 
@@ -58,12 +60,21 @@ pub struct RegionRow {
     pub mappings: u32,
     /// What is known of its grants.
     pub(super) grants: Grants,
+    /// How often rights were opened under tokens with limits on use.
+    pub(super) meters: Meters,
+    /// What is taken back of it below its grants.
+    pub(super) marks: Marks,
+    /// Which tokens were ever mapped.
+    pub(super) mapped: Mapped,
     /// Bytes of fresh and replaced files of its rotations.
     pub rotating_bytes: u64,
     /// How often one of its segments was rotated.
     pub rotations: u32,
     /// When the first exposure of a settled segment ends: its deadline in the kernel's index.
     pub(super) exposure_due: Option<BootNanos>,
+    /// The root keys of the tokens under which segments were handed out, as far as they are believed: no more than may
+    /// be at one time.
+    pub(super) roots: Vec<u32>,
 }
 
 impl RegionRow {

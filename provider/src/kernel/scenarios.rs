@@ -1,21 +1,29 @@
 //! Short stories of the kernel, each told for one rule that the model and the fuzzer meet only by chance.
 
 use caps::error::Code;
-use caps::id::{GrantId, LeaseId, PrincipalKey, RegionId};
+use caps::id::{GrantId, LeaseId, PrincipalKey, RegionId, SlotHandle};
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::{BootNanos, Micros, UnixMicros};
+use caps::token::{Mark, Meter};
 use caps::wire::link::{ClaimTicket, Take};
 use caps::wire::request::Path;
 use caps::wire::row::{EndCause, Lifetime};
 
-use super::fuzzing::{PAGE, POOL_PAGES, small_config};
+use super::fuzzing::{MAPPINGS_MAX, OPENS_MAX, PAGE, POOL_PAGES, asked, small_config};
 use super::{Answer, Effect, Event, Kernel, OpenRequest, Opening, RegionKey, SegmentState, SessionId, Step};
 
 const LEASE: LeaseId = LeaseId([1; 16]);
 const OWNER: PrincipalKey = PrincipalKey([1; 32]);
+/// The receiver of every grant.
+const BOBS: PrincipalKey = PrincipalKey([9; 32]);
 const BOB: GrantId = GrantId([2; 16]);
 const CAROL: GrantId = GrantId([3; 16]);
+
+/// The same right, to be used by calls.
+fn by_calls(request: OpenRequest) -> OpenRequest {
+    OpenRequest { path: Path::Mediated, quota: asked(request.first_holder, Path::Mediated), ..request }
+}
 
 /// A kernel and the time in milliseconds on both clocks.
 struct Story {
@@ -65,19 +73,22 @@ impl Story {
             session: SessionId(1),
             uid: 7,
             sandboxed: false,
-            holder: if grant.is_some() { PrincipalKey([9; 32]) } else { OWNER },
+            holder: if grant.is_some() { BOBS } else { OWNER },
             lease: LEASE,
             grant,
             rights: Rights::READ_WRITE,
             range: ByteRange::new(0, ByteRange::END_MAX).unwrap(),
             expires: UnixMicros(end * 1_000),
+            minted_until: UnixMicros(end * 1_000),
             now_unix: self.unix(),
             metered: false,
             narrowed,
             path: Path::Mapped,
-            first_holder: if grant.is_some() { PrincipalKey([9; 32]) } else { OWNER },
+            first_holder: if grant.is_some() { BOBS } else { OWNER },
             marks: Box::default(),
             meters: Box::default(),
+            quota: asked(if grant.is_some() { BOBS } else { OWNER }, Path::Mapped),
+            root: 1,
         }
     }
 
@@ -140,7 +151,7 @@ fn taken_back(effects: &[Effect]) -> bool {
 fn a_grant_is_over_when_its_own_time_is_and_not_when_a_delegates_is() {
     let mut story = Story::begin(1, 200, true);
     story.map(story.request(Some(BOB), 40, true), 0);
-    let mediated = OpenRequest { path: Path::Mediated, ..story.request(Some(BOB), 41, true) };
+    let mediated = by_calls(story.request(Some(BOB), 41, true));
     story.open(mediated).unwrap();
     story.open(story.request(Some(BOB), 100, false)).unwrap();
     assert_eq!(grants_ended(&story.tick_at(50)), []);
@@ -156,7 +167,7 @@ fn a_grant_is_over_when_its_own_time_is_and_not_when_a_delegates_is() {
 
     // A narrowing brings the grant's own end nearer, also for whoever opened it by a delegated token.
     let mut story = Story::begin(1, 200, true);
-    let mediated = OpenRequest { path: Path::Mediated, ..story.request(Some(BOB), 90, true) };
+    let mediated = by_calls(story.request(Some(BOB), 90, true));
     story.open(mediated).unwrap();
     let range = ByteRange::new(0, PAGE).unwrap();
     let take =
@@ -176,7 +187,7 @@ fn tokens_of_a_clients_making_cause_one_rotation_in_each_step() {
         let refused = story.open(story.request(Some(BOB), left, true));
         assert_eq!(refused.map_err(|error| error.code()).unwrap_err(), Code::MediatedOnly);
     }
-    let mediated = OpenRequest { path: Path::Mediated, ..story.request(Some(BOB), 1, true) };
+    let mediated = by_calls(story.request(Some(BOB), 1, true));
     assert_eq!(story.open(mediated).unwrap().deadline, BootNanos(1_000_000), "to the very end");
     // A token that nobody narrowed ends with its grant, whose time was the owner's choice.
     let own = story.open(story.request(Some(CAROL), 1, false)).unwrap();
@@ -258,7 +269,7 @@ fn a_revoked_grant_is_refused_until_the_last_token_seen_under_it_ends() {
         story.step(Event::Take { take, cause: EndCause::Revoked, now_unix: story.unix() }).answer.unwrap();
     };
     let open = |story: &mut Story, end| {
-        let mediated = OpenRequest { path: Path::Mediated, ..story.request(Some(BOB), end, false) };
+        let mediated = by_calls(story.request(Some(BOB), end, false));
         story.open(mediated).map_err(|error| error.code())
     };
     let mut story = Story::begin(1, 200, true);
@@ -374,4 +385,245 @@ fn what_is_kept_of_a_rotation_outlives_its_region_and_leaves_rotations_their_roo
     story.step(Event::Unkept { bytes: PAGE }).answer.unwrap();
     assert_eq!(story.kernel.committed_bytes(), 0);
     assert!(story.step(Event::Unkept { bytes: PAGE }).answer.is_err(), "once");
+}
+
+/// A right to read and write by calls, under a token with one block that limits how often it is opened.
+fn limited(story: &Story, opens: u64, minted: u64) -> OpenRequest {
+    let key = Mark::from_bytes([1; 32]);
+    let meter = Meter { key, opens: Some(opens), bytes_per_second: None, bytes_total: None };
+    let minted_until = UnixMicros(minted * 1_000);
+    OpenRequest { meters: [meter].into(), minted_until, ..by_calls(story.request(Some(BOB), 50, true)) }
+}
+
+#[test]
+fn closing_gives_no_opening_back() {
+    let mut story = Story::begin(1, 1_000, true);
+    for session in [1, 2] {
+        let request = OpenRequest { session: SessionId(session), ..limited(&story, 2, 100) };
+        let open = story.open(request).unwrap().open;
+        let handle = SlotHandle { slot: open.index, epoch: open.generation };
+        story.step(Event::Close { session: SessionId(session), handle }).answer.unwrap();
+    }
+    let refused = story.open(limited(&story, 2, 100)).unwrap_err();
+    assert!(refused.code() == Code::Denied && refused.detail().starts_with("opens: "), "{refused}");
+    // Nor does the end of what the token was narrowed to, however full the table is: its parent may live on.
+    story.tick_at(60);
+    let other = |story: &Story, n: u8| {
+        let request = limited(story, 9, 90);
+        let meters = request.meters.iter().map(|meter| Meter { key: Mark::from_bytes([n; 32]), ..*meter });
+        OpenRequest { meters: meters.collect(), expires: UnixMicros(90_000), ..request }
+    };
+    story.open(other(&story, 2)).unwrap();
+    story.open(other(&story, 3)).unwrap();
+    assert_eq!(story.open(other(&story, 4)).unwrap_err().code(), Code::Busy);
+    story.open(other(&story, 3)).unwrap();
+    let late = OpenRequest { expires: UnixMicros(90_000), ..limited(&story, 2, 100) };
+    assert_eq!(story.open(late).unwrap_err().code(), Code::Denied);
+    // When all of its time is over, the count goes as soon as room is wanted.
+    story.tick_at(100);
+    let next = OpenRequest { expires: UnixMicros(200_000), ..other(&story, 4) };
+    story.open(next).unwrap();
+}
+
+#[test]
+fn a_refused_opening_is_not_charged() {
+    let mut story = Story::begin(1, 1_000, true);
+    let mapped = OpenRequest { metered: true, path: Path::Mapped, ..limited(&story, 1, 100) };
+    let mapped = OpenRequest { quota: asked(BOBS, Path::Mapped), ..mapped };
+    assert_eq!(story.open(mapped).unwrap_err().code(), Code::MediatedOnly);
+    let full: Vec<_> = (0..OPENS_MAX)
+        .map(|n| OpenRequest {
+            session: SessionId(n.into()),
+            ..by_calls(story.request(Some(BOB), 50, false))
+        })
+        .collect();
+    let open: Vec<_> = full.into_iter().map(|request| story.open(request).unwrap().open).collect();
+    assert_eq!(story.open(limited(&story, 1, 100)).unwrap_err().code(), Code::Quota);
+    let handle = SlotHandle { slot: open[1].index, epoch: open[1].generation };
+    story.step(Event::Close { session: SessionId(1), handle }).answer.unwrap();
+    assert!(story.open(limited(&story, 1, 100)).is_ok(), "the first that was not refused");
+    let again = OpenRequest { session: SessionId(2), ..limited(&story, 1, 100) };
+    assert_eq!(
+        story.open(again).unwrap_err().code(),
+        Code::Denied,
+        "what no waiting helps against is said first"
+    );
+}
+
+#[test]
+fn who_delegates_pays_whoever_opens() {
+    let mut story = Story::begin(1, 1_000, true);
+    let delegate = |story: &Story, n: u8| {
+        let request = story.request(Some(BOB), 100, false);
+        OpenRequest { session: SessionId(n.into()), holder: PrincipalKey([n; 32]), ..request }
+    };
+    for n in 0..MAPPINGS_MAX as u8 {
+        story.open(delegate(&story, n)).unwrap();
+    }
+    assert_eq!(story.open(delegate(&story, 77)).unwrap_err().code(), Code::Quota);
+    let owners = story.request(None, 100, false);
+    assert!(story.open(owners).is_ok(), "the owner's are its own");
+    let calls = by_calls(delegate(&story, 77));
+    assert!(story.open(calls).is_ok(), "and mapped ones have a quota of their own");
+    // Every end gives them back.
+    story.step(Event::SessionEnded { session: SessionId(0) }).answer.unwrap();
+    assert!(story.open(delegate(&story, 78)).is_ok());
+    let take = Take::Grant { lease: LEASE, grant: BOB, expires: UnixMicros(100_000) };
+    story.step(Event::Take { take, cause: EndCause::Revoked, now_unix: story.unix() }).answer.unwrap();
+    assert!(story.kernel.openings(BOBS).is_empty());
+    story
+        .open(OpenRequest {
+            first_holder: BOBS,
+            quota: asked(BOBS, Path::Mapped),
+            ..story.request(Some(CAROL), 100, false)
+        })
+        .unwrap();
+    assert_eq!(story.kernel.openings(BOBS).mappings(), 1);
+    story.tick_at(100);
+    assert!(story.kernel.openings(BOBS).is_empty());
+    assert_eq!(story.kernel.openings(OWNER).mappings(), 1);
+    story.tick_at(1_000);
+    assert!(story.kernel.openings.is_empty());
+}
+
+/// A token is taken back below its grant: within its bytes, by any of its marks, also where its right is gone and a
+/// mapping may not be; and where that cannot be remembered the grant goes, and the broker hears of it.
+#[test]
+fn a_token_is_taken_back_within_its_bytes_or_with_its_grant() {
+    const FULL: usize = 3;
+    assert_eq!(small_config().marks_per_region_max, FULL);
+    let mark = |n| Mark::from_bytes([n; 32]);
+    let by = |story: &Story, grant, made: &[u8]| OpenRequest {
+        narrowed: made.len() > 1,
+        marks: made.iter().map(|&n| mark(n)).collect(),
+        ..story.request(Some(grant), 100, false)
+    };
+    let take = |n, grant, pages| {
+        let range = ByteRange::new(0, pages * PAGE).unwrap();
+        let take = Take::Marks {
+            lease: LEASE,
+            marks: [Some(mark(n)), None],
+            grant,
+            range,
+            expires: UnixMicros(90_000),
+        };
+        Event::Take { take, cause: EndCause::Revoked, now_unix: UnixMicros(0) }
+    };
+    let mut story = Story::begin(2, 200, true);
+    let own = story.map(by(&story, BOB, &[1]), 0);
+    let one =
+        |story: &Story| OpenRequest { range: ByteRange::new(0, PAGE).unwrap(), ..by(story, BOB, &[1, 2]) };
+    let made = story.map(one(&story), 0);
+    assert_eq!(story.hand_out(own, 1), Ok(Answer::Done));
+    let carols = story.map(by(&story, CAROL, &[3]), 1);
+    // Its right is closed, and a child that was forked maps on.
+    let handle = caps::id::SlotHandle { slot: made.open.index, epoch: made.open.generation };
+    story.step(Event::Close { session: SessionId(1), handle }).answer.unwrap();
+    let step = story.step(take(2, Some(BOB), 1));
+    assert!(matches!(step.answer, Ok(Answer::Fenced { mappings: 2, .. })), "{:?}", step.answer);
+    assert_eq!(rotated(&step.effects), [vec![0]], "and not what it cannot reach");
+    assert_eq!(story.replace(0), [own.open, carols.open], "whoever keeps a right survives");
+    assert_eq!(story.open(one(&story)).unwrap_err().code(), Code::TokenRevoked);
+    // What was never mapped costs nobody anything.
+    let calls = by_calls(by(&story, CAROL, &[3, 4]));
+    story.open(calls).unwrap();
+    let step = story.step(take(4, Some(CAROL), 2));
+    assert_eq!(step.answer.unwrap(), Answer::Fenced { region: story.region, upto: None, mappings: 0 });
+    assert!(rotated(&step.effects).is_empty());
+    // One more, and it is full; then the grant goes instead.
+    story.step(take(5, Some(CAROL), 2)).answer.unwrap();
+    let step = story.step(take(6, Some(CAROL), 2));
+    assert_eq!((grants_ended(&step.effects), rotated(&step.effects)), (vec![CAROL], vec![vec![1]]));
+    assert_eq!(story.open(by(&story, CAROL, &[3])).unwrap_err().code(), Code::TokenRevoked);
+    // Until the first of them can be forgotten.
+    story.tick_at(90);
+    let late = OpenRequest { now_unix: story.unix(), ..one(&story) };
+    assert_eq!(story.open(late).map(|opening| opening.path), Ok(Path::Mapped));
+    // Without a grant it is the lease.
+    story.now = 0;
+    assert!(taken_back(&story.step(take(7, None, 2)).effects));
+
+    // Where nothing can be rotated, what was mapped goes with the region.
+    let mut story = Story::begin(2, 100, false);
+    story.map(by(&story, BOB, &[1]), 0);
+    assert!(!taken_back(&story.step(take(2, Some(BOB), 2)).effects));
+    assert!(taken_back(&story.step(take(1, Some(BOB), 2)).effects));
+}
+
+/// Takes back what is open under a root key.
+fn take_root(story: &mut Story, root: u32) -> Step {
+    let take = Take::Root { lease: LEASE, root };
+    story.step(Event::Take { take, cause: EndCause::Revoked, now_unix: story.unix() })
+}
+
+#[test]
+fn what_is_open_under_a_root_key_ends_and_the_others_survive() {
+    let mut story = Story::begin(2, 100, true);
+    let under = |story: &Story, grant, root| OpenRequest { root, ..story.request(grant, 100, false) };
+    let mine = story.map(under(&story, None, 1), 0);
+    let bobs = story.map(under(&story, Some(BOB), 2), 0);
+    let mediated = by_calls(under(&story, Some(CAROL), 1));
+    let carols = story.open(mediated).unwrap();
+    assert_eq!(story.kernel.leases_under(1), [LEASE]);
+    assert_eq!(story.kernel.leases_under(3), []);
+    // What the owner closed it may still map.
+    let handle = SlotHandle { slot: mine.open.index, epoch: mine.open.generation };
+    story.step(Event::Close { session: SessionId(1), handle }).answer.unwrap();
+
+    let step = take_root(&mut story, 1);
+    assert!(
+        matches!(step.answer, Ok(Answer::Fenced { upto: Some(_), mappings: 2, .. })),
+        "{:?}",
+        step.answer
+    );
+    assert_eq!(rotated(&step.effects), [[0]]);
+    assert!(step.effects.contains(&Effect::Fence { open: carols.open }));
+    assert!(story.kernel.open_row(bobs.open).is_some() && story.kernel.open_row(carols.open).is_none());
+    // Once more, while it rotates and after: nothing is left to do.
+    for replaced in [true, false] {
+        let again = take_root(&mut story, 1);
+        assert!(again.effects.is_empty() && matches!(again.answer, Ok(Answer::Fenced { .. })), "{again:?}");
+        if replaced {
+            assert_eq!(story.replace(0), [bobs.open]);
+        }
+    }
+    assert_eq!(story.kernel.leases_under(1), []);
+    assert_eq!(story.kernel.leases_under(2), [LEASE]);
+
+    // A key whose last token has expired takes nothing with it.
+    let again = story.map(under(&story, None, 4), 1);
+    assert!(story.step(Event::RootExpired { root: 4 }).effects.is_empty());
+    assert!(story.kernel.open_row(again.open).is_some());
+}
+
+#[test]
+fn what_cannot_be_rotated_ends_with_its_root_key() {
+    // Nobody kept room for a rotation of what only the owner maps, and all the pool is leased.
+    let mut story = Story::begin(1, 100, true);
+    story.map(story.request(None, 100, false), 0);
+    let bytes = (POOL_PAGES - 1) * PAGE;
+    let ticket = ClaimTicket {
+        lease: LeaseId([9; 16]),
+        region: RegionId([9; 16]),
+        owner: OWNER,
+        bytes,
+        segment_bytes: bytes,
+        ttl: Micros::from_millis(100),
+        lifetime: Lifetime::Detached,
+        claim_by: UnixMicros(u64::MAX),
+    };
+    story.step(Event::Claim { ticket, session: None, now_unix: UnixMicros(0) }).answer.unwrap();
+    assert!(!taken_back(&take_root(&mut story, 2).effects), "not of this key");
+    let step = take_root(&mut story, 1);
+    assert!(taken_back(&step.effects) && rotated(&step.effects).is_empty());
+    assert!(matches!(step.answer, Ok(Answer::Taking { mappings: 1, .. })));
+
+    let mut story = Story::begin(2, 100, false);
+    let mediated = by_calls(story.request(None, 100, false));
+    let open = story.open(mediated).unwrap();
+    let step = take_root(&mut story, 1);
+    assert!(!taken_back(&step.effects) && step.effects.contains(&Effect::Fence { open: open.open }));
+    story.map(story.request(None, 100, false), 0);
+    assert!(taken_back(&take_root(&mut story, 1).effects), "without pins nothing less takes a mapping out");
+    assert_eq!(take_root(&mut Story::begin(1, 1, true), 1).effects, []);
 }

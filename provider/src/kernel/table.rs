@@ -69,6 +69,11 @@ impl<T> Table<T> {
         self.cells.get_mut(key.index as usize).filter(|cell| cell.generation == key.generation)?.row.as_mut()
     }
 
+    /// Whether no row can be put in.
+    pub fn is_full(&self) -> bool {
+        self.free.is_empty() && self.cells.len() == self.capacity
+    }
+
     pub fn len(&self) -> usize {
         self.cells.len() - self.free.len()
     }
@@ -88,8 +93,10 @@ mod tests {
     fn a_key_dies_with_its_row() {
         let mut table = Table::new(1);
         let first = table.insert('a').unwrap();
+        assert!(table.is_full());
         assert_eq!(table.insert('b'), Err('b'), "full means refused");
         assert_eq!(table.remove(first), Some('a'));
+        assert!(!table.is_full());
         let second = table.insert('c').unwrap();
         assert_eq!(second.index, first.index);
         assert_eq!(table.get(first), None);
@@ -104,6 +111,6 @@ mod tests {
         let key = table.insert(()).unwrap();
         table.cells[0].generation = u32::MAX;
         assert!(table.remove(Key { generation: u32::MAX, ..key }).is_some());
-        assert!(table.insert(()).is_err());
+        assert!(table.is_full() && table.insert(()).is_err());
     }
 }

@@ -13,6 +13,7 @@ use caps::wire::row::EndCause;
 
 use super::event::{Answer, Effect, SessionId};
 use super::grants::Ceiling;
+use super::marks::Cut;
 use super::region::{RegionKey, RegionState};
 use super::{Due, Kernel};
 
@@ -54,6 +55,11 @@ impl Kernel {
                 let to = Ceiling { rights, range: Some(range), expires };
                 self.take_narrow(now, now_unix, lease, grant, to, cause, effects)
             }
+            Take::Marks { lease, marks, grant, range, expires } => {
+                let cut = Cut { lease, marks, grant, range, expires };
+                self.take_marks(now_unix, &cut, cause, effects)
+            }
+            Take::Root { lease, root } => self.take_root(lease, root, cause, effects),
         })
     }
 
@@ -91,7 +97,7 @@ impl Kernel {
     /// Ends one grant's rights. Where its receivers only ever used mediated access, refusing new operations is all;
     /// segments that were handed out under it are rotated. Where that cannot be done or the revocation cannot be
     /// remembered, the whole region is taken back.
-    fn take_grant(
+    pub(super) fn take_grant(
         &mut self,
         now_unix: UnixMicros,
         lease: LeaseId,

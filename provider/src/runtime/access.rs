@@ -13,6 +13,7 @@ use caps::time::{BootNanos, Micros};
 use super::Provider;
 use super::cells::{Known, Right, Terms};
 use super::memory::Memory;
+use super::meters::Charge;
 use crate::kernel::RegionKey;
 use crate::slot::InFlight;
 
@@ -147,7 +148,8 @@ impl Provider {
     /// comes again, to be judged again.
     ///
     /// # Errors
-    /// `E_REVOKED`, `E_LEASE_EXPIRED`, `E_DENIED`, `E_RANGE`, `E_SYSTEM`, or the error of `send`.
+    /// `E_REVOKED`, `E_LEASE_EXPIRED`, `E_DENIED`, `E_RANGE`, `E_SYSTEM`, `E_BUSY` for a token with a rate that has to
+    /// wait, or the error of `send`. A budget or rate that is used up is no misuse: who shares one cannot know.
     pub fn read(
         &self,
         session: u64,
@@ -164,6 +166,7 @@ impl Provider {
         let gone = || self.gone(session, handle);
         let (inside, right) = self.0.cells.enter(key).ok_or_else(gone)?;
         self.judge(session, handle, &right, Rights::READ, offset, length)?;
+        let charge = Charge::take(&right.meters, length as u64, || self.0.clock.boot())?;
         let mut bytes = vec![0; length];
         let version = right.memory.version();
         match right.memory.read_at(offset, &mut bytes) {
@@ -180,6 +183,7 @@ impl Provider {
         if !send(&bytes)? {
             return Ok(Progress::Full);
         }
+        charge.kept();
         right.operations.fetch_add(1, Ordering::Relaxed);
         right.bytes.fetch_add(length as u64, Ordering::Relaxed);
         Ok(Progress::Done)
@@ -210,11 +214,13 @@ impl Provider {
         if right.is_superseded() {
             return Ok(Progress::Full);
         }
+        let charge = Charge::take(&right.meters, bytes.len() as u64, || self.0.clock.boot())?;
         let version = right.memory.version();
         match right.memory.write_at(offset, bytes) {
             Ok(()) => {}
             Err(error) => return interrupted(gone, error, &inside, &right, version),
         }
+        charge.kept();
         right.operations.fetch_add(1, Ordering::Relaxed);
         right.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(Progress::Done)

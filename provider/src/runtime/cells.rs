@@ -10,6 +10,7 @@ use caps::time::BootNanos;
 
 use super::lock;
 use super::memory::Memory;
+use super::meters::Metered;
 use crate::kernel::{OpenRow, RegionKey};
 use crate::mem::Holder;
 use crate::slot::{InFlight, Slot};
@@ -35,6 +36,8 @@ pub(super) struct Right {
     pub(super) kind: Holder,
     /// What was handed out under it.
     pub(super) handed: Arc<Handed>,
+    /// What its accesses are taken from; none for an ordinary token's.
+    pub(super) meters: Box<[Metered]>,
     /// Whether it was narrowed: a later one is in the cell.
     superseded: AtomicBool,
     /// For the summary at the close.
@@ -78,6 +81,7 @@ impl Right {
         memory: Arc<Memory>,
         kind: Holder,
         handed: Arc<Handed>,
+        meters: Box<[Metered]>,
     ) -> Self {
         Self {
             lease: row.lease,
@@ -92,6 +96,7 @@ impl Right {
             generation,
             kind,
             handed,
+            meters,
             superseded: AtomicBool::new(false),
             operations: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -100,7 +105,8 @@ impl Right {
 
     /// The same right with what a narrowing left of it.
     fn narrowed(&self, row: &OpenRow) -> Self {
-        let narrowed = Self::new(row, self.generation, self.memory.clone(), self.kind, self.handed.clone());
+        let (memory, handed, meters) = (self.memory.clone(), self.handed.clone(), self.meters.clone());
+        let narrowed = Self::new(row, self.generation, memory, self.kind, handed, meters);
         // Operations that are inside the old one are missing from the summary.
         narrowed.operations.store(self.operations.load(Ordering::Relaxed), Ordering::Relaxed);
         narrowed.bytes.store(self.bytes.load(Ordering::Relaxed), Ordering::Relaxed);

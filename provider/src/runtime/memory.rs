@@ -20,6 +20,7 @@ use caps::time::BootNanos;
 use tokio::sync::Notify;
 
 use super::lock;
+use super::meters::Meters;
 use super::quarantine::Keep;
 use crate::kernel::RotationId;
 use crate::mem::Region;
@@ -57,6 +58,8 @@ pub struct Memory {
     holders: Mutex<BTreeSet<u64>>,
     /// Why it is to be kept once it is dead. Held for a look or a change.
     kept: Mutex<Option<Keep>>,
+    /// What its tokens with limits on use still allow.
+    pub(super) meters: Meters,
 }
 
 impl Memory {
@@ -75,6 +78,7 @@ impl Memory {
             changed: Notify::new(),
             holders: Mutex::default(),
             kept: Mutex::default(),
+            meters: Meters::default(),
         }
     }
 

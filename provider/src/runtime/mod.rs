@@ -13,7 +13,9 @@
 //! | `cells` | the memory of regions and the slots of open rights, by the kernel's keys |
 //! | `claim` | building a region's memory and recording the claim |
 //! | `open` | opening a right: descriptor, slot, record |
+//! | `check` | what opening would find, without opening |
 //! | `access` | mediated reads and writes under the slot |
+//! | `meters` | bytes under tokens that limit them, counted for all who share a limit |
 //! | `memory` | a region's segments: their files, and the rotations that replace them |
 //! | `take_back` | fence, cut, shut, wipe, acknowledge; each on its thread |
 //! | `spare` | memory for the next rotation, made ready before it is needed |
@@ -25,6 +27,7 @@
 //! | `quarantine` | dead memory that is kept instead of given back, and what an investigator does with it |
 //! | `timer` | wakes at the kernel's next deadline; watches the wall clock for steps |
 //! | `record` | the provider's entries in its log |
+//! | `roots` | the root keys that are believed, and how one stops being |
 //! | `summary` | one closing entry for all the openings of a right in a session |
 //!
 //! # Locks
@@ -35,16 +38,19 @@
 
 mod access;
 mod cells;
+mod check;
 mod claim;
 mod client;
 mod clock;
 mod hand_out;
 mod memory;
+mod meters;
 mod open;
 mod pool;
 mod post;
 mod quarantine;
 mod record;
+mod roots;
 mod rotate;
 mod spare;
 mod summary;
@@ -81,6 +87,7 @@ pub use post::Post;
 use cells::{Cells, Right};
 use pool::{Pool, Urgency};
 use quarantine::Quarantine;
+use roots::Believed;
 use summary::{Closed, RightKey, Summaries};
 use timer::Timer;
 use watchdog::Watchdog;
@@ -120,7 +127,7 @@ struct Shared {
     /// Whether the log is closed. Held for reading while an entry is handed over, for writing while it is closed.
     log_closed: RwLock<bool>,
     salt: Salt,
-    roots: RwLock<Arc<RootKeys>>,
+    roots: Believed,
     clock: Clock,
     timer: Timer,
     cuts: Pool,
@@ -185,7 +192,7 @@ impl Provider {
             recorder: parts.recorder,
             log_closed: RwLock::new(false),
             salt: parts.salt,
-            roots: RwLock::new(Arc::new(parts.roots)),
+            roots: Believed::new(parts.roots),
             clock: parts.clock,
             timer: Timer::new()?,
             cuts: Pool::new("cut", policy::limits::CUT_THREADS_MAX, Urgency::First)?,
@@ -252,11 +259,6 @@ impl Provider {
         &self.0.clock
     }
 
-    /// Replaces the public keys whose tokens are accepted.
-    pub fn set_roots(&self, roots: RootKeys) {
-        *self.0.roots.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(roots);
-    }
-
     /// The process that this runs in.
     pub(crate) fn node(&self) -> Node {
         self.0.node
@@ -276,10 +278,6 @@ impl Provider {
     pub(crate) fn close(&self, session: u64, handle: caps::id::SlotHandle) -> Result<()> {
         self.0.stop_listening(session, handle);
         self.0.step(Event::Close { session: crate::kernel::SessionId(session), handle }).map(drop)
-    }
-
-    fn roots(&self) -> Arc<RootKeys> {
-        self.0.roots.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Lets the runtime end a session's socket, and gives back what it will have to tell the session.
@@ -323,8 +321,14 @@ impl Provider {
 impl Shared {
     /// One step of the kernel and everything it ordered. Returns the kernel's answer.
     fn step(self: &Arc<Self>, event: Event) -> Result<Answer> {
+        self.step_with(|_| Ok(event))
+    }
+
+    /// The same with an event that takes a look at the kernel to make, under the same lock.
+    fn step_with(self: &Arc<Self>, event: impl FnOnce(&Kernel) -> Result<Event>) -> Result<Answer> {
         let started = self.clock.boot();
         let mut kernel = lock(&self.kernel);
+        let event = event(&kernel)?;
         let step = kernel.step(started, event);
         let fenced = self.fence(started, &kernel, &step.effects);
         self.timer.arm(kernel.next_deadline());

@@ -6,6 +6,9 @@
 //! ```
 //! The right counts as handed out before its descriptor is sent and only after it is recorded, so there is never a
 //! mapping that nobody would cut or that no entry tells of.
+//!
+//! What the token limits of its use is counted from the kernel's yes on: an opening that fails after that, because it
+//! could not be recorded or ended meanwhile, has been one of those that it allows.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -17,15 +20,16 @@ use caps::id::SlotHandle;
 use caps::pop::Proven;
 use caps::rights::Rights;
 use caps::time::Micros;
-use caps::token::{Authorized, Request, Token, VerifiedToken, gate};
+use caps::token::{Authorized, Request, Token, Usage, VerifiedToken, gate};
 use caps::wire::link::Notice;
 use caps::wire::request::Path;
 use caps::wire::row::Tier;
+use policy::Quota;
 
 use super::cells::{Handed, Right};
 use super::hand_out::{revoked, segments};
 use super::{Provider, lock};
-use crate::kernel::{Answer, Event, OpenRequest, Opening, SessionId};
+use crate::kernel::{Answer, By, Event, OpenRequest, Opening, SessionId};
 use crate::mem::Holder;
 
 /// Who opens: facts that the gate established.
@@ -72,7 +76,7 @@ impl Provider {
     /// # Errors
     /// The codes of [`gate`] and of [`caps::token::Gated::verify`].
     pub fn verify(&self, token: &Token) -> Result<VerifiedToken> {
-        gate(token.as_bytes())?.verify(&self.roots())
+        gate(token.as_bytes())?.verify(self.roots().keys())
     }
 
     /// Asks a verified token for every operation of `rights` over all the bytes it reaches.
@@ -102,17 +106,21 @@ impl Provider {
                     region: terms.region,
                     cluster: config.cluster,
                     provider: config.provider,
-                    usage: None,
+                    // Opens are judged by the kernel as it opens, bytes by the cells of the right as it is used.
+                    usage: Some(Usage::judged_by_meters()),
                 })
             })
             .collect()
     }
 
-    /// Opens a right. `known` says that this session opened the same right before, so that the opening is on record.
+    /// Opens a right. `known` says that this session opened the same right before, so that the opening is on record;
+    /// `quota` is that of the token's first holder. An opening that the kernel counted stays counted if it fails after
+    /// that.
     ///
     /// # Errors
-    /// What [`Self::authorize`] and the kernel refuse; `E_AUDIT_UNAVAILABLE` if the opening could not be recorded;
+    /// What [`Self::authorize`] and the kernel refuse, `E_QUOTA` among it; `E_AUDIT_UNAVAILABLE` if the opening could not be recorded;
     /// `E_REVOKED` if the right ended meanwhile.
+    #[expect(clippy::too_many_arguments, reason = "who, what and by which right, none of which is optional")]
     pub async fn open(
         &self,
         opener: &Opener,
@@ -120,31 +128,23 @@ impl Provider {
         verified: &VerifiedToken,
         rights: Rights,
         path: Path,
+        quota: &Quota,
         known: bool,
     ) -> Result<Opened> {
         let shared = &self.0;
         let authorized = self.authorize(verified, rights, opener.proven)?;
-        let evidence = authorized.first().ok_or(Error::new(Code::Internal, "nothing was authorized"))?;
-        let request = OpenRequest {
+        let epoch = self.config().epoch_current(verified)?;
+        let by = By {
             session: SessionId(opener.session),
             uid: opener.uid,
             sandboxed: opener.holder(self.config().uid) == Holder::Sandboxed,
-            holder: evidence.holder(),
-            lease: evidence.lease(),
-            grant: verified.terms().grant,
-            rights,
-            range: evidence.range(),
-            expires: evidence.effective().expires,
-            now_unix: shared.clock.unix(),
-            metered: evidence.effective().mediated_only(),
-            narrowed: evidence.effective().expires < verified.terms().expires
-                || !verified.chain().hops.is_empty(),
-            path,
-            first_holder: verified.chain().first_holder,
-            marks: verified.marks().into(),
-            meters: verified.meters().into(),
         };
-        let Answer::Opened(opening) = shared.step(Event::Open(request))? else {
+        let (now, root) = (shared.clock.unix(), verified.root_key_id());
+        let Answer::Opened(opening) = self.step_while_believed(root, |kernel| {
+            let quota = kernel.within_quota(verified.chain().first_holder, quota, path)?;
+            Ok(Event::Open(OpenRequest::new(&authorized, epoch, quota, by, now)?))
+        })?
+        else {
             return Err(Error::new(Code::Internal, "an opening was answered with something else"));
         };
         let handle = SlotHandle { slot: opening.open.index, epoch: opening.open.generation };
@@ -189,6 +189,8 @@ impl Provider {
     ) -> Result<(Micros, Option<OwnedFd>)> {
         let shared = &self.0;
         let memory = shared.cells.memory(opening.region).ok_or_else(revoked)?;
+        let (until, unix, now) = (verified.terms().expires, shared.clock.unix(), shared.clock.boot());
+        let meters = memory.meters.cells(verified.meters(), until, unix, now)?;
         let mut audit = Micros(0);
         if !known {
             let started = Instant::now();
@@ -219,7 +221,8 @@ impl Provider {
                 let kernel = lock(&shared.kernel);
                 let row = kernel.open_row(opening.open).ok_or_else(revoked)?;
                 let generation = opening.open.generation;
-                let right = Arc::new(Right::new(row, generation, memory.clone(), kind, handed.clone()));
+                let (memory, handed, meters) = (memory.clone(), handed.clone(), meters.clone());
+                let right = Arc::new(Right::new(row, generation, memory, kind, handed, meters));
                 if shared.cells.open(opening.open, &right) {
                     return Ok((audit, descriptor));
                 }
@@ -264,7 +267,7 @@ impl Provider {
             .expires(verified.effective().expires)
             .chain(&chain)
             .token_hmac(self.0.salt.token(token.as_bytes()))
-            .maybe(verified.revocation_ids().first(), |draft, id| draft.revocation_id(&id.0))
+            .revocation_ids(verified.revocation_ids().iter().map(|id| &id.0))
             .method(path)
             .maybe(tier, Draft::tier)
     }

@@ -37,6 +37,7 @@ impl World {
                 self.hand_out(index.into(), segment.into(), flags);
             }
             NARROW => self.narrow(bytes)?,
+            TAKE_MARK => self.take_mark(bytes)?,
             PROGRESS => {
                 let (number, index) = (usize::from(bytes.byte()?), usize::from(bytes.byte()?));
                 let all: Vec<_> = self.regions.keys().copied().collect();

@@ -27,9 +27,11 @@ use caps::id::{ClusterEpoch, GrantId, LeaseId, PrincipalKey, ProviderId, RegionI
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::{BootNanos, Micros, UnixMicros};
+use caps::token::{Mark, Meter};
 use caps::wire::link::{ClaimTicket, Take};
 use caps::wire::request::Path;
 use caps::wire::row::{EndCause, Lifetime, Tier};
+use policy::quota::{Openings, Quota, WithinQuota};
 
 use super::region::RegionKey;
 use super::table::Key;
@@ -46,6 +48,11 @@ pub(super) const PAGE: u64 = 4096;
 pub(super) const POOL_PAGES: u64 = 8;
 /// Most regions: less than the pool has pages, so that either bound is met.
 pub(super) const REGIONS_MAX: usize = 5;
+/// Rights that one principal may have open, and how many of them mapped: fewer than the table has.
+pub(super) const OPENS_MAX: u32 = 5;
+pub(super) const MAPPINGS_MAX: u32 = 3;
+/// Most meters of a region.
+const METERS_MAX: usize = 3;
 /// The uid of the node, which differs from every client's but one.
 const UID: u32 = 1;
 
@@ -63,10 +70,18 @@ pub(super) fn small_config() -> Config {
         exposures_max: 3,
         mapping_end_step: 4_000_000,
         revocations_per_region_max: 2,
+        meters_per_region_max: METERS_MAX,
+        marks_per_region_max: 3,
         ended_max: 2,
         tier: Tier::Sealed,
         uid: UID,
     }
+}
+
+/// That the small quota of `payer` was asked, by one who did not look at the books: the kernel does.
+pub(super) fn asked(payer: PrincipalKey, path: Path) -> WithinQuota {
+    let quota = Quota { opens: OPENS_MAX, mappings: MAPPINGS_MAX, ..Quota::UNLIMITED };
+    Openings::default().ask(payer, &quota, path == Path::Mapped).expect("nothing is open in these books")
 }
 
 /// Reads `data` as a tier and events, and drives the kernel with them.
@@ -149,6 +164,8 @@ struct Descriptor {
     write: bool,
     /// When its right ends, if not with the region.
     until: Option<BootNanos>,
+    /// Of the token by which it came.
+    marks: Box<[Mark]>,
 }
 
 /// What a grant was narrowed to.
@@ -182,6 +199,7 @@ struct Right {
     ends_grant: bool,
     handed_out: bool,
     fenced: bool,
+    marks: Box<[Mark]>,
 }
 
 struct World {
@@ -197,11 +215,19 @@ struct World {
     /// What the step under way takes back, however short its memory of it may be.
     taking: Option<(RegionKey, GrantId)>,
     narrowed: Vec<Narrowing>,
+    /// Marks taken back while their region was there, and until when.
+    cut: Vec<(RegionKey, Mark, UnixMicros)>,
+    /// The one that the step under way takes back, and the grant that may go in its place.
+    cutting: Option<(RegionKey, Mark, Option<GrantId>)>,
+    /// Whether that grant went.
+    grant_went: bool,
     /// Rights that were promised the present file of a segment.
     promised: BTreeSet<(Key, usize)>,
     last_rotation: u64,
     /// Bytes of each replaced file that is kept.
     kept: Vec<u64>,
+    /// Every opening that was counted, by its region and meter, and until when the count has to be known.
+    counted: Vec<(RegionKey, Mark, UnixMicros)>,
 }
 impl World {
     fn new(config: Config) -> Self {
@@ -214,9 +240,13 @@ impl World {
             revoked: Vec::new(),
             taking: None,
             narrowed: Vec::new(),
+            cut: Vec::new(),
+            cutting: None,
+            grant_went: false,
             promised: BTreeSet::new(),
             last_rotation: 0,
             kept: Vec::new(),
+            counted: Vec::new(),
         }
     }
 
@@ -259,6 +289,16 @@ const fn grant(byte: u8) -> GrantId {
     GrantId([byte % 4; 16])
 }
 
+/// A grant's own token, or the owner's.
+const fn root(grant: Option<GrantId>) -> Mark {
+    Mark::from_bytes([if let Some(grant) = grant { grant.0[0] } else { 0 }; 32])
+}
+
+/// What a token was made into: the same three under any grant.
+const fn child(byte: u8) -> Mark {
+    Mark::from_bytes([4 + byte % 4; 32])
+}
+
 const fn session(byte: u8) -> SessionId {
     SessionId(byte as u64 % 3)
 }
@@ -282,10 +322,11 @@ mod tests {
         let seeds = event_seeds();
         let worlds: Vec<_> = seeds.iter().map(|seed| run(seed)).collect();
         let rights: Vec<_> = worlds.iter().map(|world| world.rights.len()).collect();
-        assert_eq!(rights, [1, 2, 1, 1, 0, 1, 1, 2, 1, 1]);
+        assert_eq!(rights, [1, 2, 1, 1, 0, 1, 1, 2, 1, 1, 1, 2]);
         let regions: Vec<_> = worlds.iter().map(|world| world.regions.len()).collect();
-        assert_eq!(regions, [0, 1, 1, 0, 0, 0, 1, 1, 1, 1]);
+        assert_eq!(regions, [0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1]);
         assert!(worlds[1].rights[1].handed_out && worlds[1].rights[1].grant.is_some());
+        assert_eq!(worlds[10].counted.len(), 2, "one opening below two blocks");
         for seed in seeds {
             events_any(&seed);
         }

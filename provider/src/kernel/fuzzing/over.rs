@@ -5,6 +5,10 @@ use super::*;
 impl World {
     /// Whether a descriptor gives what was taken back.
     pub(super) fn is_over(&self, out: &Descriptor) -> bool {
+        let cut = |mark: &Mark| self.is_cut(out.region, *mark);
+        if out.marks.iter().any(cut) {
+            return true;
+        }
         let Some(grant) = out.grant else { return false };
         let needed = if out.write { Rights::READ_WRITE } else { Rights::READ };
         self.taking == Some((out.region, grant))
@@ -26,6 +30,34 @@ impl World {
 
     pub(super) fn is_revoked(&self, region: RegionKey, grant: GrantId) -> bool {
         self.revoked.iter().any(|&(of, by, until)| (of, by) == (region, grant) && until > self.unix())
+    }
+
+    pub(super) fn is_cut(&self, region: RegionKey, mark: Mark) -> bool {
+        self.cutting.is_some_and(|(of, cut, _)| (of, cut) == (region, mark))
+            || self.cut.iter().any(|&(of, cut, until)| (of, cut) == (region, mark) && until > self.unix())
+    }
+
+    /// What the revoke of a token promises: as of a grant.
+    pub(super) fn check_cut(&self, lease: LeaseId, mark: Mark, answer: &Answer) {
+        let open = |right: &Right| right.lease == lease && right.marks.contains(&mark) && !right.fenced;
+        assert!(!self.rights.iter().any(open), "no right outlives its token");
+        match *answer {
+            Answer::Gone => assert!(self.find(lease).is_none()),
+            Answer::Taking { region, .. } => assert_eq!(self.regions[&region].lease, lease),
+            Answer::Fenced { region, upto, .. } => {
+                let known = &self.regions[&region];
+                assert_ne!(known.life, Life::Ending, "what is taken whole is waited for whole");
+                for file in &known.files {
+                    if file.out.iter().any(|out| out.marks.contains(&mark)) {
+                        assert!(
+                            file.rotating.is_some() && file.rotating <= upto,
+                            "on its way out, and waited for"
+                        );
+                    }
+                }
+            }
+            _ => panic!("a take-back was answered with {answer:?}"),
+        }
     }
 
     /// What a revoke promises: nobody holds more of a grant than what is left of it but through files that are being

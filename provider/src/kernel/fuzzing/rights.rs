@@ -2,40 +2,96 @@
 
 use super::*;
 
+/// By how much a token outlives what a later block left of it, in microseconds: counts must.
+const MINTED_LONGER: u64 = 5_000;
+
+/// Up to two blocks that limit how often a right is opened, of three each.
+fn meters(under: u8) -> Box<[Meter]> {
+    let block = |depth: u8, which: u8| {
+        let key = Mark::from_bytes([depth << 4 | which; 32]);
+        let opens = Some(u64::from(which));
+        (which != 0).then_some(Meter { key, opens, bytes_per_second: None, bytes_total: None })
+    };
+    [block(1, under >> 2 & 3), block(2, under >> 4 & 3)].into_iter().flatten().collect()
+}
+
 impl World {
+    /// How often a right was opened below a block.
+    fn counted(&self, of: RegionKey, key: Mark) -> u64 {
+        self.counted.iter().filter(|&&(region, by, _)| (region, by) == (of, key)).count() as u64
+    }
+
     pub(super) fn open(&mut self, bytes: &mut Bytes<'_>) -> Option<()> {
         let (lease, session, under) = (lease(bytes.byte()?), session(bytes.byte()?), bytes.byte()?);
         let (left, pages, flags) = (bytes.number(1_000)?, bytes.number(PAGE)?, bytes.byte()?);
         let start = u64::from(bytes.byte()?) * 512;
         let grant = (under % 4 != 0).then(|| grant(under % 4));
         let Ok(range) = ByteRange::new(start, pages.min(ByteRange::END_MAX)) else { return Some(()) };
+        let payer = PrincipalKey(if grant.is_some() { [0xff; 32] } else { [lease.0[0]; 32] });
+        let path = if flags & 1 == 1 { Path::Mediated } else { Path::Mapped };
+        let rights = if flags & 8 != 0 { Rights::READ } else { Rights::READ_WRITE };
+        let (metered, narrowed, sandboxed) = (flags & 16 != 0, flags & 32 != 0, flags & 4 != 0);
+        let (uid, meters) = (u32::from(flags >> 6), meters(under));
+        let made = under >> 6;
+        let marks = if made == 0 { vec![root(grant)] } else { vec![root(grant), child(made)] };
         let request = OpenRequest {
             session,
-            uid: u32::from(flags >> 6),
-            sandboxed: flags & 4 != 0,
-            holder: PrincipalKey(if grant.is_some() { [0xff; 32] } else { [lease.0[0]; 32] }),
+            uid,
+            sandboxed,
+            holder: payer,
             lease,
             grant,
-            rights: if flags & 8 != 0 { Rights::READ } else { Rights::READ_WRITE },
+            rights,
             range,
             expires: UnixMicros(self.unix().0.saturating_add(left)),
+            minted_until: UnixMicros(self.unix().0.saturating_add(left).saturating_add(MINTED_LONGER)),
             now_unix: self.unix(),
-            metered: flags & 16 != 0,
-            narrowed: flags & 32 != 0,
-            path: if flags & 1 == 1 { Path::Mediated } else { Path::Mapped },
-            first_holder: PrincipalKey(if grant.is_some() { [0xff; 32] } else { [lease.0[0]; 32] }),
-            marks: Box::default(),
-            meters: Box::default(),
+            metered,
+            narrowed,
+            path,
+            first_holder: payer,
+            marks: marks.clone().into(),
+            meters: meters.clone(),
+            quota: asked(payer, path),
+            root: 1,
         };
-        let asked = request.clone();
-        if let Ok(answer) = self.step(Event::Open(request)) {
+        let counted_until = request.minted_until;
+        let answer = self.step(Event::Open(request));
+        if let Err(error) = &answer
+            && error.code() == caps::Code::Denied
+            && error.detail().starts_with("opens: ")
+        {
+            let of = self.find(lease).map(|(region, _)| region).expect("what is counted is of a region");
+            let used_up = |meter: &Meter| self.counted(of, meter.key) >= meter.opens.unwrap_or(u64::MAX);
+            assert!(meters.iter().any(used_up), "what is not used up is not refused");
+        }
+        if let Ok(answer) = answer {
             let Answer::Opened(opening) = answer else { panic!("an open was answered with {answer:?}") };
+            for meter in &meters {
+                let of = |&&(region, key, until): &&(RegionKey, Mark, UnixMicros)| {
+                    (region, key) == (opening.region, meter.key) && until > self.unix()
+                };
+                let known = self.counted.iter().any(|one| of(&one));
+                let within = self.counted(opening.region, meter.key) < meter.opens.unwrap_or(u64::MAX);
+                assert!(within || !known, "nothing is opened more often than a block allows");
+            }
+            let counted = meters.iter().map(|meter| (opening.region, meter.key, counted_until));
+            self.counted.extend(counted);
+            let pays = |right: &&Right| {
+                !right.fenced
+                    && right.grant.is_some() == grant.is_some()
+                    && (grant.is_some() || right.lease == lease)
+            };
+            let open = self.rights.iter().filter(pays);
+            assert!(open.clone().count() < OPENS_MAX as usize, "nobody has more open than its quota");
+            let mapped = open.filter(|right| right.opening.path == Path::Mapped).count();
+            assert!(path == Path::Mediated || mapped < MAPPINGS_MAX as usize, "nor mapped");
             assert!(self.keys.insert(opening.open), "a key names one right, ever");
             let region = self.regions.get(&opening.region).expect("a right is to memory that exists");
             assert_eq!((region.lease, region.life), (lease, Life::Live));
-            assert!(asked.range.contains(opening.range), "no byte that the token does not reach");
+            assert!(range.contains(opening.range), "no byte that the token does not reach");
             assert!(opening.range.end() <= region.bytes, "and none past the region");
-            assert_eq!((opening.rights, opening.path), (asked.rights, asked.path));
+            assert_eq!((opening.rights, opening.path), (rights, path));
             assert!(left > 0 && opening.deadline > self.boot(), "nothing opens after its time");
             assert!(
                 opening.deadline <= region.deadline && region.deadline > self.boot(),
@@ -52,7 +108,7 @@ impl World {
                 assert!(to.expires > self.unix() && opening.deadline.0 <= to.expires.0.saturating_mul(1_000));
             }
             assert!(
-                opening.deadline <= self.boot().plus(Micros(left)) || grant.is_none() && !asked.narrowed,
+                opening.deadline <= self.boot().plus(Micros(left)) || grant.is_none() && !narrowed,
                 "and nothing lives past it"
             );
             if opening.path == Path::Mapped {
@@ -61,26 +117,31 @@ impl World {
                 assert!(border(start) && border(end), "a mapping is of whole segments");
                 let whole = opening.range.len() == region.bytes && opening.deadline == region.deadline;
                 assert!(region.pinned || whole, "and of whole regions where nothing can be rotated");
-                assert!(!asked.metered, "what is metered is not mapped");
+                assert!(!metered, "what is metered is not mapped");
                 let step = self.kernel.config().mapping_end_step;
                 let on_step = opening.deadline.0.is_multiple_of(step) || opening.deadline == region.deadline;
-                assert!(!asked.narrowed || on_step, "ends that clients choose fall together");
+                assert!(!narrowed || on_step, "ends that clients choose fall together");
                 let guarded = self.kernel.config().tier == Tier::Sealed
-                    || asked.sandboxed
-                    || [0, UID].contains(&asked.uid)
-                    || !asked.rights.contains(Rights::WRITE);
+                    || sandboxed
+                    || [0, UID].contains(&uid)
+                    || !rights.contains(Rights::WRITE);
                 assert!(guarded, "strangers write through the provider where nothing holds them");
             }
-            let follows = grant.is_none() && !asked.narrowed;
+            assert!(
+                !marks.iter().any(|mark| self.is_cut(opening.region, *mark)),
+                "nor by a token that was taken back"
+            );
+            let follows = grant.is_none() && !narrowed && marks.len() == 1;
             self.rights.push(Right {
                 opening,
                 session,
                 lease,
                 grant,
                 follows,
-                ends_grant: grant.is_some() && !asked.narrowed,
+                ends_grant: grant.is_some() && !narrowed,
                 handed_out: false,
                 fenced: false,
+                marks: marks.into(),
             });
         }
         Some(())
@@ -114,7 +175,8 @@ impl World {
         assert_eq!(answer == Ok(Answer::Stale), stale);
         if !stale {
             let until = (!follows).then_some(opening.deadline);
-            file.out.push(Descriptor { region: opening.region, segment: range, grant, write, until });
+            let marks = self.rights[index].marks.clone();
+            file.out.push(Descriptor { region: opening.region, segment: range, grant, write, until, marks });
             self.rights[index].handed_out = true;
         }
     }
@@ -132,6 +194,34 @@ impl World {
         let now_unix = self.unix();
         let answer = self.step(Event::Take { take, cause: EndCause::Revoked, now_unix });
         self.check_fenced(lease, grant, &answer.expect("a revoke is never refused"));
+        Some(())
+    }
+
+    pub(super) fn take_mark(&mut self, bytes: &mut Bytes<'_>) -> Option<()> {
+        let (lease, which) = (lease(bytes.byte()?), bytes.byte()? % 8);
+        let expires = UnixMicros(self.unix().0.saturating_add(bytes.number(1_000)?));
+        // Tokens of a grant are of no other; what they were made into may be of any.
+        let (mark, grant) = match which {
+            0 => (root(None), None),
+            1..=3 => (root(Some(grant(which))), Some(grant(which))),
+            _ => (child(which), None),
+        };
+        let region = self.find(lease).map(|(region, _)| region);
+        let range = ByteRange::new(0, ByteRange::END_MAX).expect("not empty");
+        let take = Take::Marks { lease, marks: [None, Some(mark)], grant, range, expires };
+        let now_unix = self.unix();
+        self.cutting = region.map(|region| (region, mark, grant));
+        self.grant_went = false;
+        let answer = self.step(Event::Take { take, cause: EndCause::Revoked, now_unix });
+        match (region, grant) {
+            (Some(region), Some(grant)) if self.grant_went => {
+                self.revoked.push((region, grant, UnixMicros::MAX));
+            }
+            (Some(region), _) => self.cut.push((region, mark, expires)),
+            (None, _) => {}
+        }
+        self.check_cut(lease, mark, &answer.expect("a revoke is never refused"));
+        self.cutting = None;
         Some(())
     }
 }

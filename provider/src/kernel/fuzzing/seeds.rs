@@ -9,7 +9,9 @@ pub fn event_seeds() -> Vec<Vec<u8>> {
     let built = [BUILT, 0, 1];
     let owner = [OPEN, 1, 2, 0, 40, 8, 0b0010, 0]; // session 2, no grant, the whole region, mapped
     let part = [OPEN, 1, 1, 2, 9, 1, 0b0001, 0]; // session 1, a grant, one page, mediated
+    let limited = [OPEN, 1, 1, 0b01_0110, 40, 1, 0b0001, 0]; // the same, below two blocks that allow it once
     let receiver = [OPEN, 1, 1, 2, 40, 8, 0b0010, 0];
+    let child = [OPEN, 1, 1, 2 + 0b100_0000, 40, 8, 0b0010, 0]; // the same by a token that was made of the grant's
     let hand_out = [HAND_OUT, 0, 0, 1];
     let theirs = [HAND_OUT, 1, 0, 1];
     let rotate = [PROGRESS, 0, 0, PROGRESS, 0, 0, SPEND, 0];
@@ -32,6 +34,8 @@ pub fn event_seeds() -> Vec<Vec<u8>> {
             &[NARROW, 1, 2, 0b11, 2, 2, 30, TAKE_LEASE, 1],
             &rotate,
         ]),
+        run(&[&claim, &built, &limited, &[CLOSE, 0, 1], &limited]),
+        run(&[&claim, &built, &owner, &hand_out, &child, &theirs, &[TAKE_MARK, 1, 5, 30], &rotate]),
     ]
 }
 
@@ -51,4 +55,5 @@ pub(super) const SLEEP: u8 = 12;
 pub(super) const NARROW: u8 = 13;
 pub(super) const PROGRESS: u8 = 14;
 pub(super) const SPEND: u8 = 15;
-pub(super) const KINDS: u8 = 16;
+pub(super) const TAKE_MARK: u8 = 16;
+pub(super) const KINDS: u8 = 17;

@@ -3,6 +3,13 @@
 //! The owner draws the grant's id, fills in the contract and signs it ([`ShareContract::sign`]); the receiver signs
 //! the same bytes when it accepts. An auditor checks the pair offline. The span is relative (`ttl`), so neither
 //! side's clock matters: the broker's time of issue is in the log.
+//!
+//! | file | idea |
+//! |---|---|
+//! | this one | the contract, and a signature on it |
+//! | `pair.rs` | both signatures, for whoever was not there: [`SharePair`], [`AgreedShare`], their file |
+
+mod pair;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +19,8 @@ use crate::key::{Purpose, Signature, SigningKey, VerifyingKey};
 use crate::range::ByteRange;
 use crate::rights::Rights;
 use crate::time::{Micros, UnixMicros};
+
+pub use pair::{AgreedShare, ContractText, ShareDigest, ShareFile, SharePair, Signed};
 
 /// What the owner offers and the receiver accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,202 @@
+//! Public keys of others, by name: whom a holder delegates to without asking anybody.
+//!
+//! `<state>/contacts/NAME.pub` has one line, the key as 64 hexadecimal digits. A key is taken where its name is met first,
+//! from the node or by hand, and never replaced: another key under the same name is an error until the user has forgotten
+//! the old one. Whoever could swap keys here would be given other people's rights.
+
+use std::path::{Path, PathBuf};
+
+use caps::error::Code;
+use caps::id::PrincipalKey;
+use caps::key::VerifyingKey;
+use caps::wire::Name;
+
+use crate::failure::{Failure, Result};
+use crate::files;
+
+/// Bytes of a contact's file: the digits and a line end.
+const FILE_BYTES: usize = 65;
+/// The end of a contact's file name.
+const EXTENSION: &str = "pub";
+/// Most contacts that are kept. A node has at most as many principals that one user cares about.
+const CONTACTS_MAX: usize = 4096;
+
+/// The contacts of this user.
+#[derive(Debug)]
+pub(crate) struct Contacts {
+    directory: PathBuf,
+}
+
+impl Contacts {
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// The file of a contact, whether it is there or not.
+    pub(crate) fn path(&self, name: &Name) -> PathBuf {
+        // A name has no slash and does not begin with a dot.
+        self.directory.join(format!("{name}.{EXTENSION}"))
+    }
+
+    /// The key of a contact, if there is one of that name.
+    pub(crate) fn key(&self, name: &Name) -> Result<Option<PrincipalKey>> {
+        let path = self.path(name);
+        if !path.try_exists().unwrap_or(true) {
+            return Ok(None);
+        }
+        files::check_directory(&self.directory)?;
+        let text = files::read_text(&path, FILE_BYTES)?;
+        let key = text.strip_suffix('\n').and_then(|line| PrincipalKey::parse(line).ok());
+        key.map(Some).ok_or_else(|| {
+            let message = format!("{} holds no key, which is one line of 64 digits", files::show(&path));
+            Failure::of(Code::ConfigSyntax, message).help(format!(
+                "`leasehold id forget {name}` and `leasehold id trust {name} KEY` make it anew"
+            ))
+        })
+    }
+
+    /// Takes a key for a name. `false` if it was known already.
+    ///
+    /// Fails with `E_KEY_CHANGED` if the name has another key, and changes nothing then.
+    pub(crate) fn trust(&self, name: &Name, key: PrincipalKey) -> Result<bool> {
+        // A slip of a digit is found here and not by whoever gets nothing.
+        VerifyingKey::parse(key)?;
+        if let Some(known) = self.key(name)? {
+            return if known == key { Ok(false) } else { Err(changed(name, known, key)) };
+        }
+        files::make_directory(&self.directory)?;
+        files::check_directory(&self.directory)?;
+        if self.names()?.len() >= CONTACTS_MAX {
+            let message = format!("there are {CONTACTS_MAX} contacts here, which is the most");
+            return Err(Failure::of(Code::Quota, message).help("`leasehold id forget NAME` makes room"));
+        }
+        match files::create(&self.path(name), &format!("{key}\n")) {
+            // Somebody else was faster: its key decides.
+            Err(error) if error.code() == Code::Exists => match self.key(name)? {
+                Some(known) if known == key => Ok(false),
+                Some(known) => Err(changed(name, known, key)),
+                None => Err(error.into()),
+            },
+            made => Ok(made.map(|()| true)?),
+        }
+    }
+
+    /// Forgets a contact. Returns its key.
+    pub(crate) fn forget(&self, name: &Name) -> Result<Option<PrincipalKey>> {
+        let path = self.path(name);
+        // One that is damaged can be forgotten, too.
+        let known = self.key(name).unwrap_or_default();
+        match std::fs::remove_file(&path) {
+            Ok(()) => Ok(known),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let message = format!("no contact is called `{name}`");
+                Err(Failure::of(Code::PrincipalUnknown, message).help("`leasehold id list` shows them"))
+            }
+            Err(error) => Err(files::failed(&path, &error).into()),
+        }
+    }
+
+    /// Every contact, by name. What is no contact's file is passed over.
+    pub(crate) fn all(&self) -> Result<Vec<(Name, PrincipalKey)>> {
+        let keys = self.names()?.into_iter().filter_map(|name| match self.key(&name) {
+            Ok(key) => key.map(|key| Ok((name, key))),
+            Err(failure) => Some(Err(failure)),
+        });
+        keys.collect()
+    }
+
+    fn names(&self) -> Result<Vec<Name>> {
+        let entries = match std::fs::read_dir(&self.directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(files::failed(&self.directory, &error).into()),
+        };
+        let name = |path: &Path| {
+            let is_key = path.extension().is_some_and(|extension| extension == EXTENSION);
+            is_key.then(|| Name::new(path.file_stem()?.to_str()?).ok()).flatten()
+        };
+        let mut names: Vec<_> =
+            entries.flatten().take(2 * CONTACTS_MAX).filter_map(|entry| name(&entry.path())).collect();
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// Another key under a known name: a new key of the same person, or somebody else.
+fn changed(name: &Name, known: PrincipalKey, found: PrincipalKey) -> Failure {
+    let message =
+        format!("`{name}` has another key than before: it was {known}, and is now said to be {found}");
+    Failure::of(Code::KeyChanged, message).help(format!(
+        "ask {name} by another way; if the key is new, `leasehold id forget {name}` and then `leasehold id trust {name} \
+         {found}`"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use caps::key::SigningKey;
+
+    use super::*;
+
+    fn contacts() -> (tempfile::TempDir, Contacts) {
+        let directory = tempfile::tempdir().unwrap();
+        let contacts = Contacts::new(directory.path().join("contacts"));
+        (directory, contacts)
+    }
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn key(n: u8) -> PrincipalKey {
+        SigningKey::from_seed(&[n; 32]).public()
+    }
+
+    #[test]
+    fn the_first_key_of_a_name_stays() {
+        let (_directory, contacts) = contacts();
+        assert_eq!(contacts.key(&name("bob")).unwrap(), None);
+        assert!(contacts.all().unwrap().is_empty());
+        assert!(contacts.trust(&name("bob"), key(1)).unwrap());
+        assert!(!contacts.trust(&name("bob"), key(1)).unwrap());
+        let failure = contacts.trust(&name("bob"), key(2)).unwrap_err();
+        assert_eq!((failure.code, failure.exit), ("E_KEY_CHANGED", 3));
+        for said in [key(1).to_string(), key(2).to_string()] {
+            assert!(failure.message.contains(&said), "{}", failure.message);
+        }
+        assert!(failure.help.contains("id forget bob"));
+        assert_eq!(contacts.key(&name("bob")).unwrap(), Some(key(1)));
+        assert_eq!(contacts.forget(&name("bob")).unwrap(), Some(key(1)));
+        assert!(contacts.trust(&name("bob"), key(2)).unwrap());
+        assert_eq!(contacts.all().unwrap(), [(name("bob"), key(2))]);
+        assert_eq!(contacts.forget(&name("eve")).unwrap_err().code, "E_PRINCIPAL_UNKNOWN");
+    }
+
+    #[test]
+    fn what_is_no_key_is_not_taken_and_not_believed() {
+        let (_directory, contacts) = contacts();
+        assert_eq!(contacts.trust(&name("bob"), PrincipalKey([0xff; 32])).unwrap_err().code, "E_RANGE");
+        contacts.trust(&name("bob"), key(1)).unwrap();
+        let path = contacts.path(&name("bob"));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        let good = std::fs::read_to_string(&path).unwrap();
+        for bad in ["", "\n", &good[1..], &good[..64], &format!("{good}\n"), &good.to_uppercase()] {
+            std::fs::write(&path, bad).unwrap();
+            let failure = contacts.key(&name("bob")).unwrap_err();
+            assert!(["E_CONFIG_SYNTAX", "E_CONFIG_IO"].contains(&failure.code), "{bad:?}: {failure:?}");
+            assert!(contacts.trust(&name("bob"), key(1)).is_err(), "a damaged contact is not overwritten");
+        }
+        contacts.forget(&name("bob")).unwrap();
+        // Nor what others may have put there.
+        contacts.trust(&name("bob"), key(1)).unwrap();
+        let directory = path.parent().unwrap();
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(contacts.key(&name("bob")).unwrap_err().code, "E_CONFIG_PERMS");
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        assert_eq!(contacts.key(&name("bob")).unwrap_err().code, "E_CONFIG_PERMS");
+    }
+}

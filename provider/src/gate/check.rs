@@ -1,0 +1,48 @@
+//! Answering what a token is worth now, to those whom it concerns.
+
+use caps::error::{Error, Result};
+use caps::id::PrincipalKey;
+use caps::rights::Rights;
+use caps::token::{Limit, Token, VerifiedToken};
+use caps::wire::{Reply, Request};
+
+use super::memory::Answer;
+use super::session::Session;
+
+impl Session {
+    /// Judges a token without opening it. A stranger is told what it would be told on opening, and the log is.
+    pub(super) async fn token_check(&mut self, token: &Token) -> Result<Answer> {
+        let verified = self.verified(token)?;
+        if !self.concerns(&verified).await {
+            let error = Error::from(Limit::Holder);
+            self.denied(token, Some(&verified), &error);
+            return Err(error);
+        }
+        let mut state = self.shared.provider.check(token, &verified)?;
+        if state.code.is_none() && verified.chain().holder == self.opener.proven.holder() {
+            // The policy judges who opens, so it has an answer for the holder alone.
+            let bytes = verified.effective().range.map_or(0, |range| range.len());
+            let rights = verified.effective().rights.intersect(Rights::READ_WRITE);
+            let hops = verified.effective().hops;
+            let allowed = self.shared.control.may_open(self.caller(), bytes, rights, hops);
+            state.code = allowed.err().map(|error| error.code());
+        }
+        Ok(Answer::Reply(Reply::Token(state)))
+    }
+
+    /// Whether this client has held the token, owns its lease, or is the administrator.
+    async fn concerns(&self, verified: &VerifiedToken) -> bool {
+        let (me, chain): (PrincipalKey, _) = (self.opener.proven.holder(), verified.chain());
+        if chain.first_holder == me || chain.hops.iter().any(|hop| hop.to == me) {
+            return true;
+        }
+        let control = &self.shared.control;
+        if control.principal(me).await.1 {
+            return true;
+        }
+        // Leases that are over have owners too, whom the control plane remembers for a while.
+        let lease = Request::LeaseShow { lease: verified.terms().lease };
+        let shown = control.request(self.caller(), lease).await;
+        matches!(shown, Ok(Reply::Lease { lease, .. }) if lease.owner == me)
+    }
+}

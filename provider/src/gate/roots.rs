@@ -1,0 +1,16 @@
+//! The administrator's requests about root keys. Who keeps the keys answers them, behind the control plane.
+
+use caps::error::Result;
+use caps::wire::Request;
+
+use super::memory::Answer;
+use super::session::Session;
+
+impl Session {
+    /// Hands on what only the administrator may ask.
+    pub(super) async fn root_request(&self, request: Request) -> Result<Answer> {
+        self.administers(None, "root keys are the administrator's").await?;
+        let (shared, caller) = (self.shared.clone(), self.caller());
+        shared.control.request(caller, request).await.map(Answer::Reply)
+    }
+}
