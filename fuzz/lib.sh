@@ -24,11 +24,12 @@ build() {
 # run TARGET SECONDS CORPUS: what is found goes to CORPUS, which may be empty. Prints one line. A crash, a run over its
 # memory or an input slower than 10 s is a finding: its input is left in artifacts/ and the status is not 0.
 run() {
-    local target=$1 seconds=$2 corpus=$3 log status=0 executions coverage dict
+    local target=$1 seconds=$2 corpus=$3 log status=0 executions coverage dict found=()
     log=$(mktemp)
     dict=$(dictionary "$target")
+    if [ -d "corpora/$target" ]; then found=("corpora/$target"); fi
     mkdir -p "artifacts/$target" "$corpus"
-    "$target_dir/$host/release/$target" "$corpus" "seeds/$target" ${dict:+"-dict=$dict"} \
+    "$target_dir/$host/release/$target" "$corpus" "seeds/$target" "${found[@]}" ${dict:+"-dict=$dict"} \
         -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 \
         -artifact_prefix="artifacts/$target/" >"$log" 2>&1 || status=$?
     executions=$(sed -n 's/^stat::number_of_executed_units: //p' "$log")

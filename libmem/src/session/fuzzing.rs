@@ -1,6 +1,6 @@
 //! What a hostile node can answer: a conversation written by a fuzzer, and what must hold of the client's half of it.
 //!
-//! The books here are kept apart from [`Protocol`]'s and by other means: a list of what was asked, and for each packet
+//! The books here are kept apart from those of the protocol and by other means: a list of what was asked, and for each packet
 //! what its author meant by it.
 
 use std::collections::VecDeque;
