@@ -1,5 +1,7 @@
 //! The bodies of the fuzz targets over tokens, each with its oracle. A finding is a panic.
 
+mod chain;
+
 use std::sync::LazyLock;
 
 use super::{
@@ -13,6 +15,8 @@ use crate::pop::{Nonce, Proven, Transcript};
 use crate::range::ByteRange;
 use crate::rights::{Operation, Rights};
 use crate::time::UnixMicros;
+
+pub use chain::{chain, chain_seeds};
 
 /// Any bytes to the gate. Whatever passes has one encoding, can be inspected, and can be narrowed unless it is
 /// sealed or full; narrowing gives another token that passes.

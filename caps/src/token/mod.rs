@@ -38,7 +38,7 @@
 //! | `inspect.rs`, `took.rs` | [`inspect`]: what a token says, for people, and what each block took away |
 //! | `shortfall.rs` | which limit a question falls outside of, and which block set it |
 //! | `fold.rs` | test: the fold of narrowings against a model, a million chains |
-//! | `forge.rs`, `fuzzing.rs` | for tests and fuzz targets |
+//! | `forge.rs`, `fuzzing.rs`, `fuzzing/` | for tests and fuzz targets |
 //! | `sample.rs`, `hostile.rs`, `yardstick.rs` | honest tokens of every size, hostile ones, the library alone: for tests and benchmarks |
 //!
 //! # A token's life

@@ -37,6 +37,7 @@ fn main() -> io::Result<()> {
     let targets = [
         ("token_gate", caps::token::fuzzing::token_seeds()),
         ("token_block", caps::token::fuzzing::block_seeds()),
+        ("token_chain", caps::token::fuzzing::chain_seeds()),
         ("wire_frame", frames::frames()),
         ("wire_channel", frames::channel()),
         ("socket_server", provider::gate::fuzzing::handshake_seeds()),
