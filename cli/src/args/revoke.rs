@@ -7,9 +7,7 @@ use super::value;
 use crate::tokens::LeaseArg;
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  leasehold revoke lease frames --as alice --reason handed-over\n  leasehold revoke token ./carols.token --as bob"
-)]
+#[command(after_help = "Example:\n  leasehold revoke lease frames --as alice --reason handed-over")]
 pub(crate) struct Revoke {
     /// What the id is of
     pub(crate) kind: Kind,
