@@ -16,6 +16,7 @@
 //! | `engine.rs` | the thread: batches, entries, effects, undoing |
 //! | `directory.rs` | names by key, for the policy |
 //! | `receipts.rs` | the receipts that were given last |
+//! | `record.rs` | entries about the node itself |
 //! | `minting.rs` | the key that mints, and how another takes its place |
 //! | `open.rs` | whether the policy lets a right be opened |
 //! | `create.rs`, `renew.rs`, `share.rs`, `revoke.rs`, `lists.rs` | requests as sequences of commands |
@@ -39,6 +40,7 @@ mod minting;
 mod open;
 mod queue;
 mod receipts;
+mod record;
 mod renew;
 mod revoke;
 mod share;
