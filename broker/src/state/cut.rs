@@ -35,18 +35,25 @@ pub(super) enum Standing {
 
 /// What is marked, and for how long.
 #[derive(Clone, Copy)]
-pub(super) struct Marking {
-    pub(super) lease: LeaseId,
-    pub(super) grant: Option<GrantId>,
-    pub(super) marks: [Option<Mark>; 2],
+struct Marking {
+    lease: LeaseId,
+    grant: Option<GrantId>,
+    marks: [Option<Mark>; 2],
     /// `None`: all that the lease has.
-    pub(super) range: Option<ByteRange>,
-    pub(super) until: UnixMicros,
+    range: Option<ByteRange>,
+    until: UnixMicros,
+}
+
+impl Marking {
+    const fn of(cut: &TokenCut) -> Self {
+        let &TokenCut { lease, grant, marks, range, until, .. } = cut;
+        Self { lease, grant, marks, range, until }
+    }
 }
 
 /// What marking came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Marked {
+enum Marked {
     /// It is remembered from now on.
     New,
     /// It was, or nothing could use such a token any more.
@@ -85,14 +92,7 @@ impl Broker {
                 ));
             }
         };
-        let marking = Marking {
-            lease: cut.lease,
-            grant: cut.grant,
-            marks: cut.marks,
-            range: cut.range,
-            until: cut.until,
-        };
-        self.revoke_block(by, standing, &marking, cut, out)
+        self.revoke_block(by, standing, cut, out)
     }
 
     /// Takes back what carries the marks of one block.
@@ -100,12 +100,11 @@ impl Broker {
         &mut self,
         by: PrincipalKey,
         standing: Standing,
-        marking: &Marking,
         cut: &TokenCut,
         out: &mut Out,
     ) -> Result<Answer> {
         let words = entry::Revoked { by, reason: &cut.reason };
-        match self.mark(standing, marking, out) {
+        match self.mark(standing, &Marking::of(cut), out) {
             Marked::New => {
                 let owner = self.leases.get(cut.lease).map(|lease| lease.owner);
                 out.entries.push(entry::block_revoked(cut, owner, &words));
@@ -124,7 +123,7 @@ impl Broker {
                 Ok(Answer::EndedBefore { leases })
             }
             Marked::Full => {
-                let instead = match (standing, marking.grant) {
+                let instead = match (standing, cut.grant) {
                     (Standing::Party(grant), _) | (Standing::Owner, Some(grant)) => Some(grant),
                     (Standing::Owner, None) => None,
                     (Standing::Holder, _) => {
@@ -148,7 +147,7 @@ impl Broker {
 
     /// Remembers marks and has the provider end what carries them. Also the second time: the second receipt, too, is
     /// sent only when it is dead.
-    pub(super) fn mark(&mut self, standing: Standing, marking: &Marking, out: &mut Out) -> Marked {
+    fn mark(&mut self, standing: Standing, marking: &Marking, out: &mut Out) -> Marked {
         let now = self.now;
         let over =
             marking.grant.and_then(|grant| self.grants.get(grant)).is_some_and(|row| row.life.is_ended());

@@ -16,7 +16,7 @@ use caps::{Code, Error, Result};
 
 use super::answer::{Answer, Effect, Out};
 use super::command::{Command, TokenCut};
-use super::cut::{Marking, Standing};
+use super::cut::Standing;
 use super::lease::Life;
 use super::{Broker, entry};
 
@@ -95,8 +95,7 @@ impl Broker {
             held: false,
             reason: reason.clone(),
         };
-        let marking = Marking { lease, grant: None, marks, range: None, until };
-        self.revoke_block(by, Standing::Owner, &marking, &cut, out)
+        self.revoke_block(by, Standing::Owner, &cut, out)
     }
 
     /// Ends leases, and tells the provider again about those that are ending. Returns those whose memory is going
