@@ -4,7 +4,7 @@
 //! from the node or by hand, and never replaced: another key under the same name is an error until the user has forgotten
 //! the old one. Whoever could swap keys here would be given other people's rights.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use caps::error::Code;
 use caps::id::PrincipalKey;
@@ -106,19 +106,7 @@ impl Contacts {
     }
 
     fn names(&self) -> Result<Vec<Name>> {
-        let entries = match std::fs::read_dir(&self.directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(files::failed(&self.directory, &error).into()),
-        };
-        let name = |path: &Path| {
-            let is_key = path.extension().is_some_and(|extension| extension == EXTENSION);
-            is_key.then(|| Name::new(path.file_stem()?.to_str()?).ok()).flatten()
-        };
-        let mut names: Vec<_> =
-            entries.flatten().take(2 * CONTACTS_MAX).filter_map(|entry| name(&entry.path())).collect();
-        names.sort();
-        Ok(names)
+        Ok(files::names(&self.directory, EXTENSION, 2 * CONTACTS_MAX)?)
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use caps::error::{Code, Error, Result};
 use caps::id::LeaseId;
+use caps::wire::Name;
 use zeroize::Zeroizing;
 
 /// Mode of a file with a secret.
@@ -126,6 +127,27 @@ fn text(file: impl Read, path: &Path, bytes_max: usize) -> Result<Zeroizing<Stri
 /// Reads standard input to its end.
 pub(crate) fn read_stdin(bytes_max: usize) -> Result<Zeroizing<String>> {
     text(std::io::stdin().lock(), Path::new("standard input"), bytes_max)
+}
+
+/// The names of the files `NAME.extension` in a directory, in order; none if there is no directory. What is no such file
+/// is passed over, and so is what comes after `entries_max` entries.
+///
+/// # Errors
+/// `E_CONFIG_IO`.
+pub(crate) fn names(directory: &Path, extension: &str, entries_max: usize) -> Result<Vec<Name>> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(directory, &error)),
+    };
+    let name = |path: &Path| {
+        let is_ours = path.extension().is_some_and(|found| found == extension);
+        is_ours.then(|| Name::new(path.file_stem()?.to_str()?).ok()).flatten()
+    };
+    let mut names: Vec<_> =
+        entries.flatten().take(entries_max).filter_map(|entry| name(&entry.path())).collect();
+    names.sort();
+    Ok(names)
 }
 
 /// A failure of the operating system about a file.

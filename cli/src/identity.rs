@@ -72,19 +72,7 @@ impl Identities {
 
     /// The names of the identities here, in order. What is no key file is passed over.
     pub(crate) fn names(&self) -> Result<Vec<Name>> {
-        let entries = match std::fs::read_dir(&self.directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(files::failed(&self.directory, &error).into()),
-        };
-        let name = |path: &Path| {
-            let is_key = path.extension().is_some_and(|extension| extension == EXTENSION);
-            is_key.then(|| Name::new(path.file_stem()?.to_str()?).ok()).flatten()
-        };
-        let mut names: Vec<_> =
-            entries.flatten().take(IDENTITIES_MAX).filter_map(|entry| name(&entry.path())).collect();
-        names.sort();
-        Ok(names)
+        Ok(files::names(&self.directory, EXTENSION, IDENTITIES_MAX)?)
     }
 
     /// The public key of an identity here, if there is one and it can be read.
