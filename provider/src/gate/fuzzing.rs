@@ -10,6 +10,7 @@ use caps::pop::{Nonce, Transcript};
 use caps::wire::{Frame, FrameKind, Reply, Request};
 
 use super::handshake::{Handshake, Next};
+use crate::kernel::fuzzing::Bytes;
 
 const NODE: ProviderId = ProviderId([1; 16]);
 const NONCE: Nonce = Nonce([3; 32]);
@@ -27,15 +28,18 @@ pub fn handshake(bytes: &[u8]) {
     // What was said first, if it was a hello: whom, with which nonce, and which of our keys that is.
     let mut said: Option<(PrincipalKey, Nonce, Option<u8>)> = None;
     for _ in 0..STEPS_MAX {
-        let Some(step) = bytes.next() else { return };
+        let Some(step) = bytes.byte() else { return };
         let n = step / 8;
         let (request, proves) = match step % 8 {
-            0 | 1 => (Request::Hello { holder: key(n).public(), nonce: Nonce(bytes.array()) }, false),
-            2 => (Request::Hello { holder: PrincipalKey(bytes.array()), nonce: Nonce(bytes.array()) }, false),
-            3 => (Request::Prove { signature: Signature(bytes.array()) }, false),
+            0 | 1 => (Request::Hello { holder: key(n).public(), nonce: Nonce(array(&mut bytes)) }, false),
+            2 => (
+                Request::Hello { holder: PrincipalKey(array(&mut bytes)), nonce: Nonce(array(&mut bytes)) },
+                false,
+            ),
+            3 => (Request::Prove { signature: Signature(array(&mut bytes)) }, false),
             4..=6 => {
                 let (transcript, fits) = overheard(n, said);
-                let signer = bytes.next().unwrap_or(0);
+                let signer = bytes.byte().unwrap_or(0);
                 let ours = said.and_then(|(.., ours)| ours);
                 let proves = fits && ours.is_some_and(|ours| ours == signer % 4);
                 (Request::Prove { signature: transcript.sign(&key(signer)) }, proves)
@@ -108,19 +112,9 @@ pub fn handshake_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-struct Bytes<'a>(&'a [u8]);
-
-impl Bytes<'_> {
-    fn next(&mut self) -> Option<u8> {
-        let (&byte, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(byte)
-    }
-
-    /// As many bytes as are left, then zeros.
-    fn array<const N: usize>(&mut self) -> [u8; N] {
-        std::array::from_fn(|_| self.next().unwrap_or(0))
-    }
+/// As many bytes as are left, then zeros.
+fn array<const N: usize>(bytes: &mut Bytes<'_>) -> [u8; N] {
+    std::array::from_fn(|_| bytes.byte().unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 
 use caps::error::{Code, Error, Result};
 use caps::id::PrincipalKey;
+use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::UnixMicros;
 use caps::token::{Authorized, Limit, VerifiedToken};
@@ -137,15 +138,29 @@ impl OpenRequest {
             return Err(Error::new(Code::Internal, "the evidence for an opening is not of one token"));
         }
         let rights = |sum: Rights, one: &Authorized| sum.union(Rights::of(one.operation()));
-        Ok(Self {
+        let rights = authorized.iter().fold(Rights::NONE, rights);
+        Ok(Self::of_token(token, rights, first.range(), quota, by, now))
+    }
+
+    /// A right as a verified token gives it, without evidence that it does: to be judged, not to be opened.
+    pub(crate) fn of_token(
+        token: &VerifiedToken,
+        rights: Rights,
+        range: ByteRange,
+        quota: WithinQuota,
+        by: By,
+        now: UnixMicros,
+    ) -> Self {
+        let (terms, chain, left) = (token.terms(), token.chain(), token.effective());
+        Self {
             session: by.session,
             uid: by.uid,
             sandboxed: by.sandboxed,
             holder: chain.holder,
             lease: terms.lease,
             grant: terms.grant,
-            rights: authorized.iter().fold(Rights::NONE, rights),
-            range: first.range(),
+            rights,
+            range,
             expires: left.expires,
             minted_until: terms.expires,
             now_unix: now,
@@ -157,6 +172,6 @@ impl OpenRequest {
             meters: token.meters().into(),
             root: token.root_key_id(),
             quota,
-        })
+        }
     }
 }

@@ -8,12 +8,11 @@ use caps::rights::Rights;
 use caps::time::Micros;
 use caps::token::{Limit, Question, Token, VerifiedToken, gate};
 use caps::wire::reply::TokenState;
-use caps::wire::request::Path;
 use policy::Quota;
 use policy::quota::Openings;
 
 use super::{Provider, lock};
-use crate::kernel::{Kernel, OpenRequest, SessionId};
+use crate::kernel::{By, Kernel, OpenRequest, SessionId};
 
 impl Provider {
     /// What its holder would be told on opening `token`, and which block that comes from. `verified` is of the same
@@ -38,29 +37,11 @@ impl Provider {
             return refused(Limit::Provider.code(), Some(0));
         }
         let Some(range) = effective.range else { return refused(Limit::Range.code(), None) };
-        let request = OpenRequest {
-            // Nobody's: a check opens nothing, and mediated access asks nothing of a process.
-            session: SessionId(0),
-            uid: config.uid,
-            sandboxed: false,
-            holder: verified.chain().holder,
-            lease: terms.lease,
-            grant: terms.grant,
-            rights,
-            range,
-            expires: effective.expires,
-            minted_until: terms.expires,
-            now_unix,
-            metered: effective.mediated_only(),
-            narrowed: effective.expires < terms.expires || !verified.chain().hops.is_empty(),
-            path: Path::Mediated,
-            first_holder: verified.chain().first_holder,
-            marks: verified.marks().into(),
-            meters: verified.meters().into(),
-            root: verified.root_key_id(),
-            // How much its first holder has open at the moment says nothing of the token.
-            quota: Openings::default().ask(verified.chain().first_holder, &Quota::UNLIMITED, false)?,
-        };
+        // How much its first holder has open at the moment says nothing of the token.
+        let quota = Openings::default().ask(verified.chain().first_holder, &Quota::UNLIMITED, false)?;
+        // Nobody's: a check opens nothing, and mediated access asks nothing of a process.
+        let nobody = By { session: SessionId(0), uid: config.uid, sandboxed: false };
+        let request = OpenRequest::of_token(verified, rights, range, quota, nobody, now_unix);
         let now = self.0.clock.boot();
         let kernel = lock(&self.0.kernel);
         match kernel.judge(now, &request) {
