@@ -1,4 +1,13 @@
-//! For fuzz targets: any bytes as a stream of commands.
+//! For fuzz targets: any bytes as a stream of commands, and any bytes as a story that a few people with keys tell.
+//!
+//! | file | idea |
+//! |---|---|
+//! | this one | the small cluster, and commands in CBOR |
+//! | `fuzzing/story.rs` | steps that are really signed, or damaged in one place |
+//! | `fuzzing/model.rs` | what must come of them, said by a naive broker |
+
+mod model;
+mod story;
 
 use std::collections::BTreeMap;
 
@@ -6,6 +15,8 @@ use caps::id::{ClusterEpoch, PrincipalKey, ProviderId};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
 use policy::Quota;
+
+pub use story::{Told, story_any, story_seeds};
 
 use crate::state::{Bounds, Broker, Capacity, Command, Genesis};
 
