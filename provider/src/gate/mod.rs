@@ -20,6 +20,7 @@
 //! | `fault` | what a client did wrong, on record, and what follows |
 //! | `refusals` | how often a principal was refused by its quota lately |
 //! | `rejects` | refusals in the log, gathered so that nobody can fill it |
+//! | `answered` | the changing requests that were answered last, so that asking again is no second effect |
 //! | `memory` | the requests about memory: open, read, write, close |
 //! | `check` | what a token is worth now, for those whom it concerns |
 //! | `quarantine` | the administrator's requests about dead memory that is kept |
@@ -30,6 +31,7 @@
 //! A client can make the gate work on its own session only: every packet is bounded, every wait has a deadline, and
 //! a session has one request in work at a time. What it sends as a descriptor is never received.
 
+mod answered;
 mod channel;
 mod check;
 mod executable;
