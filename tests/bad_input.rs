@@ -16,6 +16,7 @@
 //! | `socket` | group M, and what belongs to it and is not in the list |
 //! | `races` | what ends while something else is under way |
 //! | `endings` | rows I7 and I9: the next tenant of a lease's bytes, and a revoke that no device records |
+//! | `turns` | many sessions whose tokens have to be verified, and somebody else |
 //! | `files` | group K |
 //! | `catalogue` | every row is accounted for |
 //!
@@ -47,5 +48,7 @@ mod sizes;
 mod socket;
 #[path = "bad_input/tokens.rs"]
 mod tokens;
+#[path = "bad_input/turns.rs"]
+mod turns;
 #[path = "bad_input/wire.rs"]
 mod wire;

@@ -27,6 +27,7 @@
 //! | `roots` | the administrator's requests about root keys |
 //! | `channel` | fresh segments for those who keep their rights through a rotation |
 //! | `verified` | the tokens that were verified lately, within a bound of bytes |
+//! | `verify_pool` | whose token is verified next |
 //!
 //! A client can make the gate work on its own session only: every packet is bounded, every wait has a deadline, and
 //! a session has one request in work at a time. What it sends as a descriptor is never received.
@@ -50,6 +51,7 @@ mod roots;
 mod session;
 mod socket;
 mod verified;
+mod verify_pool;
 
 use std::future::Future;
 use std::pin::Pin;
