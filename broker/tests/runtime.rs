@@ -295,6 +295,28 @@ async fn a_share_accepted_by_a_process_that_died_ends_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoke_while_a_lease_is_renewed_wins_and_is_what_the_renewer_is_told() {
+    let world = World::start().await;
+    let (row, _) = lease(&world, 1).await;
+    world.link.claim_arrived().await; // the claim's
+    world.link.hold_claims();
+    let (handle, longer) = (world.handle.clone(), Micros::from_millis(3_600_000));
+    let renew = move || Request::LeaseRenew { lease: row.id, ttl: longer };
+    let first = renew();
+    let asked = tokio::spawn(async move { handle.request(caller(1), first).await });
+    world.link.claim_arrived().await;
+    assert!(world.ask(0, revoke(Target::Lease(row.id))).await.is_ok());
+    world.link.let_claims_go();
+    assert_eq!(asked.await.unwrap().unwrap_err().code(), Code::TokenRevoked);
+    assert_eq!(
+        world.ask(1, renew()).await.unwrap_err().code(),
+        Code::TokenRevoked,
+        "and so is who asks later"
+    );
+    world.settled(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoke_while_a_lease_is_claimed_wins() {
     let world = World::start().await;
     world.link.hold_claims();
@@ -395,7 +417,7 @@ async fn a_revoke_takes_effect_without_a_device_and_is_recorded_later() {
     }));
     assert_eq!(
         world.ask(1, Request::LeaseRenew { lease: row.id, ttl: Micros(1_000_000) }).await.unwrap_err().code(),
-        Code::LeaseExpired
+        Code::TokenRevoked
     );
 }
 

@@ -111,7 +111,11 @@ pub const MAPPINGS_PER_PRINCIPAL_DEFAULT: u32 = OPENS_PER_PRINCIPAL_DEFAULT;
 /// Most blocks with limits on use whose counts a provider keeps for one region: 16 for each of its live grants. A
 /// count is dropped once every token below its block is over; while none can be, tokens with further such blocks are
 /// refused with `E_BUSY`, and those that are counted go on.
+/// Half of them are the owner's and of those it delegated to, the other half of all who came by a grant.
 pub const METERS_PER_REGION_MAX: usize = 16 * GRANTS_PER_LEASE_MAX;
+/// Of these, the ones of one receiver, whatever it made of its grants and for whom: an eighth of its side's half. Beyond
+/// it, its tokens with further such blocks are refused with `E_QUOTA`, and nobody else's are.
+pub const METERS_PER_RECEIVER_MAX: usize = METERS_PER_REGION_MAX / 16;
 /// Most requests of one session that are being worked on. More wait in the socket, whose buffer is the client's.
 pub const SESSION_REQUESTS_MAX: usize = 64;
 /// Rights whose opening a session remembers as recorded, and whose closings it sums up in one entry. Beyond it each
@@ -119,6 +123,11 @@ pub const SESSION_REQUESTS_MAX: usize = 64;
 pub const SESSION_RIGHTS_MAX: usize = 256;
 /// Bytes that remembering one such right takes, at most: its key in two tables, its sums.
 pub const SESSION_RIGHT_BYTES_MAX: usize = 256;
+/// Changing requests whose numbers and answers a session remembers, so that one that is asked again is answered again:
+/// as many as a client of ours has unanswered at one time.
+pub const SESSION_ANSWERS_MAX: usize = 32;
+/// Bytes of these answers that a session keeps. The oldest make room; their numbers stay.
+pub const SESSION_ANSWER_BYTES_MAX: usize = 16 << 10;
 /// Verified tokens that a session remembers: opening again costs no signatures.
 pub const SESSION_TOKENS_MAX: usize = 16;
 /// Bytes that all sessions' verified tokens take, in all: sixteen of ordinary size in each session. Without it, the
@@ -495,8 +504,21 @@ const _: () = assert!(
 );
 
 const _: () = assert!(
+    METERS_PER_RECEIVER_MAX >= 16 * TOKEN_BLOCKS_MAX && METERS_PER_RECEIVER_MAX < METERS_PER_REGION_MAX / 2,
+    "a receiver opens many limited tokens, and leaves room for others"
+);
+const _: () = assert!(
     (SESSIONS_MAX * SESSION_RIGHTS_MAX * SESSION_RIGHT_BYTES_MAX) as u64 <= NODE_RAM_BYTES_RESERVED / 2,
     "remembered rights fit what the node keeps for itself"
+);
+const _: () = assert!(
+    (SESSIONS_MAX * (SESSION_ANSWER_BYTES_MAX + SESSION_ANSWERS_MAX * 128)) as u64
+        <= NODE_RAM_BYTES_RESERVED / 4,
+    "remembered answers fit what the node keeps for itself"
+);
+const _: () = assert!(
+    SESSION_ANSWER_BYTES_MAX >= TOKEN_BYTES_MAX + 4 * 1024,
+    "the largest answer with a token is remembered"
 );
 /// How long a node waits at most, in milliseconds, before it looks again whether a root key's time is over. Until then
 /// it believes a key whose last token has expired, which lets nobody in.

@@ -223,6 +223,9 @@ impl Broker {
             None => Err(Error::new(Code::LeaseUnknown, "no such lease of yours")),
             Some(Life::Live(live)) if self.now < live.expires => Ok(live),
             Some(Life::Reserved(_)) => Err(Error::new(Code::Busy, "the lease is not yet committed")),
+            Some(life) if life.cause() == Some(EndCause::Revoked) => {
+                Err(Error::new(Code::TokenRevoked, "the lease was taken back"))
+            }
             Some(Life::Live(_) | Life::Ending(_) | Life::Ended(_)) => {
                 Err(Error::new(Code::LeaseExpired, "the lease's time is over"))
             }

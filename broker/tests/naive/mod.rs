@@ -214,6 +214,9 @@ impl Naive {
             None => Err(Code::LeaseUnknown),
             Some(Life::Reserved { .. }) => Err(Code::Busy),
             Some(Life::Live { expires }) if self.now < expires => Ok(expires),
+            Some(
+                Life::Ending { cause: EndCause::Revoked, .. } | Life::Ended { cause: EndCause::Revoked },
+            ) => Err(Code::TokenRevoked),
             Some(_) => Err(Code::LeaseExpired),
         }
     }

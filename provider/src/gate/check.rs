@@ -12,7 +12,7 @@ use super::session::Session;
 impl Session {
     /// Judges a token without opening it. A stranger is told what it would be told on opening, and the log is.
     pub(super) async fn token_check(&mut self, token: &Token) -> Result<Answer> {
-        let verified = self.verified(token)?;
+        let verified = self.verified(token).await?;
         if !self.concerns(&verified).await {
             let error = Error::from(Limit::Holder);
             self.denied(token, Some(&verified), &error);

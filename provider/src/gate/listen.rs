@@ -21,6 +21,7 @@ use super::refusals::Refusals;
 use super::rejects::Rejects;
 use super::session::{self, Session};
 use super::verified::Room;
+use super::verify_pool::VerifyPool;
 use crate::runtime::Provider;
 
 /// Where the gate listens and whom it lets in.
@@ -52,6 +53,8 @@ pub(super) struct Shared {
     pub(super) rejects: Arc<Rejects>,
     /// The bytes that sessions may remember of verified tokens.
     pub(super) tokens: Arc<Room>,
+    /// Turns at checking a token's signatures.
+    pub(super) verifying: Arc<VerifyPool>,
     /// Refusals by quota. Guards the table; held for one count.
     pub(super) refusals: Mutex<Refusals>,
     pub(super) config: GateConfig,
@@ -139,6 +142,7 @@ impl Gate {
         let shared = Arc::new(Shared {
             rejects: Rejects::start(provider.clone()),
             tokens: Arc::default(),
+            verifying: VerifyPool::for_this_machine(),
             refusals: Mutex::default(),
             provider,
             control,

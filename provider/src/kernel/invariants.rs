@@ -67,7 +67,7 @@ impl Kernel {
             row.grants.len() <= self.config.revocations_per_region_max,
             "no more grants are remembered than may be",
         )?;
-        ensure(row.meters.len() <= self.config.meters_per_region_max, "nor are more meters counted")?;
+        ensure(row.meters.are_shared(self.config.meters_room()), "nobody's meters are more than its share")?;
         let marks_max = self.config.marks_per_region_max;
         ensure(row.marks.len() <= marks_max, "no more marks are remembered than may be")?;
         ensure(row.mapped.len() <= 2 * marks_max, "nor of what was mapped")?;

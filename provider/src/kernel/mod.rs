@@ -105,6 +105,8 @@ pub struct Config {
     pub revocations_per_region_max: usize,
     /// Most blocks with limits on use that are counted for one region.
     pub meters_per_region_max: usize,
+    /// Most of these of one receiver.
+    pub meters_per_receiver_max: usize,
     /// Most marks of tokens that a region remembers as revoked, and as many again as mapped. While it cannot remember
     /// one, a revoke ends its grant or the whole region instead.
     pub marks_per_region_max: usize,

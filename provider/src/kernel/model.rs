@@ -14,7 +14,11 @@ use caps::wire::request::Path;
 use caps::wire::row::{EndCause, Lifetime};
 use proptest::prelude::*;
 
-use super::fuzzing::{MAPPINGS_MAX, OPENS_MAX, PAGE, POOL_PAGES, REGIONS_MAX, asked, small_config};
+use super::fuzzing::{
+    MAPPINGS_MAX, METERS_PER_RECEIVER, METERS_PER_SIDE, OPENS_MAX, PAGE, POOL_PAGES, REGIONS_MAX, asked,
+    small_config,
+};
+use super::meters::{SHARE_FULL, SIDE_FULL};
 use super::{Answer, Config, Effect, Event, Kernel, OpenRequest, RotationId, SessionId};
 
 /// What a test does. Small numbers name things, so that wrong names, repeats and races come up often.
@@ -45,6 +49,14 @@ enum Act {
         pages: u64,
         path: Path,
         meter: Option<(u8, u64)>,
+        root: u32,
+    },
+    TakeRoot {
+        lease: u8,
+        root: u32,
+    },
+    RootExpired {
+        root: u32,
     },
     HandOut {
         open: usize,
@@ -104,10 +116,12 @@ fn act() -> impl Strategy<Value = Act> {
             }),
         4 => (lease.clone(), prop::bool::weighted(0.9)).prop_map(|(lease, works)| Act::Created { lease, works }),
         1 => (lease.clone(), 1..40u64).prop_map(|(lease, ttl)| Act::Renew { lease, ttl }),
-        4 => (lease.clone(), session.clone(), prop::option::of(grant.clone()), 0..3u8, 0..150u64, 1..5u64, path, meter)
-            .prop_map(|(lease, session, grant, made, left, pages, path, meter)| {
-                Act::Open { lease, session, grant, made, left, pages, path, meter }
+        4 => (lease.clone(), session.clone(), prop::option::of(grant.clone()), 0..3u8, 0..150u64, 1..5u64, path, (meter, 1..3u32))
+            .prop_map(|(lease, session, grant, made, left, pages, path, (meter, root))| {
+                Act::Open { lease, session, grant, made, left, pages, path, meter, root }
             }),
+        2 => (lease.clone(), 1..3u32).prop_map(|(lease, root)| Act::TakeRoot { lease, root }),
+        1 => (1..3u32).prop_map(|root| Act::RootExpired { root }),
         2 => (lease.clone(), 0..5u8, 1..40u64).prop_map(|(lease, mark, left)| Act::TakeMark { lease, mark, left }),
         6 => (0..12usize, 0..3u32).prop_map(|(open, segment)| Act::HandOut { open, segment }),
         5 => (lease.clone(), 0..4usize).prop_map(|(lease, segment)| Act::Progress { lease, segment }),
@@ -177,9 +191,13 @@ struct Model {
     narrowed: Vec<(super::RegionKey, u8)>,
     /// By region and meter: how often it was charged, and until when that has to be known.
     counted: BTreeMap<(super::RegionKey, u8), (u64, u64)>,
+    /// By region and meter, for whom it was ever charged: the one receiver, or the owner's side.
+    made: BTreeSet<(super::RegionKey, bool, u8)>,
     out: Vec<Out>,
     /// Beside each of these: the marks of its token, and whether its right lives as long as the region.
     by: Vec<(Vec<u8>, bool)>,
+    /// And the key that minted its token, until that has expired: what is mapped then goes on by what was renewed.
+    minted: Vec<Option<u32>>,
     /// By region, mark and until when it is refused.
     cut: Vec<(super::RegionKey, u8, u64)>,
     /// The latest `Rotate`'s segments.
@@ -275,6 +293,38 @@ impl Model {
             }
         }
         Ok(reach)
+    }
+
+    /// As [`Self::reach`], of everybody where a token of this root key was ever mapped since the region was made.
+    fn reach_root(&mut self, lease: u8, root: u32) -> (Vec<u32>, Option<RotationId>) {
+        let known = self.leases.iter().find(|known| known.lease == lease).expect("a lease we know");
+        let mut reach = (Vec::new(), None);
+        let of = |out: &Out, by: &Option<u32>| out.0 == known.key && *by == Some(root);
+        if !self.out.iter().zip(&self.minted).any(|(out, by)| of(out, by)) {
+            return reach;
+        }
+        for (segment, &(generation, rotating, _)) in known.files.iter().enumerate() {
+            let held = self
+                .out
+                .iter()
+                .any(|&(region, at, by, ..)| (region, at, by) == (known.key, segment, generation));
+            match rotating {
+                None if held => reach.0.push(segment as u32),
+                Some(rotation) if held => reach.1 = reach.1.max(Some(rotation)),
+                _ => {}
+            }
+        }
+        reach
+    }
+
+    /// What was handed out under a key, of one lease or of all, is no longer known as that.
+    fn forget_root(&mut self, lease: Option<u8>, root: u32) {
+        let region = lease.and_then(|lease| self.get(lease)).map(|known| known.key);
+        for (out, by) in self.out.iter().zip(&mut self.minted) {
+            if *by == Some(root) && (lease.is_none() || region == Some(out.0)) {
+                *by = None;
+            }
+        }
     }
 
     /// A grant is refused until `until`, or the end of the last token seen under it if that is later: whoever
@@ -414,7 +464,7 @@ proptest! {
                         _ => prop_assert!(answer.is_err()),
                     }
                 }
-                Act::Open { lease, session, grant, made, left, pages, path, meter } => {
+                Act::Open { lease, session, grant, made, left, pages, path, meter, root } => {
                     let payer = if grant.is_some() { key(99) } else { key(lease) };
                     let meters = meter.map(|(n, opens)| Meter {
                         key: Mark::from_bytes([n; 32]),
@@ -448,7 +498,7 @@ proptest! {
                         marks: marks(grant, made).into_iter().map(|mark| Mark::from_bytes([mark; 32])).collect(),
                         meters: meters.into_iter().collect(),
                         quota: asked(payer, path),
-                        root: 1,
+                        root,
                     };
                     // Who only asks is told what opening would come to.
                     let judged = kernel.judge(boot, &request);
@@ -491,6 +541,17 @@ proptest! {
                             *count = (if spent { 1 } else { used + 1 }, minted.max(count.1));
                         }
                     }
+                    if let Some((region, (n, _))) = region.zip(meter) {
+                        let receiver = grant.is_some();
+                        if answer.is_ok() {
+                            model.made.insert((region, receiver, n));
+                        }
+                        let theirs = |&&(of, by, meter): &&_| (of, by) == (region, receiver) && meter != n;
+                        let kept_out = answer.as_ref().is_err_and(|error| *error == SHARE_FULL || *error == SIDE_FULL);
+                        let most = if receiver { METERS_PER_RECEIVER } else { METERS_PER_SIDE };
+                        let share = model.made.iter().filter(theirs).count() >= most;
+                        prop_assert!(!kept_out || share, "nobody is kept out by what others made");
+                    }
                     if let Ok(Answer::Opened(opening)) = answer {
                         prop_assert!(live && !revoked && !cut && left > 0);
                         prop_assert!(!fenced.contains(&opening.open), "a key is used once");
@@ -525,6 +586,7 @@ proptest! {
                             model.out.push((opening.region, segment as usize, generation, grant, write));
                             let carried = row.marks.iter().map(|mark| mark_byte(*mark)).collect();
                             model.by.push((carried, row.follows_region));
+                            model.minted.push(Some(row.root));
                         }
                         Err(error) if error.code() == Code::Revoked => {
                             prop_assert!(row.is_none_or(|row| row.deadline <= boot));
@@ -605,6 +667,46 @@ proptest! {
                         let carries = row.marks.contains(&Mark::from_bytes([mark; 32]));
                         prop_assert!(row.lease != LeaseId([lease; 16]) || !carries, "no right of a revoked token is open");
                     }
+                }
+                Act::TakeRoot { lease, root } => {
+                    let reach = model.get(lease).is_some().then(|| model.reach_root(lease, root));
+                    let was = model.get(lease).map(|known| known.life);
+                    let take = Take::Root { lease: LeaseId([lease; 16]), root };
+                    let answer = step(&mut kernel, Event::Take { take, cause: EndCause::Revoked, now_unix: unix }).unwrap();
+                    model.follow(&effects);
+                    effects.retain(|effect| matches!(effect, Effect::Fence { .. }));
+                    match (answer, reach) {
+                        (Answer::Gone, None) => {}
+                        // Where the pool has no room to rotate what was mapped, or there is nothing to rotate yet.
+                        (Answer::Taking { .. }, Some((segments, _))) => {
+                            prop_assert!(was != Some(Life::Live) || !segments.is_empty(), "taken whole without need");
+                        }
+                        (Answer::Fenced { upto, .. }, Some((segments, under_way))) => {
+                            prop_assert_eq!(&model.rotated, &segments, "as many as had to be, and no more");
+                            let begun = segments.first().and_then(|&first| model.get(lease).unwrap().files[first as usize].1);
+                            prop_assert_eq!(upto, begun.or(under_way));
+                            prop_assert!(!kernel.leases_under(root).contains(&LeaseId([lease; 16])));
+                        }
+                        other => prop_assert!(false, "{other:?}"),
+                    }
+                    let under = |row: &super::OpenRow| row.lease == LeaseId([lease; 16]) && row.root == root;
+                    prop_assert!(!kernel.opens.iter().any(|(_, row)| under(row)), "no right of a retired key is open");
+                    // All of it is being replaced, or wiped. A file that was handed out before and is kept is a defect.
+                    let (out, minted) = (&model.out, &model.minted);
+                    for (&(region, segment, generation, ..), &by) in out.iter().zip(minted) {
+                        let Some(known) = model.leases.iter().find(|known| known.key == region) else { continue };
+                        let mine = known.lease == lease && known.life == Life::Live && by == Some(root);
+                        let kept = known.files[segment].0 == generation && known.files[segment].1.is_none();
+                        prop_assert!(!mine || !kept, "the adversary maps what a retired key opened");
+                    }
+                    model.forget_root(Some(lease), root);
+                }
+                Act::RootExpired { root } => {
+                    let open = kernel.opens.iter().count();
+                    step(&mut kernel, Event::RootExpired { root }).unwrap();
+                    prop_assert!(effects.is_empty(), "what expires ends by deadlines of its own");
+                    prop_assert_eq!(kernel.opens.iter().count(), open);
+                    model.forget_root(None, root);
                 }
                 Act::ReadOnly { lease, grant } => {
                     let Some(known) = model.get(lease) else { continue };

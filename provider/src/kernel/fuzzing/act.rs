@@ -99,6 +99,14 @@ impl World {
                 self.wait(millis);
             }
             SLEEP => self.now_ms = self.now_ms.saturating_add(bytes.byte()?.into()), // the tick is late
+            RETIRE_ROOT => {
+                let which = bytes.byte()?;
+                self.retire_root(which);
+            }
+            ROOT_EXPIRED => {
+                let which = bytes.byte()?;
+                self.root_expired(which);
+            }
             JUMP.. => {
                 // To the next deadline, or one millisecond short of it.
                 let short = u64::from(bytes.byte()? & 1);

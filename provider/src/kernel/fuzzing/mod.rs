@@ -11,12 +11,13 @@
 //! |---|---|
 //! | `seeds`, `act` | the input: bytes as events |
 //! | `step`, `over` | what is checked after every step, and what an adversary may still have |
-//! | `life`, `rights`, `rotation` | what the runtime would do, and what each answer must be |
+//! | `life`, `rights`, `rotation`, `roots` | what the runtime would do, and what each answer must be |
 
 mod act;
 mod life;
 mod over;
 mod rights;
+mod roots;
 mod rotation;
 mod seeds;
 mod step;
@@ -51,8 +52,10 @@ pub(super) const REGIONS_MAX: usize = 5;
 /// Rights that one principal may have open, and how many of them mapped: fewer than the table has.
 pub(super) const OPENS_MAX: u32 = 5;
 pub(super) const MAPPINGS_MAX: u32 = 3;
-/// Most meters of a region.
-const METERS_MAX: usize = 3;
+/// Most meters of a region, half of them on either side, and of one receiver.
+const METERS_MAX: usize = 6;
+pub(super) const METERS_PER_SIDE: usize = METERS_MAX / 2;
+pub(super) const METERS_PER_RECEIVER: usize = 2;
 /// The uid of the node, which differs from every client's but one.
 const UID: u32 = 1;
 
@@ -71,6 +74,7 @@ pub(super) fn small_config() -> Config {
         mapping_end_step: 4_000_000,
         revocations_per_region_max: 2,
         meters_per_region_max: METERS_MAX,
+        meters_per_receiver_max: METERS_PER_RECEIVER,
         marks_per_region_max: 3,
         ended_max: 2,
         tier: Tier::Sealed,
@@ -166,6 +170,8 @@ struct Descriptor {
     until: Option<BootNanos>,
     /// Of the token by which it came.
     marks: Box<[Mark]>,
+    /// The key that minted it.
+    root: u32,
 }
 
 /// What a grant was narrowed to.
@@ -200,6 +206,7 @@ struct Right {
     handed_out: bool,
     fenced: bool,
     marks: Box<[Mark]>,
+    root: u32,
 }
 
 struct World {
@@ -226,9 +233,14 @@ struct World {
     last_rotation: u64,
     /// Bytes of each replaced file that is kept.
     kept: Vec<u64>,
-    /// Every opening that was counted, by its region and meter, and until when the count has to be known.
-    counted: Vec<(RegionKey, Mark, UnixMicros)>,
+    counted: Vec<Counted>,
+    roots: roots::Roots,
 }
+
+/// An opening that was counted: its region and meter, until when the count has to be known, and whether it is on the
+/// owner's side.
+type Counted = (RegionKey, Mark, UnixMicros, bool);
+
 impl World {
     fn new(config: Config) -> Self {
         Self {
@@ -247,6 +259,7 @@ impl World {
             last_rotation: 0,
             kept: Vec::new(),
             counted: Vec::new(),
+            roots: roots::Roots::default(),
         }
     }
 
@@ -322,9 +335,14 @@ mod tests {
         let seeds = event_seeds();
         let worlds: Vec<_> = seeds.iter().map(|seed| run(seed)).collect();
         let rights: Vec<_> = worlds.iter().map(|world| world.rights.len()).collect();
-        assert_eq!(rights, [1, 2, 1, 1, 0, 1, 1, 2, 1, 1, 1, 2]);
+        assert_eq!(rights, [1, 2, 1, 1, 0, 1, 1, 2, 1, 1, 1, 2, 3, 1]);
         let regions: Vec<_> = worlds.iter().map(|world| world.regions.len()).collect();
-        assert_eq!(regions, [0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(regions, [0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1]);
+        assert!(
+            worlds[12].rights[0].fenced && !worlds[12].rights[1].fenced,
+            "its key is retired, and no other"
+        );
+        assert!(!worlds[13].rights[0].fenced, "a key that expired takes nothing along");
         assert!(worlds[1].rights[1].handed_out && worlds[1].rights[1].grant.is_some());
         assert_eq!(worlds[10].counted.len(), 2, "one opening below two blocks");
         for seed in seeds {

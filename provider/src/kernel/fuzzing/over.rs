@@ -6,7 +6,7 @@ impl World {
     /// Whether a descriptor gives what was taken back.
     pub(super) fn is_over(&self, out: &Descriptor) -> bool {
         let cut = |mark: &Mark| self.is_cut(out.region, *mark);
-        if out.marks.iter().any(cut) {
+        if out.marks.iter().any(cut) || self.roots.is_retired(out.root) {
             return true;
         }
         let Some(grant) = out.grant else { return false };

@@ -1,6 +1,7 @@
 //! Rights: opened, handed out, narrowed.
 
 use super::*;
+use crate::kernel::meters::{SHARE_FULL, SIDE_FULL};
 
 /// By how much a token outlives what a later block left of it, in microseconds: counts must.
 const MINTED_LONGER: u64 = 5_000;
@@ -18,7 +19,13 @@ fn meters(under: u8) -> Box<[Meter]> {
 impl World {
     /// How often a right was opened below a block.
     fn counted(&self, of: RegionKey, key: Mark) -> u64 {
-        self.counted.iter().filter(|&&(region, by, _)| (region, by) == (of, key)).count() as u64
+        self.counted.iter().filter(|&&(region, by, ..)| (region, by) == (of, key)).count() as u64
+    }
+
+    /// The blocks that were ever counted in a region for one side, all of whose receivers are one here.
+    fn blocks_of(&self, of: RegionKey, receiver: bool) -> BTreeSet<Mark> {
+        let theirs = |&&(region, _, _, owner): &&Counted| region == of && owner != receiver;
+        self.counted.iter().filter(theirs).map(|&(_, key, ..)| key).collect()
     }
 
     pub(super) fn open(&mut self, bytes: &mut Bytes<'_>) -> Option<()> {
@@ -53,9 +60,9 @@ impl World {
             marks: marks.clone().into(),
             meters: meters.clone(),
             quota: asked(payer, path),
-            root: 1,
+            root: self.roots.minting(flags >> 1),
         };
-        let counted_until = request.minted_until;
+        let (counted_until, root) = (request.minted_until, request.root);
         let answer = self.step(Event::Open(request));
         if let Err(error) = &answer
             && error.code() == caps::Code::Denied
@@ -65,17 +72,27 @@ impl World {
             let used_up = |meter: &Meter| self.counted(of, meter.key) >= meter.opens.unwrap_or(u64::MAX);
             assert!(meters.iter().any(used_up), "what is not used up is not refused");
         }
+        if let Err(error) = &answer
+            && (*error == SHARE_FULL || *error == SIDE_FULL)
+        {
+            let (of, _) = self.find(lease).expect("what is counted is of a region");
+            let mut made = self.blocks_of(of, grant.is_some());
+            made.extend(meters.iter().map(|meter| meter.key));
+            let most = if grant.is_some() { METERS_PER_RECEIVER } else { METERS_PER_SIDE };
+            assert!(made.len() > most, "nobody is kept out by what others made");
+        }
         if let Ok(answer) = answer {
             let Answer::Opened(opening) = answer else { panic!("an open was answered with {answer:?}") };
             for meter in &meters {
-                let of = |&&(region, key, until): &&(RegionKey, Mark, UnixMicros)| {
+                let of = |&&(region, key, until, _): &&Counted| {
                     (region, key) == (opening.region, meter.key) && until > self.unix()
                 };
                 let known = self.counted.iter().any(|one| of(&one));
                 let within = self.counted(opening.region, meter.key) < meter.opens.unwrap_or(u64::MAX);
                 assert!(within || !known, "nothing is opened more often than a block allows");
             }
-            let counted = meters.iter().map(|meter| (opening.region, meter.key, counted_until));
+            let counted =
+                meters.iter().map(|meter| (opening.region, meter.key, counted_until, grant.is_none()));
             self.counted.extend(counted);
             let pays = |right: &&Right| {
                 !right.fenced
@@ -142,6 +159,7 @@ impl World {
                 handed_out: false,
                 fenced: false,
                 marks: marks.into(),
+                root,
             });
         }
         Some(())
@@ -176,7 +194,9 @@ impl World {
         if !stale {
             let until = (!follows).then_some(opening.deadline);
             let marks = self.rights[index].marks.clone();
-            file.out.push(Descriptor { region: opening.region, segment: range, grant, write, until, marks });
+            let root = self.rights[index].root;
+            let region = opening.region;
+            file.out.push(Descriptor { region, segment: range, grant, write, until, marks, root });
             self.rights[index].handed_out = true;
         }
     }
