@@ -21,6 +21,7 @@ use super::refusals::Refusals;
 use super::rejects::Rejects;
 use super::session::{self, Session};
 use super::verified::Room;
+use super::wraps::Wraps;
 use crate::runtime::Provider;
 
 /// Where the gate listens and whom it lets in.
@@ -54,6 +55,8 @@ pub(super) struct Shared {
     pub(super) tokens: Arc<Room>,
     /// Refusals by quota. Guards the table; held for one count.
     pub(super) refusals: Mutex<Refusals>,
+    /// Tokens that wait to be fetched.
+    pub(super) wraps: Arc<Wraps>,
     pub(super) config: GateConfig,
     next: AtomicU64,
     /// Sessions by uid. Guards the counts; held for an addition.
@@ -140,6 +143,7 @@ impl Gate {
             rejects: Rejects::start(provider.clone()),
             tokens: Arc::default(),
             refusals: Mutex::default(),
+            wraps: Wraps::start(provider.clone()),
             provider,
             control,
             config,
@@ -195,6 +199,7 @@ impl Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
+        self.shared.wraps.close();
         self.shared.rejects.flush();
         let _ = fs::remove_file(&self.path); // a later node removes it as well
     }
