@@ -9,7 +9,7 @@ use std::time::Duration;
 use caps::token::{Narrow, attenuate, delegate, forge};
 use common::shell::Shell;
 use common::world::Person;
-use common::{MINUTE, SMALL, World, log, refused, until};
+use common::{MINUTE, SMALL, World, refused, until};
 use libmem::{Code, LeaseOptions, Leased, Lifetime, Reason, Rights, SigningKey, Target, Token, WrapId, aio};
 use policy::limits::{WRAP_TTL_MS_MAX, WRAPS_PER_WRAPPER_MAX};
 use serde_json::Value;
@@ -61,6 +61,7 @@ fn whom_it_is_for_fetches_it_once_and_uses_it() {
     // Whom it is for learns nothing by that request, no more than a stranger.
     refused(bob.client.wrap_show(wrapped.id), Code::GrantUnknown);
 
+    alice.client.release(leased.lease.id).unwrap();
     drop((alice, bob));
     let log = world.finish();
     let put = because(&log.provider, &leased, "wrap");
@@ -95,6 +96,7 @@ fn a_thief_on_the_way_is_seen_by_everybody_whom_it_concerns() {
     assert_eq!(fetched.by, mallory.key.public());
 
     let (first, second) = (mallory.key.public().to_string(), bob.key.public().to_string());
+    alice.client.release(leased.lease.id).unwrap();
     drop((alice, bob, mallory));
     let log = world.finish();
     let again = because(&log.provider, &leased, "unwrap_again");
@@ -104,7 +106,10 @@ fn a_thief_on_the_way_is_seen_by_everybody_whom_it_concerns() {
     assert_eq!(got[0]["subject"], first);
     // When she did, in the refusal, is just before it is on record in the entry of her own.
     assert!(again[0]["first_time"].as_str().unwrap() <= got[0]["time"].as_str().unwrap());
-    assert!(again[0]["first_time"].as_str().unwrap() >= because(&log.provider, &leased, "wrap")[0]["time"].as_str().unwrap());
+    assert!(
+        again[0]["first_time"].as_str().unwrap()
+            >= because(&log.provider, &leased, "wrap")[0]["time"].as_str().unwrap()
+    );
 }
 
 #[test]
@@ -128,6 +133,7 @@ fn somebody_else_is_refused_as_for_an_id_that_never_was_and_takes_nothing() {
     assert_eq!(alice.client.wrap_show(wrapped.id).unwrap().refused, 3);
 
     let who = mallory.key.public().to_string();
+    alice.client.release(leased.lease.id).unwrap();
     drop((alice, bob, mallory));
     let log = world.finish();
     let foreign = because(&log.provider, &leased, "unwrap_foreign");
@@ -160,6 +166,7 @@ fn of_many_at_one_moment_one_gets_it() {
         });
         assert_eq!(got, 1);
     }
+    alice.client.release(leased.lease.id).unwrap();
     drop((alice, bob));
     let log = world.finish();
     assert_eq!(because(&log.provider, &leased, "unwrap").len(), 20);
@@ -171,8 +178,7 @@ fn it_ends_with_its_time_with_the_tokens_and_with_the_node() {
     let (alice, bob) = (world.person(), world.person());
     let leased = lease(&alice);
     let soon = Duration::from_millis(200);
-    let ids: Vec<_> =
-        (0..2).map(|_| alice.client.wrap(&leased.token, None, soon).unwrap().id).collect();
+    let ids: Vec<_> = (0..2).map(|_| alice.client.wrap(&leased.token, None, soon).unwrap().id).collect();
     bob.client.unwrap(ids[0]).unwrap();
     for id in ids {
         until("the wrap's time is over", || {
@@ -226,16 +232,18 @@ fn only_who_has_held_a_good_token_puts_it_in() {
     let forged = Token::from_bytes(forged).unwrap();
     refused(thief.client.wrap(&forged, None, MINUTE), Code::TokenSignature);
     let rubbish = Token::from_bytes(vec![7; 4096]).unwrap();
-    refused(thief.client.wrap(&rubbish, None, MINUTE), Code::TokenMalformed);
+    refused(thief.client.wrap(&rubbish, None, MINUTE), Code::TokenNoncanonical);
     // Its first holder, who gave it on, and the present one.
     for who in [&alice, &bob] {
         let wrapped = who.client.wrap(&bobs, Some(bob.key.public()), MINUTE).unwrap();
         assert!(bob.client.unwrap(wrapped.id).unwrap() == bobs);
     }
     let who = thief.key.public().to_string();
+    alice.client.release(leased.lease.id).unwrap();
     drop((alice, bob, thief));
     let log = world.finish();
-    let denied = |event: &str| log.provider.iter().filter(|e| e["event"] == event && e["subject"] == who).count();
+    let denied =
+        |event: &str| log.provider.iter().filter(|e| e["event"] == event && e["subject"] == who).count();
     assert_eq!((denied("lease.deny"), denied("token.reject")), (2, 2));
 }
 
@@ -253,16 +261,18 @@ fn one_client_cannot_fill_the_table() {
         let key = SigningKey::generate();
         (world.connect(&key), pass(&hers.token, &alice, &key))
     };
-    let (client, token) = delegate_of_hers();
+    let (second, token) = delegate_of_hers();
     for _ in 0..WRAPS_PER_WRAPPER_MAX {
-        client.wrap(&token, None, MINUTE).unwrap();
+        second.wrap(&token, None, MINUTE).unwrap();
     }
-    let (client, token) = delegate_of_hers();
-    refused(client.wrap(&token, None, MINUTE), Code::Quota);
+    let (third, token) = delegate_of_hers();
+    refused(third.wrap(&token, None, MINUTE), Code::Quota);
     // There is room for everybody else.
     let wrapped = bob.client.wrap(&his.token, None, MINUTE).unwrap();
     assert!(alice.client.unwrap(wrapped.id).unwrap() == his.token);
-    drop((alice, bob, client));
+    alice.client.release(hers.lease.id).unwrap();
+    bob.client.release(his.lease.id).unwrap();
+    drop((alice, bob, second, third));
     world.finish();
 }
 
@@ -279,6 +289,7 @@ fn the_asynchronous_client_does_the_same() {
         refused(client.unwrap(wrapped.id).await, Code::Denied);
         assert_eq!(client.wrap_show(wrapped.id).await.unwrap().fetched.unwrap().by, alice.key.public());
     });
+    alice.client.release(leased.lease.id).unwrap();
     drop((alice, runtime));
     world.finish();
 }
@@ -292,7 +303,8 @@ fn on_the_command_line_a_file_goes_in_and_comes_out_once() {
         shell.bytes(&["id", "new", name]);
     }
     shell.bytes(&[
-        "lease", "create", "--as", "alice", "--size", "64KiB", "--ttl", "5m", "--hops", "1", "--name", "frames",
+        "lease", "create", "--as", "alice", "--size", "64KiB", "--ttl", "5m", "--hops", "1", "--name",
+        "frames",
     ]);
     shell.bytes(&["token", "delegate", "frames", "--as", "alice", "--to", "bob", "-o", "bob.token"]);
 
@@ -322,11 +334,14 @@ fn on_the_command_line_a_file_goes_in_and_comes_out_once() {
     // By hand, without a receiver.
     let text = String::from_utf8(shell.bytes(&["token", "wrap", "frames", "--as", "alice"])).unwrap();
     assert!(text.contains("token unwrap ") && text.contains("keep it secret"), "{text}");
-    for wrong in [&["token", "wrap", "--as", "alice"][..], &["token", "wrap", "frames", "--show", id, "--as", "alice"]]
+    for wrong in
+        [&["token", "wrap", "--as", "alice"][..], &["token", "wrap", "frames", "--show", id, "--as", "alice"]]
     {
         shell.fails(wrong, 2, "E_USAGE");
     }
     shell.fails(&["token", "wrap", "frames", "--ttl", "11m", "--as", "alice"], 1, "E_RANGE");
+    shell.bytes(&["lease", "release", "frames", "--as", "alice"]);
     drop(shell);
+    world.balances();
     world.finish();
 }
