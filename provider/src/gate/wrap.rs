@@ -124,9 +124,9 @@ impl Session {
                 );
             }
             Refusal::Unknown => (None, "unwrap_unknown", UNKNOWN),
-            Refusal::Foreign(about) => (Some((about, about.to, None)), "unwrap_foreign", UNKNOWN),
+            Refusal::Foreign(about) => (Some((*about, about.to, None)), "unwrap_foreign", UNKNOWN),
             Refusal::Again(about, first) => {
-                (Some((about, Some(first.by), Some(first.at))), "unwrap_again", fetched_before(first))
+                (Some((*about, Some(first.by), Some(first.at))), "unwrap_again", fetched_before(first))
             }
         };
         let mut entry = self.opener.identified(Draft::deny(Entry::LeaseDeny, error.code()).cause(cause));

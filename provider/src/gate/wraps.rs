@@ -53,14 +53,14 @@ pub(super) struct About {
 }
 
 /// Why a token was not given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// There is no such row.
     Unknown,
     /// It is for somebody else.
-    Foreign(About),
+    Foreign(Box<About>),
     /// Somebody has it.
-    Again(About, Fetched),
+    Again(Box<About>, Fetched),
     /// Somebody is being given it, which is not on record yet.
     Leaving,
 }
@@ -114,7 +114,7 @@ impl Table {
         let about = row.about;
         if about.to.is_some_and(|to| to != who) {
             row.refused = row.refused.saturating_add(1);
-            return Err(Refusal::Foreign(about));
+            return Err(Refusal::Foreign(Box::new(about)));
         }
         match std::mem::replace(&mut row.state, State::Leaving) {
             State::Waiting(token) => Ok((token, about)),
@@ -122,7 +122,7 @@ impl Table {
             State::Fetched(first) => {
                 row.state = State::Fetched(first);
                 row.refused = row.refused.saturating_add(1);
-                Err(Refusal::Again(about, first))
+                Err(Refusal::Again(Box::new(about), first))
             }
         }
     }
@@ -291,7 +291,10 @@ mod tests {
         let first = Fetched { by: mallory, at: UnixMicros(6) };
         wraps.fetched(id, first);
         for who in [bob, mallory, alice] {
-            assert_eq!(wraps.take(NOW, id, who).unwrap_err(), Refusal::Again(about(alice, None), first));
+            assert_eq!(
+                wraps.take(NOW, id, who).unwrap_err(),
+                Refusal::Again(Box::new(about(alice, None)), first)
+            );
         }
         let row = wraps.show(NOW, id).unwrap();
         assert_eq!((row.fetched, row.refused, row.expires_in), (Some(first), 3, Micros(1_000_000)));
@@ -318,13 +321,19 @@ mod tests {
         let mut table = Table::default();
         let id = table.put(NOW, about(alice, Some(bob)), token()).unwrap();
         for who in [mallory, alice] {
-            assert_eq!(table.take(NOW, id, who).unwrap_err(), Refusal::Foreign(about(alice, Some(bob))));
+            assert_eq!(
+                table.take(NOW, id, who).unwrap_err(),
+                Refusal::Foreign(Box::new(about(alice, Some(bob))))
+            );
         }
         assert_eq!(table.show(NOW, id).unwrap().refused, 2);
         assert_eq!(table.take(NOW, WrapId::random(), bob).unwrap_err(), Refusal::Unknown);
         assert_eq!(table.take(NOW, id, bob).unwrap().0, token());
         // Not even that it was fetched.
-        assert_eq!(table.take(NOW, id, mallory).unwrap_err(), Refusal::Foreign(about(alice, Some(bob))));
+        assert_eq!(
+            table.take(NOW, id, mallory).unwrap_err(),
+            Refusal::Foreign(Box::new(about(alice, Some(bob))))
+        );
     }
 
     #[test]
