@@ -143,7 +143,10 @@ impl Gate {
             rejects: Rejects::start(provider.clone()),
             tokens: Arc::default(),
             refusals: Mutex::default(),
-            wraps: Wraps::start(provider.clone()),
+            wraps: Wraps::start({
+                let provider = provider.clone();
+                move || provider.clock().boot()
+            }),
             provider,
             control,
             config,

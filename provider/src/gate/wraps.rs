@@ -28,8 +28,6 @@ use policy::limits::{WRAP_LOOK_MS_MAX, WRAPS_MAX, WRAPS_PER_HOLDER_MAX, WRAPS_PE
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::runtime::Provider;
-
 /// What is known of a wrapped token, besides its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct About {
@@ -155,15 +153,15 @@ pub(super) struct Wraps {
 }
 
 impl Wraps {
-    /// An empty table, and the task that ends its rows.
-    pub(super) fn start(provider: Provider) -> Arc<Self> {
+    /// An empty table, and the task that ends its rows by the clock `boot`.
+    pub(super) fn start(boot: impl Fn() -> BootNanos + Send + 'static) -> Arc<Self> {
         let changed = Arc::new(Notify::new());
         let wraps = Arc::new(Self { table: Mutex::default(), changed: changed.clone() });
         let weak = Arc::downgrade(&wraps);
         tokio::spawn(async move {
             loop {
                 let Some(wraps) = weak.upgrade() else { return };
-                let now = provider.clock().boot();
+                let now = boot();
                 let next = wraps.lock().drop_due(now);
                 drop(wraps);
                 match next {
@@ -384,6 +382,27 @@ mod tests {
         }
         assert_eq!(table.put(NOW, about(by(WRAPS_MAX), None), token()).unwrap_err().code(), Code::Busy);
         assert_eq!(table.rows.len(), WRAPS_MAX);
+    }
+
+    #[tokio::test]
+    async fn nobody_has_to_ask_for_a_row_to_make_it_go() {
+        let began = std::time::Instant::now();
+        let boot = move || BootNanos(began.elapsed().as_nanos() as u64);
+        let wraps = Wraps::start(boot);
+        // The task waits for the later one when the earlier one comes.
+        let until =
+            |millis: u64| About { until: boot().plus(Micros::from_millis(millis)), ..about(KEYS[0], None) };
+        wraps.put(boot(), until(WRAP_LOOK_MS_MAX), token()).unwrap();
+        tokio::task::yield_now().await;
+        wraps.put(boot(), until(20), token()).unwrap();
+        let one_is_gone = async {
+            while wraps.lock().rows.len() > 1 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let patience = Duration::from_millis(WRAP_LOOK_MS_MAX / 2);
+        timeout(patience, one_is_gone).await.expect("it is erased at its deadline");
+        assert_eq!(wraps.lock().rows.len(), 1, "and the other is not");
     }
 
     #[test]
