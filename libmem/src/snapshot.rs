@@ -4,8 +4,8 @@
 //! within its quota and the node's policy, and lives on when the original ends.
 //!
 //! **It is not a point in time.** Bytes are read one piece after the other, and who writes to the original meanwhile is
-//! seen in some pieces and not in others. Whoever needs one state of it has the writers pause, or takes their right to
-//! write before ([`crate::Client::share_narrow`]) and gives it again after.
+//! seen in some pieces and not in others. Whoever needs one state of it has the writers pause, or, as the owner, takes
+//! their right to write before ([`crate::Client::share_narrow`]), for good, and offers them another grant after.
 
 use std::ops::{ControlFlow, Range};
 use std::time::Duration;
@@ -44,7 +44,8 @@ impl SnapshotOptions {
         self.0.name(name).map(Self)
     }
 
-    /// As [`LeaseOptions::lifetime`].
+    /// As [`LeaseOptions::lifetime`]. A process that is killed while it copies leaves a half copy behind only where this
+    /// is [`Lifetime::Detached`], until its time is over.
     #[must_use]
     pub fn lifetime(self, lifetime: Lifetime) -> Self {
         Self(self.0.lifetime(lifetime))

@@ -60,7 +60,7 @@ impl Session {
         let entry = about.entry(Draft::ok(Entry::LeaseAttenuate).cause("wrap"));
         let entry = entry.maybe(to, Draft::receiver).holder(verified.chain().holder);
         let entry = opener.identified(entry.ttl_us(expires_in).expires(since.plus(expires_in)));
-        // A task of its own: a row that nobody was told of would keep its place when the client hangs up.
+        // A task of its own: what was put in is on record or forgotten, also when the client hangs up meanwhile.
         let wrapped = tokio::spawn(async move {
             let id = shared.wraps.put(now, about, token)?;
             if let Err(error) = shared.provider.record(entry).await {
