@@ -17,11 +17,12 @@ use caps::receipt::Receipt;
 use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::token::Token;
-use caps::wire::reply::{TokenState, Welcome};
+use caps::wire::reply::{Opened, TokenState, Welcome};
 use caps::wire::request::Path;
 use caps::wire::row::{
     GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target,
 };
+use caps::wire::wrap::{WrapId, WrapRow};
 use caps::wire::{Name, Reason};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
@@ -36,6 +37,7 @@ use crate::session::link::{Link, Ticket};
 use crate::session::protocol::Answer;
 use crate::session::socket::{self, Failure};
 use crate::share::{Accepted, Narrowing, Proposal, ShareOptions};
+use crate::wrap::{self, Wrapped};
 
 /// A session with a node. See [`crate::Client`], whose methods these are; tasks that share it take turns.
 pub struct Client {
@@ -320,6 +322,30 @@ impl Client {
     pub async fn token_check(&self, token: &Token) -> Result<TokenState> {
         self.session.call(calls::token_check(token)).await
     }
+
+    /// As [`crate::Client::wrap`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::wrap`].
+    pub async fn wrap(&self, token: &Token, to: Option<PrincipalKey>, ttl: Duration) -> Result<Wrapped> {
+        self.session.call(wrap::wrap(token, to, ttl)?).await
+    }
+
+    /// As [`crate::Client::unwrap`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::unwrap`].
+    pub async fn unwrap(&self, id: WrapId) -> Result<Token> {
+        self.session.call(wrap::unwrap(id)).await
+    }
+
+    /// As [`crate::Client::wrap_show`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::wrap_show`].
+    pub async fn wrap_show(&self, id: WrapId) -> Result<WrapRow> {
+        self.session.call(wrap::wrap_show(id)).await
+    }
 }
 
 impl std::fmt::Debug for Client {
@@ -362,6 +388,11 @@ impl Mediated {
     pub fn facts(&self) -> Facts {
         self.right.opened().into()
     }
+
+    /// The same in the node's words.
+    pub(crate) const fn opened(&self) -> &Opened {
+        self.right.opened()
+    }
 }
 
 /// As [`crate::Memory`].
@@ -401,6 +432,14 @@ impl Memory {
         match self {
             Self::Mapped(region) => region.facts(),
             Self::Mediated(mediated) => mediated.facts(),
+        }
+    }
+
+    /// The same in the node's words.
+    pub(crate) const fn opened(&self) -> &Opened {
+        match self {
+            Self::Mapped(region) => region.opened(),
+            Self::Mediated(mediated) => mediated.opened(),
         }
     }
 }

@@ -26,6 +26,11 @@ pub(crate) struct Call<T> {
 }
 
 impl<T> Call<T> {
+    /// A request, and how its answer is read.
+    pub(crate) fn new(request: Request, read: fn(Reply) -> Option<T>) -> Self {
+        Self { request, read }
+    }
+
     /// Reads the answer.
     ///
     /// # Errors

@@ -11,11 +11,12 @@ use caps::receipt::Receipt;
 use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::token::Token;
-use caps::wire::reply::{TokenState, Welcome};
+use caps::wire::reply::{Opened, TokenState, Welcome};
 use caps::wire::request::Path;
 use caps::wire::row::{
     GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target,
 };
+use caps::wire::wrap::{WrapId, WrapRow};
 use caps::wire::{Name, Reason};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -30,6 +31,7 @@ use crate::session::link::{Link, Ticket};
 use crate::session::protocol::Answer;
 use crate::session::socket::{self, Failure};
 use crate::share::{Accepted, Narrowing, Proposal, ShareOptions};
+use crate::wrap::{self, Wrapped};
 
 /// A session with a node, for programs that wait. [`crate::aio::Client`] has the same methods for those that do not.
 ///
@@ -373,6 +375,36 @@ impl Client {
     pub fn token_check(&self, token: &Token) -> Result<TokenState> {
         self.session.call(calls::token_check(token))
     }
+
+    /// Puts a token into the node, to be fetched once: by `to`, or by the first who knows the id. For whoever has held it.
+    ///
+    /// # Errors
+    /// `E_TOKEN_BOUND` for everybody else; the `E_TOKEN_*` of a token that is not good; `E_RANGE` for a time of more than
+    /// 10 minutes; `E_QUOTA` if the share of this key, or of the token's first holder, is spent; `E_BUSY` if the node has
+    /// as many as it may; `E_AUDIT_UNAVAILABLE`; `E_UNCERTAIN` if no answer came.
+    pub fn wrap(&self, token: &Token, to: Option<PrincipalKey>, ttl: Duration) -> Result<Wrapped> {
+        self.session.call(wrap::wrap(token, to, ttl)?)
+    }
+
+    /// Fetches a token that was put into the node. It works once.
+    ///
+    /// # Errors
+    /// `E_DENIED` if it was fetched before, with when and by which key: then somebody may have been in between.
+    /// `E_GRANT_UNKNOWN` if there is no such wrap, its time is over, or it is for somebody else: nothing tells these
+    /// apart. `E_BUSY` if somebody fetches it at this moment; `E_AUDIT_UNAVAILABLE`, and then it is still there;
+    /// `E_UNCERTAIN` if no answer came: whoever put it in can see whether it was fetched.
+    pub fn unwrap(&self, id: WrapId) -> Result<Token> {
+        self.session.call(wrap::unwrap(id))
+    }
+
+    /// Whether a token was fetched, by whom and when, and how often it was refused. For whoever put it in, and the
+    /// administrator.
+    ///
+    /// # Errors
+    /// `E_GRANT_UNKNOWN` for everybody else, and once its time is over.
+    pub fn wrap_show(&self, id: WrapId) -> Result<WrapRow> {
+        self.session.call(wrap::wrap_show(id))
+    }
 }
 
 impl std::fmt::Debug for Client {
@@ -418,6 +450,11 @@ impl Mediated {
     pub fn facts(&self) -> Facts {
         self.right.opened().into()
     }
+
+    /// The same in the node's words.
+    pub(crate) const fn opened(&self) -> &Opened {
+        self.right.opened()
+    }
 }
 
 /// Leased memory, whichever way its bytes go.
@@ -457,6 +494,14 @@ impl Memory {
         match self {
             Self::Mapped(region) => region.facts(),
             Self::Mediated(mediated) => mediated.facts(),
+        }
+    }
+
+    /// The same in the node's words.
+    pub(crate) const fn opened(&self) -> &Opened {
+        match self {
+            Self::Mapped(region) => region.opened(),
+            Self::Mediated(mediated) => mediated.opened(),
         }
     }
 }

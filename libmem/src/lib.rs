@@ -83,6 +83,8 @@
 //! | `client`, [`aio`] | the two faces of a session: who waits, and how |
 //! | `inherited` | the session and the tokens that `leasehold run` leaves to a program |
 //! | `endpoint`, `lease`, `share` | what to say and what comes back |
+//! | [`wrap`] | a token handed over through the node, to be fetched once |
+//! | [`snapshot`] | a copy in a lease of one's own |
 //! | `region` | opened rights: mapped, and the parts that mediated access shares |
 //! | `calls` | every request with the answer that belongs to it; lists page by page |
 //! | `session/` | the protocol without I/O, the socket, the hang-up and who reads the rotation channel |
@@ -132,8 +134,10 @@ pub mod mapping;
 mod region;
 mod session;
 mod share;
+pub mod snapshot;
 pub mod sync;
 pub mod token;
+pub mod wrap;
 
 pub use caps::error::{Code, Error, Result};
 pub use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId, RegionId};
@@ -145,6 +149,7 @@ pub use caps::token::Token;
 pub use caps::wire::row::{
     GrantRow, LeaseRow, Lifetime, QuarantineCause, QuarantineRow, RootRow, RootState, Target,
 };
+pub use caps::wire::wrap::{Fetched, WrapId, WrapRow};
 pub use caps::wire::{Name, Reason};
 pub use client::{Client, Mediated, Memory};
 pub use endpoint::{Endpoint, HANDSHAKE_SECONDS, REQUEST_SECONDS};
@@ -155,3 +160,5 @@ pub use region::{Facts, Region};
 #[doc(hidden)]
 pub use session::fuzzing;
 pub use share::{Accepted, Narrowing, Proposal, ShareOptions};
+pub use snapshot::SnapshotOptions;
+pub use wrap::Wrapped;

@@ -520,6 +520,26 @@ const _: () = assert!(
     SESSION_ANSWER_BYTES_MAX >= TOKEN_BYTES_MAX + 4 * 1024,
     "the largest answer with a token is remembered"
 );
+/// Tokens that wait in a node to be fetched, and those that were fetched and whose time is not over, in all.
+pub const WRAPS_MAX: usize = 1_024;
+/// Of these, how many one key may have put in.
+pub const WRAPS_PER_WRAPPER_MAX: usize = 64;
+/// Of these, how many may be tokens of one first holder, whoever put them in: keys to delegate to cost nothing.
+pub const WRAPS_PER_HOLDER_MAX: usize = 2 * WRAPS_PER_WRAPPER_MAX;
+/// Shortest time for which a token is wrapped, in milliseconds.
+pub const WRAP_TTL_MS_MIN: u64 = 1;
+/// Longest time, in milliseconds (10 minutes): a hand-over is something that two do now.
+pub const WRAP_TTL_MS_MAX: u64 = 10 * 60 * 1_000;
+/// How long a node waits at most, in milliseconds, before it looks again which wraps are over. Their deadlines count the
+/// time in which the machine sleeps, and waiting does not.
+pub const WRAP_LOOK_MS_MAX: u64 = 10_000;
+
+const _: () = assert!(
+    (WRAPS_MAX * (TOKEN_BYTES_MAX + 1_024)) as u64 <= NODE_RAM_BYTES_RESERVED / 8,
+    "tokens of the largest size, in every row, fit what the node keeps for itself"
+);
+const _: () = assert!(WRAPS_PER_HOLDER_MAX * 8 <= WRAPS_MAX, "one client cannot take the room of others");
+const _: () = assert!(WRAP_TTL_MS_MIN <= WRAP_TTL_MS_MAX && WRAP_TTL_MS_MAX <= LEASE_TTL_MS_MAX);
 /// How long a node waits at most, in milliseconds, before it looks again whether a root key's time is over. Until then
 /// it believes a key whose last token has expired, which lets nobody in.
 pub const ROOT_LOOK_MS_MAX: u64 = 60_000;

@@ -245,7 +245,10 @@ impl Handle {
             | Request::TokenCheck { .. }
             | Request::RootRotate
             | Request::RootRetire { .. }
-            | Request::RootList => {
+            | Request::RootList
+            | Request::Wrap { .. }
+            | Request::Unwrap { .. }
+            | Request::WrapShow { .. } => {
                 Err(Error::new(Code::Protocol, "this is a request to the node, not to the broker"))
             }
         }

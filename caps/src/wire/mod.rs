@@ -32,6 +32,7 @@
 //! | [`row`] | leases, grants and principals as lists show them |
 //! | [`link`] | what broker and provider say to each other |
 //! | [`name`] | short texts that people chose, checked once |
+//! | [`wrap`] | a token on its way through a node, to be fetched once |
 
 pub mod channel;
 pub mod frame;
@@ -40,6 +41,7 @@ pub mod name;
 pub mod reply;
 pub mod request;
 pub mod row;
+pub mod wrap;
 
 pub use frame::{Frame, FrameKind};
 pub use name::{Name, Reason};

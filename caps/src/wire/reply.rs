@@ -16,6 +16,7 @@ use crate::wire::Name;
 use crate::wire::row::{
     GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Tier,
 };
+use crate::wire::wrap::{WrapId, WrapRow};
 
 /// A message from a node. Errors travel in frames of their own kind.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +117,20 @@ pub enum Reply {
     /// To `RootRotate`, `RootRetire` and `RootList`: all that are believed, the one that mints first, then the others
     /// from the newest to the oldest.
     Roots(Vec<RootRow>),
+    /// To `Wrap`.
+    Wrapped {
+        /// Under which the token can be fetched.
+        id: WrapId,
+        /// For how long: what was asked for, or what the token has left.
+        expires_in: Micros,
+    },
+    /// To `Unwrap`.
+    Unwrapped {
+        /// The token, which the node has no more.
+        token: Token,
+    },
+    /// To `WrapShow`.
+    Wrap(WrapRow),
 }
 
 /// The state in which a session begins.
@@ -208,6 +223,9 @@ impl std::fmt::Debug for Reply {
             Self::QuarantineOver { .. } => "QuarantineOver",
             Self::Token(_) => "Token",
             Self::Roots(_) => "Roots",
+            Self::Wrapped { .. } => "Wrapped",
+            Self::Unwrapped { .. } => "Unwrapped",
+            Self::Wrap(_) => "Wrap",
         })
     }
 }

@@ -11,6 +11,7 @@ use crate::share::ShareContract;
 use crate::time::Micros;
 use crate::token::Token;
 use crate::wire::row::{Lifetime, Revocation};
+use crate::wire::wrap::WrapId;
 use crate::wire::{Name, Reason};
 
 /// A message from a client.
@@ -212,6 +213,25 @@ pub enum Request {
     },
     /// Lists the root keys that are believed. Administrator only.
     RootList,
+    /// Puts a token into the node, to be fetched once under a fresh id. For whoever has held the token.
+    Wrap {
+        /// The token, which is kept as it is: what nobody shall extend is sealed before.
+        token: Token,
+        /// Who alone may fetch it; `None`: the first who knows the id.
+        to: Option<PrincipalKey>,
+        /// For how long from now. A token that ends sooner ends its wrap.
+        ttl: Micros,
+    },
+    /// Takes a token out of the node. It works once.
+    Unwrap {
+        /// Which.
+        id: WrapId,
+    },
+    /// Asks whether a token was fetched, and by whom. For whoever put it in, and the administrator.
+    WrapShow {
+        /// Which.
+        id: WrapId,
+    },
 }
 
 /// What a lease should be.
@@ -296,6 +316,9 @@ impl Request {
             Self::RootRotate => "RootRotate",
             Self::RootRetire { .. } => "RootRetire",
             Self::RootList => "RootList",
+            Self::Wrap { .. } => "Wrap",
+            Self::Unwrap { .. } => "Unwrap",
+            Self::WrapShow { .. } => "WrapShow",
         }
     }
 }

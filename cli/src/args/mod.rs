@@ -17,6 +17,7 @@ pub(crate) mod transfer;
 pub(crate) mod up;
 mod usage;
 pub(crate) mod value;
+pub(crate) mod wrap;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -118,7 +119,7 @@ pub(crate) enum Command {
     Root(root::Root),
     /// A program in the sandbox, with the leases it may use and no way to anything else
     Run(run::Run),
-    /// Capability tokens, offline: no node is needed
+    /// Capability tokens, offline but for handing one over through the node
     #[command(subcommand, after_help = "Example:\n  leasehold token inspect frames --as alice")]
     Token(token::Token),
     /// The audit log, from its files alone

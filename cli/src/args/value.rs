@@ -7,6 +7,7 @@ use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::share::ShareDigest;
 use caps::time::UnixMicros;
+use caps::wire::wrap::WrapId;
 use caps::wire::{Name, Reason};
 
 use crate::tokens::LeaseArg;
@@ -40,6 +41,11 @@ pub(crate) fn lease(text: &str) -> Parsed<LeaseArg> {
 /// The id of a grant. `MEM_SHARE:<id>`, as logs and lists write it, is one too.
 pub(crate) fn grant(text: &str) -> Parsed<GrantId> {
     GrantId::parse(text.strip_prefix("MEM_SHARE:").unwrap_or(text)).map_err(detail)
+}
+
+/// The id of a wrap.
+pub(crate) fn wrap(text: &str) -> Parsed<WrapId> {
+    WrapId::parse(text).map_err(detail)
 }
 
 /// The number of something in quarantine.

@@ -16,11 +16,13 @@ mod revoke;
 mod root;
 mod run;
 mod share;
+mod snapshot;
 mod status;
 mod token;
 mod transfer;
 mod up;
 mod verify;
+mod wrap;
 
 use crate::args::Command;
 use crate::context::Context;

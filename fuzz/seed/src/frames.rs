@@ -12,6 +12,7 @@ use caps::token::Token;
 use caps::wire::channel::{Message, SegmentAccess};
 use caps::wire::request::{LeaseSpec, Path};
 use caps::wire::row::{Lifetime, Revocation, Target};
+use caps::wire::wrap::WrapId;
 use caps::wire::{FrameKind, Name, Reason, Reply, Request, frame};
 use serde::Serialize;
 
@@ -78,7 +79,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         Request::Read { handle, offset: 512, length: 4096 },
         Request::Write { handle, offset: 0, data: vec![0xab; 64], crc: 1 },
         Request::Confine,
-        Request::RevokeToken { token, block: 1, reason: Reason::new("over").expect("a reason") },
+        Request::RevokeToken { token: token.clone(), block: 1, reason: Reason::new("over").expect("a reason") },
         Request::ShareNarrow { grant, rights: Some(Rights::READ), range: None, ttl: Some(Micros(9)) },
         Request::QuarantineAdd { lease, reason: Reason::new("odd").expect("a reason") },
         Request::QuarantineList,
@@ -87,11 +88,16 @@ pub fn frames() -> Vec<Vec<u8>> {
         Request::RootRotate,
         Request::RootRetire { id: 7 },
         Request::RootList,
+        Request::Wrap { token: token.clone(), to: Some(key), ttl: Micros::from_millis(5) },
+        Request::Unwrap { id: WrapId([6; 16]) },
+        Request::WrapShow { id: WrapId([6; 16]) },
     ];
     let replies = [
         Reply::Done,
         Reply::Challenge { node: caps::id::ProviderId([5; 16]), nonce: Nonce([2; 32]) },
         Reply::Data { bytes: vec![1; 32], crc: 2 },
+        Reply::Wrapped { id: WrapId([6; 16]), expires_in: Micros::from_millis(5) },
+        Reply::Unwrapped { token },
     ];
     let mut frames: Vec<_> = requests.iter().map(|request| encode(FrameKind::Request, request)).collect();
     frames.extend(replies.iter().map(|reply| encode(FrameKind::Reply, reply)));

@@ -22,6 +22,7 @@ use super::rejects::Rejects;
 use super::session::{self, Session};
 use super::verified::Room;
 use super::verify_pool::VerifyPool;
+use super::wraps::Wraps;
 use crate::runtime::Provider;
 
 /// Where the gate listens and whom it lets in.
@@ -57,6 +58,8 @@ pub(super) struct Shared {
     pub(super) verifying: Arc<VerifyPool>,
     /// Refusals by quota. Guards the table; held for one count.
     pub(super) refusals: Mutex<Refusals>,
+    /// Tokens that wait to be fetched.
+    pub(super) wraps: Arc<Wraps>,
     pub(super) config: GateConfig,
     next: AtomicU64,
     /// Sessions by uid. Guards the counts; held for an addition.
@@ -144,6 +147,10 @@ impl Gate {
             tokens: Arc::default(),
             verifying: VerifyPool::for_this_machine(),
             refusals: Mutex::default(),
+            wraps: Wraps::start({
+                let provider = provider.clone();
+                move || provider.clock().boot()
+            }),
             provider,
             control,
             config,
@@ -199,6 +206,7 @@ impl Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
+        self.shared.wraps.close();
         self.shared.rejects.flush();
         let _ = fs::remove_file(&self.path); // a later node removes it as well
     }

@@ -25,6 +25,7 @@
 //! | `check` | what a token is worth now, for those whom it concerns |
 //! | `quarantine` | the administrator's requests about dead memory that is kept |
 //! | `roots` | the administrator's requests about root keys |
+//! | `wrap`, `wraps` | tokens that are handed over through the node, each fetched once |
 //! | `channel` | fresh segments for those who keep their rights through a rotation |
 //! | `verified` | the tokens that were verified lately, within a bound of bytes |
 //! | `verify_pool` | whose token is verified next |
@@ -52,6 +53,8 @@ mod session;
 mod socket;
 mod verified;
 mod verify_pool;
+mod wrap;
+mod wraps;
 
 use std::future::Future;
 use std::pin::Pin;

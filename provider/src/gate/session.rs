@@ -261,6 +261,9 @@ impl Session {
             request @ (Request::RootRotate | Request::RootRetire { .. } | Request::RootList) => {
                 self.root_request(request).await
             }
+            Request::Wrap { token, to, ttl } => self.wrap(token, to, ttl).await,
+            Request::Unwrap { id } => self.unwrap(id).await,
+            Request::WrapShow { id } => self.wrap_show(id).await,
             request @ (Request::PrincipalAdd { .. }
             | Request::PrincipalList { .. }
             | Request::LeaseCreate(_)
