@@ -14,7 +14,7 @@ use crate::time::Micros;
 use crate::token::Token;
 use crate::wire::Name;
 use crate::wire::row::{
-    GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Tier,
+    DonationRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow, RootRow, Tier,
 };
 
 /// A message from a node. Errors travel in frames of their own kind.
@@ -116,6 +116,15 @@ pub enum Reply {
     /// To `RootRotate`, `RootRetire` and `RootList`: all that are believed, the one that mints first, then the others
     /// from the newest to the oldest.
     Roots(Vec<RootRow>),
+    /// To `QuotaGive` and `QuotaTakeBack`: the donation as it is then.
+    Donated(DonationRow),
+    /// To `QuotaList`.
+    Quota {
+        /// What the caller's own quota of bytes comes to.
+        quota: QuotaRow,
+        /// The donations that concern the caller; all of them for the administrator.
+        donations: Page<DonationRow>,
+    },
 }
 
 /// The state in which a session begins.
@@ -208,6 +217,8 @@ impl std::fmt::Debug for Reply {
             Self::QuarantineOver { .. } => "QuarantineOver",
             Self::Token(_) => "Token",
             Self::Roots(_) => "Roots",
+            Self::Donated(_) => "Donated",
+            Self::Quota { .. } => "Quota",
         })
     }
 }

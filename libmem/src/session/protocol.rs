@@ -272,7 +272,9 @@ const fn changes(request: &Request) -> bool {
         | Request::QuarantineRelease { .. }
         | Request::RootRotate
         | Request::RootRetire { .. }
-        | Request::Write { .. } => true,
+        | Request::Write { .. }
+        | Request::QuotaGive { .. }
+        | Request::QuotaTakeBack { .. } => true,
         Request::Hello { .. }
         | Request::Prove { .. }
         | Request::PrincipalList { .. }
@@ -290,7 +292,8 @@ const fn changes(request: &Request) -> bool {
         | Request::QuarantineList
         | Request::QuarantineRead { .. }
         | Request::TokenCheck { .. }
-        | Request::RootList => false,
+        | Request::RootList
+        | Request::QuotaList { .. } => false,
     }
 }
 
