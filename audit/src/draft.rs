@@ -557,6 +557,7 @@ pub(crate) mod tests {
             .cut_bytes(u64::MAX)
             .held(u64::MAX)
             .dropped(u64::MAX)
+            .donation(DonationId([255; 16]))
             .peer_uid(u32::MAX)
             .peer_pid(u32::MAX)
             .hops(u32::MAX)

@@ -11,7 +11,7 @@ use broker::state::{
     Acceptance, Actor, Broker, Command, Kind, Narrowing, PolicyVerdict, SNAPSHOT_VERSION, TokenCut, Undo,
 };
 use caps::Code;
-use caps::id::{GrantId, ProviderId};
+use caps::id::{DonationId, GrantId, ProviderId};
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::{Micros, UnixMicros};
@@ -161,6 +161,17 @@ fn commands() -> Vec<Command> {
     push(&mut world, by(0), Kind::Narrow(narrowing));
     let narrowing = Narrowing { rights: None, range: None, ttl: Some(Micros(90)), ..narrowing };
     push(&mut world, by(0), Kind::Narrow(narrowing));
+    // Donations in every state: one that was undone, one that was taken back, one that is out, one that is used.
+    for id in 20..24 {
+        let (id, to) = (DonationId([id; 16]), public(2));
+        push(&mut world, by(0), Kind::QuotaGive { id, to, bytes: 2 * PAGE, ttl: Micros(9_000) });
+        if id.0[0] == 20 {
+            push(&mut world, system, Kind::Undo(Undo::QuotaGive { id }));
+        } else if id.0[0] < 23 {
+            continue;
+        }
+        push(&mut world, by(0), Kind::QuotaTakeBack { id: DonationId([21; 16]) });
+    }
     commands
 }
 

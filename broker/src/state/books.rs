@@ -95,8 +95,11 @@ impl Broker {
 
     /// Lets a principal go that is leaving and has nothing any more, and owes nobody, and is owed nothing.
     pub(super) fn let_go(&mut self, key: PrincipalKey) {
-        let empty =
-            self.principals.rows.get(&key).is_some_and(|principal| principal.leaving && principal.usage.is_empty());
+        let empty = self
+            .principals
+            .rows
+            .get(&key)
+            .is_some_and(|principal| principal.leaving && principal.usage.is_empty());
         if empty && !self.donations.concern(key) {
             self.principals.remove(key);
         }

@@ -141,7 +141,8 @@ fn under(
     key: PrincipalKey,
     after: Option<DonationId>,
 ) -> impl Iterator<Item = DonationId> {
-    let from = after.map_or(Bound::Included((key, DonationId([0; 16]))), |after| Bound::Excluded((key, after)));
+    let from =
+        after.map_or(Bound::Included((key, DonationId([0; 16]))), |after| Bound::Excluded((key, after)));
     index.range((from, Bound::Included((key, DonationId([0xff; 16]))))).map(|(_, id)| *id)
 }
 
@@ -209,11 +210,7 @@ impl Donations {
 
 /// Limits as far as a pool of `pool` bytes can be used: a limit above it is worth no more than all of it.
 fn worth(own: Quota, pool: u64) -> Quota {
-    Quota {
-        leased_bytes: own.leased_bytes.min(pool),
-        resident_bytes: own.resident_bytes.min(pool),
-        ..own
-    }
+    Quota { leased_bytes: own.leased_bytes.min(pool), resident_bytes: own.resident_bytes.min(pool), ..own }
 }
 
 /// Bytes that `usage` leaves of limits.
@@ -419,7 +416,7 @@ impl Broker {
         QuotaRow {
             limit_bytes: own.leased_bytes,
             given_bytes: self.donations.given(key),
-            received_bytes: self.donations.received(key, Some(now)),
+            received_bytes: self.donations.received(key, None),
             used_bytes: leased_of(&usage),
             free_bytes: left_of(&self.effective(key, own, Some(now)), &usage),
             giveable_bytes: self.giveable(key),

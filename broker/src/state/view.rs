@@ -118,7 +118,9 @@ impl Broker {
                 Ok(View::Grant(self.grant_row(grant, now), grant.signed()))
             }
             Query::Status => Ok(View::Status(self.status(now))),
-            Query::Quota(after) => Ok(View::Quota(self.quota_row(by, now), self.donations_after(by, after, now))),
+            Query::Quota(after) => {
+                Ok(View::Quota(self.quota_row(by, now), self.donations_after(by, after, now)))
+            }
         }
     }
 

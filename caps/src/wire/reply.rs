@@ -14,7 +14,8 @@ use crate::time::Micros;
 use crate::token::Token;
 use crate::wire::Name;
 use crate::wire::row::{
-    DonationRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow, RootRow, Tier,
+    DonationRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow, RootRow,
+    Tier,
 };
 
 /// A message from a node. Errors travel in frames of their own kind.
