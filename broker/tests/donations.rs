@@ -4,7 +4,8 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use audit::{Draft, Event, Key};
+use audit::draft::Key;
+use audit::{Draft, Event};
 use broker::state::{Actor, Answer, Applied, Broker, Genesis, Kind, PolicyVerdict, Query, Undo, View};
 use caps::id::DonationId;
 use caps::time::{Micros, UnixMicros};
@@ -298,7 +299,7 @@ fn a_limit_above_the_pool_is_worth_the_pool() {
     give(&mut world, 2, 1, 2, PAGE).answer.unwrap();
     assert_eq!(quota(&world, 1).0.limit_bytes, u64::MAX);
     assert_eq!(Broker::restore(&world.broker.snapshot()).unwrap(), world.broker);
-    world.tick_at(START + 1_000);
+    world.tick_at(START + 1_000).answer.unwrap();
     assert_eq!(quota(&world, 1).0.received_bytes, 0);
 }
 

@@ -149,6 +149,17 @@ fn commands() -> Vec<Command> {
     };
     push(&mut world, by(2), Kind::RevokeToken(cut));
     push(&mut world, by(1), revoke(Target::Block { lease: first, id: ids[0] }));
+    // Donations: one that was undone, one that was taken back, one that is given, and one that is over and used.
+    for id in [20, 21, 22, 23].map(|id| DonationId([id; 16])) {
+        push(&mut world, by(0), Kind::QuotaGive { id, to: public(2), bytes: PAGE, ttl: Micros(9_000) });
+        match id.0[0] {
+            20 => push(&mut world, system, Kind::Undo(Undo::QuotaGive { id })),
+            21 => push(&mut world, by(0), Kind::QuotaTakeBack { id }),
+            _ => {}
+        }
+    }
+    push(&mut world, by(2), Kind::Reserve { spec: LeaseSpec { bytes: 9 * PAGE, ..spec }, session: 12 });
+    push(&mut world, by(0), Kind::QuotaTakeBack { id: DonationId([23; 16]) });
     push(&mut world, system, Kind::PolicyLoad { hash: [7; 32] });
     push(&mut world, system, Kind::Tick);
     // One of a grant that is open, and one of what that left.
@@ -161,17 +172,6 @@ fn commands() -> Vec<Command> {
     push(&mut world, by(0), Kind::Narrow(narrowing));
     let narrowing = Narrowing { rights: None, range: None, ttl: Some(Micros(90)), ..narrowing };
     push(&mut world, by(0), Kind::Narrow(narrowing));
-    // Donations in every state: one that was undone, one that was taken back, one that is out, one that is used.
-    for id in 20..24 {
-        let (id, to) = (DonationId([id; 16]), public(2));
-        push(&mut world, by(0), Kind::QuotaGive { id, to, bytes: 2 * PAGE, ttl: Micros(9_000) });
-        if id.0[0] == 20 {
-            push(&mut world, system, Kind::Undo(Undo::QuotaGive { id }));
-        } else if id.0[0] < 23 {
-            continue;
-        }
-        push(&mut world, by(0), Kind::QuotaTakeBack { id: DonationId([21; 16]) });
-    }
     commands
 }
 

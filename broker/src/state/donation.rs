@@ -14,8 +14,8 @@
 //!
 //! Memory is not taken from under anybody because a loan of quota ended. What the receiver holds beyond its other
 //! limits stays lent, and the giver does not have it back, until the receiver holds less; meanwhile the receiver may
-//! lease nothing more, because its limit is exactly what it uses. Leases end, so this does. Who wants the memory itself
-//! back revokes the lease, or lets the administrator do so.
+//! lease nothing more, because its limit is exactly what it uses. It may renew what it has, so a giver trusts its
+//! receiver for as long as that renews; the administrator, who may revoke any lease, ends it.
 //!
 //! # Received quota is not passed on
 //!
