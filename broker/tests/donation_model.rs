@@ -19,9 +19,23 @@ const ALL: std::ops::Range<u8> = 0..4;
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
-    Give { by: u8, to: u8, bits: u64, ttl: u64, reused: Option<usize> },
-    TakeBack { by: u8, back: usize },
-    Lease { by: u8, pages: u64 },
+    Give {
+        by: u8,
+        to: u8,
+        bits: u64,
+        ttl: u64,
+        reused: Option<usize>,
+    },
+    TakeBack {
+        by: u8,
+        back: usize,
+    },
+    /// With `all`, whoever was given quota last leases as much as fits.
+    Lease {
+        by: u8,
+        pages: u64,
+        all: bool,
+    },
     Release(usize),
     Taken(usize),
     Tick,
@@ -32,18 +46,18 @@ enum Op {
 
 fn op() -> impl Strategy<Value = (u64, Op)> {
     let who = || 0..4u8;
-    // Half of what one has is given, and leases are large, so that gifts are drawn on.
+    // Up to half of what one has, for the most part.
     let bits = prop_oneof![6 => 8..33u64, 2 => 33..90u64, 1 => Just(0), 1 => Just(u64::MAX / BIT)];
-    let ttl = prop_oneof![8 => 20..400u64, 8 => 400..2_000u64, 1 => Just(9), 1 => Just(10_001)];
+    let ttl = prop_oneof![8 => 20..800u64, 1 => Just(9), 1 => Just(10_001)];
     let back = || 0..4usize;
     let op = prop_oneof![
         30 => (who(), who(), bits, ttl, prop::option::weighted(0.1, back()))
             .prop_map(|(by, to, bits, ttl, reused)| Op::Give { by, to, bits, ttl, reused }),
         8 => (who(), back()).prop_map(|(by, back)| Op::TakeBack { by, back }),
-        40 => (who(), prop_oneof![2 => 1..4u64, 3 => 7..13u64]).prop_map(|(by, pages)| Op::Lease { by, pages }),
+        40 => (who(), 1..11u64, any::<bool>()).prop_map(|(by, pages, all)| Op::Lease { by, pages, all }),
         30 => back().prop_map(Op::Release),
         40 => back().prop_map(Op::Taken),
-        8 => Just(Op::Tick),
+        20 => Just(Op::Tick),
         3 => back().prop_map(Op::UndoGive),
         1 => (1..4u8).prop_map(Op::Leave),
         2 => (1..4u8).prop_map(Op::Add),
@@ -149,14 +163,19 @@ impl Naive {
         if !self.lent.iter().any(|lent| lent.id == id && lent.giver == by) {
             return Err(Code::DonationUnknown);
         }
-        self.end(|lent| lent.id == id);
+        self.end(|lent| lent.id == id, false);
         Ok(())
     }
 
-    fn end(&mut self, which: impl Fn(&Lent) -> bool) {
-        let now = self.now;
-        for lent in self.lent.iter_mut().filter(|lent| which(lent) && lent.over.is_none()) {
-            lent.over = Some(now);
+    /// Ends those that `which` picks, in the order of their times: each finds the ones after it still given.
+    fn end(&mut self, which: impl Fn(&Lent) -> bool, in_time: bool) {
+        let mut due: Vec<_> =
+            self.lent.iter().filter(|lent| which(lent) && lent.over.is_none()).copied().collect();
+        due.sort_by_key(|lent| (if in_time { lent.expires } else { 0 }, lent.id));
+        for due in due {
+            let lent = self.lent.iter_mut().find(|lent| lent.id == due.id).unwrap();
+            lent.over = Some(self.now);
+            self.settle();
         }
     }
 
@@ -248,7 +267,11 @@ impl Lockstep {
                 let answer = self.world.by(by, Kind::QuotaTakeBack { id }).answer;
                 assert_eq!(code(answer), self.naive.take_back(by, id).err());
             }
-            Op::Lease { by, pages } => {
+            Op::Lease { mut by, mut pages, all } => {
+                if let (true, Some(lent)) = (all, naive.lent.last()) {
+                    by = lent.receiver;
+                    pages = (naive.room(by, false).max(0) as u64 / PAGE).clamp(1, 16);
+                }
                 let bytes = pages * PAGE;
                 let expected = naive.lease(by, bytes);
                 let drawn = expected.is_ok() && naive.leased(by) + bytes > Naive::own(by).leased_bytes;
@@ -282,13 +305,12 @@ impl Lockstep {
             Op::Tick => {
                 world.system(Kind::Tick).answer.unwrap();
                 let now = naive.now;
-                // The time in the log is the tick's: what expired earlier is as old as what expired now.
-                naive.end(|lent| lent.expires <= now);
+                naive.end(|lent| lent.expires <= now, true);
             }
             Op::UndoGive(back) => {
                 let id = self.id(back);
                 self.world.system(Kind::Undo(Undo::QuotaGive { id })).answer.unwrap();
-                self.naive.end(|lent| lent.id == id);
+                self.naive.end(|lent| lent.id == id, false);
             }
             Op::Leave(n) => {
                 let answer = world.system(Kind::Undo(Undo::PrincipalAdd { key: public(n) })).answer;
@@ -298,7 +320,8 @@ impl Lockstep {
                     for held in naive.held.iter_mut().filter(|held| held.owner == n) {
                         held.ending = true;
                     }
-                    naive.end(|lent| lent.giver == n || lent.receiver == n);
+                    naive.end(|lent| lent.giver == n, false);
+                    naive.end(|lent| lent.receiver == n, false);
                     naive.leaving.push(n);
                 }
             }

@@ -158,7 +158,7 @@ fn commands() -> Vec<Command> {
             _ => {}
         }
     }
-    push(&mut world, by(2), Kind::Reserve { spec: LeaseSpec { bytes: 9 * PAGE, ..spec }, session: 12 });
+    push(&mut world, by(2), Kind::Reserve { spec: LeaseSpec { bytes: 8 * PAGE, ..spec }, session: 12 });
     push(&mut world, by(0), Kind::QuotaTakeBack { id: DonationId([23; 16]) });
     push(&mut world, system, Kind::PolicyLoad { hash: [7; 32] });
     push(&mut world, system, Kind::Tick);
