@@ -34,7 +34,7 @@ pub fn small_genesis() -> Genesis {
         admin: PrincipalKey([0xa; 32]),
         admin_name: name("admin"),
         policy: [0x9; 32],
-        capacity: Capacity { principals: 4, leases: 6, grants: 6, ended: 3 },
+        capacity: Capacity { principals: 4, leases: 6, grants: 6, ended: 3, donations: 4 },
         bounds: Bounds {
             pool_bytes: 64 * 1024,
             lease_bytes_min: 1,
@@ -49,6 +49,7 @@ pub fn small_genesis() -> Genesis {
             grants_per_lease: 3,
             take_again: Micros(50),
             hops_max: 7,
+            donations_per_giver: 3,
         },
         quota: Quota {
             leases: 4,

@@ -11,7 +11,7 @@ use broker::state::{
     Acceptance, Actor, Broker, Command, Kind, Narrowing, PolicyVerdict, SNAPSHOT_VERSION, TokenCut, Undo,
 };
 use caps::Code;
-use caps::id::{GrantId, ProviderId};
+use caps::id::{DonationId, GrantId, ProviderId};
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::{Micros, UnixMicros};
@@ -149,6 +149,17 @@ fn commands() -> Vec<Command> {
     };
     push(&mut world, by(2), Kind::RevokeToken(cut));
     push(&mut world, by(1), revoke(Target::Block { lease: first, id: ids[0] }));
+    // Donations: one that was undone, one that was taken back, one that is given, and one that is over and used.
+    for id in [20, 21, 22, 23].map(|id| DonationId([id; 16])) {
+        push(&mut world, by(0), Kind::QuotaGive { id, to: public(2), bytes: PAGE, ttl: Micros(9_000) });
+        match id.0[0] {
+            20 => push(&mut world, system, Kind::Undo(Undo::QuotaGive { id })),
+            21 => push(&mut world, by(0), Kind::QuotaTakeBack { id }),
+            _ => {}
+        }
+    }
+    push(&mut world, by(2), Kind::Reserve { spec: LeaseSpec { bytes: 8 * PAGE, ..spec }, session: 12 });
+    push(&mut world, by(0), Kind::QuotaTakeBack { id: DonationId([23; 16]) });
     push(&mut world, system, Kind::PolicyLoad { hash: [7; 32] });
     push(&mut world, system, Kind::Tick);
     // One of a grant that is open, and one of what that left.

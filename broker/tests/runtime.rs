@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use audit::store::memory::Fault;
 use caps::Code;
-use caps::id::GrantId;
+use caps::id::{DonationId, GrantId};
 use caps::key::SigningKey;
 use caps::range::ByteRange;
 use caps::rights::{Operation, Rights};
@@ -510,4 +510,39 @@ async fn a_stopped_broker_refuses() {
     let error = handle.request(caller(1), Request::Status).await.unwrap_err();
     assert_eq!(error.code(), Code::Unreachable);
     assert_eq!(handle.holder_exit(1).unwrap_err().code(), Code::Unreachable);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gift_that_cannot_be_recorded_is_undone_and_one_taken_back_is_back() {
+    let world = World::start().await;
+    let give = |n: u8| {
+        let (id, to) = (DonationId([n; 16]), public(2));
+        Request::QuotaGive { id, to, bytes: PAGE, ttl: Micros::from_millis(60_000) }
+    };
+    let given = async || match world.ask(1, Request::QuotaList { after: None }).await.unwrap() {
+        Reply::Quota { quota, donations } => (quota.given_bytes, donations.rows.len()),
+        other => panic!("{other:?}"),
+    };
+    world.device.fail(0, Fault::NotStored);
+    assert_eq!(world.ask(1, give(1)).await.unwrap_err().code(), Code::AuditUnavailable);
+    assert_eq!(given().await, (0, 0));
+    world.recovered().await;
+    world.ask(1, give(1)).await.unwrap();
+
+    // Asked for again, it is not the repetition's to undo.
+    world.device.fail(0, Fault::NotStored);
+    assert_eq!(world.ask(1, give(1)).await.unwrap_err().code(), Code::AuditUnavailable);
+    assert_eq!(given().await, (PAGE, 1));
+    world.recovered().await;
+
+    // Taking back takes effect without a device, and is recorded later.
+    world.device.fail(0, Fault::NotStored);
+    let Reply::Donated(row) = world.ask(1, Request::QuotaTakeBack { id: DonationId([1; 16]) }).await.unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!((row.lent, given().await), (0, (0, 0)));
+    world.recovered().await;
+    let logged = || world.entries().iter().any(|entry| entry.contains("quota_taken_back"));
+    assert!(lived(logged), "what took effect is in the log");
 }

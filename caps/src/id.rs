@@ -77,6 +77,10 @@ id16!(
     /// A revocation receipt.
     ReceiptId
 );
+id16!(
+    /// A loan of quota from one principal to another. Drawn by the giver, so that asking again gives once.
+    DonationId
+);
 
 /// A principal's Ed25519 public key as it travels: 32 bytes, not yet checked to be a usable key.
 ///

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caps::error::{Code, Error, Result};
-use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId};
 use caps::key::SigningKey;
 use caps::receipt::Receipt;
 use caps::rights::Rights;
@@ -20,7 +20,8 @@ use caps::token::Token;
 use caps::wire::reply::{Opened, TokenState, Welcome};
 use caps::wire::request::Path;
 use caps::wire::row::{
-    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target,
+    DonationRow, GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow, RootRow,
+    Target,
 };
 use caps::wire::wrap::{WrapId, WrapRow};
 use caps::wire::{Name, Reason};
@@ -345,6 +346,42 @@ impl Client {
     /// As [`crate::Client::wrap_show`].
     pub async fn wrap_show(&self, id: WrapId) -> Result<WrapRow> {
         self.session.call(wrap::wrap_show(id)).await
+    }
+
+    /// As [`crate::Client::quota_give`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::quota_give`].
+    pub async fn quota_give(
+        &self,
+        id: DonationId,
+        to: PrincipalKey,
+        bytes: u64,
+        ttl: Duration,
+    ) -> Result<DonationRow> {
+        self.session.call(calls::quota_give(id, to, bytes, micros(ttl)?)).await
+    }
+
+    /// As [`crate::Client::quota_take_back`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::quota_take_back`].
+    pub async fn quota_take_back(&self, id: DonationId) -> Result<DonationRow> {
+        self.session.call(calls::quota_take_back(id)).await
+    }
+
+    /// As [`crate::Client::quota`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::quota`].
+    pub async fn quota(&self) -> Result<QuotaRow> {
+        self.session.call(calls::quota()).await
+    }
+
+    /// As [`crate::Client::donations`].
+    #[must_use]
+    pub fn donations(&self) -> Rows<'_, DonationRow> {
+        Rows { session: &self.session, cursor: Cursor::new() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What can be asked, and what counts as its answer: one function a request, shared by both clients.
 
 use caps::error::{Code, Error, Result};
-use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle};
 use caps::key::{Signature, SigningKey};
 use caps::limits::PAGE_ROWS_MAX;
 use caps::receipt::Receipt;
@@ -12,7 +12,8 @@ use caps::token::Token;
 use caps::wire::reply::{Opened, Page, TokenState, Welcome};
 use caps::wire::request::{LeaseSpec, Path};
 use caps::wire::row::{
-    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, Revocation, RootRow, Target,
+    DonationRow, GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow, Revocation,
+    RootRow, Target,
 };
 use caps::wire::{Name, Reason, Reply, Request};
 
@@ -84,6 +85,19 @@ impl Row for PrincipalRow {
     fn page(after: Option<PrincipalKey>) -> Call<Page<Self>> {
         let read = |reply| if let Reply::Principals(page) = reply { Some(page) } else { None };
         Call { request: Request::PrincipalList { after }, read }
+    }
+}
+
+impl Row for DonationRow {
+    type Key = DonationId;
+
+    fn key(&self) -> DonationId {
+        self.id
+    }
+
+    fn page(after: Option<DonationId>) -> Call<Page<Self>> {
+        let read = |reply| if let Reply::Quota { donations, .. } = reply { Some(donations) } else { None };
+        Call { request: Request::QuotaList { after }, read }
     }
 }
 
@@ -283,4 +297,21 @@ pub(crate) fn token_check(token: &Token) -> Call<TokenState> {
     let token = caps::token::seal(token).unwrap_or_else(|_| token.clone());
     let read = |reply| if let Reply::Token(state) = reply { Some(state) } else { None };
     Call { request: Request::TokenCheck { token }, read }
+}
+
+pub(crate) fn quota() -> Call<QuotaRow> {
+    let read = |reply| if let Reply::Quota { quota, .. } = reply { Some(quota) } else { None };
+    Call { request: Request::QuotaList { after: None }, read }
+}
+
+pub(crate) fn quota_give(id: DonationId, to: PrincipalKey, bytes: u64, ttl: Micros) -> Call<DonationRow> {
+    Call { request: Request::QuotaGive { id, to, bytes, ttl }, read: donated }
+}
+
+pub(crate) fn quota_take_back(id: DonationId) -> Call<DonationRow> {
+    Call { request: Request::QuotaTakeBack { id }, read: donated }
+}
+
+fn donated(reply: Reply) -> Option<DonationRow> {
+    if let Reply::Donated(row) = reply { Some(row) } else { None }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use caps::error::{Code, Error, Result};
-use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId};
 use caps::key::SigningKey;
 use caps::receipt::Receipt;
 use caps::rights::Rights;
@@ -14,7 +14,8 @@ use caps::token::Token;
 use caps::wire::reply::{Opened, TokenState, Welcome};
 use caps::wire::request::Path;
 use caps::wire::row::{
-    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target,
+    DonationRow, GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow, RootRow,
+    Target,
 };
 use caps::wire::wrap::{WrapId, WrapRow};
 use caps::wire::{Name, Reason};
@@ -404,6 +405,46 @@ impl Client {
     /// `E_GRANT_UNKNOWN` for everybody else, and once its time is over.
     pub fn wrap_show(&self, id: WrapId) -> Result<WrapRow> {
         self.session.call(wrap::wrap_show(id))
+    }
+
+    /// Lends `bytes` of the caller's quota to `to`, for `ttl`: the caller may lease so much less, and `to` so much more.
+    /// What `to` has leased with it when it is over stays lent until that memory is given back. Draw the id
+    /// ([`DonationId::random`]); asking again with the same id and terms gives once, whatever became of the first answer.
+    ///
+    /// # Errors
+    /// `E_QUOTA` if so much is not free, or the caller has given too often; `E_RANGE` for no bytes, to oneself, or a time
+    /// outside of the node's bounds; `E_PRINCIPAL_UNKNOWN`; `E_EXISTS` if the id was used with other terms;
+    /// `E_POLICY_DENIED`; `E_BUSY` if the table is full; `E_UNCERTAIN` if no answer came.
+    pub fn quota_give(
+        &self,
+        id: DonationId,
+        to: PrincipalKey,
+        bytes: u64,
+        ttl: Duration,
+    ) -> Result<DonationRow> {
+        self.session.call(calls::quota_give(id, to, bytes, micros(ttl)?))
+    }
+
+    /// Ends a donation of the caller's before its time. The answer says how much is still lent.
+    ///
+    /// # Errors
+    /// `E_DONATION_UNKNOWN` if there is none of the caller's by this id, or it is wholly back; `E_UNCERTAIN` if no answer
+    /// came.
+    pub fn quota_take_back(&self, id: DonationId) -> Result<DonationRow> {
+        self.session.call(calls::quota_take_back(id))
+    }
+
+    /// What the caller's quota of bytes comes to.
+    ///
+    /// # Errors
+    /// `E_PRINCIPAL_UNKNOWN`.
+    pub fn quota(&self) -> Result<QuotaRow> {
+        self.session.call(calls::quota())
+    }
+
+    /// The donations that the caller gave and was given, or everyone's for the administrator, fetched page by page.
+    pub fn donations(&self) -> impl Iterator<Item = Result<DonationRow>> + use<'_> {
+        Rows { session: &self.session, cursor: Cursor::new() }
     }
 }
 

@@ -140,14 +140,15 @@ pub mod token;
 pub mod wrap;
 
 pub use caps::error::{Code, Error, Result};
-pub use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId, RegionId};
+pub use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, RegionId};
 pub use caps::key::SigningKey;
 pub use caps::range::ByteRange;
 pub use caps::receipt::Receipt;
 pub use caps::rights::Rights;
 pub use caps::token::Token;
 pub use caps::wire::row::{
-    GrantRow, LeaseRow, Lifetime, QuarantineCause, QuarantineRow, RootRow, RootState, Target,
+    DonationRow, DonationState, GrantRow, LeaseRow, Lifetime, QuarantineCause, QuarantineRow, QuotaRow,
+    RootRow, RootState, Target,
 };
 pub use caps::wire::wrap::{Fetched, WrapId, WrapRow};
 pub use caps::wire::{Name, Reason};

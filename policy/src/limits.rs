@@ -349,6 +349,14 @@ pub const QUARANTINE_REGIONS_MAX: usize = 64;
 /// who keeps them.
 pub const QUARANTINE_POOL_PERCENT_MAX: u64 = 25;
 
+// ---- Donations of quota
+
+/// Donations of quota at one time, those included that are over and not wholly back: as many as there are principals. A
+/// lease of a principal that was given some costs a look at each of them.
+pub const DONATIONS_MAX: usize = PRINCIPALS_MAX;
+/// Donations of one giver at one time: a sixty-fourth of the table, so that givers gone wrong leave room for others.
+pub const DONATIONS_PER_GIVER_MAX: usize = 64;
+
 // ---- The operator's files
 
 /// Largest configuration file in bytes. The default one has 3 KiB.
@@ -435,6 +443,11 @@ const _: () =
     assert!((QUOTA_BYTES_MAX as u128) * 2 < i64::MAX as u128, "and so does any quota, booked twice");
 const _: () = assert!(GRANTS_PER_PRINCIPAL_DEFAULT as usize * 16 <= GRANTS_MAX);
 const _: () = assert!(GRANTS_PER_LEASE_MAX <= GRANTS_MAX && LEASES_MAX <= GRANTS_MAX);
+const _: () = assert!(DONATIONS_PER_GIVER_MAX * 64 <= DONATIONS_MAX);
+const _: () = assert!(
+    QUOTA_BYTES_MAX as u128 + DONATIONS_MAX as u128 * POOL_BYTES_MAX as u128 <= i64::MAX as u128,
+    "a quota with all that can be lent to it fits 64 bits"
+);
 const _: () = assert!(SLOTS_MAX >= LEASES_MAX + GRANTS_MAX, "every holder of a right can have it open");
 const _: () = assert!(SLOTS_PER_SESSION_MAX >= LEASES_MAX, "one benchmark client can open all of its leases");
 const _: () = assert!(SLOTS_MAX <= u32::MAX as usize, "a slot's index has 32 bits");

@@ -231,6 +231,10 @@ impl Engine {
             (Kind::Offer { contract, .. }, _) => Some(Undo::Offer { grant: contract.grant }),
             (Kind::Issue { grant }, _) => Some(Undo::Offer { grant: *grant }),
             (Kind::Accept(acceptance), _) => Some(Undo::Accept { grant: acceptance.grant }),
+            // What was there before this command is not its to undo.
+            (Kind::QuotaGive { id, .. }, Answer::Donated { again: false, .. }) => {
+                Some(Undo::QuotaGive { id: *id })
+            }
             _ => None,
         }
     }

@@ -19,7 +19,7 @@
 //! | `record.rs` | entries about the node itself |
 //! | `minting.rs` | the key that mints, and how another takes its place |
 //! | `open.rs` | whether the policy lets a right be opened |
-//! | `create.rs`, `renew.rs`, `share.rs`, `revoke.rs`, `lists.rs` | requests as sequences of commands |
+//! | `create.rs`, `renew.rs`, `share.rs`, `revoke.rs`, `lists.rs`, `quota.rs` | requests as sequences of commands |
 //!
 //! # What a crash, or a caller that goes away, leaves
 //!
@@ -39,6 +39,7 @@ mod lists;
 mod minting;
 mod open;
 mod queue;
+mod quota;
 mod receipts;
 mod record;
 mod renew;
@@ -228,6 +229,9 @@ impl Handle {
                 self.narrow(caller, Narrowing { grant, rights, range, ttl }).await
             }
             Request::Status => self.status(caller).await,
+            Request::QuotaGive { id, to, bytes, ttl } => self.quota_give(caller, id, to, bytes, ttl).await,
+            Request::QuotaTakeBack { id } => self.quota_take_back(caller, id).await,
+            Request::QuotaList { after } => self.quota_list(caller, after).await,
             Request::Hello { .. }
             | Request::Prove { .. }
             | Request::Confine

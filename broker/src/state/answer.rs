@@ -7,7 +7,7 @@ use caps::share::Rest;
 use caps::time::{Micros, UnixMicros};
 use caps::token::Terms;
 use caps::wire::link::{ClaimTicket, Take};
-use caps::wire::row::{EndCause, GrantRow, LeaseRow};
+use caps::wire::row::{DonationRow, EndCause, GrantRow, LeaseRow};
 
 /// The outcome of one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,13 @@ pub enum Answer {
         /// What it still gives.
         left: Rest,
         /// Whether that is what it gave before.
+        again: bool,
+    },
+    /// Quota was lent, or is going back: the donation as it is now.
+    Donated {
+        /// As lists show it.
+        row: DonationRow,
+        /// Whether that is what it was before.
         again: bool,
     },
 }

@@ -2,7 +2,7 @@
 //! random bytes, the policy's decision. Applying it asks nobody.
 
 use caps::Code;
-use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, ProviderId};
 use caps::key::Signature;
 use caps::range::ByteRange;
 use caps::rights::Rights;
@@ -155,6 +155,22 @@ pub enum Kind {
     /// Takes one block of a token back, with all that was made of it. Needs the policy, unless it is the administrator
     /// who asks.
     RevokeToken(TokenCut),
+    /// Lends quota. Needs the policy.
+    QuotaGive {
+        /// Names the donation; drawn by the giver.
+        id: DonationId,
+        /// To whom.
+        to: PrincipalKey,
+        /// How much.
+        bytes: u64,
+        /// From now.
+        ttl: Micros,
+    },
+    /// Ends a donation before its time.
+    QuotaTakeBack {
+        /// Which.
+        id: DonationId,
+    },
 }
 
 /// One block of a token that the proposer has verified.
@@ -237,6 +253,11 @@ pub enum Undo {
         /// Which.
         grant: GrantId,
     },
+    /// A donation of quota.
+    QuotaGive {
+        /// Which.
+        id: DonationId,
+    },
 }
 
 /// A row that has a deadline, a session, or a refusal.
@@ -246,4 +267,6 @@ pub enum RowId {
     Lease(LeaseId),
     /// A grant.
     Grant(GrantId),
+    /// A donation of quota.
+    Donation(DonationId),
 }

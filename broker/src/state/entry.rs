@@ -15,6 +15,7 @@ use caps::{Code, Error};
 use super::Broker;
 use super::answer::Out;
 use super::command::{Actor, Command, Kind, RowId, TokenCut};
+use super::donation::{Donation, DonationEnd};
 use super::genesis::Genesis;
 use super::grant::Grant;
 use super::lease::Lease;
@@ -49,6 +50,9 @@ impl Broker {
             Kind::Revoke(revocation) => draft = aim(draft, &revocation.target),
             Kind::RevokeToken(cut) => draft = draft.revocation_id(&cut.id.0),
             Kind::Offer { contract, .. } => draft = draft.lease(contract.lease).receiver(contract.receiver),
+            Kind::QuotaGive { to, bytes, ttl, .. } => {
+                draft = draft.receiver(*to).bytes(*bytes).ttl_us(*ttl);
+            }
             _ => {}
         }
         if let (Code::PolicyDenied, Some(verdict)) = (error.code(), &command.policy) {
@@ -79,6 +83,9 @@ fn refusal_event(kind: &Kind) -> (Event, Option<RowId>) {
         Kind::Issue { grant } => (Event::ShareIssue, Some(RowId::Grant(*grant))),
         Kind::Accept(acceptance) => (Event::ShareAccept, Some(RowId::Grant(acceptance.grant))),
         Kind::Narrow(narrowing) => (Event::LeaseAttenuate, Some(RowId::Grant(narrowing.grant))),
+        Kind::QuotaGive { id, .. } | Kind::QuotaTakeBack { id } => {
+            (Event::ConfigLoad, Some(RowId::Donation(*id)))
+        }
         _ => (Event::LeaseDeny, None),
     }
 }
@@ -89,6 +96,7 @@ fn deny(event: Event, code: Code, who: PrincipalKey, about: Option<RowId>, suppr
     let draft = match about {
         Some(RowId::Lease(id)) => draft.lease(id),
         Some(RowId::Grant(id)) => draft.grant(id),
+        Some(RowId::Donation(id)) => draft.donation(id).cause(QUOTA),
         None => draft,
     };
     if suppressed > 0 { draft.suppressed(suppressed) } else { draft }
@@ -307,4 +315,42 @@ pub(super) fn provider_up(provider: ProviderId) -> Draft {
 
 pub(super) fn policy_loaded(hash: &[u8; 32]) -> Draft {
     Draft::ok(Event::PolicyLoad).policy(hash)
+}
+
+// Nor has it one for quotas: a donation moves two limits of the configuration for a time.
+
+/// The cause of entries about donations that live, and of those that were refused.
+const QUOTA: &str = "quota";
+
+fn donation(draft: Draft, donation: &Donation) -> Draft {
+    draft.donation(donation.id).owner(donation.giver).receiver(donation.receiver).bytes(donation.bytes)
+}
+
+pub(super) fn donated(given: &Donation, expires: UnixMicros, policy: &[u8; 32]) -> Draft {
+    donation(Draft::ok(Event::ConfigLoad), given)
+        .subject(given.giver)
+        .ttl_us(given.ttl)
+        .expires(expires)
+        .policy(policy)
+        .cause(QUOTA)
+}
+
+/// A donation is over. `used` is what its receiver has leased with it, which stays lent for the present.
+pub(super) fn donation_ended(over: &Donation, end: DonationEnd, used: u64) -> Draft {
+    let draft = match end {
+        DonationEnd::NotRecorded => Draft::error(Event::ConfigLoad, Code::AuditUnavailable),
+        _ => Draft::ok(Event::ConfigLoad),
+    };
+    donation(draft, over).subject(over.giver).used(used).cause(end.name())
+}
+
+/// The last of a donation that was over is back.
+pub(super) fn donation_returned(over: &Donation) -> Draft {
+    donation(Draft::ok(Event::ConfigLoad), over).subject(over.receiver).used(0).cause("quota_returned")
+}
+
+/// A donation, or its end, was asked for again.
+pub(super) fn donated_again(given: &Donation, suppressed: u64) -> Draft {
+    let draft = donation(Draft::ok(Event::ConfigLoad), given).subject(given.giver).cause(QUOTA);
+    repeated(draft, suppressed)
 }

@@ -53,6 +53,8 @@ pub struct Capacity {
     pub grants: u32,
     /// Leases, and as many grants, that ended and are still listed.
     pub ended: u32,
+    /// Donations of quota that are not wholly back.
+    pub donations: u32,
 }
 
 /// Bounds of what a principal may ask for.
@@ -85,6 +87,8 @@ pub struct Bounds {
     pub take_again: Micros,
     /// Most delegations that a token may allow.
     pub hops_max: u8,
+    /// Donations of quota of one giver that are not wholly back.
+    pub donations_per_giver: u32,
 }
 
 impl Default for Capacity {
@@ -96,6 +100,7 @@ impl Default for Capacity {
             leases: limits::LEASES_MAX as u32,
             grants: limits::GRANTS_MAX as u32,
             ended: limits::ENDED_ROWS_MAX as u32,
+            donations: limits::DONATIONS_MAX as u32,
         }
     }
 }
@@ -119,6 +124,7 @@ impl Bounds {
             // By then a holder that blocks a take-back has been killed.
             take_again: Micros::from_millis(2 * limits::KILL_MS_MAX),
             hops_max: limits::TOKEN_HOPS_MAX,
+            donations_per_giver: limits::DONATIONS_PER_GIVER_MAX as u32,
         }
     }
 }
@@ -130,8 +136,9 @@ impl Genesis {
     /// `E_CONFIG_VALUE` for a table without rows, an empty pool, a page size that is no power of two, or a span
     /// of zero.
     pub fn check(&self) -> Result<()> {
+        let capacity = &self.capacity;
         let tables =
-            [self.capacity.principals, self.capacity.leases, self.capacity.grants, self.capacity.ended];
+            [capacity.principals, capacity.leases, capacity.grants, capacity.ended, capacity.donations];
         let bounds = &self.bounds;
         let spans = [bounds.ttl_min, bounds.claim_within, bounds.accept_within, bounds.take_again];
         if tables.contains(&0) {

@@ -29,6 +29,7 @@ impl Broker {
         self.check_leases()?;
         self.check_grants()?;
         self.check_books()?;
+        self.check_donations()?;
         self.check_timers()
     }
 
@@ -45,7 +46,9 @@ impl Broker {
             "names and keys of principals are unique",
         )?;
         holds(
-            principals.rows.values().all(|principal| !principal.leaving || !principal.usage.is_empty()),
+            principals.rows.values().all(|principal| {
+                !principal.leaving || !principal.usage.is_empty() || self.donations.concern(principal.key)
+            }),
             "a principal that leaves goes with its last row",
         )
     }
@@ -149,7 +152,7 @@ impl Broker {
         for (key, principal) in &self.principals.rows {
             let booked = books.remove(key).unwrap_or_default();
             holds(booked == principal.usage, "a principal's book is the sum of its rows")?;
-            let quota = self.genesis.quota_of(&principal.name);
+            let quota = self.effective(*key, self.genesis.quota_of(&principal.name), None);
             holds(principal.usage.fits(&quota), "every principal is within its quota")?;
         }
         holds(books.values().all(Usage::is_empty), "every row that is booked has an owner")
@@ -170,6 +173,9 @@ impl Broker {
             if let Some(session) = grant.life.session() {
                 sessions.insert((session, row));
             }
+        }
+        for donation in self.donations.rows.values() {
+            deadlines.swap(RowId::Donation(donation.id), None, donation.deadline());
         }
         holds(deadlines == self.deadlines, "every row that can end by itself has its timer")?;
         holds(sessions == self.sessions, "every row that ends with a process is found by its session")?;

@@ -23,6 +23,7 @@
 //! | `leasing.rs`, `sharing.rs` | reserve, commit, renew; offer, issue, accept, open |
 //! | `ending.rs`, `revoke.rs`, `undo.rs` | every way in which a row ends |
 //! | `narrow.rs` | taking back a part |
+//! | `donation.rs` | quota that one principal lends another |
 //! | `system.rs` | ticks, notices, the provider's comings and goings |
 //! | `entry.rs`, `denials.rs` | what the log says, and how often it says no |
 //! | `view.rs` | lists, page by page, of what concerns the one who asks |
@@ -39,6 +40,7 @@ mod command;
 mod cut;
 mod deadlines;
 mod denials;
+mod donation;
 mod ending;
 mod entry;
 mod genesis;
@@ -68,6 +70,7 @@ use books::{Principal, Principals};
 pub use command::{Acceptance, Actor, Command, Kind, Narrowing, PolicyVerdict, RowId, TokenCut, Undo};
 use deadlines::Deadlines;
 use denials::Denials;
+use donation::Donations;
 pub use genesis::{Bounds, Capacity, Genesis};
 pub use snapshot::SNAPSHOT_VERSION;
 pub use system::TICK_ROWS_MAX;
@@ -91,6 +94,7 @@ pub struct Broker {
     strangers: Denials,
     leases: Leases,
     grants: Grants,
+    donations: Donations,
     deadlines: Deadlines,
     /// Rows that end with a session's process.
     sessions: BTreeSet<(u64, RowId)>,
@@ -120,6 +124,7 @@ impl Broker {
             strangers: Denials::default(),
             leases: Leases::default(),
             grants: Grants::default(),
+            donations: Donations::default(),
             deadlines: Deadlines::default(),
             sessions: BTreeSet::new(),
             genesis,
@@ -131,6 +136,8 @@ impl Broker {
         self.now = self.now.max(command.at.min(UnixMicros::MAX));
         let mut out = Out::default();
         let answer = self.dispatch(command, &mut out);
+        // Here, and not where bytes are booked: whatever makes a principal use less pays its debts.
+        self.settle_all(&mut out);
         if let Err(error) = &answer {
             self.record_refusal(command, error, &mut out);
         }
@@ -177,6 +184,10 @@ impl Broker {
             Kind::Revoke(revocation) => self.revoke(self.principal(command)?, revocation, command, out),
             Kind::Narrow(narrowing) => self.narrow(self.principal(command)?, narrowing, command, out),
             Kind::RevokeToken(cut) => self.revoke_token(cut, command, out),
+            Kind::QuotaGive { id, to, bytes, ttl } => {
+                self.quota_give(self.principal(command)?, (*id, *to, *bytes, *ttl), command, out)
+            }
+            Kind::QuotaTakeBack { id } => self.quota_take_back(self.principal(command)?, *id, out),
             Kind::Tick => Ok(self.tick(out)),
             Kind::Commit { .. }
             | Kind::Abandon { .. }

@@ -14,13 +14,14 @@ use super::books::{Principal, Principals};
 use super::command::RowId;
 use super::deadlines::Deadlines;
 use super::denials::Denials;
+use super::donation::{Donation, Donations};
 use super::genesis::Genesis;
 use super::grant::Grant;
 use super::lease::{Ending, Lease, Life};
 use super::table::{Grants, Leases};
 
 /// The version of the form. A snapshot of another version is refused.
-pub const SNAPSHOT_VERSION: u16 = 4;
+pub const SNAPSHOT_VERSION: u16 = 5;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +38,7 @@ struct Snapshot {
     ended_leases: Vec<LeaseId>,
     grants: Vec<Grant>,
     ended_grants: Vec<GrantId>,
+    donations: Vec<Donation>,
 }
 
 impl Broker {
@@ -55,6 +57,7 @@ impl Broker {
             ended_leases: self.leases.ended.iter().copied().collect(),
             grants: self.grants.rows.values().cloned().collect(),
             ended_grants: self.grants.ended.iter().copied().collect(),
+            donations: self.donations.rows.values().cloned().collect(),
         };
         let mut bytes = Vec::new();
         // Infallible: the writer is memory and every field has a CBOR form.
@@ -88,6 +91,7 @@ impl Broker {
             strangers: snapshot.strangers,
             leases: Leases::default(),
             grants: Grants::default(),
+            donations: Donations::default(),
             deadlines: Deadlines::default(),
             sessions: BTreeSet::new(),
         };
@@ -99,6 +103,11 @@ impl Broker {
         }
         for grant in snapshot.grants {
             broker.restore_grant(grant)?;
+        }
+        for donation in snapshot.donations {
+            let row = RowId::Donation(donation.id);
+            broker.deadlines.swap(row, None, donation.deadline());
+            broker.donations.insert(donation);
         }
         broker.leases.ended = snapshot.ended_leases.into();
         broker.grants.ended = snapshot.ended_grants.into();

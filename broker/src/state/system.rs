@@ -7,6 +7,7 @@ use caps::{Code, Error, Result};
 
 use super::answer::{Answer, Out};
 use super::command::RowId;
+use super::donation::DonationEnd;
 use super::lease::Life;
 use super::{Broker, entry};
 
@@ -25,6 +26,7 @@ impl Broker {
                 },
                 // Its token says when it ends, so the provider needs no telling.
                 RowId::Grant(id) => self.end_grant(id, EndCause::Expired, None, out),
+                RowId::Donation(id) => self.end_donation(id, DonationEnd::Expired, out),
             }
         }
         Answer::Done
@@ -76,6 +78,8 @@ impl Broker {
                     leases.push(id);
                 }
                 RowId::Grant(id) => self.take_grant(id, EndCause::HolderExit, None, out),
+                // Donations are of principals, not of sessions.
+                RowId::Donation(_) => {}
             }
         }
         Answer::Ending { leases }

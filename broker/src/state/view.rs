@@ -3,14 +3,14 @@
 
 use std::ops::Bound;
 
-use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, ProviderId};
 use caps::limits::PAGE_ROWS_MAX;
 use caps::rights::Rights;
 use caps::share::Signed;
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
 use caps::wire::reply::Page;
-use caps::wire::row::{Agreed, GrantRow, LeaseRow, PrincipalRow};
+use caps::wire::row::{Agreed, DonationRow, GrantRow, LeaseRow, PrincipalRow, QuotaRow};
 use caps::{Code, Error, Result};
 use policy::quota::Usage;
 
@@ -35,6 +35,8 @@ pub enum Query {
     Grant(GrantId),
     /// The books.
     Status,
+    /// The caller's quota of bytes, and donations in the order of their ids, after this one.
+    Quota(Option<DonationId>),
 }
 
 /// What is seen.
@@ -60,6 +62,8 @@ pub enum View {
     Grant(GrantRow, Signed),
     /// To [`Query::Status`].
     Status(StatusView),
+    /// To [`Query::Quota`].
+    Quota(QuotaRow, Page<DonationRow>),
 }
 
 /// The numbers of the books.
@@ -114,6 +118,9 @@ impl Broker {
                 Ok(View::Grant(self.grant_row(grant, now), grant.signed()))
             }
             Query::Status => Ok(View::Status(self.status(now))),
+            Query::Quota(after) => {
+                Ok(View::Quota(self.quota_row(by, now), self.donations_after(by, after, now)))
+            }
         }
     }
 
@@ -225,7 +232,7 @@ impl Broker {
 }
 
 /// The first rows, and whether there are more.
-fn page<T>(rows: impl Iterator<Item = T>) -> Page<T> {
+pub(super) fn page<T>(rows: impl Iterator<Item = T>) -> Page<T> {
     let mut rows: Vec<T> = rows.take(PAGE_ROWS_MAX + 1).collect();
     let more = rows.len() > PAGE_ROWS_MAX;
     rows.truncate(PAGE_ROWS_MAX);

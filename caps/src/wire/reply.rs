@@ -14,7 +14,8 @@ use crate::time::Micros;
 use crate::token::Token;
 use crate::wire::Name;
 use crate::wire::row::{
-    GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Tier,
+    DonationRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow, RootRow,
+    Tier,
 };
 use crate::wire::wrap::{WrapId, WrapRow};
 
@@ -131,6 +132,15 @@ pub enum Reply {
     },
     /// To `WrapShow`.
     Wrap(WrapRow),
+    /// To `QuotaGive` and `QuotaTakeBack`: the donation as it is then.
+    Donated(DonationRow),
+    /// To `QuotaList`.
+    Quota {
+        /// What the caller's own quota of bytes comes to.
+        quota: QuotaRow,
+        /// The donations that concern the caller; all of them for the administrator.
+        donations: Page<DonationRow>,
+    },
 }
 
 /// The state in which a session begins.
@@ -226,6 +236,8 @@ impl std::fmt::Debug for Reply {
             Self::Wrapped { .. } => "Wrapped",
             Self::Unwrapped { .. } => "Unwrapped",
             Self::Wrap(_) => "Wrap",
+            Self::Donated(_) => "Donated",
+            Self::Quota { .. } => "Quota",
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle};
+use crate::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle};
 use crate::key::Signature;
 use crate::pop::Nonce;
 use crate::range::ByteRange;
@@ -232,6 +232,30 @@ pub enum Request {
         /// Which.
         id: WrapId,
     },
+    /// Lends a part of the caller's quota of bytes: its limits fall and the receiver's rise by as much until the end.
+    /// Asked again with the same id and the same terms, it is answered as before.
+    QuotaGive {
+        /// Names the donation; random.
+        id: DonationId,
+        /// Who may lease with it.
+        to: PrincipalKey,
+        /// How many bytes, of leases and of memory alike.
+        bytes: u64,
+        /// For how long from now.
+        ttl: Micros,
+    },
+    /// Ends a donation of the caller's before its time. What the receiver has leased with it stays lent until the
+    /// receiver gives that memory back.
+    QuotaTakeBack {
+        /// Which donation.
+        id: DonationId,
+    },
+    /// Lists the donations that the caller gave and was given, in the order of their ids, and says what its quota of
+    /// bytes comes to.
+    QuotaList {
+        /// The last id of the page before.
+        after: Option<DonationId>,
+    },
 }
 
 /// What a lease should be.
@@ -319,6 +343,9 @@ impl Request {
             Self::Wrap { .. } => "Wrap",
             Self::Unwrap { .. } => "Unwrap",
             Self::WrapShow { .. } => "WrapShow",
+            Self::QuotaGive { .. } => "QuotaGive",
+            Self::QuotaTakeBack { .. } => "QuotaTakeBack",
+            Self::QuotaList { .. } => "QuotaList",
         }
     }
 }

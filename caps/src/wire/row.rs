@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{GrantId, LeaseId, PrincipalKey, ProviderId, QuarantineId, RegionId};
+use crate::id::{DonationId, GrantId, LeaseId, PrincipalKey, ProviderId, QuarantineId, RegionId};
 use crate::range::ByteRange;
 use crate::rights::Rights;
 use crate::time::{Micros, UnixMicros};
@@ -412,6 +412,59 @@ pub struct RootRow {
     pub state: RootState,
     /// When it will be believed no longer: the latest end of a token that it minted. `None` while it mints.
     pub retires: Option<UnixMicros>,
+}
+
+/// Where a donation of quota is in its life. One that is over, and wholly back, is in no list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DonationState {
+    /// The receiver may lease with it.
+    Given,
+    /// It is over, and memory that was leased with it is not back: so much stays lent, and the receiver may lease
+    /// nothing more.
+    Returning,
+}
+
+/// A donation of quota in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DonationRow {
+    /// Names it.
+    pub id: DonationId,
+    /// Whose limits fell.
+    pub giver: PrincipalKey,
+    /// The giver's name, if it is registered.
+    pub giver_name: Option<Name>,
+    /// Whose limits rose.
+    pub receiver: PrincipalKey,
+    /// The receiver's name, if it is registered.
+    pub receiver_name: Option<Name>,
+    /// Bytes that were given.
+    pub bytes: u64,
+    /// Bytes of them by which the limits still differ. Zero in the answer that says it is all back.
+    pub lent: u64,
+    /// How long until it is over; zero if it is.
+    pub expires_in: Micros,
+    /// Where it is in its life.
+    pub state: DonationState,
+}
+
+/// What a principal's quota of bytes comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaRow {
+    /// Bytes that it may lease by the node's configuration.
+    pub limit_bytes: u64,
+    /// Bytes of them that are lent to others.
+    pub given_bytes: u64,
+    /// Bytes that are lent to it.
+    pub received_bytes: u64,
+    /// Bytes of its leases, reservations included.
+    pub used_bytes: u64,
+    /// Bytes that it may still lease, if the pool has them.
+    pub free_bytes: u64,
+    /// Bytes that it may still give.
+    pub giveable_bytes: u64,
 }
 
 #[cfg(test)]

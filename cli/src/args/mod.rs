@@ -8,6 +8,7 @@ pub(crate) mod check;
 pub(crate) mod id;
 pub(crate) mod lease;
 pub(crate) mod quarantine;
+pub(crate) mod quota;
 pub(crate) mod revoke;
 pub(crate) mod root;
 pub(crate) mod run;
@@ -134,6 +135,12 @@ pub(crate) enum Command {
     /// Benchmarks that anyone can repeat, each beside its baseline in the same run
     #[command(after_help = "Example:\n  leasehold bench map --json")]
     Bench(crate::bench::Args),
+    /// Quota of bytes, lent to somebody who leases memory on my behalf
+    #[command(
+        subcommand,
+        after_help = "Example:\n  leasehold quota give bob --as alice --size 64MiB --ttl 10m"
+    )]
+    Quota(quota::Quota),
     /// Completions for a shell, to standard output
     #[command(after_help = "Example:\n  leasehold completions bash >leasehold.bash")]
     Completions {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use caps::id::{GrantId, PrincipalKey, QuarantineId};
+use caps::id::{DonationId, GrantId, PrincipalKey, QuarantineId};
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::share::ShareDigest;
@@ -51,6 +51,11 @@ pub(crate) fn wrap(text: &str) -> Parsed<WrapId> {
 /// The number of something in quarantine.
 pub(crate) fn quarantine(text: &str) -> Parsed<QuarantineId> {
     text.parse().map(QuarantineId).map_err(|_| "a number as `leasehold quarantine list` shows it".to_owned())
+}
+
+/// The id of a donation of quota.
+pub(crate) fn donation(text: &str) -> Parsed<DonationId> {
+    DonationId::parse(text).map_err(detail)
 }
 
 /// A contract's digest.

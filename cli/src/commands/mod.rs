@@ -11,6 +11,7 @@ mod inspect;
 mod lease;
 mod pair;
 mod quarantine;
+mod quota;
 mod receipt;
 mod revoke;
 mod root;
@@ -53,6 +54,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Report> {
         Command::Config(command) => check::config(command),
         Command::BenchMapper => bench::mapper(),
         Command::Bench(arguments) => bench::run(arguments, context),
+        Command::Quota(command) => quota::run(command, context),
         Command::Completions { shell } => completions::run(*shell),
     }
 }

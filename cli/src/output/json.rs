@@ -14,7 +14,8 @@ use caps::time::{Micros, UnixMicros};
 use caps::token::RevocationId;
 use caps::wire::link::Method;
 use caps::wire::row::{
-    CanaryRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target,
+    CanaryRow, DonationRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow,
+    RootRow, Target,
 };
 use data_encoding::HEXLOWER;
 use libmem::LeaseView;
@@ -138,6 +139,33 @@ pub(crate) fn root(row: &RootRow) -> Value {
 /// A root key's id, as tokens' inspections and key files have it.
 pub(crate) fn root_id(id: u32) -> String {
     format!("{id:08x}")
+}
+
+/// A donation of quota.
+pub(crate) fn donation(row: &DonationRow) -> Value {
+    json!({
+        "id": row.id.to_string(),
+        "giver": row.giver.to_string(),
+        "giver_name": row.giver_name,
+        "receiver": row.receiver.to_string(),
+        "receiver_name": row.receiver_name,
+        "bytes": row.bytes,
+        "lent": row.lent,
+        "expires_in_ms": row.expires_in.as_millis(),
+        "state": row.state,
+    })
+}
+
+/// What a quota of bytes comes to.
+pub(crate) fn quota(row: &QuotaRow) -> Value {
+    json!({
+        "limit_bytes": row.limit_bytes,
+        "given_bytes": row.given_bytes,
+        "received_bytes": row.received_bytes,
+        "used_bytes": row.used_bytes,
+        "free_bytes": row.free_bytes,
+        "giveable_bytes": row.giveable_bytes,
+    })
 }
 
 /// A contract: exactly what is signed.

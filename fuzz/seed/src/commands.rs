@@ -2,7 +2,7 @@
 
 use broker::fuzzing::{encode, small_genesis};
 use broker::state::{Acceptance, Actor, Answer, Broker, Command, Kind, PolicyVerdict, TokenCut, Undo};
-use caps::id::{GrantId, LeaseId, ProviderId};
+use caps::id::{DonationId, GrantId, LeaseId, ProviderId};
 use caps::key::SigningKey;
 use caps::range::ByteRange;
 use caps::rights::Rights;
@@ -63,7 +63,15 @@ impl Run {
     }
 
     fn lease(&mut self, lifetime: Lifetime) -> ClaimTicket {
-        let spec = LeaseSpec { bytes: 8192, ttl: Micros(5_000), name: None, class: None, lifetime, segment_bytes: None, max_hops: 0 };
+        self.lease_with(8192, lifetime)
+    }
+
+    fn lease_of(&mut self, bytes: u64) -> ClaimTicket {
+        self.lease_with(bytes, Lifetime::Detached)
+    }
+
+    fn lease_with(&mut self, bytes: u64, lifetime: Lifetime) -> ClaimTicket {
+        let spec = LeaseSpec { bytes, ttl: Micros(5_000), name: None, class: None, lifetime, segment_bytes: None, max_hops: 0 };
         let Answer::Reserved(ticket) = self.by(1, Kind::Reserve { spec, session: 1 }) else {
             unreachable!("a reservation is answered with a ticket")
         };
@@ -164,6 +172,22 @@ pub fn runs() -> Vec<Vec<u8>> {
             let ticket = run.lease(Lifetime::Detached);
             run.node(Kind::Undo(Undo::Lease { lease: ticket.lease }));
             run.node(Kind::PolicyLoad { hash: [3; 32] });
+        }),
+        run(&|run| {
+            let give = |n: u8, bytes: u64| {
+                let (id, to) = (DonationId([n; 16]), key(1).public());
+                Kind::QuotaGive { id, to, bytes, ttl: Micros(1_000) }
+            };
+            run.by(2, give(1, 8192));
+            run.by(2, give(1, 8192));
+            run.by(2, give(2, 1));
+            run.node(Kind::Undo(Undo::QuotaGive { id: DonationId([2; 16]) }));
+            let leases = [(); 3].map(|()| run.lease_of(12_288).lease);
+            run.by(2, Kind::QuotaTakeBack { id: DonationId([1; 16]) });
+            run.now += 2_000;
+            run.node(Kind::Tick);
+            run.by(1, Kind::Release { lease: leases[0] });
+            run.taken(leases[0]);
         }),
     ]
 }

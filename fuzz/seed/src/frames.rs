@@ -1,7 +1,7 @@
 //! Frames of the local socket: one for each shape of body.
 
 use caps::error::{Code, Error};
-use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId, RequestId, SlotHandle};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, RequestId, SlotHandle};
 use caps::key::{Signature, SigningKey};
 use caps::pop::Nonce;
 use caps::range::ByteRange;
@@ -91,6 +91,9 @@ pub fn frames() -> Vec<Vec<u8>> {
         Request::Wrap { token: token.clone(), to: Some(key), ttl: Micros::from_millis(5) },
         Request::Unwrap { id: WrapId([6; 16]) },
         Request::WrapShow { id: WrapId([6; 16]) },
+        Request::QuotaGive { id: DonationId([6; 16]), to: key, bytes: 4096, ttl: Micros(9) },
+        Request::QuotaTakeBack { id: DonationId([6; 16]) },
+        Request::QuotaList { after: Some(DonationId([6; 16])) },
     ];
     let replies = [
         Reply::Done,

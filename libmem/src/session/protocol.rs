@@ -274,7 +274,9 @@ const fn changes(request: &Request) -> bool {
         | Request::RootRetire { .. }
         | Request::Write { .. }
         | Request::Wrap { .. }
-        | Request::Unwrap { .. } => true,
+        | Request::Unwrap { .. }
+        | Request::QuotaGive { .. }
+        | Request::QuotaTakeBack { .. } => true,
         Request::Hello { .. }
         | Request::Prove { .. }
         | Request::PrincipalList { .. }
@@ -293,7 +295,8 @@ const fn changes(request: &Request) -> bool {
         | Request::QuarantineRead { .. }
         | Request::TokenCheck { .. }
         | Request::RootList
-        | Request::WrapShow { .. } => false,
+        | Request::WrapShow { .. }
+        | Request::QuotaList { .. } => false,
     }
 }
 

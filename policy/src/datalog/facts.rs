@@ -29,17 +29,21 @@ pub enum Kind {
     /// Taking back.
     #[serde(rename = "revoke")]
     Revoke,
+    /// A part of one's own quota of bytes, lent to somebody else.
+    #[serde(rename = "quota.give")]
+    QuotaGive,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::LeaseCreate,
         Self::LeaseRenew,
         Self::ShareIssue,
         Self::ShareAccept,
         Self::LeaseOpen,
         Self::Revoke,
+        Self::QuotaGive,
     ];
 
     /// The name in a policy.
@@ -52,6 +56,7 @@ impl Kind {
             Self::ShareAccept => "share.accept",
             Self::LeaseOpen => "lease.open",
             Self::Revoke => "revoke",
+            Self::QuotaGive => "quota.give",
         }
     }
 }
@@ -68,6 +73,7 @@ impl Kind {
 /// | `share.issue` | of the range | of the grant | - | the receiver | granted | granted |
 /// | `share.accept` | of the range | of the grant | - | who accepts | granted | granted |
 /// | `revoke` | - | - | - | - | - | - |
+/// | `quota.give` | given | of the donation | - | the receiver | - | - |
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Facts {
@@ -85,7 +91,7 @@ pub struct Facts {
     pub ttl: Option<Micros>,
     /// The lease's class.
     pub class: Option<Name>,
-    /// The registered principal to whom it is shared.
+    /// The registered principal to whom it is shared or given.
     pub receiver: Option<(PrincipalKey, Name)>,
     /// How often the token may be delegated, or was.
     pub hops: Option<u8>,

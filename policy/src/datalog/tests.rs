@@ -70,7 +70,7 @@ fn the_examples_of_the_default_work() {
         })
         .map(|line| format!("{line}\n"))
         .collect();
-    assert_eq!(examples.lines().count(), 6, "{examples}");
+    assert_eq!(examples.lines().count(), 7, "{examples}");
     let policy = ok(&(examples + DEFAULT));
     assert_eq!(policy.lint(false), []);
     let mut create = facts(Kind::LeaseCreate);
@@ -90,6 +90,13 @@ fn the_examples_of_the_default_work() {
         open.hops = Some(hops);
         assert_eq!(policy.decide(&open).unwrap().allowed, allowed, "delegated {hops} times");
     }
+    let mut give = facts(Kind::QuotaGive);
+    for (to, allowed) in [("server", true), ("mallory", false)] {
+        give.receiver = Some((PrincipalKey([9; 32]), name(to)));
+        assert_eq!(policy.decide(&give).unwrap().allowed, allowed, "to {to}");
+    }
+    give.receiver = None;
+    assert!(!policy.decide(&give).unwrap().allowed, "to somebody who is not registered");
 }
 
 #[test]

@@ -277,7 +277,10 @@ impl Session {
             | Request::ShareList { .. }
             | Request::Revoke(_)
             | Request::ShareNarrow { .. }
-            | Request::Status) => {
+            | Request::Status
+            | Request::QuotaGive { .. }
+            | Request::QuotaTakeBack { .. }
+            | Request::QuotaList { .. }) => {
                 self.shared.control.request(self.caller(), request).await.map(Answer::Reply)
             }
         }
