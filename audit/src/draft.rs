@@ -61,6 +61,7 @@ keys! {
     Cluster = "cluster",
     Code = "code",
     Config = "config",
+    Cosigner = "cosigner",
     Count = "count",
     CutBytes = "cut_bytes",
     DeadUs = "dead_us",
@@ -215,6 +216,8 @@ impl Draft {
         owner => Owner,
         /// Who receives a share.
         receiver => Receiver,
+        /// Who has to sign a share besides its owner and its receiver.
+        cosigner => Cosigner,
     }
     setters! { hex_of(LeaseId):
         /// The lease.
@@ -521,6 +524,7 @@ pub(crate) mod tests {
             .holder(key)
             .owner(key)
             .receiver(key)
+            .cosigner(key)
             .lease(LeaseId([255; 16]))
             .parent(LeaseId([255; 16]))
             .grant(GrantId([255; 16]))

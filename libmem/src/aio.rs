@@ -320,6 +320,14 @@ impl Client {
     pub async fn token_check(&self, token: &Token) -> Result<TokenState> {
         self.session.call(calls::token_check(token)).await
     }
+
+    /// As [`crate::Client::share_cosign`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::share_cosign`].
+    pub async fn share_cosign(&self, contract: &ShareContract, key: &SigningKey) -> Result<GrantRow> {
+        self.session.call(calls::share_cosign(contract.grant, contract.sign(key))).await
+    }
 }
 
 impl std::fmt::Debug for Client {

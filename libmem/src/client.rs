@@ -373,6 +373,18 @@ impl Client {
     pub fn token_check(&self, token: &Token) -> Result<TokenState> {
         self.session.call(calls::token_check(token))
     }
+
+    /// Between steps 1 and 2, where the contract names this client's key as its co-signer: signs it exactly as it is given
+    /// here, and the node issues the grant. Look at it first, with [`Client::share_show`]. It is signed once: where no
+    /// answer came, looking again tells whether it was.
+    ///
+    /// # Errors
+    /// `E_GRANT_UNKNOWN`; `E_DENIED` if the contract names somebody else, or nobody; `E_SHARE_ORDER` if it was co-signed
+    /// before or is over; `E_LEASE_EXPIRED` if it comes too late; `E_CONTRACT_SIG` if this is not the contract of the grant;
+    /// `E_POLICY_DENIED`, after which the offer is over; `E_UNCERTAIN` if no answer came.
+    pub fn share_cosign(&self, contract: &ShareContract, key: &SigningKey) -> Result<GrantRow> {
+        self.session.call(calls::share_cosign(contract.grant, contract.sign(key)))
+    }
 }
 
 impl std::fmt::Debug for Client {

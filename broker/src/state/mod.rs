@@ -23,6 +23,7 @@
 //! | `leasing.rs`, `sharing.rs` | reserve, commit, renew; offer, issue, accept, open |
 //! | `ending.rs`, `revoke.rs`, `undo.rs` | every way in which a row ends |
 //! | `narrow.rs` | taking back a part |
+//! | `cosigning.rs` | the signature of a third party, between offer and issue |
 //! | `system.rs` | ticks, notices, the provider's comings and goings |
 //! | `entry.rs`, `denials.rs` | what the log says, and how often it says no |
 //! | `view.rs` | lists, page by page, of what concerns the one who asks |
@@ -36,6 +37,7 @@
 mod answer;
 mod books;
 mod command;
+mod cosigning;
 mod cut;
 mod deadlines;
 mod denials;
@@ -177,6 +179,12 @@ impl Broker {
             Kind::Revoke(revocation) => self.revoke(self.principal(command)?, revocation, command, out),
             Kind::Narrow(narrowing) => self.narrow(self.principal(command)?, narrowing, command, out),
             Kind::RevokeToken(cut) => self.revoke_token(cut, command, out),
+            Kind::OfferToCosign { contract, signature, uid } => {
+                self.offer_to_cosign(self.principal(command)?, contract, signature, *uid, command, out)
+            }
+            Kind::Cosign { grant, signature } => {
+                self.cosign(self.principal(command)?, *grant, signature, command, out)
+            }
             Kind::Tick => Ok(self.tick(out)),
             Kind::Commit { .. }
             | Kind::Abandon { .. }

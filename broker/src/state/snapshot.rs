@@ -20,7 +20,7 @@ use super::lease::{Ending, Lease, Life};
 use super::table::{Grants, Leases};
 
 /// The version of the form. A snapshot of another version is refused.
-pub const SNAPSHOT_VERSION: u16 = 4;
+pub const SNAPSHOT_VERSION: u16 = 5;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -165,7 +165,7 @@ pub(super) fn booked_lease(usage: &mut Usage, lease: &Lease) -> Result<()> {
 
 /// Books a grant if it is charged.
 pub(super) fn booked_grant(usage: &mut Usage, grant: &Grant) -> Result<()> {
-    if grant.life.is_charged() {
+    if grant.is_charged() {
         usage.share(&Quota::UNLIMITED, grant.contract.range.len())?;
     }
     Ok(())

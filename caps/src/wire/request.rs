@@ -212,6 +212,14 @@ pub enum Request {
     },
     /// Lists the root keys that are believed. Administrator only.
     RootList,
+    /// Between steps 1 and 2 of `MEM_SHARE`, where the contract names a co-signer: its signature on the same contract. The
+    /// broker checks and issues.
+    ShareCosign {
+        /// Which grant.
+        grant: GrantId,
+        /// The co-signer's signature.
+        signature: Signature,
+    },
 }
 
 /// What a lease should be.
@@ -296,6 +304,7 @@ impl Request {
             Self::RootRotate => "RootRotate",
             Self::RootRetire { .. } => "RootRetire",
             Self::RootList => "RootList",
+            Self::ShareCosign { .. } => "ShareCosign",
         }
     }
 }

@@ -47,6 +47,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         range: ByteRange::new(0, 4096).expect("a range"),
         ttl: Micros::from_millis(1_000),
         max_hops: 1,
+        cosigner: None,
     };
     let spec = LeaseSpec {
         bytes: 65_536,
@@ -87,6 +88,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         Request::RootRotate,
         Request::RootRetire { id: 7 },
         Request::RootList,
+        Request::ShareCosign { grant, signature },
     ];
     let replies = [
         Reply::Done,

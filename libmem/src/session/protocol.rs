@@ -272,7 +272,8 @@ const fn changes(request: &Request) -> bool {
         | Request::QuarantineRelease { .. }
         | Request::RootRotate
         | Request::RootRetire { .. }
-        | Request::Write { .. } => true,
+        | Request::Write { .. }
+        | Request::ShareCosign { .. } => true,
         Request::Hello { .. }
         | Request::Prove { .. }
         | Request::PrincipalList { .. }

@@ -218,7 +218,8 @@ impl Session {
             | Request::ShareList { .. }
             | Request::Revoke(_)
             | Request::ShareNarrow { .. }
-            | Request::Status) => {
+            | Request::Status
+            | Request::ShareCosign { .. }) => {
                 self.shared.control.request(self.caller(), request).await.map(Answer::Reply)
             }
         }
