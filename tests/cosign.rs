@@ -8,13 +8,12 @@ use std::path::Path;
 
 use caps::share::{ShareContract, ShareFile, Signed};
 use caps::wire::{Reply, Request};
-use common::actor::Actor;
 use common::raw::Raw;
 use common::shell::Shell;
 use common::world::Person;
-use common::{Ask, MINUTE, SMALL, Said, USERS, World, log, refused, until};
+use common::{Ask, MINUTE, SMALL, Said, USERS, World, log, refused};
 use libmem::{
-    Code, GrantId, LeaseOptions, Lifetime, Name, Reason, Rights, ShareOptions, SigningKey, Target, aio,
+    Code, LeaseOptions, Lifetime, Name, Reason, Rights, ShareOptions, SigningKey, Target, aio,
 };
 use serde_json::json;
 
@@ -284,7 +283,8 @@ fn the_commands_show_it_sign_it_and_check_it_without_a_node() {
     let printed = print(&["share", "list", "--as", "security"]);
     assert!(printed.contains("offered: waits for security"), "{printed}");
 
-    let file = |name: &str| world.node.path().join(name).to_str().unwrap().to_owned();
+    let dir = world.node.path().to_owned();
+    let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
     let shown = shell.json(&["share", "show", &grant, "--as", "ben", "-o", &file("offer")]);
     assert_eq!((&shown["complete"], &shown["signed"]["by_cosigner"]), (&json!(false), &json!(null)));
     shell.fails(&["share", "verify", &file("offer")], 1, "E_SHARE_ORDER");

@@ -392,22 +392,18 @@ impl Naive {
         signed: bool,
         allowed: bool,
     ) -> Outcome {
-        // As an offer, but for what comes between its checks; so it is tried on another.
+        self.may(n)?;
+        self.live(n, lease)?;
+        self.may(receiver)?;
+        if cosigner == n || cosigner == receiver {
+            return Err(Code::Range);
+        }
+        // The rest as an offer, tried beside it: the signature comes after what is this one's own.
         let mut tried = Self { leases: self.leases.clone(), grants: self.grants.clone(), ..Self::default() };
         tried.now = self.now;
         tried.registered.clone_from(&self.registered);
         tried.leaving.clone_from(&self.leaving);
-        let said = tried.offer(n, lease, id, receiver, bytes, ttl, true);
-        let early = [Code::PrincipalUnknown, Code::LeaseUnknown, Code::LeaseExpired];
-        if let Err(code) = said
-            && early.contains(&code)
-        {
-            return Err(code);
-        }
-        if cosigner == n || cosigner == receiver {
-            return Err(Code::Range);
-        }
-        said?;
+        tried.offer(n, lease, id, receiver, bytes, ttl, true)?;
         self.may(cosigner)?;
         if !allowed {
             return Err(Code::PolicyDenied);
