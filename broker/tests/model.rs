@@ -174,9 +174,10 @@ impl Lockstep {
         let suits = |id: &LeaseId| match (self.naive.lease(*id).map(|lease| lease.life), op) {
             (_, None) => true,
             (Some(Life::Reserved { .. }), Some(Op::Commit { .. } | Op::Abandon(_))) => true,
-            (Some(Life::Live { expires }), Some(Op::Renew { .. } | Op::Offer { .. } | Op::Propose { .. })) => {
-                self.naive.now < expires
-            }
+            (
+                Some(Life::Live { expires }),
+                Some(Op::Renew { .. } | Op::Offer { .. } | Op::Propose { .. }),
+            ) => self.naive.now < expires,
             (Some(Life::Ending { .. }), Some(Op::Taken(_))) => true,
             (Some(_), Some(op)) => !matches!(
                 op,
@@ -211,16 +212,10 @@ impl Lockstep {
             (Some(step), Some(Op::Narrow { .. })) => {
                 matches!(step, naive::Step::Issued { .. } | naive::Step::Accepted { .. })
             }
-            (Some(_), Some(op)) => {
-                !matches!(
-                    op,
-                    Op::Issue(_)
-                        | Op::Accept { .. }
-                        | Op::Opened(_)
-                        | Op::UndoAccept(_)
-                        | Op::Cosign { .. }
-                )
-            }
+            (Some(_), Some(op)) => !matches!(
+                op,
+                Op::Issue(_) | Op::Accept { .. } | Op::Opened(_) | Op::UndoAccept(_) | Op::Cosign { .. }
+            ),
             (None, Some(_)) => false,
         };
         let ids = self.contracts.iter().rev().map(|contract| contract.grant);

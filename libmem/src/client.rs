@@ -149,7 +149,8 @@ impl Client {
     }
 
     /// Steps 1 and 2 of `MEM_SHARE`: signs the contract as the owner, and the node issues the grant. Nobody can use
-    /// it until the receiver accepts.
+    /// it until the receiver accepts. Where the options name a co-signer, it is issued once that one has signed: see
+    /// [`Client::share_cosign`].
     ///
     /// # Errors
     /// `E_DENIED`, `E_POLICY_DENIED`, `E_QUOTA`, `E_PRINCIPAL_UNKNOWN`, `E_RANGE`; `E_UNCERTAIN` if no answer came.

@@ -364,18 +364,7 @@ impl Naive {
         }
         let step = Step::Offered { by: self.now + 100 };
         let (left, cosigner, cosigned) = (Left::default(), None, false);
-        self.grants.push(Grant {
-            id,
-            lease,
-            owner: n,
-            receiver,
-            bytes,
-            ttl,
-            step,
-            left,
-            cosigner,
-            cosigned,
-        });
+        self.grants.push(Grant { id, lease, owner: n, receiver, bytes, ttl, step, left, cosigner, cosigned });
         Ok(())
     }
 
@@ -548,8 +537,12 @@ impl Naive {
             return Err(Code::PrincipalUnknown);
         }
         self.may(n)?;
-        let mut grants: Vec<GrantId> =
-            self.grants.iter().filter(|g| g.owner == n || g.receiver == n || g.cosigner == Some(n)).map(|g| g.id).collect();
+        let mut grants: Vec<GrantId> = self
+            .grants
+            .iter()
+            .filter(|g| g.owner == n || g.receiver == n || g.cosigner == Some(n))
+            .map(|g| g.id)
+            .collect();
         grants.sort();
         grants.into_iter().for_each(|id| self.take_grant(id, EndCause::NotRecorded));
         let mut leases: Vec<LeaseId> = self.leases.iter().filter(|l| l.owner == n).map(|l| l.id).collect();

@@ -1,13 +1,14 @@
 //! `leasehold share cosign`: the signature of the third party that a contract names.
 
+use caps::error::Code;
 use caps::share::{ShareFile, Signed};
-use caps::wire::row::CosignerRow;
+use caps::wire::row::{CosignerRow, GrantState};
 use serde_json::json;
 
 use super::share::{contract_pairs, named, pairs, seen_before};
 use crate::args::share::Cosign;
 use crate::context::{Context, Session};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::{self, Report, json, table};
 
 pub(super) fn run(arguments: &Cosign, session: &Session, context: &Context) -> Result<Report> {
@@ -25,6 +26,13 @@ pub(super) fn run(arguments: &Cosign, session: &Session, context: &Context) -> R
             "cosigned": false,
         });
         return Ok(Report::new(value, shown + "nothing was signed\n"));
+    }
+    // The node would refuse both. Better before it is shown as if it were signed.
+    if contract.cosigner != Some(session.client.holder()) {
+        return Err(Failure::of(Code::Denied, "the contract names somebody else to co-sign it, or nobody"));
+    }
+    if proposal.grant.state != GrantState::Offered {
+        return Err(Failure::of(Code::ShareOrder, "it was co-signed before, or is over"));
     }
     if !context.json {
         output::to_stdout(format!("co-signing exactly this:\n{shown}").as_bytes())?;
