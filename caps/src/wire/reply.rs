@@ -20,7 +20,10 @@ use crate::wire::row::{
 /// A message from a node. Errors travel in frames of their own kind.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(clippy::large_enum_variant, reason = "made once a request and sent or matched at once, never stored")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once a request and sent or matched at once, never stored"
+)]
 pub enum Reply {
     /// To `Hello`.
     Challenge {
