@@ -61,6 +61,7 @@ keys! {
     Cluster = "cluster",
     Code = "code",
     Config = "config",
+    Cosigner = "cosigner",
     Count = "count",
     CutBytes = "cut_bytes",
     DeadUs = "dead_us",
@@ -216,6 +217,8 @@ impl Draft {
         owner => Owner,
         /// Who receives a share.
         receiver => Receiver,
+        /// Who has to sign a share besides its owner and its receiver.
+        cosigner => Cosigner,
     }
     setters! { hex_of(LeaseId):
         /// The lease.
@@ -526,6 +529,7 @@ pub(crate) mod tests {
             .holder(key)
             .owner(key)
             .receiver(key)
+            .cosigner(key)
             .lease(LeaseId([255; 16]))
             .parent(LeaseId([255; 16]))
             .grant(GrantId([255; 16]))

@@ -227,6 +227,7 @@ async fn run(handle: Handle, recorder: &Recorder, cluster: ClusterEpoch) -> Resu
                     range: ByteRange::new(0, LEASE_BYTES).expect("a range"),
                     ttl: Micros::from_millis(300_000),
                     max_hops: 0,
+                    cosigner: None,
                 };
                 (contract, contract.sign(&client.key))
             })

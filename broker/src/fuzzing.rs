@@ -46,6 +46,7 @@ pub fn small_genesis() -> Genesis {
             ttl_max: Micros(10_000),
             claim_within: Micros(100),
             accept_within: Micros(1_000),
+            cosign_within: Micros(700),
             grants_per_lease: 3,
             take_again: Micros(50),
             hops_max: 7,

@@ -172,6 +172,21 @@ fn commands() -> Vec<Command> {
     push(&mut world, by(0), Kind::Narrow(narrowing));
     let narrowing = Narrowing { rights: None, range: None, ttl: Some(Micros(90)), ..narrowing };
     push(&mut world, by(0), Kind::Narrow(narrowing));
+    // Two with a co-signer: one that waits for it, and one that was issued by its signature. A lease has room for three.
+    push(&mut world, system, Kind::PolicyLoad { hash: genesis().policy });
+    push(&mut world, by(1), revoke(Target::Grant(GrantId([6; 16]))));
+    for grant in [9, 10] {
+        let contract = caps::share::ShareContract {
+            cosigner: Some(public(0)),
+            ..world.contract(&ticket(first, region), grant, 2)
+        };
+        let (grant, signature) = (contract.grant, contract.sign(&key(1)));
+        push(&mut world, by(1), Kind::OfferToCosign { contract, signature, uid: 1000 });
+        if grant == GrantId([10; 16]) {
+            push(&mut world, by(0), Kind::Cosign { grant, signature: contract.sign(&key(0)) });
+            push(&mut world, by(0), Kind::Issue { grant });
+        }
+    }
     commands
 }
 

@@ -55,6 +55,7 @@ fn contract(world: &World, lease: &caps::wire::row::LeaseRow, grant: u8) -> Shar
         range: ByteRange::new(0, PAGE).unwrap(),
         ttl: Micros::from_millis(30_000),
         max_hops: 0,
+        cosigner: None,
     }
 }
 
@@ -116,12 +117,13 @@ async fn a_share_goes_through_its_steps() {
         panic!()
     };
     assert_eq!(shown, contract);
-    let Reply::Accepted { grant, token, by_owner } = accept(&world, &contract).await.unwrap() else {
+    let Reply::Accepted { grant, token, by_owner, by_cosigner } = accept(&world, &contract).await.unwrap()
+    else {
         panic!()
     };
     assert_eq!(grant.state, GrantState::Accepted);
     let (by_owner, by_receiver) = (by_owner.unwrap(), contract.sign(&key(2)));
-    let pair = caps::share::SharePair { contract, by_owner, by_receiver };
+    let pair = caps::share::SharePair { contract, by_owner, by_receiver, by_cosigner };
     assert_eq!(*pair.verify().unwrap().contract(), contract, "the receiver has the other half");
     let shown = world.ask(2, Request::ShareShow { grant: contract.grant }).await.unwrap();
     assert!(matches!(shown, Reply::Contract { by_receiver: Some(by), .. } if by == by_receiver));

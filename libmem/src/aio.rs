@@ -383,6 +383,14 @@ impl Client {
     pub fn donations(&self) -> Rows<'_, DonationRow> {
         Rows { session: &self.session, cursor: Cursor::new() }
     }
+
+    /// As [`crate::Client::share_cosign`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::share_cosign`].
+    pub async fn share_cosign(&self, contract: &ShareContract, key: &SigningKey) -> Result<GrantRow> {
+        self.session.call(calls::share_cosign(contract.grant, contract.sign(key))).await
+    }
 }
 
 impl std::fmt::Debug for Client {

@@ -186,8 +186,8 @@ pub(crate) fn share_offer(contract: ShareContract, key: &SigningKey) -> Call<Gra
 
 pub(crate) fn share_show(grant: GrantId) -> Call<Proposal> {
     let read = |reply| match reply {
-        Reply::Contract { grant, contract, by_owner, by_receiver } => {
-            Some(Proposal { grant, contract, by_owner, by_receiver })
+        Reply::Contract { grant, contract, by_owner, by_receiver, by_cosigner } => {
+            Some(Proposal { grant, contract, by_owner, by_receiver, by_cosigner })
         }
         _ => None,
     };
@@ -196,7 +196,9 @@ pub(crate) fn share_show(grant: GrantId) -> Call<Proposal> {
 
 pub(crate) fn share_accept(grant: GrantId, signature: Signature, lifetime: Lifetime) -> Call<Receiving> {
     let read = |reply| match reply {
-        Reply::Accepted { grant, token, by_owner } => Some(Receiving { grant, token, by_owner }),
+        Reply::Accepted { grant, token, by_owner, by_cosigner } => {
+            Some(Receiving { grant, token, by_owner, by_cosigner })
+        }
         _ => None,
     };
     Call { request: Request::ShareAccept { grant, signature, lifetime }, read }
@@ -314,4 +316,9 @@ pub(crate) fn quota_take_back(id: DonationId) -> Call<DonationRow> {
 
 fn donated(reply: Reply) -> Option<DonationRow> {
     if let Reply::Donated(row) = reply { Some(row) } else { None }
+}
+
+pub(crate) fn share_cosign(grant: GrantId, signature: Signature) -> Call<GrantRow> {
+    let read = |reply| if let Reply::Shared(grant) = reply { Some(grant) } else { None };
+    Call { request: Request::ShareCosign { grant, signature }, read }
 }

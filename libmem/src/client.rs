@@ -152,7 +152,8 @@ impl Client {
     }
 
     /// Steps 1 and 2 of `MEM_SHARE`: signs the contract as the owner, and the node issues the grant. Nobody can use
-    /// it until the receiver accepts.
+    /// it until the receiver accepts. Where the options name a co-signer, it is issued once that one has signed: see
+    /// [`Client::share_cosign`].
     ///
     /// # Errors
     /// `E_DENIED`, `E_POLICY_DENIED`, `E_QUOTA`, `E_PRINCIPAL_UNKNOWN`, `E_RANGE`; `E_UNCERTAIN` if no answer came.
@@ -445,6 +446,18 @@ impl Client {
     /// The donations that the caller gave and was given, or everyone's for the administrator, fetched page by page.
     pub fn donations(&self) -> impl Iterator<Item = Result<DonationRow>> + use<'_> {
         Rows { session: &self.session, cursor: Cursor::new() }
+    }
+
+    /// Between steps 1 and 2, where the contract names this client's key as its co-signer: signs it exactly as it is given
+    /// here, and the node issues the grant. Look at it first, with [`Client::share_show`]. It is signed once: where no
+    /// answer came, looking again tells whether it was.
+    ///
+    /// # Errors
+    /// `E_GRANT_UNKNOWN`; `E_DENIED` if the contract names somebody else, or nobody; `E_SHARE_ORDER` if it was co-signed
+    /// before or is over; `E_LEASE_EXPIRED` if it comes too late; `E_CONTRACT_SIG` if this is not the contract of the grant;
+    /// `E_POLICY_DENIED`, after which the offer is over; `E_UNCERTAIN` if no answer came.
+    pub fn share_cosign(&self, contract: &ShareContract, key: &SigningKey) -> Result<GrantRow> {
+        self.session.call(calls::share_cosign(contract.grant, contract.sign(key)))
     }
 }
 

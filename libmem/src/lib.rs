@@ -146,6 +146,7 @@ pub use caps::range::ByteRange;
 pub use caps::receipt::Receipt;
 pub use caps::rights::Rights;
 pub use caps::token::Token;
+pub use caps::wire::row::CosignerRow;
 pub use caps::wire::row::{
     DonationRow, DonationState, GrantRow, LeaseRow, Lifetime, QuarantineCause, QuarantineRow, QuotaRow,
     RootRow, RootState, Target,

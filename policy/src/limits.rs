@@ -69,6 +69,8 @@ pub const GRANTS_PER_LEASE_MAX: usize = 256;
 pub const GRANTS_PER_PRINCIPAL_DEFAULT: u32 = 2_048;
 /// How long an offered grant waits for its acceptance in milliseconds (24 hours), if its own TTL is not shorter.
 pub const GRANT_ACCEPT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// How long an offer waits for its co-signer in milliseconds (24 hours): it is read by people, who sleep.
+pub const GRANT_COSIGN_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Most registered principals.
 pub const PRINCIPALS_MAX: usize = 4_096;
 /// Most grants of one region that a provider remembers as revoked, narrowed or opened. An entry is dropped once the
@@ -434,6 +436,7 @@ const _: () =
     assert!(POLICY_DECISION_MS_MAX < RESERVATION_MS_MAX && TOKEN_DECISION_MS_MAX < RESERVATION_MS_MAX);
 const _: () = assert!(CLOCK_STEP_MS_MIN < CLOCK_SKEW_MS_MAX, "a step is recorded before it could matter");
 const _: () = assert!(GRANT_ACCEPT_MS_MAX <= LEASE_TTL_MS_MAX, "no offer outlives its lease");
+const _: () = assert!(GRANT_COSIGN_MS_MAX <= LEASE_TTL_MS_MAX, "nor does one that waits for its co-signer");
 const _: () = assert!(LEASES_MAX >= 16_000, "what the benchmarks hold, with room");
 const _: () = assert!(LEASES_PER_PRINCIPAL_DEFAULT as usize * 16 <= LEASES_MAX);
 const _: () =

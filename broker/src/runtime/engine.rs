@@ -142,7 +142,7 @@ impl Engine {
                 if let Err(error) = &view {
                     let about = match query {
                         Query::Lease(id) => Some(RowId::Lease(id)),
-                        Query::Grant(id) => Some(RowId::Grant(id)),
+                        Query::Grant(id) | Query::ToCosign(id) => Some(RowId::Grant(id)),
                         _ => None,
                     };
                     let kind = Kind::Refused { who: by, code: error.code(), about };
@@ -228,7 +228,11 @@ impl Engine {
             (Kind::Renew { lease, .. }, Answer::Leased { before, .. }) => {
                 Some(Undo::Renew { lease: *lease, expires: *before })
             }
-            (Kind::Offer { contract, .. }, _) => Some(Undo::Offer { grant: contract.grant }),
+            // What was co-signed and could not be recorded ends: its issue went with it.
+            (Kind::Cosign { grant, .. }, _) => Some(Undo::Offer { grant: *grant }),
+            (Kind::Offer { contract, .. } | Kind::OfferToCosign { contract, .. }, _) => {
+                Some(Undo::Offer { grant: contract.grant })
+            }
             (Kind::Issue { grant }, _) => Some(Undo::Offer { grant: *grant }),
             (Kind::Accept(acceptance), _) => Some(Undo::Accept { grant: acceptance.grant }),
             // What was there before this command is not its to undo.

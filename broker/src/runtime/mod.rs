@@ -19,7 +19,7 @@
 //! | `record.rs` | entries about the node itself |
 //! | `minting.rs` | the key that mints, and how another takes its place |
 //! | `open.rs` | whether the policy lets a right be opened |
-//! | `create.rs`, `renew.rs`, `share.rs`, `revoke.rs`, `lists.rs`, `quota.rs` | requests as sequences of commands |
+//! | `create.rs`, `renew.rs`, `share.rs`, `cosign.rs`, `revoke.rs`, `lists.rs`, `quota.rs` | requests as sequences of commands |
 //!
 //! # What a crash, or a caller that goes away, leaves
 //!
@@ -31,6 +31,7 @@
 //! | revoke and reply | nothing: taking back runs as a task of its own | - |
 
 mod clock;
+mod cosign;
 mod create;
 mod directory;
 mod engine;
@@ -232,6 +233,7 @@ impl Handle {
             Request::QuotaGive { id, to, bytes, ttl } => self.quota_give(caller, id, to, bytes, ttl).await,
             Request::QuotaTakeBack { id } => self.quota_take_back(caller, id).await,
             Request::QuotaList { after } => self.quota_list(caller, after).await,
+            Request::ShareCosign { grant, signature } => self.cosign(caller, grant, signature).await,
             Request::Hello { .. }
             | Request::Prove { .. }
             | Request::Confine
@@ -340,6 +342,11 @@ impl Shared {
 
     /// Judges a request on the caller's task. The policy's no is ordered like its yes, so that it is recorded.
     fn judge(&self, facts: &Facts, about: Option<RowId>) -> Result<PolicyVerdict> {
+        self.judge_for(facts.key, facts, about)
+    }
+
+    /// As [`Self::judge`], where it is `who` that asks for it to be judged.
+    fn judge_for(&self, who: PrincipalKey, facts: &Facts, about: Option<RowId>) -> Result<PolicyVerdict> {
         let policy = self.policy();
         match policy.decide(facts) {
             Ok(decision) => Ok(PolicyVerdict {
@@ -348,7 +355,7 @@ impl Shared {
                 hash: decision.policy.0,
             }),
             Err(error) => {
-                let kind = Kind::Refused { who: facts.key, code: error.code(), about };
+                let kind = Kind::Refused { who, code: error.code(), about };
                 self.order_unattended(kind)?;
                 Err(error)
             }

@@ -171,6 +171,23 @@ pub enum Kind {
         /// Which.
         id: DonationId,
     },
+    /// Step 1 of `MEM_SHARE` where the contract names a co-signer. Needs the policy.
+    OfferToCosign {
+        /// The contract.
+        contract: ShareContract,
+        /// The owner's signature.
+        signature: Signature,
+        /// The user id of the owner's process: the policy is asked again, when that process may be gone.
+        uid: u32,
+    },
+    /// Between steps 1 and 2: the co-signer's signature on the same contract. Carries what the policy said about the
+    /// [`Kind::Issue`] that follows it.
+    Cosign {
+        /// Which.
+        grant: GrantId,
+        /// The co-signer's signature.
+        signature: Signature,
+    },
 }
 
 /// One block of a token that the proposer has verified.

@@ -71,11 +71,15 @@ impl Broker {
             return;
         }
         let (lease, owner, was) = (grant.contract.lease, grant.contract.owner, grant.life);
+        let charged = grant.is_charged();
         let bytes = grant.contract.range.len();
         out.entries.push(entry::share_ended(grant, cause, words));
-        self.set_grant_life(id, GrantLife::Ended(GrantEnded { cause, at: self.now }));
+        self.set_grant_life(
+            id,
+            GrantLife::Ended(GrantEnded { cause, at: self.now, by_receiver: was.by_receiver() }),
+        );
         self.grants.retire(id, self.genesis.capacity.ended);
-        if was.is_charged() {
+        if charged {
             self.book(owner, bytes, Booking::Unshare);
         }
         if let Some(lease) = self.leases.rows.get_mut(&lease) {

@@ -20,6 +20,9 @@ use super::genesis::Genesis;
 use super::grant::Grant;
 use super::lease::Lease;
 
+/// The cause of a second entry of an offer, with the co-signer's signature: the log has no event of its own for it.
+const COSIGNED: &str = "cosigned";
+
 /// Who revoked, and why.
 pub(super) struct Revoked<'a> {
     pub(super) by: PrincipalKey,
@@ -49,7 +52,11 @@ impl Broker {
             Kind::PrincipalAdd { name, key } => draft = draft.name(name.as_str()).holder(*key),
             Kind::Revoke(revocation) => draft = aim(draft, &revocation.target),
             Kind::RevokeToken(cut) => draft = draft.revocation_id(&cut.id.0),
-            Kind::Offer { contract, .. } => draft = draft.lease(contract.lease).receiver(contract.receiver),
+            Kind::Offer { contract, .. } | Kind::OfferToCosign { contract, .. } => {
+                draft = draft.lease(contract.lease).receiver(contract.receiver);
+                draft = draft.maybe(contract.cosigner, Draft::cosigner);
+            }
+            Kind::Cosign { .. } => draft = draft.cause(COSIGNED),
             Kind::QuotaGive { to, bytes, ttl, .. } => {
                 draft = draft.receiver(*to).bytes(*bytes).ttl_us(*ttl);
             }
@@ -79,7 +86,10 @@ fn refusal_event(kind: &Kind) -> (Event, Option<RowId>) {
         | Kind::Release { lease }
         | Kind::Commit { lease, .. }
         | Kind::RevokeToken(TokenCut { lease, .. }) => (Event::LeaseDeny, Some(RowId::Lease(*lease))),
-        Kind::Offer { contract, .. } => (Event::ShareOffer, Some(RowId::Grant(contract.grant))),
+        Kind::Offer { contract, .. } | Kind::OfferToCosign { contract, .. } => {
+            (Event::ShareOffer, Some(RowId::Grant(contract.grant)))
+        }
+        Kind::Cosign { grant, .. } => (Event::ShareOffer, Some(RowId::Grant(*grant))),
         Kind::Issue { grant } => (Event::ShareIssue, Some(RowId::Grant(*grant))),
         Kind::Accept(acceptance) => (Event::ShareAccept, Some(RowId::Grant(acceptance.grant))),
         Kind::Narrow(narrowing) => (Event::LeaseAttenuate, Some(RowId::Grant(narrowing.grant))),
@@ -241,7 +251,7 @@ fn with_reason(draft: Draft, words: Option<&Revoked<'_>>) -> Draft {
     }
 }
 
-/// The fields of the contract that both sign. With both signatures an auditor can check the pair offline.
+/// The fields of the contract that all its parties sign. With their signatures an auditor can check the pair offline.
 fn contract(draft: Draft, contract: &ShareContract) -> Draft {
     draft
         .cluster(contract.cluster)
@@ -254,12 +264,18 @@ fn contract(draft: Draft, contract: &ShareContract) -> Draft {
         .range(contract.range)
         .ttl_us(contract.ttl)
         .hops(u32::from(contract.max_hops))
+        .maybe(contract.cosigner, Draft::cosigner)
 }
 
 pub(super) fn offered(grant: &Grant) -> Draft {
     contract(Draft::ok(Event::ShareOffer), &grant.contract)
         .subject(grant.contract.owner)
         .signature(&grant.by_owner)
+}
+
+/// The co-signer's signature, beside the contract as in the entry of the offer.
+pub(super) fn cosigned(grant: &Grant, by: PrincipalKey, by_cosigner: &Signature) -> Draft {
+    contract(Draft::ok(Event::ShareOffer), &grant.contract).subject(by).signature(by_cosigner).cause(COSIGNED)
 }
 
 pub(super) fn issued(grant: &Grant, expires: UnixMicros, policy: &[u8; 32]) -> Draft {
@@ -270,6 +286,7 @@ pub(super) fn issued(grant: &Grant, expires: UnixMicros, policy: &[u8; 32]) -> D
         .receiver(grant.contract.receiver)
         .expires(expires)
         .policy(policy)
+        .maybe(grant.contract.cosigner, Draft::cosigner)
 }
 
 /// The receiver's signature; the owner's stands in the entry of the offer, which has the same contract.

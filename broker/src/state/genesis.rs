@@ -81,6 +81,8 @@ pub struct Bounds {
     pub claim_within: Micros,
     /// How long an issued grant waits for its receiver, if its own span is not shorter.
     pub accept_within: Micros,
+    /// How long an offer waits for its co-signer.
+    pub cosign_within: Micros,
     /// Grants of one lease that have not ended.
     pub grants_per_lease: u32,
     /// How long a provider may take to say that memory is back before it is told again.
@@ -120,6 +122,7 @@ impl Bounds {
             ttl_max: Micros::from_millis(limits::LEASE_TTL_MS_MAX_DEFAULT),
             claim_within: Micros::from_millis(limits::RESERVATION_MS_MAX),
             accept_within: Micros::from_millis(limits::GRANT_ACCEPT_MS_MAX),
+            cosign_within: Micros::from_millis(limits::GRANT_COSIGN_MS_MAX),
             grants_per_lease: limits::GRANTS_PER_LEASE_MAX as u32,
             // By then a holder that blocks a take-back has been killed.
             take_again: Micros::from_millis(2 * limits::KILL_MS_MAX),
@@ -140,7 +143,13 @@ impl Genesis {
         let tables =
             [capacity.principals, capacity.leases, capacity.grants, capacity.ended, capacity.donations];
         let bounds = &self.bounds;
-        let spans = [bounds.ttl_min, bounds.claim_within, bounds.accept_within, bounds.take_again];
+        let spans = [
+            bounds.ttl_min,
+            bounds.claim_within,
+            bounds.accept_within,
+            bounds.cosign_within,
+            bounds.take_again,
+        ];
         if tables.contains(&0) {
             return Err(Error::new(Code::ConfigValue, "every table of the broker needs at least one row"));
         }

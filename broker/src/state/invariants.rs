@@ -129,7 +129,15 @@ impl Broker {
                     }),
                     "what is left of a grant is a part of what was agreed",
                 )?;
-                holds(contract.owner != contract.receiver, "a grant has two parties")?;
+                holds(contract.check_parties().is_ok(), "nobody is on two sides of a grant")?;
+                holds(
+                    grant.life.is_offered() || grant.is_cosigned(),
+                    "what was issued was co-signed, where the contract asks for it",
+                )?;
+                holds(
+                    contract.cosigner.is_some() || grant.by_cosigner.is_none(),
+                    "nobody co-signed whom the contract does not name",
+                )?;
                 holds(contract.cluster == self.genesis.cluster, "a grant is of this cluster")?;
             }
             rebuilt.insert(grant.clone());

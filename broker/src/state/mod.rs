@@ -24,6 +24,7 @@
 //! | `ending.rs`, `revoke.rs`, `undo.rs` | every way in which a row ends |
 //! | `narrow.rs` | taking back a part |
 //! | `donation.rs` | quota that one principal lends another |
+//! | `cosigning.rs` | the signature of a third party, between offer and issue |
 //! | `system.rs` | ticks, notices, the provider's comings and goings |
 //! | `entry.rs`, `denials.rs` | what the log says, and how often it says no |
 //! | `view.rs` | lists, page by page, of what concerns the one who asks |
@@ -37,6 +38,7 @@
 mod answer;
 mod books;
 mod command;
+mod cosigning;
 mod cut;
 mod deadlines;
 mod denials;
@@ -188,6 +190,12 @@ impl Broker {
                 self.quota_give(self.principal(command)?, (*id, *to, *bytes, *ttl), command, out)
             }
             Kind::QuotaTakeBack { id } => self.quota_take_back(self.principal(command)?, *id, out),
+            Kind::OfferToCosign { contract, signature, uid } => {
+                self.offer_to_cosign(self.principal(command)?, contract, signature, *uid, command, out)
+            }
+            Kind::Cosign { grant, signature } => {
+                self.cosign(self.principal(command)?, *grant, signature, command, out)
+            }
             Kind::Tick => Ok(self.tick(out)),
             Kind::Commit { .. }
             | Kind::Abandon { .. }

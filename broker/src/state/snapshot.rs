@@ -174,7 +174,7 @@ pub(super) fn booked_lease(usage: &mut Usage, lease: &Lease) -> Result<()> {
 
 /// Books a grant if it is charged.
 pub(super) fn booked_grant(usage: &mut Usage, grant: &Grant) -> Result<()> {
-    if grant.life.is_charged() {
+    if grant.is_charged() {
         usage.share(&Quota::UNLIMITED, grant.contract.range.len())?;
     }
     Ok(())

@@ -22,6 +22,10 @@ use crate::wire::wrap::{WrapId, WrapRow};
 /// A message from a node. Errors travel in frames of their own kind.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once a request and sent or matched at once, never stored"
+)]
 pub enum Reply {
     /// To `Hello`.
     Challenge {
@@ -52,7 +56,7 @@ pub enum Reply {
         /// What the provider knows; `None` once the memory is gone.
         memory: Option<MemoryRow>,
     },
-    /// To `ShareOffer`.
+    /// To `ShareOffer` and `ShareCosign`.
     Shared(GrantRow),
     /// To `ShareAccept`.
     Accepted {
@@ -63,6 +67,9 @@ pub enum Reply {
         /// The owner's signature on the contract, so that the receiver has both.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by_owner: Option<Signature>,
+        /// The co-signer's, if the contract names one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by_cosigner: Option<Signature>,
     },
     /// To `ShareShow`.
     Contract {
@@ -72,9 +79,12 @@ pub enum Reply {
         contract: ShareContract,
         /// The owner's signature on it, so that the receiver need not take the node's word for the offer.
         by_owner: Signature,
-        /// The receiver's, from its acceptance to the end of the grant.
+        /// The receiver's, from its acceptance on: after the end of the grant, too.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by_receiver: Option<Signature>,
+        /// The co-signer's, if the contract names one and that has signed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by_cosigner: Option<Signature>,
     },
     /// To `ShareList`.
     Grants(Page<GrantRow>),

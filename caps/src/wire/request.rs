@@ -256,6 +256,14 @@ pub enum Request {
         /// The last id of the page before.
         after: Option<DonationId>,
     },
+    /// Between steps 1 and 2 of `MEM_SHARE`, where the contract names a co-signer: its signature on the same contract. The
+    /// broker checks and issues.
+    ShareCosign {
+        /// Which grant.
+        grant: GrantId,
+        /// The co-signer's signature.
+        signature: Signature,
+    },
 }
 
 /// What a lease should be.
@@ -346,6 +354,7 @@ impl Request {
             Self::QuotaGive { .. } => "QuotaGive",
             Self::QuotaTakeBack { .. } => "QuotaTakeBack",
             Self::QuotaList { .. } => "QuotaList",
+            Self::ShareCosign { .. } => "ShareCosign",
         }
     }
 }

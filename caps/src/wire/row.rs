@@ -51,7 +51,7 @@ pub enum LeaseState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GrantState {
-    /// The owner signed the contract.
+    /// The owner signed the contract. Where it names a co-signer, it waits here for that one's signature.
     Offered,
     /// The broker checked policy and quota and issued `MEM_SHARE:<id>`.
     Issued,
@@ -242,6 +242,21 @@ pub struct GrantRow {
     pub state: GrantState,
     /// Why it ended, if it did.
     pub cause: Option<EndCause>,
+    /// Who else has to sign, if anybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cosigner: Option<CosignerRow>,
+}
+
+/// The third party of a grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CosignerRow {
+    /// Its key.
+    pub key: PrincipalKey,
+    /// Its registered name.
+    pub name: Option<Name>,
+    /// Whether it has signed. An offer that it has not signed is not issued.
+    pub signed: bool,
 }
 
 /// What the contract of a grant gives. A narrowing takes from the grant and leaves the contract as it was signed.
@@ -470,6 +485,8 @@ pub struct QuotaRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{FRAME_BYTES_MAX, NAME_BYTES_MAX, PAGE_GRANTS_MAX};
+    use crate::wire::reply::{Page, Reply};
 
     /// The text of a variant on the wire.
     fn wire(value: &impl Serialize) -> String {
@@ -497,5 +514,34 @@ mod tests {
         ] {
             assert_eq!(cause.name(), wire(&cause));
         }
+    }
+
+    /// A page of the longest grants there are fits a frame, with room for the frame's own.
+    #[test]
+    fn a_page_of_grants_fits_a_frame() {
+        let (key, name) = (PrincipalKey([0xff; 32]), Name::new(&"n".repeat(NAME_BYTES_MAX)).unwrap());
+        let range = ByteRange::new((1 << 62) - 1, 1 << 62).unwrap();
+        let row = GrantRow {
+            id: GrantId([0xff; 16]),
+            lease: LeaseId([0xff; 16]),
+            region: RegionId([0xff; 16]),
+            owner: key,
+            owner_name: Some(name.clone()),
+            receiver: key,
+            receiver_name: Some(name.clone()),
+            rights: Rights::ALL,
+            range,
+            agreed: Agreed { rights: Rights::ALL, range },
+            ttl: Micros(u64::MAX),
+            max_hops: u8::MAX,
+            expires_in: Micros(u64::MAX),
+            state: GrantState::Accepted,
+            cause: Some(EndCause::ProviderLost),
+            cosigner: Some(CosignerRow { key, name: Some(name), signed: true }),
+        };
+        let page = Reply::Grants(Page { rows: vec![row; PAGE_GRANTS_MAX], more: true });
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&page, &mut bytes).unwrap();
+        assert!(bytes.len() + 256 < FRAME_BYTES_MAX, "{} bytes", bytes.len());
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod audit;
 mod bench;
 mod check;
 mod completions;
+mod cosign;
 mod doctor;
 mod id;
 mod inspect;

@@ -99,6 +99,11 @@ pub(crate) fn grant(row: &GrantRow) -> Value {
         "expires_in_ms": row.expires_in.as_millis(),
         "state": row.state,
         "cause": row.cause,
+        "cosigner": row.cosigner.as_ref().map(|cosigner| json!({
+            "key": cosigner.key.to_string(),
+            "name": cosigner.name,
+            "signed": cosigner.signed,
+        })),
     })
 }
 
@@ -181,6 +186,7 @@ pub(crate) fn contract(contract: &ShareContract) -> Value {
         "range": range(contract.range),
         "ttl_us": contract.ttl.0,
         "max_hops": contract.max_hops,
+        "cosigner": contract.cosigner.map(|key| key.to_string()),
     })
 }
 

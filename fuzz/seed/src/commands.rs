@@ -91,6 +91,7 @@ impl Run {
             range: ByteRange::new(0, 4096).expect("a range"),
             ttl: Micros(500),
             max_hops: 1,
+            cosigner: None,
         };
         self.by(1, Kind::Offer { contract, signature: contract.sign(&key(1)) });
         self.by(1, Kind::Issue { grant: GRANT });
@@ -98,6 +99,32 @@ impl Run {
         let acceptance = Acceptance { grant: GRANT, signature, lifetime: Lifetime::Detached, session: 2 };
         self.by(2, Kind::Accept(acceptance));
         self.node(Kind::Notice(Notice::GrantOpened { grant: GRANT }));
+    }
+
+    /// Offered by Alice to Bob, and signed by Carol as the third party.
+    fn cosigned(&mut self, ticket: &ClaimTicket) {
+        let name = Name::new("carol").expect("a literal name");
+        let add = Kind::PrincipalAdd { name, key: key(3).public() };
+        self.apply(Actor::Principal(small_genesis().admin), add);
+        let contract = ShareContract {
+            cluster: small_genesis().cluster,
+            grant: GRANT,
+            lease: ticket.lease,
+            region: ticket.region,
+            owner: key(1).public(),
+            receiver: key(2).public(),
+            rights: Rights::READ_WRITE,
+            range: ByteRange::new(0, 4096).expect("a range"),
+            ttl: Micros(500),
+            max_hops: 0,
+            cosigner: Some(key(3).public()),
+        };
+        self.by(1, Kind::OfferToCosign { contract, signature: contract.sign(&key(1)), uid: 1000 });
+        self.by(3, Kind::Cosign { grant: GRANT, signature: contract.sign(&key(3)) });
+        self.by(3, Kind::Issue { grant: GRANT });
+        let signature = contract.sign(&key(2));
+        let acceptance = Acceptance { grant: GRANT, signature, lifetime: Lifetime::Detached, session: 2 };
+        self.by(2, Kind::Accept(acceptance));
     }
 
     fn revoke(&mut self, n: u8, target: Target) {
@@ -188,6 +215,11 @@ pub fn runs() -> Vec<Vec<u8>> {
             run.node(Kind::Tick);
             run.by(1, Kind::Release { lease: leases[0] });
             run.taken(leases[0]);
+        }),
+        run(&|run| {
+            let ticket = run.lease(Lifetime::Detached);
+            run.cosigned(&ticket);
+            run.revoke(1, Target::Grant(GRANT));
         }),
     ]
 }

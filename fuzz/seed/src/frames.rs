@@ -48,6 +48,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         range: ByteRange::new(0, 4096).expect("a range"),
         ttl: Micros::from_millis(1_000),
         max_hops: 1,
+        cosigner: None,
     };
     let spec = LeaseSpec {
         bytes: 65_536,
@@ -94,6 +95,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         Request::QuotaGive { id: DonationId([6; 16]), to: key, bytes: 4096, ttl: Micros(9) },
         Request::QuotaTakeBack { id: DonationId([6; 16]) },
         Request::QuotaList { after: Some(DonationId([6; 16])) },
+        Request::ShareCosign { grant, signature },
     ];
     let replies = [
         Reply::Done,

@@ -276,7 +276,8 @@ const fn changes(request: &Request) -> bool {
         | Request::Wrap { .. }
         | Request::Unwrap { .. }
         | Request::QuotaGive { .. }
-        | Request::QuotaTakeBack { .. } => true,
+        | Request::QuotaTakeBack { .. }
+        | Request::ShareCosign { .. } => true,
         Request::Hello { .. }
         | Request::Prove { .. }
         | Request::PrincipalList { .. }

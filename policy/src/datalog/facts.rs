@@ -65,15 +65,19 @@ impl Kind {
 ///
 /// Which of them a kind has, and what they mean there:
 ///
-/// | kind | size | ttl | class | receiver | hops | rights |
-/// |---|---|---|---|---|---|---|
-/// | `lease.create` | of the lease | asked for | if named | - | asked for | - |
-/// | `lease.renew` | of the lease | asked for | - | - | - | - |
-/// | `lease.open` | of the range | - | - | - | made | asked for |
-/// | `share.issue` | of the range | of the grant | - | the receiver | granted | granted |
-/// | `share.accept` | of the range | of the grant | - | who accepts | granted | granted |
-/// | `revoke` | - | - | - | - | - | - |
-/// | `quota.give` | given | of the donation | - | the receiver | - | - |
+/// | kind | size | ttl | class | receiver | hops | rights | cosigner |
+/// |---|---|---|---|---|---|---|---|
+/// | `lease.create` | of the lease | asked for | if named | - | asked for | - | - |
+/// | `lease.renew` | of the lease | asked for | - | - | - | - | - |
+/// | `lease.open` | of the range | - | - | - | made | asked for | - |
+/// | `share.issue` | of the range | of the grant | - | the receiver | granted | granted | if the contract names one |
+/// | `share.accept` | of the range | of the grant | - | who accepts | granted | granted | if the contract names one |
+/// | `revoke` | - | - | - | - | - | - | - |
+/// | `quota.give` | given | of the donation | - | the receiver | - | - | - |
+///
+/// Where a contract names a co-signer, `share.issue` is judged twice: when it is offered, so that nobody is asked to sign
+/// what will not be, and once the co-signer has signed. Both times it is the owner who asks, by the process that offered.
+/// Nothing is issued without the signature, so a rule may take the fact for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Facts {
@@ -97,6 +101,9 @@ pub struct Facts {
     pub hops: Option<u8>,
     /// One `right` fact for each.
     pub rights: Rights,
+    /// The registered principal that the contract names as its co-signer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cosigner: Option<(PrincipalKey, Name)>,
 }
 
 impl Facts {
@@ -114,6 +121,7 @@ impl Facts {
             receiver: None,
             hops: None,
             rights: Rights::NONE,
+            cosigner: None,
         }
     }
 
@@ -140,6 +148,9 @@ impl Facts {
         }
         if let Some(hops) = self.hops {
             facts.push(fact("hops", [Term::Integer(hops.into())]));
+        }
+        if let Some((by, name)) = &self.cosigner {
+            facts.push(fact("cosigner", [key(by), text(name.as_str())]));
         }
         facts.extend(self.rights.iter().map(|right| fact("right", [text(right.name())])));
         Ok(facts)

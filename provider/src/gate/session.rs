@@ -280,7 +280,8 @@ impl Session {
             | Request::Status
             | Request::QuotaGive { .. }
             | Request::QuotaTakeBack { .. }
-            | Request::QuotaList { .. }) => {
+            | Request::QuotaList { .. }
+            | Request::ShareCosign { .. }) => {
                 self.shared.control.request(self.caller(), request).await.map(Answer::Reply)
             }
         }
