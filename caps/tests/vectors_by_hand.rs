@@ -298,16 +298,29 @@ fn both_parties_sign_these_bytes() {
             message.extend(number.as_u64().unwrap().to_be_bytes());
         }
         message.push(contract["max_hops"].as_u64().unwrap() as u8);
+        let cosigner = contract.get("cosigner").filter(|key| !key.is_null());
+        if let Some(key) = cosigner {
+            message.push(1);
+            message.extend(unhex(key));
+        }
         assert_eq!(case["message"], hex(&message), "{}", case["name"]);
         assert_eq!(case["digest"], hex(&Sha256::digest(&message)), "{}", case["name"]);
         let signed = |party: &str, by: &str| verify(&array(&contract[party]), &message, &unhex(&case[by]));
         let agreed = signed("owner", "by_owner").and(signed("receiver", "by_receiver"));
         let agreed = agreed.is_ok() && contract["owner"] != contract["receiver"];
+        let agreed = agreed
+            && match cosigner {
+                Some(key) => {
+                    let apart = *key != contract["owner"] && *key != contract["receiver"];
+                    apart && case["by_cosigner"].is_string() && signed("cosigner", "by_cosigner").is_ok()
+                }
+                None => case["by_cosigner"].is_null(),
+            };
         let verdict = if agreed { "ok" } else { "E_CONTRACT_SIG" };
         assert_eq!(case["verdict"], verdict, "{}", case["name"]);
         *verdicts.entry(verdict).or_default() += 1;
     }
-    assert_eq!(verdicts, BTreeMap::from([("ok", 5), ("E_CONTRACT_SIG", 14)]));
+    assert_eq!(verdicts, BTreeMap::from([("ok", 6), ("E_CONTRACT_SIG", 21)]));
 }
 
 /// The second verifier has no gate, so that of the hostile tokens it can judge those that are tokens.

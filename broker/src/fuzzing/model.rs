@@ -684,7 +684,9 @@ impl Model {
                     _ => Step::Over,
                 };
             }),
-            Undo::PrincipalAdd { .. } => unreachable!("no story takes a registration back"),
+            Undo::PrincipalAdd { .. } | Undo::QuotaGive { .. } => {
+                unreachable!("no story takes a registration or a donation back")
+            }
         }
         Verdict::yes()
     }

@@ -289,6 +289,7 @@ impl Story<'_> {
             range: ByteRange::new(0, bytes).expect("a range"),
             ttl: Micros(ttl),
             max_hops: 1,
+            cosigner: None,
         };
         match damage {
             0xf0 => contract.cluster = ClusterEpoch([1; 16]),

@@ -30,16 +30,28 @@ fn contract() -> ShareContract {
         range: range(4_096, 8_192),
         ttl: Micros(3_600_000_000),
         max_hops: 1,
+        cosigner: None,
     }
 }
 
 fn signed(contract: ShareContract, owner: &SigningKey, receiver: &SigningKey) -> SharePair {
-    SharePair { contract, by_owner: contract.sign(owner), by_receiver: contract.sign(receiver) }
+    SharePair {
+        contract,
+        by_owner: contract.sign(owner),
+        by_receiver: contract.sign(receiver),
+        by_cosigner: None,
+    }
 }
 
 /// By the two whom the contract names.
 fn agreed(contract: ShareContract) -> SharePair {
     signed(contract, &person(0), &person(1))
+}
+
+/// The same contract where person 2 has to sign as well, and did.
+fn cosigned() -> SharePair {
+    let contract = ShareContract { cosigner: Some(public(2)), ..contract() };
+    SharePair { by_cosigner: Some(contract.sign(&person(2))), ..agreed(contract) }
 }
 
 fn case(name: &str, pair: &SharePair, verdict: Option<Code>) -> Value {
@@ -51,6 +63,7 @@ fn case(name: &str, pair: &SharePair, verdict: Option<Code>) -> Value {
         "digest": contract.digest().to_string(),
         "by_owner": hex(&pair.by_owner.0),
         "by_receiver": hex(&pair.by_receiver.0),
+        "by_cosigner": pair.by_cosigner.map(|signature| hex(&signature.0)),
         "verdict": verdict.map_or("ok", Code::text),
     })
 }
@@ -70,13 +83,20 @@ fn message(contract: &ShareContract) -> Vec<u8> {
         &contract.range.end().to_be_bytes(),
         &contract.ttl.0.to_be_bytes(),
         &[contract.max_hops],
+        &contract.cosigner.map_or(vec![], |key| [&[1], &key.0[..]].concat()),
     ]
     .concat()
 }
 
+/// A contract whose co-signer is one of its sides.
+fn by_two(cosigner: PrincipalKey, key: &SigningKey) -> SharePair {
+    let contract = ShareContract { cosigner: Some(cosigner), ..contract() };
+    SharePair { by_cosigner: Some(contract.sign(key)), ..agreed(contract) }
+}
+
 fn cases() -> Vec<Value> {
     let good = agreed(contract());
-    let (owner, third) = (person(0), person(2));
+    let (owner, third, cosigned) = (person(0), person(2), cosigned());
     let mut flipped = good;
     flipped.by_receiver.0[63] ^= 1;
     let own = ShareContract { receiver: public(0), ..contract() };
@@ -93,6 +113,26 @@ fn cases() -> Vec<Value> {
             None,
         ),
         case("above 2^53", &agreed(ShareContract { ttl: Micros((1 << 53) + 1), ..contract() }), None),
+        case("co-signed", &cosigned, None),
+        case("without the co-signer's signature", &SharePair { by_cosigner: None, ..cosigned }, refused),
+        case(
+            "a co-signature of the owner",
+            &SharePair { by_cosigner: Some(cosigned.by_owner), ..cosigned },
+            refused,
+        ),
+        case(
+            "a co-signature that nobody asked for",
+            &SharePair { by_cosigner: cosigned.by_cosigner, ..good },
+            refused,
+        ),
+        changed("a co-signer more", ShareContract { cosigner: Some(public(2)), ..contract() }),
+        case(
+            "the co-signer taken out",
+            &SharePair { contract: contract(), by_cosigner: None, ..cosigned },
+            refused,
+        ),
+        case("an owner who co-signs", &by_two(public(0), &owner), refused),
+        case("a receiver who co-signs", &by_two(public(1), &person(1)), refused),
         case(
             "each other's signature",
             &SharePair { by_owner: good.by_receiver, by_receiver: good.by_owner, ..good },
