@@ -150,6 +150,7 @@ fn contracts_get_their_verdicts() {
             "contract": case["contract"],
             "by_owner": case["by_owner"],
             "by_receiver": case["by_receiver"],
+            "by_cosigner": case["by_cosigner"],
         });
         let file: ShareFile = serde_json::from_value(file).unwrap();
         let pair = Signed::try_from(&file).unwrap().pair().unwrap();
