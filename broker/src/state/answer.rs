@@ -7,7 +7,7 @@ use caps::share::Rest;
 use caps::time::{Micros, UnixMicros};
 use caps::token::Terms;
 use caps::wire::link::{ClaimTicket, Take};
-use caps::wire::row::{EndCause, GrantRow, LeaseRow};
+use caps::wire::row::{EndCause, GrantRow, LeaseRow, TransferRow};
 
 /// The outcome of one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,14 @@ pub enum Answer {
         /// Whether that is what it gave before.
         again: bool,
     },
+    /// A lease was offered to another owner, or is not any more.
+    Transfer(TransferRow),
+    /// An offer was accepted: have the provider do this, then order [`Kind::TransferDone`], or [`Kind::TransferBack`] if
+    /// it refused.
+    ///
+    /// [`Kind::TransferDone`]: super::Kind::TransferDone
+    /// [`Kind::TransferBack`]: super::Kind::TransferBack
+    HandingOver(Take),
 }
 
 /// What the runtime must do because of a command. Both may be done twice without harm.

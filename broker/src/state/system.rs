@@ -25,6 +25,12 @@ impl Broker {
                 },
                 // Its token says when it ends, so the provider needs no telling.
                 RowId::Grant(id) => self.end_grant(id, EndCause::Expired, None, out),
+                RowId::Transfer(id) => {
+                    self.transfer_back(id, EndCause::NotClaimed, out);
+                    if self.transfers.get(id).is_some_and(|row| row.life.deadline() <= Some(self.now)) {
+                        self.end_transfer(id, EndCause::Expired, out);
+                    }
+                }
             }
         }
         Answer::Done
@@ -76,6 +82,7 @@ impl Broker {
                     leases.push(id);
                 }
                 RowId::Grant(id) => self.take_grant(id, EndCause::HolderExit, None, out),
+                RowId::Transfer(id) => self.transfer_back(id, EndCause::HolderExit, out),
             }
         }
         Answer::Ending { leases }

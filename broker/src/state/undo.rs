@@ -24,6 +24,9 @@ impl Broker {
                 for id in self.leases.of(key, None).collect::<Vec<_>>() {
                     self.end_lease(id, cause, None, out);
                 }
+                for id in self.transfers.of(key, None).collect::<Vec<_>>() {
+                    self.end_transfer(id, cause, out);
+                }
                 out.entries.push(entry::principal_undone(key));
                 if let Some(principal) = self.principals.rows.get_mut(&key) {
                     principal.leaving = true;
@@ -51,6 +54,8 @@ impl Broker {
                     self.take_grant(id, cause, None, out);
                 }
             }
+            Undo::TransferOffer { transfer } => self.end_transfer(transfer, cause, out),
+            Undo::TransferAccept { transfer } => self.transfer_back(transfer, cause, out),
         }
         Ok(Answer::Done)
     }

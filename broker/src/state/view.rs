@@ -3,14 +3,14 @@
 
 use std::ops::Bound;
 
-use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
+use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId, TransferId};
 use caps::limits::PAGE_ROWS_MAX;
 use caps::rights::Rights;
-use caps::share::Signed;
+use caps::share::{Signed, TransferSigned};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
 use caps::wire::reply::Page;
-use caps::wire::row::{Agreed, GrantRow, LeaseRow, PrincipalRow};
+use caps::wire::row::{Agreed, GrantRow, LeaseRow, PrincipalRow, TransferRow};
 use caps::{Code, Error, Result};
 use policy::quota::Usage;
 
@@ -35,6 +35,10 @@ pub enum Query {
     Grant(GrantId),
     /// The books.
     Status,
+    /// Offers of leases in the order of their ids, after this one.
+    Transfers(Option<TransferId>),
+    /// One offer of a lease.
+    Transfer(TransferId),
 }
 
 /// What is seen.
@@ -60,6 +64,10 @@ pub enum View {
     Grant(GrantRow, Signed),
     /// To [`Query::Status`].
     Status(StatusView),
+    /// To [`Query::Transfers`].
+    Transfers(Page<TransferRow>),
+    /// To [`Query::Transfer`].
+    Transfer(TransferRow, TransferSigned),
 }
 
 /// The numbers of the books.
@@ -114,6 +122,11 @@ impl Broker {
                 Ok(View::Grant(self.grant_row(grant, now), grant.signed()))
             }
             Query::Status => Ok(View::Status(self.status(now))),
+            Query::Transfers(after) => Ok(View::Transfers(self.transfers_after(by, after, now))),
+            Query::Transfer(id) => {
+                let transfer = self.transfer_of_party(by, id)?;
+                Ok(View::Transfer(self.transfer_row(transfer, now), transfer.signed()))
+            }
         }
     }
 
@@ -154,6 +167,21 @@ impl Broker {
         }
         let rows = self.grants.of(by, after).filter_map(|id| self.grants.get(id));
         page(rows.map(|grant| self.grant_row(grant, now)))
+    }
+
+    fn transfers_after(
+        &self,
+        by: PrincipalKey,
+        after: Option<TransferId>,
+        now: UnixMicros,
+    ) -> Page<TransferRow> {
+        if self.is_admin(by) {
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let rows = self.transfers.rows.range((from, Bound::Unbounded));
+            return page(rows.map(|(_, transfer)| self.transfer_row(transfer, now)));
+        }
+        let rows = self.transfers.of(by, after).filter_map(|id| self.transfers.get(id));
+        page(rows.map(|transfer| self.transfer_row(transfer, now)))
     }
 
     pub(super) fn lease_row(&self, lease: &Lease, now: UnixMicros) -> LeaseRow {

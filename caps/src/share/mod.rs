@@ -8,7 +8,9 @@
 //! |---|---|
 //! | this one | the contract, and a signature on it |
 //! | `pair.rs` | both signatures, for whoever was not there: [`SharePair`], [`AgreedShare`], their file |
+//! | `ownership.rs` | the contract by which a whole lease changes its owner: [`TransferContract`] |
 
+mod ownership;
 mod pair;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,7 @@ use crate::range::ByteRange;
 use crate::rights::Rights;
 use crate::time::{Micros, UnixMicros};
 
+pub use ownership::{TransferContract, TransferDigest, TransferSigned};
 pub use pair::{AgreedShare, ContractText, ShareDigest, ShareFile, SharePair, Signed};
 
 /// What the owner offers and the receiver accepts.

@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle};
+use crate::id::{GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle, TransferId};
 use crate::key::Signature;
 use crate::pop::Nonce;
 use crate::range::ByteRange;
 use crate::rights::Rights;
-use crate::share::ShareContract;
+use crate::share::{ShareContract, TransferContract};
 use crate::time::Micros;
 use crate::token::Token;
 use crate::wire::row::{Lifetime, Revocation};
@@ -212,6 +212,40 @@ pub enum Request {
     },
     /// Lists the root keys that are believed. Administrator only.
     RootList,
+
+    // Handing a lease over
+    /// Offers a lease to another owner: the present owner's signed contract.
+    TransferOffer {
+        /// The contract.
+        contract: TransferContract,
+        /// The owner's signature.
+        signature: Signature,
+    },
+    /// The receiver's signature on the same contract. The answer carries the new owner's token, and is sent once nothing
+    /// of the lease can be reached on a right of the former owner's, or on one that came from it.
+    TransferAccept {
+        /// Which offer.
+        transfer: TransferId,
+        /// The receiver's signature.
+        signature: Signature,
+        /// Whether the lease ends with this process from then on.
+        lifetime: Lifetime,
+    },
+    /// The contract of an offer, so that a receiver sees what it is asked to sign.
+    TransferShow {
+        /// Which offer.
+        transfer: TransferId,
+    },
+    /// Lists the offers that the caller made or was made.
+    TransferList {
+        /// The last id of the page before.
+        after: Option<TransferId>,
+    },
+    /// Takes an offer back that nobody accepted yet. For both sides and the administrator.
+    TransferWithdraw {
+        /// Which offer.
+        transfer: TransferId,
+    },
 }
 
 /// What a lease should be.
@@ -296,6 +330,11 @@ impl Request {
             Self::RootRotate => "RootRotate",
             Self::RootRetire { .. } => "RootRetire",
             Self::RootList => "RootList",
+            Self::TransferOffer { .. } => "TransferOffer",
+            Self::TransferAccept { .. } => "TransferAccept",
+            Self::TransferShow { .. } => "TransferShow",
+            Self::TransferList { .. } => "TransferList",
+            Self::TransferWithdraw { .. } => "TransferWithdraw",
         }
     }
 }

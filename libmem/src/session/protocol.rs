@@ -272,7 +272,10 @@ const fn changes(request: &Request) -> bool {
         | Request::QuarantineRelease { .. }
         | Request::RootRotate
         | Request::RootRetire { .. }
-        | Request::Write { .. } => true,
+        | Request::Write { .. }
+        | Request::TransferOffer { .. }
+        | Request::TransferAccept { .. }
+        | Request::TransferWithdraw { .. } => true,
         Request::Hello { .. }
         | Request::Prove { .. }
         | Request::PrincipalList { .. }
@@ -290,7 +293,9 @@ const fn changes(request: &Request) -> bool {
         | Request::QuarantineList
         | Request::QuarantineRead { .. }
         | Request::TokenCheck { .. }
-        | Request::RootList => false,
+        | Request::RootList
+        | Request::TransferShow { .. }
+        | Request::TransferList { .. } => false,
     }
 }
 

@@ -29,17 +29,25 @@ pub enum Kind {
     /// Taking back.
     #[serde(rename = "revoke")]
     Revoke,
+    /// The owner's offer to hand a lease over.
+    #[serde(rename = "transfer.offer")]
+    TransferOffer,
+    /// The receiver's acceptance of a lease.
+    #[serde(rename = "transfer.accept")]
+    TransferAccept,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::LeaseCreate,
         Self::LeaseRenew,
         Self::ShareIssue,
         Self::ShareAccept,
         Self::LeaseOpen,
         Self::Revoke,
+        Self::TransferOffer,
+        Self::TransferAccept,
     ];
 
     /// The name in a policy.
@@ -52,6 +60,8 @@ impl Kind {
             Self::ShareAccept => "share.accept",
             Self::LeaseOpen => "lease.open",
             Self::Revoke => "revoke",
+            Self::TransferOffer => "transfer.offer",
+            Self::TransferAccept => "transfer.accept",
         }
     }
 }
@@ -68,6 +78,8 @@ impl Kind {
 /// | `share.issue` | of the range | of the grant | - | the receiver | granted | granted |
 /// | `share.accept` | of the range | of the grant | - | who accepts | granted | granted |
 /// | `revoke` | - | - | - | - | - | - |
+/// | `transfer.offer` | of the lease | of the offer | - | who is to have it | - | - |
+/// | `transfer.accept` | of the lease | of the offer | - | who accepts | - | - |
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Facts {

@@ -218,7 +218,12 @@ impl Session {
             | Request::ShareList { .. }
             | Request::Revoke(_)
             | Request::ShareNarrow { .. }
-            | Request::Status) => {
+            | Request::Status
+            | Request::TransferOffer { .. }
+            | Request::TransferAccept { .. }
+            | Request::TransferShow { .. }
+            | Request::TransferList { .. }
+            | Request::TransferWithdraw { .. }) => {
                 self.shared.control.request(self.caller(), request).await.map(Answer::Reply)
             }
         }

@@ -54,6 +54,7 @@ impl World {
             meters: meters.clone(),
             quota: asked(payer, path),
             root: 1,
+            not_before: self.unix(),
         };
         let counted_until = request.minted_until;
         let answer = self.step(Event::Open(request));
