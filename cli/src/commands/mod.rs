@@ -9,6 +9,7 @@ mod doctor;
 mod id;
 mod inspect;
 mod lease;
+mod ownership;
 mod pair;
 mod quarantine;
 mod receipt;
@@ -52,5 +53,6 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Report> {
         Command::BenchMapper => bench::mapper(),
         Command::Bench(arguments) => bench::run(arguments, context),
         Command::Completions { shell } => completions::run(*shell),
+        Command::Transfer(command) => ownership::run(command, context),
     }
 }
