@@ -20,8 +20,7 @@ use caps::token::Token;
 use caps::wire::reply::{TokenState, Welcome};
 use caps::wire::request::Path;
 use caps::wire::row::{
-    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target,
-    TransferRow,
+    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target, TransferRow,
 };
 use caps::wire::{Name, Reason};
 use tokio::io::unix::AsyncFd;

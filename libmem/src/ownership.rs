@@ -57,8 +57,7 @@ impl TransferProposal {
     pub(crate) fn checked(self, asked: TransferId, cluster: ClusterEpoch) -> Result<Self> {
         let Self { transfer: row, contract, by_owner, by_receiver } = &self;
         let shown = (row.id, row.lease, row.region, row.from, row.to, row.ttl);
-        let signed =
-            (asked, contract.lease, contract.region, contract.from, contract.to, contract.ttl);
+        let signed = (asked, contract.lease, contract.region, contract.from, contract.to, contract.ttl);
         if shown != signed || contract.transfer != asked || contract.cluster != cluster {
             return Err(Error::new(Code::Protocol, "the contract does not say what the offer says"));
         }

@@ -117,9 +117,14 @@ impl Broker {
         let contract = transfer.contract;
         let accepted = match transfer.life {
             TransferLife::Accepted(accepted) => accepted,
-            TransferLife::Done(_) => return Err(Error::new(Code::Exists, "the lease was handed over before")),
+            TransferLife::Done(_) => {
+                return Err(Error::new(Code::Exists, "the lease was handed over before"));
+            }
             TransferLife::Offered(_) | TransferLife::Ended(_) => {
-                return Err(Error::new(Code::LeaseExpired, "the acceptance was taken back before it was done"));
+                return Err(Error::new(
+                    Code::LeaseExpired,
+                    "the acceptance was taken back before it was done",
+                ));
             }
         };
         if accepted.done_by <= self.now {

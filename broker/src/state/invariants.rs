@@ -147,7 +147,10 @@ impl Broker {
         for (id, transfer) in &transfers.rows {
             let contract = &transfer.contract;
             holds(*id == contract.transfer, "a transfer stands under its id")?;
-            holds(transfer.life.is_over() == ring.contains(id), "the ring has the ended transfers and no others")?;
+            holds(
+                transfer.life.is_over() == ring.contains(id),
+                "the ring has the ended transfers and no others",
+            )?;
             if !transfer.life.is_over() {
                 pending += 1;
                 let lease = self.leases.get(contract.lease);

@@ -70,7 +70,9 @@ use policy::quota::Usage;
 use answer::Out;
 pub use answer::{Answer, Applied, Effect};
 use books::{Principal, Principals};
-pub use command::{Acceptance, Actor, Command, Kind, Narrowing, PolicyVerdict, RowId, TokenCut, TransferAcceptance, Undo};
+pub use command::{
+    Acceptance, Actor, Command, Kind, Narrowing, PolicyVerdict, RowId, TokenCut, TransferAcceptance, Undo,
+};
 use deadlines::Deadlines;
 use denials::Denials;
 pub use genesis::{Bounds, Capacity, Genesis};

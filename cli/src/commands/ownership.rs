@@ -89,11 +89,7 @@ fn accept(arguments: &Accept, session: &Session, context: &Context) -> Result<Re
     if let Some(path) = &arguments.output {
         tokens::write(path, token)?;
     }
-    let text = format!(
-        "the lease {} is yours; the token is in {}\n",
-        lease.id,
-        crate::files::show(&file),
-    );
+    let text = format!("the lease {} is yours; the token is in {}\n", lease.id, crate::files::show(&file),);
     let value = json!({
         "lease": json::lease(lease),
         "contract": contract(&proposal),
@@ -161,8 +157,7 @@ fn pairs(row: &TransferRow) -> Vec<(&'static str, String)> {
 /// Every field that is signed, and the names that the node gives the two keys; and what goes with it.
 fn contract_pairs(proposal: &TransferProposal) -> Vec<(&'static str, String)> {
     let TransferProposal { transfer, contract, .. } = proposal;
-    let named =
-        |key: String, name: Option<&Name>| name.map_or(key.clone(), |name| format!("{key} ({name})"));
+    let named = |key: String, name: Option<&Name>| name.map_or(key.clone(), |name| format!("{key} ({name})"));
     vec![
         ("offer", contract.transfer.to_string()),
         ("cluster", contract.cluster.to_string()),
