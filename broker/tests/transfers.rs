@@ -56,8 +56,8 @@ fn owner(world: &World, lease: LeaseId) -> caps::id::PrincipalKey {
 
 /// What the provider is told when an acceptance came to nothing.
 fn back(ticket: &ClaimTicket) -> Vec<Effect> {
-    let (lease, to) = (ticket.lease, ticket.owner);
-    let take = Take::Owner { lease, to, since: UnixMicros(START), until: UnixMicros::MAX };
+    let (lease, to, undoes) = (ticket.lease, ticket.owner, Some(UnixMicros(START + 1)));
+    let take = Take::Owner { lease, to, since: UnixMicros(START), until: UnixMicros::MAX, undoes };
     vec![Effect::Take(take, EndCause::Transfer)]
 }
 
@@ -89,9 +89,9 @@ fn the_lease_its_books_and_its_name_go_over_and_its_grants_end() {
     assert!(offered.effects.is_empty());
     let taking = world.by(2, acceptance(2, &contract, Lifetime::Process));
     assert_eq!(events(&taking.entries), [(Event::LeaseOffer, None)]);
-    let Answer::HandingOver(Take::Owner { lease, to, since, until }) = taking.answer.unwrap() else {
-        panic!()
-    };
+    let Answer::HandingOver { give, back } = taking.answer.unwrap() else { panic!() };
+    let Take::Owner { lease, to, since, until, undoes: None } = give else { panic!("{give:?}") };
+    assert!(matches!(back, Take::Owner { undoes: Some(attempt), .. } if attempt == since));
     assert_eq!((lease, to, since), (ticket.lease, public(2), UnixMicros(world.now + 1)));
     assert_eq!(until, UnixMicros(world.now + 100), "the time that a claim has");
     // Until the provider is done it is the former owner's, who can issue no new right of it.
@@ -248,6 +248,13 @@ fn an_acceptance_that_comes_to_nothing_leaves_the_former_owner() {
         );
         world.by(1, Kind::Renew { lease: ticket.lease, ttl: Micros(500) }).answer.unwrap();
         world.reserve(2, spec(PAGE, 100)).unwrap();
+        // Accepted once more in the same instant, it is told apart from the time before.
+        if world.now == START {
+            let again = accept(&mut world, 2, &contract).answer.unwrap();
+            let Answer::HandingOver { give, .. } = again else { panic!() };
+            assert!(matches!(give, Take::Owner { since, .. } if since == UnixMicros(START + 2)), "{give:?}");
+            world.system(Kind::TransferBack { transfer: ID }).answer.unwrap();
+        }
         // Until its time is over.
         world.tick_at(START + 500);
         assert_eq!(state(&world), (TransferState::Ended, Some(EndCause::Expired)));

@@ -60,12 +60,13 @@ impl Handle {
 
         let session = caller.session;
         let kind = Kind::TransferAccept(TransferAcceptance { transfer, signature, lifetime, session });
-        let Answer::HandingOver(give) = shared.order_recorded(caller, kind, None, Some(verdict)).await?
+        let Answer::HandingOver { give, back } =
+            shared.order_recorded(caller, kind, None, Some(verdict)).await?
         else {
             return Err(unexpected());
         };
         // To its end, whoever still waits for it: the provider and the books must come to the same owner.
-        let carried_out = shared.tasks.spawn(carry_out(Arc::clone(shared), transfer, give, by_owner));
+        let carried_out = shared.tasks.spawn(carry_out(Arc::clone(shared), transfer, (give, back), by_owner));
         carried_out.await.unwrap_or_else(|_| Err(unexpected()))
     }
 
@@ -103,7 +104,7 @@ impl Handle {
 async fn carry_out(
     shared: Arc<Shared>,
     transfer: TransferId,
-    give: Take,
+    (give, back): (Take, Take),
     by_owner: Signature,
 ) -> Result<Reply> {
     if let Err(refused) = shared.link.take(give, EndCause::Transfer).await {
@@ -119,7 +120,8 @@ async fn carry_out(
         Ok(Answer::Leased { lease, terms, .. }) => (lease, terms),
         Ok(_) => return Err(unexpected()),
         Err(refused) => {
-            // It was taken back meanwhile, and the provider with it; or the books refused.
+            // It was taken back meanwhile, perhaps before the provider heard of it at all; or the books refused.
+            let _ = shared.link.take(back, EndCause::Transfer).await; // a lease that is gone has no owner
             shared.order_and_wait(Kind::TransferBack { transfer }).await?;
             return Err(refused);
         }

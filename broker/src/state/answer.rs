@@ -71,7 +71,12 @@ pub enum Answer {
     ///
     /// [`Kind::TransferDone`]: super::Kind::TransferDone
     /// [`Kind::TransferBack`]: super::Kind::TransferBack
-    HandingOver(Take),
+    HandingOver {
+        /// What makes the provider go over to the new owner.
+        give: Take,
+        /// What makes it go back, if it did.
+        back: Take,
+    },
 }
 
 /// What the runtime must do because of a command. Both may be done twice without harm.

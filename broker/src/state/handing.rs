@@ -88,7 +88,8 @@ impl Broker {
             return Err(Error::new(Code::LeaseExpired, "the offer's time is over"));
         }
         let live = self.live_lease_of(contract.from, contract.lease)?;
-        let bytes = self.leases.get(contract.lease).ok_or(Code::LeaseUnknown)?.range.len();
+        let lease = self.leases.get(contract.lease).ok_or(Code::LeaseUnknown)?;
+        let (bytes, tried) = (lease.range.len(), lease.tried);
         self.permitted(command)?;
         if self.transfers.receiving.contains(&by) {
             return Err(Error::new(Code::Busy, "another lease is just being handed over to you"));
@@ -98,16 +99,22 @@ impl Broker {
 
         let copying = Micros::from_millis(bytes / policy::limits::RESERVATION_BYTES_PER_MS);
         let done_by = self.now.plus(self.genesis.bounds.claim_within).plus(copying);
-        // Later than every token there is, and none is issued until it is done.
-        let since = self.now.max(live.since).plus(Micros(1));
+        // Later than every token there is, and none is issued until it is done; and no time of another acceptance, so that
+        // taking one back takes back that one.
+        let since = self.now.max(live.since).max(tried).plus(Micros(1));
         let by_receiver = signature;
         let accepted = Accepted { offered, done_by, since, by_receiver, lifetime, session };
         self.set_transfer_life(id, TransferLife::Accepted(accepted));
         if let Some(transfer) = self.transfers.get(id) {
             out.entries.push(entry::transfer_accepted(transfer, &signature, done_by, &self.policy));
         }
+        if let Some(lease) = self.leases.rows.get_mut(&contract.lease) {
+            lease.tried = since;
+        }
         let lease = contract.lease;
-        Ok(Answer::HandingOver(Take::Owner { lease, to: by, since, until: done_by }))
+        let give = Take::Owner { lease, to: by, since, until: done_by, undoes: None };
+        let back = back(lease, contract.from, live, &accepted);
+        Ok(Answer::HandingOver { give, back })
     }
 
     /// The provider has taken back all that came from the former owner: the lease is the new one's.
@@ -239,14 +246,11 @@ impl Broker {
     /// Has the provider go back to the present owner, if it may have been told another.
     fn tell_owner(&self, id: TransferId, out: &mut Out) {
         let Some(transfer) = self.transfers.get(id) else { return };
-        if !matches!(transfer.life, TransferLife::Accepted(_)) {
-            return;
-        }
+        let TransferLife::Accepted(accepted) = transfer.life else { return };
         if let Some((Life::Live(live), lease)) =
             self.leases.get(transfer.contract.lease).map(|lease| (lease.life, lease))
         {
-            let (lease, to, since) = (lease.id, lease.owner, live.since);
-            let back = Take::Owner { lease, to, since, until: UnixMicros::MAX };
+            let back = back(lease.id, lease.owner, live, &accepted);
             out.effects.push(Effect::Take(back, EndCause::Transfer));
         }
     }
@@ -295,4 +299,10 @@ impl Broker {
             }
         }
     }
+}
+
+/// What takes an acceptance back at the provider, that one and no other.
+const fn back(lease: LeaseId, owner: PrincipalKey, live: Live, accepted: &Accepted) -> Take {
+    let (since, undoes) = (live.since, Some(accepted.since));
+    Take::Owner { lease, to: owner, since, until: UnixMicros::MAX, undoes }
 }

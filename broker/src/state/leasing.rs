@@ -117,6 +117,7 @@ impl Broker {
             epoch: 0,
             life: Life::Reserved(Reserved { claim_by }),
             marks: std::collections::BTreeMap::new(),
+            tried: UnixMicros(0),
             grants: 0,
         };
         if self.leases.active() >= self.genesis.capacity.leases as usize {

@@ -82,7 +82,7 @@ pub enum Take {
     },
     /// Every right to a lease's region that does not come from `to`: the region is `to`'s from then on, with the bytes
     /// that are in it. No revoke: where there is no room to give the region fresh files it is refused, and nothing has
-    /// changed. A region that is `to`'s already keeps all its rights.
+    /// changed. Once more is no error, and changes nothing.
     Owner {
         /// The lease.
         lease: LeaseId,
@@ -93,6 +93,9 @@ pub enum Take {
         since: UnixMicros,
         /// Refused from this time on: the broker has taken the acceptance back by then.
         until: UnixMicros,
+        /// Goes back from the owner whose time began then, and from no other: what is told late, when another change has
+        /// come in between, does nothing.
+        undoes: Option<UnixMicros>,
     },
 }
 

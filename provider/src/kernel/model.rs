@@ -96,6 +96,7 @@ enum Act {
         lease: u8,
         to: u8,
         late: bool,
+        stale: bool,
     },
 }
 
@@ -114,8 +115,8 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(lease, session, grant, made, left, pages, path, (meter, former))| {
                 Act::Open { lease, session, grant, made, left, pages, path, meter, former }
             }),
-        2 => (lease.clone(), 0..3u8, prop::bool::weighted(0.1))
-            .prop_map(|(lease, to, late)| Act::TakeOwner { lease, to, late }),
+        2 => (lease.clone(), 0..3u8, prop::bool::weighted(0.1), prop::bool::weighted(0.1))
+            .prop_map(|(lease, to, late, stale)| Act::TakeOwner { lease, to, late, stale }),
         2 => (lease.clone(), 0..5u8, 1..40u64).prop_map(|(lease, mark, left)| Act::TakeMark { lease, mark, left }),
         6 => (0..12usize, 0..3u32).prop_map(|(open, segment)| Act::HandOut { open, segment }),
         5 => (lease.clone(), 0..4usize).prop_map(|(lease, segment)| Act::Progress { lease, segment }),
@@ -691,41 +692,43 @@ proptest! {
                         prop_assert!(!same, "no right of a revoked grant is open");
                     }
                 }
-                Act::TakeOwner { lease, to, late } => {
+                Act::TakeOwner { lease, to, late, stale } => {
                     let Some(known) = model.get(lease) else {
-                        let take = Take::Owner { lease: LeaseId([lease; 16]), to: key(to), since: unix, until: UnixMicros::MAX };
+                        let take = Take::Owner { lease: LeaseId([lease; 16]), to: key(to), since: unix, until: UnixMicros::MAX, undoes: None };
                         prop_assert!(step(&mut kernel, Event::Take { take, cause: EndCause::Transfer, now_unix: unix }).is_err());
                         continue;
                     };
                     let (region, owner, live, over) = (known.key, known.owner, known.life == Life::Live, known.until <= now);
                     let out: Vec<_> = model.out.iter().copied().collect();
+                    let since = unix.0 + 1;
                     let known = model.get(lease).unwrap();
+                    let same = stale || owner == to && known.since == since;
                     let (mut segments, mut under_way, mut longest) = (Vec::new(), None, 0);
                     for (segment, &(generation, rotating, _)) in known.files.iter().enumerate() {
                         let held = out.iter().any(|&(of, at, by, ..)| (of, at, by) == (region, segment, generation));
-                        under_way = under_way.max(rotating.filter(|_| held || owner == to));
+                        under_way = under_way.max(rotating.filter(|_| held || same));
                         if held && rotating.is_none() {
                             segments.push(segment as u32);
                             longest = longest.max(known.length(segment));
                         }
                     }
                     let room = segments.is_empty() || kernel.has_room(longest * PAGE).is_ok();
-                    let since = unix.0 + 1;
                     let take = Take::Owner {
                         lease: LeaseId([lease; 16]),
                         to: key(to),
                         since: UnixMicros(since),
                         until: if late { unix } else { UnixMicros::MAX },
+                        undoes: stale.then_some(UnixMicros(u64::MAX)),
                     };
                     let answer = step(&mut kernel, Event::Take { take, cause: EndCause::Transfer, now_unix: unix });
                     model.follow(&effects);
-                    let changed = live && !over && owner != to && !late && room;
+                    let changed = live && !over && !same && !late && room;
                     if !changed {
                         prop_assert!(over || effects.is_empty(), "what is refused changes nothing");
                     }
                     match answer {
                         Ok(Answer::Fenced { upto, .. }) => {
-                            prop_assert!(changed || live && owner == to);
+                            prop_assert!(changed || live && same);
                             if changed {
                                 prop_assert_eq!(&model.rotated, &segments, "all that anybody maps");
                                 let begun = segments.first().and_then(|&first| model.get(lease).unwrap().files[first as usize].1);

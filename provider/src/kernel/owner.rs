@@ -25,6 +25,8 @@ pub(super) struct Change {
     pub(super) since: UnixMicros,
     /// It is refused from this time on.
     pub(super) until: UnixMicros,
+    /// Only from an owner whose time began then.
+    pub(super) undoes: Option<UnixMicros>,
 }
 
 impl RegionRow {
@@ -42,8 +44,8 @@ impl RegionRow {
 }
 
 impl Kernel {
-    /// Changes a region's owner. To be called again is no error: who owns it already keeps all that is open, and what is
-    /// still being taken from the former owner is waited for.
+    /// Changes a region's owner. To be called again is no error, nor is undoing what another change has undone: what is
+    /// open stays, and what is still being taken from a former owner is waited for.
     pub(super) fn take_owner(
         &mut self,
         now: BootNanos,
@@ -55,7 +57,8 @@ impl Kernel {
         const UNKNOWN: Error = Error::new(Code::Internal, "a live lease has no region");
         let region = self.live(change.lease)?;
         let row = self.regions.get(region).ok_or(UNKNOWN)?;
-        if row.owner == change.to {
+        let done = (row.owner, row.owned_since) == (change.to, change.since);
+        if done || change.undoes.is_some_and(|attempt| attempt != row.owned_since) {
             let upto = row.segments.iter().filter_map(|segment| match segment.state {
                 SegmentState::Rotating(rotation) => Some(rotation),
                 SegmentState::Settled => None,

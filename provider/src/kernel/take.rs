@@ -63,8 +63,8 @@ impl Kernel {
                 self.take_marks(now_unix, &cut, cause, effects)
             }
             Take::Root { lease, root } => self.take_root(lease, root, cause, effects),
-            Take::Owner { lease, to, since, until } => {
-                let change = Change { lease, to, since, until };
+            Take::Owner { lease, to, since, until, undoes } => {
+                let change = Change { lease, to, since, until, undoes };
                 return self.take_owner(now, now_unix, &change, cause, effects);
             }
         })

@@ -8,12 +8,22 @@ impl World {
         let until = UnixMicros(self.unix().0.saturating_add(bytes.number(1_000)?));
         let since = UnixMicros(self.unix().0.saturating_add(1));
         let known = self.find(lease).map(|(region, known)| (region, known.owner, known.life));
-        let changes = known.is_some_and(|(_, owner, life)| owner != to && life == Life::Live);
+        let at = known.map(|(region, ..)| self.regions[&region].since);
+        let undoes = match bytes.byte()? % 4 {
+            0 | 1 => None,
+            2 => at,
+            _ => Some(UnixMicros(u64::MAX)),
+        };
+        let changes = known.is_some_and(|(region, owner, life)| {
+            let known = self.regions[&region].since;
+            let due = undoes.is_none_or(|attempt| attempt == known);
+            (owner, known) != (to, since) && due && life == Life::Live
+        });
         let open =
             |world: &Self| world.rights.iter().filter(|right| right.lease == lease && !right.fenced).count();
         let before = open(self);
         self.giving = known.filter(|_| changes).map(|(region, ..)| region);
-        let take = Take::Owner { lease, to, since, until };
+        let take = Take::Owner { lease, to, since, until, undoes };
         let now_unix = self.unix();
         let due = self.kernel.next_deadline().is_some_and(|at| at <= self.boot());
         let answer = self.step(Event::Take { take, cause: EndCause::Transfer, now_unix });

@@ -43,7 +43,7 @@ pub fn event_seeds() -> Vec<Vec<u8>> {
             &hand_out,
             &receiver,
             &theirs,
-            &[TAKE_OWNER, 1, 2, 30],
+            &[TAKE_OWNER, 1, 2, 30, 0],
             &rotate,
             &owner,
         ]),
