@@ -122,7 +122,10 @@ fn the_lease_its_books_and_its_name_go_over_and_its_grants_end() {
     let renewed = world.by(2, Kind::Renew { lease, ttl: Micros(8_000) });
     let Answer::Leased { terms, .. } = renewed.answer.unwrap() else { panic!() };
     assert_eq!((terms.holder, terms.not_before), (public(2), since), "its token is of its own time");
-    world.accepted(&ClaimTicket { owner: public(2), ..ticket }, 7);
+    let share = world.contract(&ClaimTicket { owner: public(2), ..ticket }, 7, 1);
+    world.offer(2, share).answer.unwrap();
+    world.issue(2, 7).answer.unwrap();
+    world.accept(1, &share, Lifetime::Detached).answer.unwrap();
     let exit = world.system(Kind::HolderExit { session: 1 });
     let ends =
         |applied: &Applied| applied.effects.contains(&Effect::Take(Take::Lease(lease), EndCause::HolderExit));
@@ -246,7 +249,7 @@ fn an_acceptance_that_comes_to_nothing_leaves_the_former_owner() {
             Some(Code::LeaseExpired),
             "what the provider did after all is too late"
         );
-        world.by(1, Kind::Renew { lease: ticket.lease, ttl: Micros(500) }).answer.unwrap();
+        world.by(1, Kind::Renew { lease: ticket.lease, ttl: Micros(8_000) }).answer.unwrap();
         world.reserve(2, spec(PAGE, 100)).unwrap();
         // Accepted once more in the same instant, it is told apart from the time before.
         if world.now == START {

@@ -80,6 +80,11 @@ fn accept(arguments: &Accept, session: &Session, context: &Context) -> Result<Re
         let message = format!("{} exists", crate::files::show(path));
         return Err(Failure::of(Code::Exists, message).help("name another file for the token"));
     }
+    if proposal.transfer.state != TransferState::Offered {
+        // Nothing is signed that has no use.
+        let message = format!("the offer does not stand: {}", state(&proposal.transfer));
+        return Err(Failure::of(Code::ShareOrder, message).help("its owner may offer the lease again"));
+    }
     if !context.json {
         output::to_stdout(format!("accepting exactly this:\n{shown}").as_bytes())?;
     }

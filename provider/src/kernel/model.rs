@@ -695,7 +695,8 @@ proptest! {
                 Act::TakeOwner { lease, to, late, stale } => {
                     let Some(known) = model.get(lease) else {
                         let take = Take::Owner { lease: LeaseId([lease; 16]), to: key(to), since: unix, until: UnixMicros::MAX, undoes: None };
-                        prop_assert!(step(&mut kernel, Event::Take { take, cause: EndCause::Transfer, now_unix: unix }).is_err());
+                        let answer = step(&mut kernel, Event::Take { take, cause: EndCause::Transfer, now_unix: unix });
+                        prop_assert!(answer.is_err());
                         continue;
                     };
                     let (region, owner, live, over) = (known.key, known.owner, known.life == Life::Live, known.until <= now);
