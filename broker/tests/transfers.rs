@@ -259,7 +259,7 @@ fn an_acceptance_that_comes_to_nothing_leaves_the_former_owner() {
             world.system(Kind::TransferBack { transfer: ID }).answer.unwrap();
         }
         // Until its time is over.
-        world.tick_at(START + 500);
+        let _ = world.tick_at(START + 500);
         assert_eq!(state(&world), (TransferState::Ended, Some(EndCause::Expired)));
     }
 }

@@ -43,7 +43,6 @@ pub enum Query {
 
 /// What is seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "made once a query and matched at once, never stored")]
 pub enum View {
     /// To [`Query::Who`].
     Who {

@@ -4,7 +4,7 @@ use super::*;
 
 impl World {
     pub(super) fn take_owner(&mut self, bytes: &mut Bytes<'_>) -> Option<()> {
-        let (lease, to) = (lease(bytes.byte()?), PrincipalKey([0x80 | bytes.byte()? % 3; 32]));
+        let (lease, to) = (lease(bytes.byte()?), PrincipalKey([0x80 | (bytes.byte()? % 3); 32]));
         let until = UnixMicros(self.unix().0.saturating_add(bytes.number(1_000)?));
         let since = UnixMicros(self.unix().0.saturating_add(1));
         let known = self.find(lease).map(|(region, known)| (region, known.owner, known.life));
