@@ -700,7 +700,7 @@ proptest! {
                         continue;
                     };
                     let (region, owner, live, over) = (known.key, known.owner, known.life == Life::Live, known.until <= now);
-                    let out: Vec<_> = model.out.iter().copied().collect();
+                    let out = model.out.to_vec();
                     let since = unix.0 + 1;
                     let known = model.get(lease).unwrap();
                     let same = stale || owner == to && known.since == since;
