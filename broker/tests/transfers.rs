@@ -14,6 +14,11 @@ use common::*;
 
 const ID: TransferId = TransferId([0x77; 16]);
 
+/// Something that takes an acceptance back.
+type End<'a> = &'a dyn Fn(&mut World) -> Applied;
+/// Something that ends a lease.
+type EndOf<'a> = &'a dyn Fn(&mut World, LeaseId);
+
 fn contract(ticket: &ClaimTicket, to: u8) -> TransferContract {
     TransferContract {
         cluster: genesis().cluster,
@@ -226,7 +231,7 @@ fn who_may_not_is_refused_and_learns_nothing() {
 #[test]
 fn an_acceptance_that_comes_to_nothing_leaves_the_former_owner() {
     // The provider refused; it did not answer in time; the receiver's process died; it could not be recorded.
-    let ends: [(&dyn Fn(&mut World) -> Applied, Lifetime); 4] = [
+    let ends: [(End<'_>, Lifetime); 4] = [
         (&|world| world.system(Kind::TransferBack { transfer: ID }), Lifetime::Detached),
         (&|world| world.tick_at(START + 100), Lifetime::Detached),
         (&|world| world.system(Kind::HolderExit { session: 72 }), Lifetime::Process),
@@ -266,7 +271,7 @@ fn an_acceptance_that_comes_to_nothing_leaves_the_former_owner() {
 
 #[test]
 fn an_offer_ends_with_its_lease_whatever_ends_that() {
-    let ends: [&dyn Fn(&mut World, LeaseId); 4] = [
+    let ends: [EndOf<'_>; 4] = [
         &|world, lease| drop(world.by(1, Kind::Release { lease })),
         &|world, lease| drop(world.revoke(0, Target::Lease(lease))),
         &|world, lease| {
