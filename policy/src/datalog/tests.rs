@@ -70,7 +70,7 @@ fn the_examples_of_the_default_work() {
         })
         .map(|line| format!("{line}\n"))
         .collect();
-    assert_eq!(examples.lines().count(), 6, "{examples}");
+    assert_eq!(examples.lines().count(), 7, "{examples}");
     let policy = ok(&(examples + DEFAULT));
     assert_eq!(policy.lint(false), []);
     let mut create = facts(Kind::LeaseCreate);
@@ -90,6 +90,10 @@ fn the_examples_of_the_default_work() {
         open.hops = Some(hops);
         assert_eq!(policy.decide(&open).unwrap().allowed, allowed, "delegated {hops} times");
     }
+    let mut transfer = facts(Kind::TransferOffer);
+    transfer.receiver = Some((PrincipalKey([9; 32]), name("bob")));
+    assert!(!policy.decide(&transfer).unwrap().allowed, "nobody hands a lease over");
+    assert!(ok(DEFAULT).decide(&transfer).unwrap().allowed);
 }
 
 #[test]
