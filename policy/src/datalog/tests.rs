@@ -92,7 +92,7 @@ fn the_examples_of_the_default_work() {
     }
     let mut transfer = facts(Kind::TransferOffer);
     transfer.receiver = Some((PrincipalKey([9; 32]), name("bob")));
-    assert!(!policy.decide(&transfer).unwrap().allowed, "nobody hands a lease over");
+    assert!(!policy.decide(&transfer).unwrap().allowed, "a lease goes to the archive or nowhere");
     assert!(ok(DEFAULT).decide(&transfer).unwrap().allowed);
 }
 
