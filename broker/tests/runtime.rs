@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use audit::store::memory::Fault;
 use caps::Code;
-use caps::id::{DonationId, GrantId};
+use caps::id::{DonationId, GrantId, TransferId};
 use caps::key::SigningKey;
 use caps::range::ByteRange;
 use caps::rights::{Operation, Rights};
-use caps::share::ShareContract;
+use caps::share::{ShareContract, TransferContract};
 use caps::time::Micros;
 use caps::token::{RootKeys, gate};
 use caps::wire::link::{Notice, Take};
@@ -547,4 +547,57 @@ async fn a_gift_that_cannot_be_recorded_is_undone_and_one_taken_back_is_back() {
     world.recovered().await;
     let logged = || world.entries().iter().any(|entry| entry.contains("quota_taken_back"));
     assert!(lived(logged), "what took effect is in the log");
+}
+
+/// Offers a lease of actor 1's to actor 2.
+async fn offered(world: &World) -> TransferContract {
+    let (row, _) = lease(world, 1).await;
+    let contract = TransferContract {
+        cluster: world.cluster,
+        transfer: TransferId([6; 16]),
+        lease: row.id,
+        region: row.region,
+        from: public(1),
+        to: public(2),
+        ttl: Micros(1_000_000),
+    };
+    let signature = contract.sign(&key(1));
+    world.ask(1, Request::TransferOffer { contract, signature }).await.unwrap();
+    contract
+}
+
+async fn take_over(world: &World, contract: &TransferContract) -> caps::Result<Reply> {
+    let (transfer, signature) = (contract.transfer, contract.sign(&key(2)));
+    world.ask(2, Request::TransferAccept { transfer, signature, lifetime: Lifetime::Detached }).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_refuses_a_new_owner_leaves_the_former_one() {
+    let world = World::start().await;
+    let contract = offered(&world).await;
+    world.link.fail_takes(Some(Code::NoMemory));
+    assert_eq!(take_over(&world, &contract).await.unwrap_err().code(), Code::NoMemory);
+    let (give, _) = world.link.next_take().await;
+    let Take::Owner { to, since, undoes: None, .. } = give else { panic!("{give:?}") };
+    assert_eq!(to, public(2));
+    // It is told whose it is, in case that it did go over.
+    let (back, _) = world.link.next_take().await;
+    assert!(
+        matches!(back, Take::Owner { to, undoes, .. } if (to, undoes) == (public(1), Some(since))),
+        "{back:?}"
+    );
+    world.link.fail_takes(None);
+    let Reply::Lease { lease, .. } =
+        world.ask(1, Request::LeaseShow { lease: contract.lease }).await.unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(lease.owner, public(1));
+    // And the offer stands.
+    let Reply::Transferred { lease, by_owner, .. } = take_over(&world, &contract).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!((lease.owner, by_owner), (public(2), contract.sign(&key(1))));
+    let (again, _) = world.link.next_take().await;
+    assert!(matches!(again, Take::Owner { to, undoes: None, .. } if to == public(2)), "{again:?}");
 }

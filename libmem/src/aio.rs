@@ -11,17 +11,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caps::error::{Code, Error, Result};
-use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, TransferId};
 use caps::key::SigningKey;
 use caps::receipt::Receipt;
 use caps::rights::Rights;
-use caps::share::ShareContract;
+use caps::share::{ShareContract, TransferContract};
 use caps::token::Token;
 use caps::wire::reply::{Opened, TokenState, Welcome};
 use caps::wire::request::Path;
 use caps::wire::row::{
     DonationRow, GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow, RootRow,
-    Target,
+    Target, TransferRow,
 };
 use caps::wire::wrap::{WrapId, WrapRow};
 use caps::wire::{Name, Reason};
@@ -32,6 +32,7 @@ use tokio::time::timeout;
 use crate::calls::{self, Call, Cursor, Row};
 use crate::endpoint::Endpoint;
 use crate::lease::{LeaseOptions, LeaseView, Leased, checked, micros};
+use crate::ownership::{self, TakenOver, TransferProposal};
 use crate::region::{Facts, OpenRight, Opening, Region, chunks, take_chunk};
 use crate::session::handshake;
 use crate::session::link::{Link, Ticket};
@@ -390,6 +391,62 @@ impl Client {
     /// As [`crate::Client::share_cosign`].
     pub async fn share_cosign(&self, contract: &ShareContract, key: &SigningKey) -> Result<GrantRow> {
         self.session.call(calls::share_cosign(contract.grant, contract.sign(key))).await
+    }
+}
+
+/// Leases that change their owner.
+impl Client {
+    /// As [`crate::Client::transfer_offer`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::transfer_offer`].
+    pub async fn transfer_offer(
+        &self,
+        lease: &LeaseRow,
+        to: PrincipalKey,
+        ttl: Option<Duration>,
+        key: &SigningKey,
+    ) -> Result<TransferRow> {
+        let contract = ownership::contract(self.welcome.cluster, lease, to, ttl)?;
+        self.session.call(calls::transfer_offer(contract, key)).await
+    }
+
+    /// As [`crate::Client::transfer_show`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::transfer_show`].
+    pub async fn transfer_show(&self, transfer: TransferId) -> Result<TransferProposal> {
+        let proposal = self.session.call(calls::transfer_show(transfer)).await?;
+        proposal.checked(transfer, self.welcome.cluster)
+    }
+
+    /// As [`crate::Client::transfer_accept`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::transfer_accept`].
+    pub async fn transfer_accept(
+        &self,
+        contract: &TransferContract,
+        lifetime: Lifetime,
+        key: &SigningKey,
+    ) -> Result<TakenOver> {
+        let by_receiver = contract.sign(key);
+        let call = calls::transfer_accept(contract.transfer, by_receiver, lifetime);
+        self.session.call(call).await?.taken(contract, by_receiver)
+    }
+
+    /// As [`crate::Client::transfer_withdraw`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::transfer_withdraw`].
+    pub async fn transfer_withdraw(&self, transfer: TransferId) -> Result<TransferRow> {
+        self.session.call(calls::transfer_withdraw(transfer)).await
+    }
+
+    /// As [`crate::Client::transfers`].
+    #[must_use]
+    pub fn transfers(&self) -> Rows<'_, TransferRow> {
+        Rows { session: &self.session, cursor: Cursor::new() }
     }
 }
 

@@ -1,23 +1,24 @@
 //! What can be asked, and what counts as its answer: one function a request, shared by both clients.
 
 use caps::error::{Code, Error, Result};
-use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle, TransferId};
 use caps::key::{Signature, SigningKey};
 use caps::limits::PAGE_ROWS_MAX;
 use caps::receipt::Receipt;
 use caps::rights::Rights;
-use caps::share::ShareContract;
+use caps::share::{ShareContract, TransferContract};
 use caps::time::Micros;
 use caps::token::Token;
 use caps::wire::reply::{Opened, Page, TokenState, Welcome};
 use caps::wire::request::{LeaseSpec, Path};
 use caps::wire::row::{
     DonationRow, GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow, Revocation,
-    RootRow, Target,
+    RootRow, Target, TransferRow,
 };
 use caps::wire::{Name, Reason, Reply, Request};
 
 use crate::lease::{LeaseView, Leased};
+use crate::ownership::{Taking, TransferProposal};
 use crate::share::{Narrowing, Proposal, Receiving};
 
 /// A request and the way to read its answer. `None` from `read` means that the answer is of another kind.
@@ -321,4 +322,47 @@ fn donated(reply: Reply) -> Option<DonationRow> {
 pub(crate) fn share_cosign(grant: GrantId, signature: Signature) -> Call<GrantRow> {
     let read = |reply| if let Reply::Shared(grant) = reply { Some(grant) } else { None };
     Call { request: Request::ShareCosign { grant, signature }, read }
+}
+
+impl Row for TransferRow {
+    type Key = TransferId;
+
+    fn key(&self) -> TransferId {
+        self.id
+    }
+
+    fn page(after: Option<TransferId>) -> Call<Page<Self>> {
+        let read = |reply| if let Reply::Transfers(page) = reply { Some(page) } else { None };
+        Call { request: Request::TransferList { after }, read }
+    }
+}
+
+fn transfer(reply: Reply) -> Option<TransferRow> {
+    if let Reply::Transfer(row) = reply { Some(row) } else { None }
+}
+
+pub(crate) fn transfer_offer(contract: TransferContract, key: &SigningKey) -> Call<TransferRow> {
+    Call { request: Request::TransferOffer { contract, signature: contract.sign(key) }, read: transfer }
+}
+
+pub(crate) fn transfer_withdraw(id: TransferId) -> Call<TransferRow> {
+    Call { request: Request::TransferWithdraw { transfer: id }, read: transfer }
+}
+
+pub(crate) fn transfer_show(id: TransferId) -> Call<TransferProposal> {
+    let read = |reply| match reply {
+        Reply::TransferContract { transfer, contract, by_owner, by_receiver } => {
+            Some(TransferProposal { transfer, contract, by_owner, by_receiver })
+        }
+        _ => None,
+    };
+    Call { request: Request::TransferShow { transfer: id }, read }
+}
+
+pub(crate) fn transfer_accept(id: TransferId, signature: Signature, lifetime: Lifetime) -> Call<Taking> {
+    let read = |reply| match reply {
+        Reply::Transferred { lease, token, by_owner } => Some(Taking { lease, token, by_owner }),
+        _ => None,
+    };
+    Call { request: Request::TransferAccept { transfer: id, signature, lifetime }, read }
 }

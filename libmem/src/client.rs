@@ -5,17 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use caps::error::{Code, Error, Result};
-use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, TransferId};
 use caps::key::SigningKey;
 use caps::receipt::Receipt;
 use caps::rights::Rights;
-use caps::share::ShareContract;
+use caps::share::{ShareContract, TransferContract};
 use caps::token::Token;
 use caps::wire::reply::{Opened, TokenState, Welcome};
 use caps::wire::request::Path;
 use caps::wire::row::{
     DonationRow, GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow, RootRow,
-    Target,
+    Target, TransferRow,
 };
 use caps::wire::wrap::{WrapId, WrapRow};
 use caps::wire::{Name, Reason};
@@ -26,6 +26,7 @@ use crate::calls::{self, Call, Cursor, Row};
 use crate::endpoint::{Endpoint, HANDSHAKE_SECONDS, REQUEST_SECONDS, ROTATION_WAIT_MAX};
 use crate::inherited;
 use crate::lease::{LeaseOptions, LeaseView, Leased, checked, micros};
+use crate::ownership::{self, TakenOver, TransferProposal};
 use crate::region::{Facts, OpenRight, Opening, Region, chunks, take_chunk};
 use crate::session::handshake;
 use crate::session::link::{Link, Ticket};
@@ -458,6 +459,67 @@ impl Client {
     /// `E_POLICY_DENIED`, after which the offer is over; `E_UNCERTAIN` if no answer came.
     pub fn share_cosign(&self, contract: &ShareContract, key: &SigningKey) -> Result<GrantRow> {
         self.session.call(calls::share_cosign(contract.grant, contract.sign(key)))
+    }
+}
+
+/// Leases that change their owner.
+impl Client {
+    /// Offers a lease to another owner: signs the contract. It stays the caller's until the receiver accepts. The offer stands
+    /// for `ttl`; without it, as long as the lease lives.
+    ///
+    /// # Errors
+    /// `E_LEASE_UNKNOWN`; `E_PRINCIPAL_UNKNOWN`; `E_EXISTS` if the lease is offered already; `E_POLICY_DENIED`;
+    /// `E_RANGE`; `E_UNCERTAIN` if no answer came.
+    pub fn transfer_offer(
+        &self,
+        lease: &LeaseRow,
+        to: PrincipalKey,
+        ttl: Option<Duration>,
+        key: &SigningKey,
+    ) -> Result<TransferRow> {
+        let contract = ownership::contract(self.welcome.cluster, lease, to, ttl)?;
+        self.session.call(calls::transfer_offer(contract, key))
+    }
+
+    /// What accepting an offer would sign. Look at it before [`Client::transfer_accept`].
+    ///
+    /// # Errors
+    /// `E_GRANT_UNKNOWN`; `E_PROTOCOL` if the node's contract is not that of the offer; `E_CONTRACT_SIG` if a signature on it
+    /// is not that of who it names.
+    pub fn transfer_show(&self, transfer: TransferId) -> Result<TransferProposal> {
+        let proposal = self.session.call(calls::transfer_show(transfer))?;
+        proposal.checked(transfer, self.welcome.cluster)
+    }
+
+    /// Takes a lease over: signs the contract as the receiver, exactly as it is given here. When this returns, nothing of the
+    /// lease can be reached on a right of the former owner's, or on one that came from it, and its bytes are as they were.
+    ///
+    /// # Errors
+    /// `E_GRANT_UNKNOWN`, `E_SHARE_ORDER`; `E_QUOTA` if it is more than the caller may have; `E_NOMEM` if the node has no room
+    /// to take it from those who map it, and then nothing has changed; `E_POLICY_DENIED`; `E_CONTRACT_SIG`; `E_UNCERTAIN` if
+    /// no answer came.
+    pub fn transfer_accept(
+        &self,
+        contract: &TransferContract,
+        lifetime: Lifetime,
+        key: &SigningKey,
+    ) -> Result<TakenOver> {
+        let by_receiver = contract.sign(key);
+        let call = calls::transfer_accept(contract.transfer, by_receiver, lifetime);
+        self.session.call(call)?.taken(contract, by_receiver)
+    }
+
+    /// Takes an offer back, or turns one down. One that is accepted cannot be.
+    ///
+    /// # Errors
+    /// `E_GRANT_UNKNOWN`, `E_SHARE_ORDER`; `E_UNCERTAIN` if no answer came.
+    pub fn transfer_withdraw(&self, transfer: TransferId) -> Result<TransferRow> {
+        self.session.call(calls::transfer_withdraw(transfer))
+    }
+
+    /// The offers of leases that the caller made or was made, fetched page by page.
+    pub fn transfers(&self) -> impl Iterator<Item = Result<TransferRow>> + use<'_> {
+        Rows { session: &self.session, cursor: Cursor::new() }
     }
 }
 

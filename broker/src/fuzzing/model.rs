@@ -86,6 +86,8 @@ struct Lease {
     ttl: u64,
     tied: bool,
     life: Life,
+    /// Whether a revoke ended it.
+    revoked: bool,
     /// No longer listed.
     gone: bool,
 }
@@ -104,6 +106,8 @@ struct Grant {
     owner: u8,
     step: Step,
     left: Option<Rest>,
+    /// Whether its receiver signed, which is kept for as long as the row is.
+    accepted: bool,
     gone: bool,
 }
 
@@ -166,6 +170,15 @@ impl Rows {
                 self.grants.iter_mut().filter(|g| g.contract.lease == id).for_each(|g| g.step = Step::Over);
             }
         }
+    }
+
+    fn revoke_leases(&mut self, which: impl Fn(&Lease) -> bool) {
+        let lives = |lease: &Lease| matches!(lease.life, Life::Reserved { .. } | Life::Live { .. });
+        self.leases
+            .iter_mut()
+            .filter(|lease| which(lease) && lives(lease))
+            .for_each(|lease| lease.revoked = true);
+        self.end_leases(which);
     }
 
     fn close_leases(&mut self, which: impl Fn(&Lease) -> bool) {
@@ -257,6 +270,7 @@ impl Model {
         match lease.life {
             Life::Reserved { .. } => Err(Code::Busy),
             Life::Live { expires } if self.now < expires => Ok(expires),
+            _ if lease.revoked => Err(Code::TokenRevoked),
             Life::Live { .. } | Life::Ending | Life::Ended => Err(Code::LeaseExpired),
         }
     }
@@ -351,7 +365,17 @@ impl Model {
         let life = Life::Reserved { by: self.now + self.bounds.claim_within.0 };
         let bytes = bytes.next_multiple_of(self.bounds.page_bytes);
         self.then(|rows| {
-            rows.leases.push(Lease { id, region, owner: by, bytes, ttl, tied, life, gone: false })
+            rows.leases.push(Lease {
+                id,
+                region,
+                owner: by,
+                bytes,
+                ttl,
+                tied,
+                life,
+                revoked: false,
+                gone: false,
+            })
         });
         let verdict = Verdict::from(said);
         if said.is_ok() { verdict.unless_full() } else { verdict }
@@ -427,7 +451,14 @@ impl Model {
         let step = Step::Offered { by: self.now + self.bounds.claim_within.0 };
         self.then(|rows| {
             rows.grants.retain(|grant| grant.contract.grant != contract.grant);
-            rows.grants.push(Grant { contract: *contract, owner: by, step, left: None, gone: false });
+            rows.grants.push(Grant {
+                contract: *contract,
+                owner: by,
+                step,
+                left: None,
+                accepted: false,
+                gone: false,
+            });
         });
         match said {
             Ok(()) if signed => Verdict::yes().unless_full(),
@@ -493,6 +524,7 @@ impl Model {
         self.set(id, |grant| {
             if let Step::Issued { by, expires } = grant.step {
                 grant.step = Step::Out { by, expires, session, open: false };
+                grant.accepted = true;
             }
         });
         said.into()
@@ -580,7 +612,7 @@ impl Model {
 
     fn revoke_lease(&mut self, by: u8, id: LeaseId) -> Outcome {
         self.concerned(by, id)?;
-        self.then(|rows| rows.end_leases(|lease| lease.id == id));
+        self.then(|rows| rows.revoke_leases(|lease| lease.id == id));
         Ok(())
     }
 
@@ -604,7 +636,7 @@ impl Model {
         }
         self.then(|rows| {
             rows.end_grants(given);
-            rows.end_leases(|lease| all && public(lease.owner) == holder);
+            rows.revoke_leases(|lease| all && public(lease.owner) == holder);
         });
         Ok(())
     }
@@ -680,13 +712,17 @@ impl Model {
             Undo::Offer { grant: id } => self.set(id, |grant| grant.step = Step::Over),
             Undo::Accept { grant: id } => self.set(id, |grant| {
                 grant.step = match grant.step {
-                    Step::Out { by, expires, open: false, .. } => Step::Issued { by, expires },
+                    Step::Out { by, expires, open: false, .. } => {
+                        grant.accepted = false;
+                        Step::Issued { by, expires }
+                    }
                     _ => Step::Over,
                 };
             }),
-            Undo::PrincipalAdd { .. } | Undo::QuotaGive { .. } => {
-                unreachable!("no story takes a registration or a donation back")
-            }
+            Undo::PrincipalAdd { .. }
+            | Undo::QuotaGive { .. }
+            | Undo::TransferOffer { .. }
+            | Undo::TransferAccept { .. } => unreachable!("no story has one"),
         }
         Verdict::yes()
     }
@@ -735,8 +771,8 @@ impl Model {
                 .map_or((grant.contract.rights, grant.contract.range), |left| (left.rights, left.range));
             assert_eq!((row.rights, row.range), left, "{grant:?}");
             assert_eq!(signed.contract, grant.contract);
-            // Two signatures that verify stand where a receiver may have a token, and nowhere else.
-            assert_eq!(signed.pair().is_some(), grant.stage() == Stage::Out, "{grant:?}");
+            // Two signatures that verify stand where a receiver may have a token, or had one, and nowhere else.
+            assert_eq!(signed.pair().is_some(), grant.accepted, "{grant:?}");
             assert!(signed.pair().is_none_or(|pair| pair.verify().is_ok()), "{grant:?}");
             for n in 1..self.people {
                 let concerned = grant.owner == n || grant.contract.receiver == public(n);

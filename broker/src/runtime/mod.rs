@@ -20,6 +20,7 @@
 //! | `minting.rs` | the key that mints, and how another takes its place |
 //! | `open.rs` | whether the policy lets a right be opened |
 //! | `create.rs`, `renew.rs`, `share.rs`, `cosign.rs`, `revoke.rs`, `lists.rs`, `quota.rs` | requests as sequences of commands |
+//! | `transfer.rs` | the same, of a lease that changes its owner |
 //!
 //! # What a crash, or a caller that goes away, leaves
 //!
@@ -29,6 +30,8 @@
 //! | claim and commit | memory nobody knows the token of | the reservation's deadline takes it |
 //! | commit and reply | a lease that its owner sees in a list | its expiry, or the owner |
 //! | revoke and reply | nothing: taking back runs as a task of its own | - |
+//! | the acceptance of a lease and the provider | an offer that is marked as accepted | its deadline: it stands again |
+//! | the provider and the new owner's books | nothing: both run in a task of its own; if that dies, the deadline tells the provider the former owner | - |
 
 mod clock;
 mod cosign;
@@ -46,6 +49,7 @@ mod record;
 mod renew;
 mod revoke;
 mod share;
+mod transfer;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -234,6 +238,15 @@ impl Handle {
             Request::QuotaTakeBack { id } => self.quota_take_back(caller, id).await,
             Request::QuotaList { after } => self.quota_list(caller, after).await,
             Request::ShareCosign { grant, signature } => self.cosign(caller, grant, signature).await,
+            Request::TransferOffer { contract, signature } => {
+                self.transfer_offer(caller, contract, signature).await
+            }
+            Request::TransferAccept { transfer, signature, lifetime } => {
+                self.transfer_accept(caller, transfer, signature, lifetime).await
+            }
+            Request::TransferShow { transfer } => self.transfer(caller, transfer).await,
+            Request::TransferList { after } => self.transfers(caller, after).await,
+            Request::TransferWithdraw { transfer } => self.transfer_withdraw(caller, transfer).await,
             Request::Hello { .. }
             | Request::Prove { .. }
             | Request::Confine

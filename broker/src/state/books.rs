@@ -129,6 +129,29 @@ impl Broker {
         Ok(())
     }
 
+    /// Whether the quota of `owner` has room for one more lease of `bytes`.
+    pub(super) fn has_quota(&mut self, owner: PrincipalKey, bytes: u64) -> Result<()> {
+        let (principal, quota) = self.account(owner)?;
+        let mut usage = principal.usage;
+        usage.reserve(&quota, bytes)?;
+        usage.commit(bytes)
+    }
+
+    /// Moves a live lease of `bytes` from one book to another, if the new owner's quota has them. The node's own sum stays
+    /// what it was.
+    pub(super) fn rebook_lease(&mut self, from: PrincipalKey, to: PrincipalKey, bytes: u64) -> Result<()> {
+        let (principal, quota) = self.account(to)?;
+        let mut usage = principal.usage;
+        usage.reserve(&quota, bytes)?;
+        usage.commit(bytes)?;
+        principal.usage = usage;
+        let (principal, _) = self.account(from)?;
+        principal.usage.release(bytes)?;
+        principal.usage.returned(bytes)?;
+        self.let_go(from);
+        Ok(())
+    }
+
     /// One principal with what it may use now, donations counted.
     fn account(&mut self, owner: PrincipalKey) -> Result<(&mut Principal, Quota)> {
         let principal = self.principals.rows.get_mut(&owner).ok_or(Code::PrincipalUnknown)?;

@@ -2,11 +2,11 @@
 //! random bytes, the policy's decision. Applying it asks nobody.
 
 use caps::Code;
-use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, ProviderId};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, ProviderId, TransferId};
 use caps::key::Signature;
 use caps::range::ByteRange;
 use caps::rights::Rights;
-use caps::share::ShareContract;
+use caps::share::{ShareContract, TransferContract};
 use caps::time::{Micros, UnixMicros};
 use caps::token::{Mark, RevocationId};
 use caps::wire::link::Notice;
@@ -188,6 +188,45 @@ pub enum Kind {
         /// The co-signer's signature.
         signature: Signature,
     },
+    /// Offers a lease to another owner. Needs the policy.
+    TransferOffer {
+        /// The contract.
+        contract: TransferContract,
+        /// The owner's signature.
+        signature: Signature,
+    },
+    /// The receiver's signature on the same contract. Needs the policy. The lease changes its owner when the provider has
+    /// taken back what came from the former one, with [`Kind::TransferDone`].
+    TransferAccept(TransferAcceptance),
+    /// Takes an offer back that nobody accepted yet.
+    TransferWithdraw {
+        /// Which.
+        transfer: TransferId,
+    },
+    /// The provider knows the new owner, and nothing of the former one can be reached. System only.
+    TransferDone {
+        /// Which.
+        transfer: TransferId,
+    },
+    /// The provider did not go over to the new owner. System only.
+    TransferBack {
+        /// Which.
+        transfer: TransferId,
+    },
+}
+
+/// A receiver's signature on the contract of a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransferAcceptance {
+    /// Which offer.
+    pub transfer: TransferId,
+    /// The receiver's signature.
+    pub signature: Signature,
+    /// Whether the lease ends with the new owner's process.
+    pub lifetime: Lifetime,
+    /// The session that asks, for leases that do.
+    pub session: u64,
 }
 
 /// One block of a token that the proposer has verified.
@@ -275,6 +314,16 @@ pub enum Undo {
         /// Which.
         id: DonationId,
     },
+    /// An offer of a lease.
+    TransferOffer {
+        /// Which.
+        transfer: TransferId,
+    },
+    /// The acceptance of an offer: it waits for its receiver again.
+    TransferAccept {
+        /// Which.
+        transfer: TransferId,
+    },
 }
 
 /// A row that has a deadline, a session, or a refusal.
@@ -286,4 +335,6 @@ pub enum RowId {
     Grant(GrantId),
     /// A donation of quota.
     Donation(DonationId),
+    /// An offer of a lease.
+    Transfer(TransferId),
 }

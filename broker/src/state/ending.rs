@@ -38,6 +38,7 @@ impl Broker {
         self.leave_life(id);
         self.set_lease_life(id, Life::Ending(ending));
         self.end_grants_of(id, out);
+        self.end_transfer_of(id, out);
     }
 
     /// A lease's memory is gone: its bytes are back in the pool and in its owner's quota. Only the first call counts.
@@ -55,6 +56,7 @@ impl Broker {
         }
         self.set_lease_life(id, Life::Ended(Ended::from(life, said, self.now)));
         self.end_grants_of(id, out);
+        self.end_transfer_of(id, out);
         if matches!(life, Life::Live(_)) {
             self.book(owner, bytes, Booking::Release);
         }

@@ -4,9 +4,9 @@
 //! text that came with a request, the reason of a revocation and the names of rows excepted.
 
 use audit::{Draft, Event};
-use caps::id::{PrincipalKey, ProviderId};
+use caps::id::{GrantId, PrincipalKey, ProviderId, TransferId};
 use caps::key::Signature;
-use caps::share::{Rest, ShareContract};
+use caps::share::{Rest, ShareContract, TransferContract};
 use caps::time::UnixMicros;
 use caps::wire::row::{EndCause, Target};
 use caps::wire::{Name, Reason};
@@ -19,6 +19,7 @@ use super::donation::{Donation, DonationEnd};
 use super::genesis::Genesis;
 use super::grant::Grant;
 use super::lease::Lease;
+use super::transfer::Transfer;
 
 /// The cause of a second entry of an offer, with the co-signer's signature: the log has no event of its own for it.
 const COSIGNED: &str = "cosigned";
@@ -60,6 +61,7 @@ impl Broker {
             Kind::QuotaGive { to, bytes, ttl, .. } => {
                 draft = draft.receiver(*to).bytes(*bytes).ttl_us(*ttl);
             }
+            Kind::TransferOffer { contract, .. } => draft = draft.lease(contract.lease).receiver(contract.to),
             _ => {}
         }
         if let (Code::PolicyDenied, Some(verdict)) = (error.code(), &command.policy) {
@@ -90,6 +92,9 @@ fn refusal_event(kind: &Kind) -> (Event, Option<RowId>) {
             (Event::ShareOffer, Some(RowId::Grant(contract.grant)))
         }
         Kind::Cosign { grant, .. } => (Event::ShareOffer, Some(RowId::Grant(*grant))),
+        Kind::TransferOffer { contract, .. } => (Event::LeaseOffer, Some(RowId::Transfer(contract.transfer))),
+        Kind::TransferAccept(acceptance) => (Event::LeaseOffer, Some(RowId::Transfer(acceptance.transfer))),
+        Kind::TransferWithdraw { transfer } => (Event::LeaseOffer, Some(RowId::Transfer(*transfer))),
         Kind::Issue { grant } => (Event::ShareIssue, Some(RowId::Grant(*grant))),
         Kind::Accept(acceptance) => (Event::ShareAccept, Some(RowId::Grant(acceptance.grant))),
         Kind::Narrow(narrowing) => (Event::LeaseAttenuate, Some(RowId::Grant(narrowing.grant))),
@@ -107,6 +112,7 @@ fn deny(event: Event, code: Code, who: PrincipalKey, about: Option<RowId>, suppr
         Some(RowId::Lease(id)) => draft.lease(id),
         Some(RowId::Grant(id)) => draft.grant(id),
         Some(RowId::Donation(id)) => draft.donation(id).cause(QUOTA),
+        Some(RowId::Transfer(id)) => contract_id(draft, id),
         None => draft,
     };
     if suppressed > 0 { draft.suppressed(suppressed) } else { draft }
@@ -173,7 +179,8 @@ pub(super) fn ended(lease: &Lease, cause: EndCause, words: Option<&Revoked<'_>>)
         | EndCause::NotRecorded
         | EndCause::ParentEnded
         | EndCause::NodeStopped
-        | EndCause::Narrowed => Event::LeaseRevoke,
+        | EndCause::Narrowed
+        | EndCause::Transfer => Event::LeaseRevoke,
     };
     let draft = Draft::ok(event)
         .subject(words.map_or(lease.owner, |words| words.by))
@@ -370,4 +377,77 @@ pub(super) fn donation_returned(over: &Donation) -> Draft {
 pub(super) fn donated_again(given: &Donation, suppressed: u64) -> Draft {
     let draft = donation(Draft::ok(Event::ConfigLoad), given).subject(given.giver).cause(QUOTA);
     repeated(draft, suppressed)
+}
+
+// A lease that changes its owner: offers of it are `lease.offer` with a receiver, and the change is a `lease.release` of
+// the former owner's and a `lease.grant` of the new one's. The id of the contract stands where that of a share's does.
+
+fn contract_id(draft: Draft, id: TransferId) -> Draft {
+    draft.grant(GrantId(id.0))
+}
+
+/// The fields of the contract that both sign. With both signatures an auditor can check the pair offline.
+fn transfer_contract(draft: Draft, contract: &TransferContract) -> Draft {
+    contract_id(draft, contract.transfer)
+        .cluster(contract.cluster)
+        .lease(contract.lease)
+        .region(contract.region)
+        .owner(contract.from)
+        .receiver(contract.to)
+        .ttl_us(contract.ttl)
+}
+
+pub(super) fn transfer_offered(transfer: &Transfer, accept_by: UnixMicros, policy: &[u8; 32]) -> Draft {
+    transfer_contract(Draft::ok(Event::LeaseOffer), &transfer.contract)
+        .subject(transfer.contract.from)
+        .signature(&transfer.by_owner)
+        .expires(accept_by)
+        .policy(policy)
+        .cause(EndCause::Transfer.name())
+}
+
+/// The receiver's signature; the owner's stands in the entry of the offer, which has the same contract. The lease is the
+/// former owner's until the entries of the change.
+pub(super) fn transfer_accepted(
+    transfer: &Transfer,
+    by_receiver: &Signature,
+    done_by: UnixMicros,
+    policy: &[u8; 32],
+) -> Draft {
+    transfer_contract(Draft::ok(Event::LeaseOffer), &transfer.contract)
+        .subject(transfer.contract.to)
+        .signature(by_receiver)
+        .expires(done_by)
+        .policy(policy)
+        .cause(EndCause::Transfer.name())
+}
+
+/// An offer ended, or its acceptance came to nothing, for this cause. The lease stays where it is.
+pub(super) fn transfer_ended(transfer: &Transfer, cause: EndCause) -> Draft {
+    let contract = &transfer.contract;
+    contract_id(Draft::ok(Event::LeaseOffer), contract.transfer)
+        .subject(contract.from)
+        .owner(contract.from)
+        .receiver(contract.to)
+        .lease(contract.lease)
+        .cause(cause.name())
+}
+
+/// The former owner's lease is over for it.
+pub(super) fn handed_over(lease: &Lease, contract: &TransferContract) -> Draft {
+    contract_id(Draft::ok(Event::LeaseRelease), contract.transfer)
+        .subject(contract.from)
+        .owner(contract.from)
+        .receiver(contract.to)
+        .lease(lease.id)
+        .region(lease.region)
+        .bytes(lease.range.len())
+        .cause(EndCause::Transfer.name())
+}
+
+/// And is the new one's.
+pub(super) fn taken_over(lease: &Lease, contract: &TransferContract, expires: UnixMicros) -> Draft {
+    contract_id(granted(lease, expires), contract.transfer)
+        .owner(lease.owner)
+        .cause(EndCause::Transfer.name())
 }

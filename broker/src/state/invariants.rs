@@ -11,6 +11,7 @@ use super::deadlines::Deadlines;
 use super::lease::Life;
 use super::snapshot::{booked_grant, booked_lease};
 use super::table::{Grants, Leases};
+use super::transfer::{TransferLife, Transfers};
 
 /// `Err` with what does not hold.
 type Check = Result<(), &'static str>;
@@ -28,6 +29,7 @@ impl Broker {
         self.check_principals()?;
         self.check_leases()?;
         self.check_grants()?;
+        self.check_transfers()?;
         self.check_books()?;
         self.check_donations()?;
         self.check_timers()
@@ -146,6 +148,44 @@ impl Broker {
         holds(rebuilt == *grants, "the indices of grants are those of the rows")
     }
 
+    fn check_transfers(&self) -> Check {
+        let transfers = &self.transfers;
+        let capacity = self.genesis.capacity.ended as usize;
+        holds(transfers.ended.len() <= capacity, "the ring of ended transfers keeps its size")?;
+        let ring: BTreeSet<_> = transfers.ended.iter().copied().collect();
+        holds(ring.len() == transfers.ended.len(), "a transfer ends once")?;
+        let (mut rebuilt, mut pending, mut accepted) = (Transfers::default(), 0, 0);
+        for (id, transfer) in &transfers.rows {
+            let contract = &transfer.contract;
+            holds(*id == contract.transfer, "a transfer stands under its id")?;
+            holds(
+                transfer.life.is_over() == ring.contains(id),
+                "the ring has the ended transfers and no others",
+            )?;
+            if !transfer.life.is_over() {
+                pending += 1;
+                let lease = self.leases.get(contract.lease);
+                holds(
+                    lease.is_some_and(|lease| {
+                        matches!(lease.life, Life::Live(_))
+                            && lease.owner == contract.from
+                            && lease.region == contract.region
+                    }),
+                    "an offer that stands is of a live lease, by its owner",
+                )?;
+                holds(contract.from != contract.to, "a transfer has two parties")?;
+                holds(contract.cluster == self.genesis.cluster, "a transfer is of this cluster")?;
+                holds(self.principals.active(contract.to).is_some(), "and to somebody who is registered")?;
+            }
+            accepted += usize::from(matches!(transfer.life, TransferLife::Accepted(_)));
+            rebuilt.insert(transfer.clone());
+        }
+        rebuilt.ended.clone_from(&transfers.ended);
+        holds(rebuilt == *transfers, "the indices of transfers are those of the rows")?;
+        holds(transfers.by_lease.len() == pending, "a lease has at most one offer that stands")?;
+        holds(transfers.receiving.len() == accepted, "nobody takes two leases over at once")
+    }
+
     fn check_books(&self) -> Check {
         let mut books: BTreeMap<_, Usage> = BTreeMap::new();
         for lease in self.leases.rows.values() {
@@ -184,6 +224,13 @@ impl Broker {
         }
         for donation in self.donations.rows.values() {
             deadlines.swap(RowId::Donation(donation.id), None, donation.deadline());
+        }
+        for transfer in self.transfers.rows.values() {
+            let row = RowId::Transfer(transfer.contract.transfer);
+            deadlines.swap(row, None, transfer.life.deadline());
+            if let Some(session) = transfer.life.session() {
+                sessions.insert((session, row));
+            }
         }
         holds(deadlines == self.deadlines, "every row that can end by itself has its timer")?;
         holds(sessions == self.sessions, "every row that ends with a process is found by its session")?;

@@ -25,6 +25,7 @@
 //! | `narrow.rs` | taking back a part |
 //! | `donation.rs` | quota that one principal lends another |
 //! | `cosigning.rs` | the signature of a third party, between offer and issue |
+//! | `transfer.rs`, `handing.rs` | offers to hand a lease over, and how its owner changes |
 //! | `system.rs` | ticks, notices, the provider's comings and goings |
 //! | `entry.rs`, `denials.rs` | what the log says, and how often it says no |
 //! | `view.rs` | lists, page by page, of what concerns the one who asks |
@@ -59,17 +60,23 @@ mod table;
 mod undo;
 mod view;
 
+mod handing;
+mod transfer;
+
 use std::collections::BTreeSet;
 
 use caps::id::{PrincipalKey, ProviderId};
 use caps::time::UnixMicros;
+use caps::wire::row::EndCause;
 use caps::{Code, Error, Result};
 use policy::quota::Usage;
 
 use answer::Out;
 pub use answer::{Answer, Applied, Effect};
 use books::{Principal, Principals};
-pub use command::{Acceptance, Actor, Command, Kind, Narrowing, PolicyVerdict, RowId, TokenCut, Undo};
+pub use command::{
+    Acceptance, Actor, Command, Kind, Narrowing, PolicyVerdict, RowId, TokenCut, TransferAcceptance, Undo,
+};
 use deadlines::Deadlines;
 use denials::Denials;
 use donation::Donations;
@@ -77,6 +84,7 @@ pub use genesis::{Bounds, Capacity, Genesis};
 pub use snapshot::SNAPSHOT_VERSION;
 pub use system::TICK_ROWS_MAX;
 use table::{Grants, Leases};
+use transfer::Transfers;
 pub use view::{Query, StatusView, View};
 
 /// The control plane of one cluster, in RAM.
@@ -100,6 +108,7 @@ pub struct Broker {
     deadlines: Deadlines,
     /// Rows that end with a session's process.
     sessions: BTreeSet<(u64, RowId)>,
+    transfers: Transfers,
 }
 
 impl Broker {
@@ -129,6 +138,7 @@ impl Broker {
             donations: Donations::default(),
             deadlines: Deadlines::default(),
             sessions: BTreeSet::new(),
+            transfers: Transfers::default(),
             genesis,
         })
     }
@@ -196,6 +206,15 @@ impl Broker {
             Kind::Cosign { grant, signature } => {
                 self.cosign(self.principal(command)?, *grant, signature, command, out)
             }
+            Kind::TransferOffer { contract, signature } => {
+                self.transfer_offer(self.principal(command)?, contract, signature, command, out)
+            }
+            Kind::TransferAccept(acceptance) => {
+                self.transfer_accept(self.principal(command)?, acceptance, command, out)
+            }
+            Kind::TransferWithdraw { transfer } => {
+                self.transfer_withdraw(self.principal(command)?, *transfer, out)
+            }
             Kind::Tick => Ok(self.tick(out)),
             Kind::Commit { .. }
             | Kind::Abandon { .. }
@@ -207,6 +226,8 @@ impl Broker {
             | Kind::PolicyLoad { .. }
             | Kind::Undo(_)
             | Kind::Refused { .. }
+            | Kind::TransferDone { .. }
+            | Kind::TransferBack { .. }
                 if command.by != Actor::System =>
             {
                 Err(Error::new(Code::Protocol, "only the node itself may propose this"))
@@ -221,6 +242,11 @@ impl Broker {
             Kind::PolicyLoad { hash } => Ok(self.policy_load(hash, out)),
             Kind::Undo(undo) => self.undo(undo, out),
             Kind::Refused { who, code, about } => Ok(self.refused(*who, *code, *about, out)),
+            Kind::TransferDone { transfer } => self.transfer_done(*transfer, out),
+            Kind::TransferBack { transfer } => {
+                self.transfer_back(*transfer, EndCause::NotClaimed, out);
+                Ok(Answer::Done)
+            }
         }
     }
 

@@ -141,6 +141,10 @@ impl Broker {
         let grant = self.grants.get(id).ok_or(Code::GrantUnknown)?;
         let owner = grant.contract.owner;
         let live = self.live_lease_of(owner, grant.contract.lease)?;
+        if self.transfers.is_moving(grant.contract.lease) {
+            // Its token would be younger than the new owner's time, and none of the former owner's may be.
+            return Err(Error::new(Code::Busy, "the lease is just being handed over"));
+        }
         self.permitted(command)?;
         let (bytes, ttl) = (grant.contract.range.len(), grant.contract.ttl);
         if !grant.is_charged() {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
+use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId, TransferId};
 use caps::time::UnixMicros;
 use caps::{Code, Error, Result};
 use policy::quota::{Quota, Usage};
@@ -19,6 +19,7 @@ use super::genesis::Genesis;
 use super::grant::Grant;
 use super::lease::{Ending, Lease, Life};
 use super::table::{Grants, Leases};
+use super::transfer::{Transfer, Transfers};
 
 /// The version of the form. A snapshot of another version is refused.
 pub const SNAPSHOT_VERSION: u16 = 5;
@@ -39,6 +40,8 @@ struct Snapshot {
     grants: Vec<Grant>,
     ended_grants: Vec<GrantId>,
     donations: Vec<Donation>,
+    transfers: Vec<Transfer>,
+    ended_transfers: Vec<TransferId>,
 }
 
 impl Broker {
@@ -58,6 +61,8 @@ impl Broker {
             grants: self.grants.rows.values().cloned().collect(),
             ended_grants: self.grants.ended.iter().copied().collect(),
             donations: self.donations.rows.values().cloned().collect(),
+            transfers: self.transfers.rows.values().cloned().collect(),
+            ended_transfers: self.transfers.ended.iter().copied().collect(),
         };
         let mut bytes = Vec::new();
         // Infallible: the writer is memory and every field has a CBOR form.
@@ -94,6 +99,7 @@ impl Broker {
             donations: Donations::default(),
             deadlines: Deadlines::default(),
             sessions: BTreeSet::new(),
+            transfers: Transfers::default(),
         };
         for principal in snapshot.principals {
             broker.principals.insert(principal);
@@ -109,8 +115,12 @@ impl Broker {
             broker.deadlines.swap(row, None, donation.deadline());
             broker.donations.insert(donation);
         }
+        for transfer in snapshot.transfers {
+            broker.restore_transfer(transfer);
+        }
         broker.leases.ended = snapshot.ended_leases.into();
         broker.grants.ended = snapshot.ended_grants.into();
+        broker.transfers.ended = snapshot.ended_transfers.into();
         broker.check_invariants().map_err(broken)?;
         Ok(broker)
     }
@@ -139,6 +149,15 @@ impl Broker {
         }
         self.grants.insert(grant);
         Ok(())
+    }
+
+    fn restore_transfer(&mut self, transfer: Transfer) {
+        let row = RowId::Transfer(transfer.contract.transfer);
+        self.deadlines.swap(row, None, transfer.life.deadline());
+        if let Some(session) = transfer.life.session() {
+            self.sessions.insert((session, row));
+        }
+        self.transfers.insert(transfer);
     }
 
     /// Books a row to its owner and to the node, whatever the quota: what is over one fails the check of invariants.

@@ -26,6 +26,9 @@ impl Broker {
                     self.end_lease(id, cause, None, out);
                 }
                 self.end_donations_of(key, out);
+                for id in self.transfers.of(key, None).collect::<Vec<_>>() {
+                    self.end_transfer(id, cause, out);
+                }
                 out.entries.push(entry::principal_undone(key));
                 if let Some(principal) = self.principals.rows.get_mut(&key) {
                     principal.leaving = true;
@@ -54,6 +57,8 @@ impl Broker {
                 }
             }
             Undo::QuotaGive { id } => self.end_donation(id, DonationEnd::NotRecorded, out),
+            Undo::TransferOffer { transfer } => self.end_transfer(transfer, cause, out),
+            Undo::TransferAccept { transfer } => self.transfer_back(transfer, cause, out),
         }
         Ok(Answer::Done)
     }

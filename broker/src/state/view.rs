@@ -3,14 +3,16 @@
 
 use std::ops::Bound;
 
-use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, ProviderId};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, ProviderId, TransferId};
 use caps::limits::{PAGE_GRANTS_MAX, PAGE_ROWS_MAX};
 use caps::rights::Rights;
-use caps::share::{ShareContract, Signed};
+use caps::share::{ShareContract, Signed, TransferSigned};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
 use caps::wire::reply::Page;
-use caps::wire::row::{Agreed, CosignerRow, DonationRow, GrantRow, LeaseRow, PrincipalRow, QuotaRow};
+use caps::wire::row::{
+    Agreed, CosignerRow, DonationRow, GrantRow, LeaseRow, PrincipalRow, QuotaRow, TransferRow,
+};
 use caps::{Code, Error, Result};
 use policy::quota::Usage;
 
@@ -39,11 +41,14 @@ pub enum Query {
     Quota(Option<DonationId>),
     /// An offer that waits for the one who asks to co-sign it.
     ToCosign(GrantId),
+    /// Offers of leases in the order of their ids, after this one.
+    Transfers(Option<TransferId>),
+    /// One offer of a lease.
+    Transfer(TransferId),
 }
 
 /// What is seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "made once a query and matched at once, never stored")]
 pub enum View {
     /// To [`Query::Who`].
     Who {
@@ -73,6 +78,10 @@ pub enum View {
         /// The user id of the process that offered it; `None` once it is not an offer any more.
         uid: Option<u32>,
     },
+    /// To [`Query::Transfers`].
+    Transfers(Page<TransferRow>),
+    /// To [`Query::Transfer`].
+    Transfer(TransferRow, TransferSigned),
 }
 
 /// The numbers of the books.
@@ -141,6 +150,11 @@ impl Broker {
                 let uid = if let GrantLife::Offered(offered) = grant.life { offered.uid } else { None };
                 Ok(View::ToCosign { contract: grant.contract, uid })
             }
+            Query::Transfers(after) => Ok(View::Transfers(self.transfers_after(by, after, now))),
+            Query::Transfer(id) => {
+                let transfer = self.transfer_of_party(by, id)?;
+                Ok(View::Transfer(self.transfer_row(transfer, now), transfer.signed()))
+            }
         }
     }
 
@@ -182,6 +196,21 @@ impl Broker {
         }
         let rows = self.grants.of(by, after).filter_map(|id| self.grants.get(id));
         page_of(PAGE_GRANTS_MAX, rows.map(|grant| self.grant_row(grant, now)))
+    }
+
+    fn transfers_after(
+        &self,
+        by: PrincipalKey,
+        after: Option<TransferId>,
+        now: UnixMicros,
+    ) -> Page<TransferRow> {
+        if self.is_admin(by) {
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let rows = self.transfers.rows.range((from, Bound::Unbounded));
+            return page(rows.map(|(_, transfer)| self.transfer_row(transfer, now)));
+        }
+        let rows = self.transfers.of(by, after).filter_map(|id| self.transfers.get(id));
+        page(rows.map(|transfer| self.transfer_row(transfer, now)))
     }
 
     pub(super) fn lease_row(&self, lease: &Lease, now: UnixMicros) -> LeaseRow {

@@ -160,7 +160,11 @@ impl ProviderLink for List {
                         state.dead.insert(lease);
                         if state.live.remove(&lease) { PAGE } else { 0 }
                     }
-                    Take::Grant { .. } | Take::Narrow { .. } | Take::Marks { .. } | Take::Root { .. } => 0,
+                    Take::Grant { .. }
+                    | Take::Narrow { .. }
+                    | Take::Marks { .. }
+                    | Take::Root { .. }
+                    | Take::Owner { .. } => 0,
                 };
                 match (state.takes_fail, take) {
                     (Some(code), _) => Err(Error::new(code, "told to fail")),

@@ -18,7 +18,9 @@
 //! |---|---|
 //! | this one | the contract, and a signature on it |
 //! | `pair.rs` | all signatures, for whoever was not there: [`SharePair`], [`AgreedShare`], their file |
+//! | `ownership.rs` | the contract by which a whole lease changes its owner: [`TransferContract`] |
 
+mod ownership;
 mod pair;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,7 @@ use crate::range::ByteRange;
 use crate::rights::Rights;
 use crate::time::{Micros, UnixMicros};
 
+pub use ownership::{TransferContract, TransferDigest, TransferSigned};
 pub use pair::{AgreedShare, ContractText, ShareDigest, ShareFile, SharePair, Signed};
 
 /// What the owner offers and the receiver accepts.

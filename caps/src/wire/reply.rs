@@ -9,13 +9,13 @@ use crate::pop::Nonce;
 use crate::range::ByteRange;
 use crate::receipt::Receipt;
 use crate::rights::Rights;
-use crate::share::ShareContract;
+use crate::share::{ShareContract, TransferContract};
 use crate::time::Micros;
 use crate::token::Token;
 use crate::wire::Name;
 use crate::wire::row::{
     DonationRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow, RootRow,
-    Tier,
+    Tier, TransferRow,
 };
 use crate::wire::wrap::{WrapId, WrapRow};
 
@@ -151,6 +151,31 @@ pub enum Reply {
         /// The donations that concern the caller; all of them for the administrator.
         donations: Page<DonationRow>,
     },
+    /// To `TransferOffer` and `TransferWithdraw`.
+    Transfer(TransferRow),
+    /// To `TransferAccept`.
+    Transferred {
+        /// The lease, which is the caller's now.
+        lease: LeaseRow,
+        /// Its capability, bound to the caller's key.
+        token: Token,
+        /// The former owner's signature on the contract, so that the new one has both.
+        by_owner: Signature,
+    },
+    /// To `TransferShow`.
+    TransferContract {
+        /// The offer.
+        transfer: TransferRow,
+        /// What to sign.
+        contract: TransferContract,
+        /// The owner's signature on it, so that the receiver need not take the node's word for the offer.
+        by_owner: Signature,
+        /// The receiver's, once it accepted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by_receiver: Option<Signature>,
+    },
+    /// To `TransferList`.
+    Transfers(Page<TransferRow>),
 }
 
 /// The state in which a session begins.
@@ -248,6 +273,10 @@ impl std::fmt::Debug for Reply {
             Self::Wrap(_) => "Wrap",
             Self::Donated(_) => "Donated",
             Self::Quota { .. } => "Quota",
+            Self::Transfer(_) => "Transfer",
+            Self::Transferred { .. } => "Transferred",
+            Self::TransferContract { .. } => "TransferContract",
+            Self::Transfers(_) => "Transfers",
         })
     }
 }

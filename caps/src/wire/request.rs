@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle};
+use crate::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle, TransferId};
 use crate::key::Signature;
 use crate::pop::Nonce;
 use crate::range::ByteRange;
 use crate::rights::Rights;
-use crate::share::ShareContract;
+use crate::share::{ShareContract, TransferContract};
 use crate::time::Micros;
 use crate::token::Token;
 use crate::wire::row::{Lifetime, Revocation};
@@ -264,6 +264,40 @@ pub enum Request {
         /// The co-signer's signature.
         signature: Signature,
     },
+
+    // Handing a lease over
+    /// Offers a lease to another owner: the present owner's signed contract.
+    TransferOffer {
+        /// The contract.
+        contract: TransferContract,
+        /// The owner's signature.
+        signature: Signature,
+    },
+    /// The receiver's signature on the same contract. The answer carries the new owner's token, and is sent once nothing
+    /// of the lease can be reached on a right of the former owner's, or on one that came from it.
+    TransferAccept {
+        /// Which offer.
+        transfer: TransferId,
+        /// The receiver's signature.
+        signature: Signature,
+        /// Whether the lease ends with this process from then on.
+        lifetime: Lifetime,
+    },
+    /// The contract of an offer, so that a receiver sees what it is asked to sign.
+    TransferShow {
+        /// Which offer.
+        transfer: TransferId,
+    },
+    /// Lists the offers that the caller made or was made.
+    TransferList {
+        /// The last id of the page before.
+        after: Option<TransferId>,
+    },
+    /// Takes an offer back that nobody accepted yet. For both sides and the administrator.
+    TransferWithdraw {
+        /// Which offer.
+        transfer: TransferId,
+    },
 }
 
 /// What a lease should be.
@@ -304,6 +338,17 @@ pub enum Path {
     Mediated,
 }
 
+/// What a request leaves behind, and so what becomes of it if it is made twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Nothing: made again it is answered again.
+    None,
+    /// Something that goes with the session.
+    Session,
+    /// Something that outlives the session: without an answer its client cannot know whether it happened.
+    Lasting,
+}
+
 // By hand: a request may hold a token or a client's bytes, and neither belongs in a trace.
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -312,6 +357,56 @@ impl std::fmt::Debug for Request {
 }
 
 impl Request {
+    /// What it leaves behind.
+    #[must_use]
+    pub const fn effect(&self) -> Effect {
+        match self {
+            Self::Hello { .. }
+            | Self::Prove { .. }
+            | Self::PrincipalList { .. }
+            | Self::LeaseList { .. }
+            | Self::LeaseShow { .. }
+            | Self::ShareShow { .. }
+            | Self::ShareList { .. }
+            | Self::Status
+            | Self::Read { .. }
+            | Self::Segment { .. }
+            // Said again, by the program that took the session over, it is answered the same.
+            | Self::Confine
+            | Self::QuarantineList
+            | Self::QuarantineRead { .. }
+            | Self::TokenCheck { .. }
+            | Self::RootList
+            | Self::WrapShow { .. }
+            | Self::QuotaList { .. }
+            | Self::TransferShow { .. }
+            | Self::TransferList { .. } => Effect::None,
+            Self::Open { .. } | Self::Channel | Self::Close { .. } => Effect::Session,
+            Self::PrincipalAdd { .. }
+            | Self::LeaseCreate(_)
+            | Self::LeaseRenew { .. }
+            | Self::LeaseRelease { .. }
+            | Self::ShareOffer { .. }
+            | Self::ShareAccept { .. }
+            | Self::ShareCosign { .. }
+            | Self::ShareNarrow { .. }
+            | Self::Revoke(_)
+            | Self::RevokeToken { .. }
+            | Self::Write { .. }
+            | Self::QuarantineAdd { .. }
+            | Self::QuarantineRelease { .. }
+            | Self::RootRotate
+            | Self::RootRetire { .. }
+            | Self::Wrap { .. }
+            | Self::Unwrap { .. }
+            | Self::QuotaGive { .. }
+            | Self::QuotaTakeBack { .. }
+            | Self::TransferOffer { .. }
+            | Self::TransferAccept { .. }
+            | Self::TransferWithdraw { .. } => Effect::Lasting,
+        }
+    }
+
     /// The name of the variant.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
@@ -355,6 +450,11 @@ impl Request {
             Self::QuotaTakeBack { .. } => "QuotaTakeBack",
             Self::QuotaList { .. } => "QuotaList",
             Self::ShareCosign { .. } => "ShareCosign",
+            Self::TransferOffer { .. } => "TransferOffer",
+            Self::TransferAccept { .. } => "TransferAccept",
+            Self::TransferShow { .. } => "TransferShow",
+            Self::TransferList { .. } => "TransferList",
+            Self::TransferWithdraw { .. } => "TransferWithdraw",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{DonationId, GrantId, LeaseId, PrincipalKey, ProviderId, QuarantineId, RegionId};
+use crate::id::{DonationId, GrantId, LeaseId, PrincipalKey, ProviderId, QuarantineId, RegionId, TransferId};
 use crate::range::ByteRange;
 use crate::rights::Rights;
 use crate::time::{Micros, UnixMicros};
@@ -87,6 +87,8 @@ pub enum EndCause {
     NodeStopped,
     /// Its owner or the administrator took a part of its grant back, and it was of that part.
     Narrowed,
+    /// The lease went over to another owner, and it was a right of the former one, or came from it.
+    Transfer,
 }
 
 impl EndCause {
@@ -104,6 +106,7 @@ impl EndCause {
             Self::ProviderLost => "provider_lost",
             Self::NodeStopped => "node_stopped",
             Self::Narrowed => "narrowed",
+            Self::Transfer => "transfer",
         }
     }
 }
@@ -482,6 +485,52 @@ pub struct QuotaRow {
     pub giveable_bytes: u64,
 }
 
+/// Where an offer to hand a lease over is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransferState {
+    /// The owner signed; it waits for the receiver.
+    Offered,
+    /// The receiver signed, too, and the provider is taking the former owner's rights back.
+    Accepted,
+    /// The lease is the receiver's.
+    Done,
+    /// Over, and the lease stayed where it was.
+    Ended,
+}
+
+/// An offer to hand a lease over, in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransferRow {
+    /// Which offer.
+    pub id: TransferId,
+    /// Of which lease.
+    pub lease: LeaseId,
+    /// Of which memory.
+    pub region: RegionId,
+    /// Bytes of that memory: what the receiver's quota must have.
+    pub bytes: u64,
+    /// Who hands it over.
+    pub from: PrincipalKey,
+    /// Its registered name.
+    pub from_name: Option<Name>,
+    /// Who is to have it.
+    pub to: PrincipalKey,
+    /// Its registered name.
+    pub to_name: Option<Name>,
+    /// For how long the offer stands, as both sign it.
+    pub ttl: Micros,
+    /// How long it still stands; zero once it is over.
+    pub stands_for: Micros,
+    /// How long the lease still lives; zero once it ended.
+    pub expires_in: Micros,
+    /// Where it is in its life.
+    pub state: TransferState,
+    /// Why it ended, if it did and the lease stayed.
+    pub cause: Option<EndCause>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -511,6 +560,7 @@ mod tests {
             EndCause::ProviderLost,
             EndCause::NodeStopped,
             EndCause::Narrowed,
+            EndCause::Transfer,
         ] {
             assert_eq!(cause.name(), wire(&cause));
         }

@@ -7,6 +7,7 @@ pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod id;
 pub(crate) mod lease;
+pub(crate) mod ownership;
 pub(crate) mod quarantine;
 pub(crate) mod quota;
 pub(crate) mod revoke;
@@ -147,6 +148,12 @@ pub(crate) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Leases that change their owner, who must accept; the bytes stay
+    #[command(
+        subcommand,
+        after_help = "Example:\n  leasehold transfer offer frames --as alice --to bob --ttl 5m"
+    )]
+    Transfer(ownership::Transfer),
 }
 
 /// Reads the arguments. `Stop` is a help text, or what is wrong with them.

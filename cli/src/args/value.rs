@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use caps::id::{DonationId, GrantId, PrincipalKey, QuarantineId};
+use caps::id::{DonationId, GrantId, PrincipalKey, QuarantineId, TransferId};
 use caps::range::ByteRange;
 use caps::rights::Rights;
-use caps::share::ShareDigest;
+use caps::share::{ShareDigest, TransferDigest};
 use caps::time::UnixMicros;
 use caps::wire::wrap::WrapId;
 use caps::wire::{Name, Reason};
@@ -61,6 +61,16 @@ pub(crate) fn donation(text: &str) -> Parsed<DonationId> {
 /// A contract's digest.
 pub(crate) fn share_digest(text: &str) -> Parsed<ShareDigest> {
     ShareDigest::parse(text).map_err(detail)
+}
+
+/// The id of an offer of a lease.
+pub(crate) fn transfer(text: &str) -> Parsed<TransferId> {
+    TransferId::parse(text).map_err(detail)
+}
+
+/// The digest of the contract of such an offer.
+pub(crate) fn transfer_digest(text: &str) -> Parsed<TransferDigest> {
+    TransferDigest::parse(text).map_err(detail)
 }
 
 /// A root key's id.

@@ -10,6 +10,7 @@ mod doctor;
 mod id;
 mod inspect;
 mod lease;
+mod ownership;
 mod pair;
 mod quarantine;
 mod quota;
@@ -57,5 +58,6 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Report> {
         Command::Bench(arguments) => bench::run(arguments, context),
         Command::Quota(command) => quota::run(command, context),
         Command::Completions { shell } => completions::run(*shell),
+        Command::Transfer(command) => ownership::run(command, context),
     }
 }

@@ -1,12 +1,12 @@
 //! Runs of broker commands: a lease's life and a share's, with real signatures.
 
 use broker::fuzzing::{encode, small_genesis};
-use broker::state::{Acceptance, Actor, Answer, Broker, Command, Kind, PolicyVerdict, TokenCut, Undo};
-use caps::id::{DonationId, GrantId, LeaseId, ProviderId};
+use broker::state::{Acceptance, Actor, Answer, Broker, Command, Kind, PolicyVerdict, TokenCut, TransferAcceptance, Undo};
+use caps::id::{DonationId, GrantId, LeaseId, ProviderId, TransferId};
 use caps::key::SigningKey;
 use caps::range::ByteRange;
 use caps::rights::Rights;
-use caps::share::ShareContract;
+use caps::share::{ShareContract, TransferContract};
 use caps::time::{Micros, UnixMicros};
 use caps::token::{Mark, RevocationId};
 use caps::wire::link::{ClaimTicket, Notice};
@@ -15,6 +15,7 @@ use caps::wire::row::{EndCause, Lifetime, Revocation, Target};
 use caps::wire::{Name, Reason};
 
 const GRANT: GrantId = GrantId([9; 16]);
+const TRANSFER: TransferId = TransferId([8; 16]);
 
 /// Builds one input while the broker that it is for follows.
 struct Run {
@@ -71,7 +72,15 @@ impl Run {
     }
 
     fn lease_with(&mut self, bytes: u64, lifetime: Lifetime) -> ClaimTicket {
-        let spec = LeaseSpec { bytes, ttl: Micros(5_000), name: None, class: None, lifetime, segment_bytes: None, max_hops: 0 };
+        let spec = LeaseSpec {
+            bytes,
+            ttl: Micros(5_000),
+            name: None,
+            class: None,
+            lifetime,
+            segment_bytes: None,
+            max_hops: 0,
+        };
         let Answer::Reserved(ticket) = self.by(1, Kind::Reserve { spec, session: 1 }) else {
             unreachable!("a reservation is answered with a ticket")
         };
@@ -125,6 +134,26 @@ impl Run {
         let signature = contract.sign(&key(2));
         let acceptance = Acceptance { grant: GRANT, signature, lifetime: Lifetime::Detached, session: 2 };
         self.by(2, Kind::Accept(acceptance));
+    }
+
+    fn hand_over(&mut self, ticket: &ClaimTicket) {
+        let contract = TransferContract {
+            cluster: small_genesis().cluster,
+            transfer: TRANSFER,
+            lease: ticket.lease,
+            region: ticket.region,
+            from: key(1).public(),
+            to: key(2).public(),
+            ttl: Micros(500),
+        };
+        self.by(1, Kind::TransferOffer { contract, signature: contract.sign(&key(1)) });
+        let (signature, lifetime) = (contract.sign(&key(2)), Lifetime::Process);
+        let acceptance = TransferAcceptance { transfer: TRANSFER, signature, lifetime, session: 2 };
+        self.by(2, Kind::TransferAccept(acceptance));
+        self.node(Kind::TransferBack { transfer: TRANSFER });
+        self.by(2, Kind::TransferAccept(acceptance));
+        self.node(Kind::TransferDone { transfer: TRANSFER });
+        self.node(Kind::HolderExit { session: 2 });
     }
 
     fn revoke(&mut self, n: u8, target: Target) {
@@ -220,6 +249,11 @@ pub fn runs() -> Vec<Vec<u8>> {
             let ticket = run.lease(Lifetime::Detached);
             run.cosigned(&ticket);
             run.revoke(1, Target::Grant(GRANT));
+        }),
+        run(&|run| {
+            let ticket = run.lease(Lifetime::Detached);
+            run.share(&ticket);
+            run.hand_over(&ticket);
         }),
     ]
 }

@@ -61,6 +61,16 @@ pub fn frames() -> Vec<Vec<u8>> {
     };
     let revocation =
         Revocation { target: Target::Holder(key), reason: Reason::new("left").expect("a reason") };
+    let transfer = caps::id::TransferId([8; 16]);
+    let handing_over = caps::share::TransferContract {
+        cluster: contract.cluster,
+        transfer,
+        lease,
+        region: contract.region,
+        from: key,
+        to: contract.receiver,
+        ttl: Micros(9),
+    };
     let requests = [
         Request::Hello { holder: key, nonce: Nonce([1; 32]) },
         Request::Prove { signature },
@@ -72,11 +82,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         Request::ShareAccept { grant, signature, lifetime: Lifetime::Process },
         Request::Revoke(revocation),
         Request::Status,
-        Request::Open {
-            token: token.clone(),
-            rights: Rights::READ_WRITE,
-            path: Path::Mapped,
-        },
+        Request::Open { token: token.clone(), rights: Rights::READ_WRITE, path: Path::Mapped },
         Request::Read { handle, offset: 512, length: 4096 },
         Request::Write { handle, offset: 0, data: vec![0xab; 64], crc: 1 },
         Request::Confine,
@@ -96,6 +102,11 @@ pub fn frames() -> Vec<Vec<u8>> {
         Request::QuotaTakeBack { id: DonationId([6; 16]) },
         Request::QuotaList { after: Some(DonationId([6; 16])) },
         Request::ShareCosign { grant, signature },
+        Request::TransferOffer { contract: handing_over, signature },
+        Request::TransferAccept { transfer, signature, lifetime: Lifetime::Process },
+        Request::TransferShow { transfer },
+        Request::TransferList { after: Some(transfer) },
+        Request::TransferWithdraw { transfer },
     ];
     let replies = [
         Reply::Done,

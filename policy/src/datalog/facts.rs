@@ -32,11 +32,17 @@ pub enum Kind {
     /// A part of one's own quota of bytes, lent to somebody else.
     #[serde(rename = "quota.give")]
     QuotaGive,
+    /// The owner's offer to hand a lease over.
+    #[serde(rename = "transfer.offer")]
+    TransferOffer,
+    /// The receiver's acceptance of a lease.
+    #[serde(rename = "transfer.accept")]
+    TransferAccept,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::LeaseCreate,
         Self::LeaseRenew,
         Self::ShareIssue,
@@ -44,6 +50,8 @@ impl Kind {
         Self::LeaseOpen,
         Self::Revoke,
         Self::QuotaGive,
+        Self::TransferOffer,
+        Self::TransferAccept,
     ];
 
     /// The name in a policy.
@@ -57,6 +65,8 @@ impl Kind {
             Self::LeaseOpen => "lease.open",
             Self::Revoke => "revoke",
             Self::QuotaGive => "quota.give",
+            Self::TransferOffer => "transfer.offer",
+            Self::TransferAccept => "transfer.accept",
         }
     }
 }
@@ -74,6 +84,8 @@ impl Kind {
 /// | `share.accept` | of the range | of the grant | - | who accepts | granted | granted | if the contract names one |
 /// | `revoke` | - | - | - | - | - | - | - |
 /// | `quota.give` | given | of the donation | - | the receiver | - | - | - |
+/// | `transfer.offer` | of the lease | of the offer | - | who is to have it | - | - | - |
+/// | `transfer.accept` | of the lease | of the offer | - | who accepts | - | - | - |
 ///
 /// Where a contract names a co-signer, `share.issue` is judged twice: when it is offered, so that nobody is asked to sign
 /// what will not be, and once the co-signer has signed. Both times it is the owner who asks, by the process that offered.

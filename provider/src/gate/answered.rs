@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 
 use caps::id::RequestId;
 use caps::wire::Request;
+use caps::wire::request::Effect;
 use policy::limits::{SESSION_ANSWER_BYTES_MAX, SESSION_ANSWERS_MAX};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -42,34 +43,11 @@ impl Identity {
                 hash.update(crc.to_le_bytes());
                 hash.finalize()
             }
-            request if is_reading(request) => return None,
+            request if request.effect() == Effect::None => return None,
             _ => Sha256::digest(body),
         };
         Some(Self(bytes.into()))
     }
-}
-
-/// Whether a request leaves nothing behind that a second one of it would leave twice. What is not named here is taken to
-/// change something, which costs a hash and is never wrong.
-const fn is_reading(request: &Request) -> bool {
-    matches!(
-        request,
-        Request::Hello { .. }
-            | Request::Prove { .. }
-            | Request::PrincipalList { .. }
-            | Request::LeaseList { .. }
-            | Request::LeaseShow { .. }
-            | Request::ShareShow { .. }
-            | Request::ShareList { .. }
-            | Request::Status
-            | Request::Read { .. }
-            | Request::Segment { .. }
-            | Request::Confine
-            | Request::QuarantineList
-            | Request::QuarantineRead { .. }
-            | Request::TokenCheck { .. }
-            | Request::RootList
-    )
 }
 
 /// The answer that went out.

@@ -281,7 +281,12 @@ impl Session {
             | Request::QuotaGive { .. }
             | Request::QuotaTakeBack { .. }
             | Request::QuotaList { .. }
-            | Request::ShareCosign { .. }) => {
+            | Request::ShareCosign { .. }
+            | Request::TransferOffer { .. }
+            | Request::TransferAccept { .. }
+            | Request::TransferShow { .. }
+            | Request::TransferList { .. }
+            | Request::TransferWithdraw { .. }) => {
                 self.shared.control.request(self.caller(), request).await.map(Answer::Reply)
             }
         }

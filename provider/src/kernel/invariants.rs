@@ -77,6 +77,7 @@ impl Kernel {
             ensure(open.region == key, "an open right belongs to one region")?;
             ensure(open.range.end() <= row.bytes, "no right reaches past its region")?;
             ensure(open.deadline <= row.deadline, "no right outlives its region")?;
+            ensure(open.grant.is_some() || open.payer == row.owner, "what is open came from the owner")?;
             let mapped = open.path == Path::Mapped;
             ensure(mapped || !open.handed_out, "only mapped rights are handed out")?;
             ensure(!mapped || row.on_borders(open.range), "a mapped right falls on segment borders")?;

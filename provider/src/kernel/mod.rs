@@ -23,6 +23,7 @@
 //! | `expose` | handing a segment's file out |
 //! | `claim`, `take` | the two halves of a region's life |
 //! | `narrow` | taking a part of a grant |
+//! | `owner` | a region goes over to another owner |
 //! | `rotate` | taking a segment from some and giving it to the others again |
 //! | `headroom` | the room that is kept free for it |
 //! | `grants` | what is revoked, narrowed or opened of a region, until the tokens expire |
@@ -48,6 +49,7 @@ mod meters;
 mod model;
 mod narrow;
 mod open;
+mod owner;
 mod region;
 mod roots;
 mod rotate;

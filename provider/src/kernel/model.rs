@@ -50,6 +50,7 @@ enum Act {
         path: Path,
         meter: Option<(u8, u64)>,
         root: u32,
+        former: bool,
     },
     TakeRoot {
         lease: u8,
@@ -103,6 +104,12 @@ enum Act {
     Wait {
         millis: u64,
     },
+    TakeOwner {
+        lease: u8,
+        to: u8,
+        late: bool,
+        stale: bool,
+    },
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -116,12 +123,14 @@ fn act() -> impl Strategy<Value = Act> {
             }),
         4 => (lease.clone(), prop::bool::weighted(0.9)).prop_map(|(lease, works)| Act::Created { lease, works }),
         1 => (lease.clone(), 1..40u64).prop_map(|(lease, ttl)| Act::Renew { lease, ttl }),
-        4 => (lease.clone(), session.clone(), prop::option::of(grant.clone()), 0..3u8, 0..150u64, 1..5u64, path, (meter, 1..3u32))
-            .prop_map(|(lease, session, grant, made, left, pages, path, (meter, root))| {
-                Act::Open { lease, session, grant, made, left, pages, path, meter, root }
+        4 => (lease.clone(), session.clone(), prop::option::of(grant.clone()), 0..3u8, 0..150u64, 1..5u64, path, (meter, 1..3u32, prop::bool::weighted(0.2)))
+            .prop_map(|(lease, session, grant, made, left, pages, path, (meter, root, former))| {
+                Act::Open { lease, session, grant, made, left, pages, path, meter, root, former }
             }),
         2 => (lease.clone(), 1..3u32).prop_map(|(lease, root)| Act::TakeRoot { lease, root }),
         1 => (1..3u32).prop_map(|root| Act::RootExpired { root }),
+        2 => (lease.clone(), 0..3u8, prop::bool::weighted(0.1), prop::bool::weighted(0.1))
+            .prop_map(|(lease, to, late, stale)| Act::TakeOwner { lease, to, late, stale }),
         2 => (lease.clone(), 0..5u8, 1..40u64).prop_map(|(lease, mark, left)| Act::TakeMark { lease, mark, left }),
         6 => (0..12usize, 0..3u32).prop_map(|(open, segment)| Act::HandOut { open, segment }),
         5 => (lease.clone(), 0..4usize).prop_map(|(lease, segment)| Act::Progress { lease, segment }),
@@ -158,6 +167,9 @@ struct Known {
     /// For each segment its generation, the rotation under way and whether that has its fresh file.
     files: Vec<(u32, Option<RotationId>, bool)>,
     unspent: Vec<u64>,
+    owner: u8,
+    /// When its owner's time began, in microseconds.
+    since: u64,
 }
 
 impl Known {
@@ -204,6 +216,8 @@ struct Model {
     rotated: Vec<u32>,
     /// Pages of each replaced file that is kept.
     kept: Vec<u64>,
+    /// How many of `out` had left when a region last changed its owner.
+    former: BTreeMap<super::RegionKey, usize>,
 }
 
 impl Model {
@@ -424,7 +438,7 @@ proptest! {
                             let tied = tied.then_some(session);
                             let files = vec![(1, None, false); pages.div_ceil(segment_pages) as usize];
                             let (life, until, unspent) = (Life::Building, now + ttl, Vec::new());
-                            let known = Known { lease, key: region, pages, life, until, tied, segment_pages, files, unspent };
+                            let known = Known { lease, key: region, pages, life, until, tied, segment_pages, files, unspent, owner: lease, since: 0 };
                             model.leases.push(known);
                         }
                         Ok(other) => prop_assert!(false, "{other:?}"),
@@ -464,8 +478,13 @@ proptest! {
                         _ => prop_assert!(answer.is_err()),
                     }
                 }
-                Act::Open { lease, session, grant, made, left, pages, path, meter, root } => {
-                    let payer = if grant.is_some() { key(99) } else { key(lease) };
+                Act::Open { lease, session, grant, made, left, pages, path, meter, root, former } => {
+                    let (owner, since) = model.get(lease).map_or((lease, 0), |known| (known.owner, known.since));
+                    let owner = if former { lease } else { owner };
+                    let payer = if grant.is_some() { key(99) } else { key(owner) };
+                    let not_before = if former { 0 } else { unix.0 };
+                    let foreign = not_before < since
+                        || grant.is_none() && model.get(lease).is_some_and(|known| known.owner != owner);
                     let meters = meter.map(|(n, opens)| Meter {
                         key: Mark::from_bytes([n; 32]),
                         opens: Some(opens),
@@ -499,6 +518,7 @@ proptest! {
                         meters: meters.into_iter().collect(),
                         quota: asked(payer, path),
                         root,
+                        not_before: UnixMicros(not_before),
                     };
                     // Who only asks is told what opening would come to.
                     let judged = kernel.judge(boot, &request);
@@ -524,6 +544,7 @@ proptest! {
                     model.cut.retain(|&(.., until)| until > now);
                     let carried = marks(grant, made);
                     let cut = model.cut.iter().any(|(of, mark, _)| Some(*of) == region && carried.contains(mark));
+                    let cut = cut || foreign;
                     let gone = cut || model.revoked.iter().any(|&(of, by, _)| (Some(of), Some(by)) == (region, grant));
                     let live = model.get(lease).is_some_and(|known| known.life == Life::Live && known.until > now);
                     let count = region.zip(meter).and_then(|(region, (n, _))| model.counted.get(&(region, n)).copied());
@@ -773,6 +794,69 @@ proptest! {
                         prop_assert!(!same, "no right of a revoked grant is open");
                     }
                 }
+                Act::TakeOwner { lease, to, late, stale } => {
+                    let Some(known) = model.get(lease) else {
+                        let take = Take::Owner { lease: LeaseId([lease; 16]), to: key(to), since: unix, until: UnixMicros::MAX, undoes: None };
+                        let answer = step(&mut kernel, Event::Take { take, cause: EndCause::Transfer, now_unix: unix });
+                        prop_assert!(answer.is_err());
+                        continue;
+                    };
+                    let (region, owner, live, over) = (known.key, known.owner, known.life == Life::Live, known.until <= now);
+                    let out = model.out.to_vec();
+                    let since = unix.0 + 1;
+                    let known = model.get(lease).unwrap();
+                    let same = stale || owner == to && known.since == since;
+                    let (mut segments, mut under_way, mut longest) = (Vec::new(), None, 0);
+                    for (segment, &(generation, rotating, _)) in known.files.iter().enumerate() {
+                        let held = out.iter().any(|&(of, at, by, ..)| (of, at, by) == (region, segment, generation));
+                        under_way = under_way.max(rotating.filter(|_| held || same));
+                        if held && rotating.is_none() {
+                            segments.push(segment as u32);
+                            longest = longest.max(known.length(segment));
+                        }
+                    }
+                    let room = segments.is_empty() || kernel.has_room(longest * PAGE).is_ok();
+                    let take = Take::Owner {
+                        lease: LeaseId([lease; 16]),
+                        to: key(to),
+                        since: UnixMicros(since),
+                        until: if late { unix } else { UnixMicros::MAX },
+                        undoes: stale.then_some(UnixMicros(u64::MAX)),
+                    };
+                    let answer = step(&mut kernel, Event::Take { take, cause: EndCause::Transfer, now_unix: unix });
+                    model.follow(&effects);
+                    let changed = live && !over && !same && !late && room;
+                    if !changed {
+                        prop_assert!(over || effects.is_empty(), "what is refused changes nothing");
+                    }
+                    match answer {
+                        Ok(Answer::Fenced { upto, .. }) => {
+                            prop_assert!(changed || live && same);
+                            if changed {
+                                prop_assert_eq!(&model.rotated, &segments, "all that anybody maps");
+                                let begun = segments.first().and_then(|&first| model.get(lease).unwrap().files[first as usize].1);
+                                prop_assert_eq!(upto, begun.or(under_way));
+                                let left = model.out.len();
+                                model.former.insert(region, left);
+                                for (out, by) in model.out.iter().zip(&mut model.by) {
+                                    by.1 &= out.0 != region;
+                                }
+                                let known = model.get(lease).unwrap();
+                                (known.owner, known.since, known.tied) = (to, since, None);
+                                let open = kernel.opens.iter().any(|(_, row)| row.region == region);
+                                prop_assert!(!open, "nothing of the former owner's is open");
+                            } else {
+                                prop_assert_eq!(upto, under_way);
+                            }
+                        }
+                        Ok(other) => prop_assert!(false, "{other:?}"),
+                        Err(error) => {
+                            prop_assert!(!changed, "{error}");
+                            prop_assert!(!live || over || late || error.code() == Code::NoMemory, "{error}");
+                        }
+                    }
+                    effects.retain(|effect| matches!(effect, Effect::Fence { .. }));
+                }
                 Act::Taken { lease } => {
                     let Some(known) = model.get(lease).filter(|known| known.life == Life::Ending) else { continue };
                     let (region, gone) = (known.key, known.unspent.is_empty());
@@ -805,7 +889,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(kernel.check_invariants(UnixMicros(now * 1_000)), Ok(()));
-            for (&(region, segment, generation, grant, write), (carried, _)) in model.out.iter().zip(&model.by) {
+            for (at, (&(region, segment, generation, grant, write), (carried, _))) in model.out.iter().zip(&model.by).enumerate() {
                 let Some(known) = model.leases.iter().find(|known| known.key == region) else { continue };
                 if known.life != Life::Live || known.files[segment].0 != generation || known.files[segment].1.is_some() {
                     continue;
@@ -817,6 +901,8 @@ proptest! {
                 prop_assert!(!grant.is_some_and(over), "the adversary holds what was taken back");
                 let cut = |&(of, mark, until): &_| of == region && carried.contains(&mark) && until > now;
                 prop_assert!(!model.cut.iter().any(cut), "the adversary holds what was taken back below a grant");
+                let former = model.former.get(&region).is_some_and(|&left| at < left);
+                prop_assert!(!former, "the adversary holds what was a former owner's");
             }
             prop_assert_eq!(kernel.committed_bytes(), model.used() * PAGE);
         }

@@ -84,6 +84,7 @@ impl Kernel {
         }
         let region = self.live(request.lease)?;
         let row = self.regions.get(region).ok_or(Error::new(Code::Internal, "a live lease has no region"))?;
+        row.is_of_owner(request)?;
         if row.marks.refuse(&request.marks, request.now_unix) {
             return Err(Error::new(
                 Code::TokenRevoked,

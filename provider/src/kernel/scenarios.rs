@@ -89,6 +89,7 @@ impl Story {
             meters: Box::default(),
             quota: asked(if grant.is_some() { BOBS } else { OWNER }, Path::Mapped),
             root: 1,
+            not_before: UnixMicros(0),
         }
     }
 

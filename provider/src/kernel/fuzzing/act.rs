@@ -38,6 +38,7 @@ impl World {
             }
             NARROW => self.narrow(bytes)?,
             TAKE_MARK => self.take_mark(bytes)?,
+            TAKE_OWNER => self.take_owner(bytes)?,
             PROGRESS => {
                 let (number, index) = (usize::from(bytes.byte()?), usize::from(bytes.byte()?));
                 let all: Vec<_> = self.regions.keys().copied().collect();

@@ -11,11 +11,12 @@
 //! |---|---|
 //! | `seeds`, `act` | the input: bytes as events |
 //! | `step`, `over` | what is checked after every step, and what an adversary may still have |
-//! | `life`, `rights`, `rotation`, `roots` | what the runtime would do, and what each answer must be |
+//! | `life`, `rights`, `rotation`, `roots`, `owner` | what the runtime would do, and what each answer must be |
 
 mod act;
 mod life;
 mod over;
+mod owner;
 mod rights;
 mod roots;
 mod rotation;
@@ -135,6 +136,9 @@ struct Region {
     files: Vec<File>,
     /// Lengths of files that rotations replaced or came too late with, and that were not reported wiped yet.
     unspent: Vec<u64>,
+    owner: PrincipalKey,
+    /// When its owner's time began.
+    since: UnixMicros,
 }
 
 impl Region {
@@ -172,6 +176,8 @@ struct Descriptor {
     marks: Box<[Mark]>,
     /// The key that minted it.
     root: u32,
+    /// Whether its region has another owner since.
+    former: bool,
 }
 
 /// What a grant was narrowed to.
@@ -207,6 +213,7 @@ struct Right {
     fenced: bool,
     marks: Box<[Mark]>,
     root: u32,
+    payer: PrincipalKey,
 }
 
 struct World {
@@ -222,6 +229,8 @@ struct World {
     /// What the step under way takes back, however short its memory of it may be.
     taking: Option<(RegionKey, GrantId)>,
     narrowed: Vec<Narrowing>,
+    /// The region that the step under way gives to another owner.
+    giving: Option<RegionKey>,
     /// Marks taken back while their region was there, and until when.
     cut: Vec<(RegionKey, Mark, UnixMicros)>,
     /// The one that the step under way takes back, and the grant that may go in its place.
@@ -252,6 +261,7 @@ impl World {
             revoked: Vec::new(),
             taking: None,
             narrowed: Vec::new(),
+            giving: None,
             cut: Vec::new(),
             cutting: None,
             grant_went: false,
@@ -335,9 +345,9 @@ mod tests {
         let seeds = event_seeds();
         let worlds: Vec<_> = seeds.iter().map(|seed| run(seed)).collect();
         let rights: Vec<_> = worlds.iter().map(|world| world.rights.len()).collect();
-        assert_eq!(rights, [1, 2, 1, 1, 0, 1, 1, 2, 1, 1, 1, 2, 3, 1]);
+        assert_eq!(rights, [1, 2, 1, 1, 0, 1, 1, 2, 1, 1, 1, 2, 3, 1, 3]);
         let regions: Vec<_> = worlds.iter().map(|world| world.regions.len()).collect();
-        assert_eq!(regions, [0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(regions, [0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
         assert!(
             worlds[12].rights[0].fenced && !worlds[12].rights[1].fenced,
             "its key is retired, and no other"

@@ -1,5 +1,6 @@
 //! Rights: opened, handed out, narrowed.
 
+use super::owner::first_owner;
 use super::*;
 use crate::kernel::meters::{SHARE_FULL, SIDE_FULL};
 
@@ -29,12 +30,19 @@ impl World {
     }
 
     pub(super) fn open(&mut self, bytes: &mut Bytes<'_>) -> Option<()> {
-        let (lease, session, under) = (lease(bytes.byte()?), session(bytes.byte()?), bytes.byte()?);
+        let (lease, by, under) = (lease(bytes.byte()?), bytes.byte()?, bytes.byte()?);
+        let session = session(by);
         let (left, pages, flags) = (bytes.number(1_000)?, bytes.number(PAGE)?, bytes.byte()?);
         let start = u64::from(bytes.byte()?) * 512;
         let grant = (under % 4 != 0).then(|| grant(under % 4));
         let Ok(range) = ByteRange::new(start, pages.min(ByteRange::END_MAX)) else { return Some(()) };
-        let payer = PrincipalKey(if grant.is_some() { [0xff; 32] } else { [lease.0[0]; 32] });
+        // Who had the lease first may have kept a token of that time, and the receivers of its grants theirs.
+        let (owner, since) = self
+            .find(lease)
+            .map_or((first_owner(lease), UnixMicros(0)), |(_, known)| (known.owner, known.since));
+        let (owner, not_before) =
+            if by >= 128 { (first_owner(lease), UnixMicros(0)) } else { (owner, since.max(self.unix())) };
+        let payer = if grant.is_some() { PrincipalKey([0xff; 32]) } else { owner };
         let path = if flags & 1 == 1 { Path::Mediated } else { Path::Mapped };
         let rights = if flags & 8 != 0 { Rights::READ } else { Rights::READ_WRITE };
         let (metered, narrowed, sandboxed) = (flags & 16 != 0, flags & 32 != 0, flags & 4 != 0);
@@ -61,6 +69,7 @@ impl World {
             meters: meters.clone(),
             quota: asked(payer, path),
             root: self.roots.minting(flags >> 1),
+            not_before,
         };
         let (counted_until, root) = (request.minted_until, request.root);
         let answer = self.step(Event::Open(request));
@@ -94,11 +103,7 @@ impl World {
             let counted =
                 meters.iter().map(|meter| (opening.region, meter.key, counted_until, grant.is_none()));
             self.counted.extend(counted);
-            let pays = |right: &&Right| {
-                !right.fenced
-                    && right.grant.is_some() == grant.is_some()
-                    && (grant.is_some() || right.lease == lease)
-            };
+            let pays = |right: &&Right| !right.fenced && right.payer == payer;
             let open = self.rights.iter().filter(pays);
             assert!(open.clone().count() < OPENS_MAX as usize, "nobody has more open than its quota");
             let mapped = open.filter(|right| right.opening.path == Path::Mapped).count();
@@ -106,6 +111,8 @@ impl World {
             assert!(self.keys.insert(opening.open), "a key names one right, ever");
             let region = self.regions.get(&opening.region).expect("a right is to memory that exists");
             assert_eq!((region.lease, region.life), (lease, Life::Live));
+            assert!(not_before >= region.since, "nothing opens by a token of a former owner's time");
+            assert!(grant.is_some() || owner == region.owner, "nor by one of somebody else's");
             assert!(range.contains(opening.range), "no byte that the token does not reach");
             assert!(opening.range.end() <= region.bytes, "and none past the region");
             assert_eq!((opening.rights, opening.path), (rights, path));
@@ -160,6 +167,7 @@ impl World {
                 fenced: false,
                 marks: marks.into(),
                 root,
+                payer,
             });
         }
         Some(())
@@ -195,8 +203,16 @@ impl World {
             let until = (!follows).then_some(opening.deadline);
             let marks = self.rights[index].marks.clone();
             let root = self.rights[index].root;
-            let region = opening.region;
-            file.out.push(Descriptor { region, segment: range, grant, write, until, marks, root });
+            file.out.push(Descriptor {
+                region: opening.region,
+                segment: range,
+                grant,
+                write,
+                until,
+                marks,
+                root,
+                former: false,
+            });
             self.rights[index].handed_out = true;
         }
     }
