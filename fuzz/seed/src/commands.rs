@@ -1,7 +1,9 @@
 //! Runs of broker commands: a lease's life and a share's, with real signatures.
 
 use broker::fuzzing::{encode, small_genesis};
-use broker::state::{Acceptance, Actor, Answer, Broker, Command, Kind, PolicyVerdict, TokenCut, TransferAcceptance, Undo};
+use broker::state::{
+    Acceptance, Actor, Answer, Broker, Command, Kind, PolicyVerdict, TokenCut, TransferAcceptance, Undo,
+};
 use caps::id::{DonationId, GrantId, LeaseId, ProviderId, TransferId};
 use caps::key::SigningKey;
 use caps::range::ByteRange;

@@ -86,7 +86,11 @@ pub fn frames() -> Vec<Vec<u8>> {
         Request::Read { handle, offset: 512, length: 4096 },
         Request::Write { handle, offset: 0, data: vec![0xab; 64], crc: 1 },
         Request::Confine,
-        Request::RevokeToken { token: token.clone(), block: 1, reason: Reason::new("over").expect("a reason") },
+        Request::RevokeToken {
+            token: token.clone(),
+            block: 1,
+            reason: Reason::new("over").expect("a reason"),
+        },
         Request::ShareNarrow { grant, rights: Some(Rights::READ), range: None, ttl: Some(Micros(9)) },
         Request::QuarantineAdd { lease, reason: Reason::new("odd").expect("a reason") },
         Request::QuarantineList,
