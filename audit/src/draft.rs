@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 
 use caps::error::Code;
-use caps::id::{ClusterEpoch, GrantId, LeaseId, PrincipalKey, ProviderId, ReceiptId, RegionId};
+use caps::id::{ClusterEpoch, DonationId, GrantId, LeaseId, PrincipalKey, ProviderId, ReceiptId, RegionId};
 use caps::key::Signature;
 use caps::limits::{NAME_BYTES_MAX, REASON_BYTES_MAX, TOKEN_BLOCKS_MAX};
 use caps::range::ByteRange;
@@ -61,9 +61,11 @@ keys! {
     Cluster = "cluster",
     Code = "code",
     Config = "config",
+    Cosigner = "cosigner",
     Count = "count",
     CutBytes = "cut_bytes",
     DeadUs = "dead_us",
+    Donation = "donation",
     Dropped = "dropped",
     Epoch = "epoch",
     Event = "event",
@@ -215,6 +217,8 @@ impl Draft {
         owner => Owner,
         /// Who receives a share.
         receiver => Receiver,
+        /// Who has to sign a share besides its owner and its receiver.
+        cosigner => Cosigner,
     }
     setters! { hex_of(LeaseId):
         /// The lease.
@@ -239,6 +243,10 @@ impl Draft {
     setters! { hex_of(ProviderId):
         /// The life of the provider.
         provider => Provider,
+    }
+    setters! { hex_of(DonationId):
+        /// The donation of quota.
+        donation => Donation,
     }
     setters! { hex_of(ReceiptId):
         /// The receipt of a revocation.
@@ -521,6 +529,7 @@ pub(crate) mod tests {
             .holder(key)
             .owner(key)
             .receiver(key)
+            .cosigner(key)
             .lease(LeaseId([255; 16]))
             .parent(LeaseId([255; 16]))
             .grant(GrantId([255; 16]))
@@ -552,6 +561,7 @@ pub(crate) mod tests {
             .cut_bytes(u64::MAX)
             .held(u64::MAX)
             .dropped(u64::MAX)
+            .donation(DonationId([255; 16]))
             .peer_uid(u32::MAX)
             .peer_pid(u32::MAX)
             .hops(u32::MAX)

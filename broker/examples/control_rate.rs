@@ -107,7 +107,13 @@ fn genesis(policy: &Policy, clock: &SteadyClock) -> Genesis {
         admin: SigningKey::from_seed(&[1; 32]).public(),
         admin_name: Name::new("admin").expect("a name"),
         policy: policy.hash().0,
-        capacity: Capacity { principals: 64, leases: many as u32, grants: many as u32, ended: 1024 },
+        capacity: Capacity {
+            principals: 64,
+            leases: many as u32,
+            grants: many as u32,
+            ended: 1024,
+            ..Capacity::default()
+        },
         bounds: Bounds { grants_per_lease: many as u32, ..Bounds::of_pool(many as u64 * LEASE_BYTES) },
         quota: Quota::UNLIMITED,
         quotas: BTreeMap::new(),
@@ -221,6 +227,7 @@ async fn run(handle: Handle, recorder: &Recorder, cluster: ClusterEpoch) -> Resu
                     range: ByteRange::new(0, LEASE_BYTES).expect("a range"),
                     ttl: Micros::from_millis(300_000),
                     max_hops: 0,
+                    cosigner: None,
                 };
                 (contract, contract.sign(&client.key))
             })

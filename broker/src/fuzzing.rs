@@ -1,4 +1,13 @@
-//! For fuzz targets: any bytes as a stream of commands.
+//! For fuzz targets: any bytes as a stream of commands, and any bytes as a story that a few people with keys tell.
+//!
+//! | file | idea |
+//! |---|---|
+//! | this one | the small cluster, and commands in CBOR |
+//! | `fuzzing/story.rs` | steps that are really signed, or damaged in one place |
+//! | `fuzzing/model.rs` | what must come of them, said by a naive broker |
+
+mod model;
+mod story;
 
 use std::collections::BTreeMap;
 
@@ -6,6 +15,8 @@ use caps::id::{ClusterEpoch, PrincipalKey, ProviderId};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
 use policy::Quota;
+
+pub use story::{Told, story_any, story_seeds};
 
 use crate::state::{Bounds, Broker, Capacity, Command, Genesis};
 
@@ -23,7 +34,7 @@ pub fn small_genesis() -> Genesis {
         admin: PrincipalKey([0xa; 32]),
         admin_name: name("admin"),
         policy: [0x9; 32],
-        capacity: Capacity { principals: 4, leases: 6, grants: 6, ended: 3 },
+        capacity: Capacity { principals: 4, leases: 6, grants: 6, ended: 3, donations: 4 },
         bounds: Bounds {
             pool_bytes: 64 * 1024,
             lease_bytes_min: 1,
@@ -35,9 +46,11 @@ pub fn small_genesis() -> Genesis {
             ttl_max: Micros(10_000),
             claim_within: Micros(100),
             accept_within: Micros(1_000),
+            cosign_within: Micros(700),
             grants_per_lease: 3,
             take_again: Micros(50),
             hops_max: 7,
+            donations_per_giver: 3,
         },
         quota: Quota {
             leases: 4,

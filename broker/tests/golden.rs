@@ -8,12 +8,14 @@ mod common;
 use std::path::PathBuf;
 
 use broker::state::{
-    Acceptance, Actor, Broker, Command, Kind, Narrowing, PolicyVerdict, SNAPSHOT_VERSION, TokenCut, Undo,
+    Acceptance, Actor, Broker, Command, Kind, Narrowing, PolicyVerdict, SNAPSHOT_VERSION, TokenCut,
+    TransferAcceptance, Undo,
 };
 use caps::Code;
-use caps::id::{GrantId, ProviderId};
+use caps::id::{DonationId, GrantId, ProviderId, TransferId};
 use caps::range::ByteRange;
 use caps::rights::Rights;
+use caps::share::TransferContract;
 use caps::time::{Micros, UnixMicros};
 use caps::token::{Mark, RevocationId};
 use caps::wire::Reason;
@@ -149,6 +151,62 @@ fn commands() -> Vec<Command> {
     };
     push(&mut world, by(2), Kind::RevokeToken(cut));
     push(&mut world, by(1), revoke(Target::Block { lease: first, id: ids[0] }));
+    // Offers of a lease: withdrawn, undone, accepted in vain, and done; and one of the new owner's that is accepted.
+    push(
+        &mut world,
+        by(4),
+        Kind::Reserve { spec: LeaseSpec { ttl: Micros(9_000), ..spec.clone() }, session: 13 },
+    );
+    let broker::state::View::Leases(page) = world.view(4, broker::state::Query::Leases(None)).unwrap() else {
+        panic!()
+    };
+    let (lease, moved) = (page.rows[0].id, page.rows[0].region);
+    push(&mut world, system, Kind::Commit { lease, bytes: PAGE });
+    let contract = |n: u8, from, to| TransferContract {
+        cluster: genesis().cluster,
+        transfer: TransferId([n; 16]),
+        lease,
+        region: moved,
+        from: public(from),
+        to: public(to),
+        ttl: Micros(900),
+    };
+    let offer = |n, from, to| {
+        let contract = contract(n, from, to);
+        Kind::TransferOffer { contract, signature: contract.sign(&key(from)) }
+    };
+    let accept = |n, from, to| {
+        let signature = contract(n, from, to).sign(&key(to));
+        let (transfer, lifetime) = (TransferId([n; 16]), Lifetime::Process);
+        Kind::TransferAccept(TransferAcceptance { transfer, signature, lifetime, session: 12 })
+    };
+    let transfer = TransferId([1; 16]);
+    push(&mut world, by(4), offer(1, 4, 2));
+    push(&mut world, by(2), Kind::TransferWithdraw { transfer });
+    let transfer = TransferId([2; 16]);
+    push(&mut world, by(4), offer(2, 4, 2));
+    push(&mut world, system, Kind::Undo(Undo::TransferOffer { transfer }));
+    let transfer = TransferId([3; 16]);
+    push(&mut world, by(4), offer(3, 4, 2));
+    for vain in [Kind::TransferBack { transfer }, Kind::Undo(Undo::TransferAccept { transfer })] {
+        push(&mut world, by(2), accept(3, 4, 2));
+        push(&mut world, system, vain);
+    }
+    push(&mut world, by(2), accept(3, 4, 2));
+    push(&mut world, system, Kind::TransferDone { transfer });
+    push(&mut world, by(2), offer(4, 2, 1));
+    push(&mut world, by(1), accept(4, 2, 1));
+    // Donations: one that was undone, one that was taken back, one that is given, and one that is over and used.
+    for id in [20, 21, 22, 23].map(|id| DonationId([id; 16])) {
+        push(&mut world, by(0), Kind::QuotaGive { id, to: public(2), bytes: PAGE, ttl: Micros(9_000) });
+        match id.0[0] {
+            20 => push(&mut world, system, Kind::Undo(Undo::QuotaGive { id })),
+            21 => push(&mut world, by(0), Kind::QuotaTakeBack { id }),
+            _ => {}
+        }
+    }
+    push(&mut world, by(2), Kind::Reserve { spec: LeaseSpec { bytes: 7 * PAGE, ..spec }, session: 12 });
+    push(&mut world, by(0), Kind::QuotaTakeBack { id: DonationId([23; 16]) });
     push(&mut world, system, Kind::PolicyLoad { hash: [7; 32] });
     push(&mut world, system, Kind::Tick);
     // One of a grant that is open, and one of what that left.
@@ -161,6 +219,21 @@ fn commands() -> Vec<Command> {
     push(&mut world, by(0), Kind::Narrow(narrowing));
     let narrowing = Narrowing { rights: None, range: None, ttl: Some(Micros(90)), ..narrowing };
     push(&mut world, by(0), Kind::Narrow(narrowing));
+    // Two with a co-signer: one that waits for it, and one that was issued by its signature. A lease has room for three.
+    push(&mut world, system, Kind::PolicyLoad { hash: genesis().policy });
+    push(&mut world, by(1), revoke(Target::Grant(GrantId([6; 16]))));
+    for grant in [9, 10] {
+        let contract = caps::share::ShareContract {
+            cosigner: Some(public(0)),
+            ..world.contract(&ticket(first, region), grant, 2)
+        };
+        let (grant, signature) = (contract.grant, contract.sign(&key(1)));
+        push(&mut world, by(1), Kind::OfferToCosign { contract, signature, uid: 1000 });
+        if grant == GrantId([10; 16]) {
+            push(&mut world, by(0), Kind::Cosign { grant, signature: contract.sign(&key(0)) });
+            push(&mut world, by(0), Kind::Issue { grant });
+        }
+    }
     commands
 }
 

@@ -52,6 +52,8 @@ enum Op {
     UndoAccept(usize),
     UndoAdd(u8),
     Narrow { grant: usize, named: Left },
+    Propose { back: usize, receiver: u8, cosigner: u8, bytes: u64, ttl: u64, signed: bool },
+    Cosign { grant: usize, signed: bool },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +105,10 @@ fn op() -> impl Strategy<Value = Op> {
         5 => grant().prop_map(Op::UndoAccept),
         2 => prop::sample::select(vec![0u8, 1, 2, 3, 3, 3, 3, 4, 4, 4]).prop_map(Op::UndoAdd),
         14 => (grant(), named()).prop_map(|(grant, named)| Op::Narrow { grant, named }),
+        20 => (back(), 0..5u8, 0..5u8, 1..2 * PAGE, ttl(), prop::bool::weighted(0.9)).prop_map(
+            |(back, receiver, cosigner, bytes, ttl, signed)| Op::Propose { back, receiver, cosigner, bytes, ttl, signed }
+        ),
+        20 => (grant(), prop::bool::weighted(0.9)).prop_map(|(grant, signed)| Op::Cosign { grant, signed }),
     ]
 }
 
@@ -168,13 +174,19 @@ impl Lockstep {
         let suits = |id: &LeaseId| match (self.naive.lease(*id).map(|lease| lease.life), op) {
             (_, None) => true,
             (Some(Life::Reserved { .. }), Some(Op::Commit { .. } | Op::Abandon(_))) => true,
-            (Some(Life::Live { expires }), Some(Op::Renew { .. } | Op::Offer { .. })) => {
-                self.naive.now < expires
-            }
+            (
+                Some(Life::Live { expires }),
+                Some(Op::Renew { .. } | Op::Offer { .. } | Op::Propose { .. }),
+            ) => self.naive.now < expires,
             (Some(Life::Ending { .. }), Some(Op::Taken(_))) => true,
             (Some(_), Some(op)) => !matches!(
                 op,
-                Op::Commit { .. } | Op::Abandon(_) | Op::Renew { .. } | Op::Offer { .. } | Op::Taken(_)
+                Op::Commit { .. }
+                    | Op::Abandon(_)
+                    | Op::Renew { .. }
+                    | Op::Offer { .. }
+                    | Op::Propose { .. }
+                    | Op::Taken(_)
             ),
             (None, Some(_)) => false,
         };
@@ -192,14 +204,18 @@ impl Lockstep {
         let suits = |id: GrantId| match (self.naive.grant(id).map(|grant| grant.step), op) {
             (_, None) => true,
             (Some(naive::Step::Offered { .. }), Some(Op::Issue(_))) => true,
+            (Some(naive::Step::Offered { .. }), Some(Op::Cosign { .. })) => {
+                self.naive.grant(id).is_some_and(|grant| grant.cosigner.is_some() && !grant.cosigned)
+            }
             (Some(naive::Step::Issued { .. }), Some(Op::Accept { .. })) => true,
             (Some(naive::Step::Accepted { open, .. }), Some(Op::Opened(_) | Op::UndoAccept(_))) => !open,
             (Some(step), Some(Op::Narrow { .. })) => {
                 matches!(step, naive::Step::Issued { .. } | naive::Step::Accepted { .. })
             }
-            (Some(_), Some(op)) => {
-                !matches!(op, Op::Issue(_) | Op::Accept { .. } | Op::Opened(_) | Op::UndoAccept(_))
-            }
+            (Some(_), Some(op)) => !matches!(
+                op,
+                Op::Issue(_) | Op::Accept { .. } | Op::Opened(_) | Op::UndoAccept(_) | Op::Cosign { .. }
+            ),
             (None, Some(_)) => false,
         };
         let ids = self.contracts.iter().rev().map(|contract| contract.grant);
@@ -239,6 +255,7 @@ impl Lockstep {
             range: ByteRange::new(0, bytes).unwrap(),
             ttl: Micros(ttl),
             max_hops: 0,
+            cosigner: None,
         }
     }
 
@@ -248,12 +265,16 @@ impl Lockstep {
         let owner = |back| self.naive.lease(self.id(back, Some(op)).0).map(|lease| lease.owner);
         match *op {
             Op::Add(_) => Some(0),
-            Op::Renew { back, .. } | Op::Release(back) | Op::Offer { back, .. } => owner(back),
+            Op::Renew { back, .. }
+            | Op::Release(back)
+            | Op::Offer { back, .. }
+            | Op::Propose { back, .. } => owner(back),
             Op::RevokeLease(back) | Op::RevokeRegion(back) => owner(back),
             Op::Issue(n) | Op::RevokeGrant(n) | Op::Narrow { grant: n, .. } => {
                 grant(n).map(|grant| grant.owner)
             }
             Op::Accept { grant: n, .. } => grant(n).map(|grant| grant.receiver),
+            Op::Cosign { grant: n, .. } => grant(n).and_then(|grant| grant.cosigner),
             _ => None,
         }
     }
@@ -400,6 +421,32 @@ impl Lockstep {
                 });
                 (kind, self.naive.narrow(by, grant, named, allowed))
             }
+            Op::Propose { back, receiver, cosigner, bytes, ttl, signed } => {
+                let id = GrantId([self.draws; 16]);
+                let drawn = self.draft(self.id(back, aim), by, id, receiver, bytes, ttl);
+                let contract = ShareContract { cosigner: Some(public_of(cosigner)), ..drawn };
+                let signature = contract.sign(signing(if signed { by } else { (by + 1) % 5 }));
+                let said = self.naive.propose(
+                    by,
+                    contract.lease,
+                    id,
+                    (receiver, cosigner),
+                    bytes,
+                    ttl,
+                    signed,
+                    allowed,
+                );
+                if said.is_ok() {
+                    self.contracts.push(contract);
+                }
+                (Kind::OfferToCosign { contract, signature, uid: by.into() }, said)
+            }
+            Op::Cosign { grant, signed } => {
+                let contract = self.contract(self.grant_id(grant, aim));
+                let signature = contract.sign(signing(if signed { by } else { (by + 1) % 5 }));
+                let said = self.naive.cosign(by, contract.grant, signed);
+                (Kind::Cosign { grant: contract.grant, signature }, said)
+            }
             Op::UndoAdd(n) => {
                 let said = self.naive.unregister(n);
                 (Kind::Undo(Undo::PrincipalAdd { key: public_of(n) }), said)
@@ -431,6 +478,8 @@ impl Lockstep {
                 | Kind::Accept(_)
                 | Kind::Revoke(_)
                 | Kind::Narrow(_)
+                | Kind::OfferToCosign { .. }
+                | Kind::Cosign { .. }
         );
         let by = if asked { Actor::Principal(public_of(step.by)) } else { Actor::System };
         let policy = Some(PolicyVerdict { allowed: step.allowed, rule: None, hash: genesis().policy });
@@ -464,6 +513,8 @@ impl Lockstep {
         for row in grants.rows {
             let grant = self.naive.grant(row.id).unwrap();
             assert_eq!((row.state, row.cause), self.naive.grant_state(grant), "{row:?}");
+            let cosigner = row.cosigner.map(|third| (third.key, third.signed));
+            assert_eq!(cosigner, grant.cosigner.map(|n| (public_of(n), grant.cosigned)));
             let left = rights_of(grant.left.read_only == Some(true));
             assert_eq!((row.rights, row.agreed.rights), (left, Rights::READ_WRITE));
             let left = grant.left.bytes.unwrap_or(grant.bytes);
@@ -530,11 +581,13 @@ fn variant(op: &Op) -> &'static str {
         Op::UndoAccept(_) => "undo accept",
         Op::UndoAdd(_) => "undo add",
         Op::Narrow { .. } => "narrow",
+        Op::Propose { .. } => "propose",
+        Op::Cosign { .. } => "cosign",
     }
 }
 
 /// How many different operations must have been answered with a yes somewhere in a run, or the model tests nothing.
-const KINDS: usize = 27;
+const KINDS: usize = 29;
 
 #[test]
 fn a_naive_broker_says_the_same() {

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use audit::store::memory::Fault;
 use caps::Code;
-use caps::id::GrantId;
+use caps::id::{DonationId, GrantId, TransferId};
 use caps::key::SigningKey;
 use caps::range::ByteRange;
 use caps::rights::{Operation, Rights};
-use caps::share::ShareContract;
+use caps::share::{ShareContract, TransferContract};
 use caps::time::Micros;
 use caps::token::{RootKeys, gate};
 use caps::wire::link::{Notice, Take};
@@ -55,6 +55,7 @@ fn contract(world: &World, lease: &caps::wire::row::LeaseRow, grant: u8) -> Shar
         range: ByteRange::new(0, PAGE).unwrap(),
         ttl: Micros::from_millis(30_000),
         max_hops: 0,
+        cosigner: None,
     }
 }
 
@@ -116,12 +117,13 @@ async fn a_share_goes_through_its_steps() {
         panic!()
     };
     assert_eq!(shown, contract);
-    let Reply::Accepted { grant, token, by_owner } = accept(&world, &contract).await.unwrap() else {
+    let Reply::Accepted { grant, token, by_owner, by_cosigner } = accept(&world, &contract).await.unwrap()
+    else {
         panic!()
     };
     assert_eq!(grant.state, GrantState::Accepted);
     let (by_owner, by_receiver) = (by_owner.unwrap(), contract.sign(&key(2)));
-    let pair = caps::share::SharePair { contract, by_owner, by_receiver };
+    let pair = caps::share::SharePair { contract, by_owner, by_receiver, by_cosigner };
     assert_eq!(*pair.verify().unwrap().contract(), contract, "the receiver has the other half");
     let shown = world.ask(2, Request::ShareShow { grant: contract.grant }).await.unwrap();
     assert!(matches!(shown, Reply::Contract { by_receiver: Some(by), .. } if by == by_receiver));
@@ -295,6 +297,28 @@ async fn a_share_accepted_by_a_process_that_died_ends_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoke_while_a_lease_is_renewed_wins_and_is_what_the_renewer_is_told() {
+    let world = World::start().await;
+    let (row, _) = lease(&world, 1).await;
+    world.link.claim_arrived().await; // the claim's
+    world.link.hold_claims();
+    let (handle, longer) = (world.handle.clone(), Micros::from_millis(3_600_000));
+    let renew = move || Request::LeaseRenew { lease: row.id, ttl: longer };
+    let first = renew();
+    let asked = tokio::spawn(async move { handle.request(caller(1), first).await });
+    world.link.claim_arrived().await;
+    assert!(world.ask(0, revoke(Target::Lease(row.id))).await.is_ok());
+    world.link.let_claims_go();
+    assert_eq!(asked.await.unwrap().unwrap_err().code(), Code::TokenRevoked);
+    assert_eq!(
+        world.ask(1, renew()).await.unwrap_err().code(),
+        Code::TokenRevoked,
+        "and so is who asks later"
+    );
+    world.settled(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoke_while_a_lease_is_claimed_wins() {
     let world = World::start().await;
     world.link.hold_claims();
@@ -395,7 +419,7 @@ async fn a_revoke_takes_effect_without_a_device_and_is_recorded_later() {
     }));
     assert_eq!(
         world.ask(1, Request::LeaseRenew { lease: row.id, ttl: Micros(1_000_000) }).await.unwrap_err().code(),
-        Code::LeaseExpired
+        Code::TokenRevoked
     );
 }
 
@@ -488,4 +512,92 @@ async fn a_stopped_broker_refuses() {
     let error = handle.request(caller(1), Request::Status).await.unwrap_err();
     assert_eq!(error.code(), Code::Unreachable);
     assert_eq!(handle.holder_exit(1).unwrap_err().code(), Code::Unreachable);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gift_that_cannot_be_recorded_is_undone_and_one_taken_back_is_back() {
+    let world = World::start().await;
+    let give = |n: u8| {
+        let (id, to) = (DonationId([n; 16]), public(2));
+        Request::QuotaGive { id, to, bytes: PAGE, ttl: Micros::from_millis(60_000) }
+    };
+    let given = async || match world.ask(1, Request::QuotaList { after: None }).await.unwrap() {
+        Reply::Quota { quota, donations } => (quota.given_bytes, donations.rows.len()),
+        other => panic!("{other:?}"),
+    };
+    world.device.fail(0, Fault::NotStored);
+    assert_eq!(world.ask(1, give(1)).await.unwrap_err().code(), Code::AuditUnavailable);
+    assert_eq!(given().await, (0, 0));
+    world.recovered().await;
+    world.ask(1, give(1)).await.unwrap();
+
+    // Asked for again, it is not the repetition's to undo.
+    world.device.fail(0, Fault::NotStored);
+    assert_eq!(world.ask(1, give(1)).await.unwrap_err().code(), Code::AuditUnavailable);
+    assert_eq!(given().await, (PAGE, 1));
+    world.recovered().await;
+
+    // Taking back takes effect without a device, and is recorded later.
+    world.device.fail(0, Fault::NotStored);
+    let Reply::Donated(row) = world.ask(1, Request::QuotaTakeBack { id: DonationId([1; 16]) }).await.unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!((row.lent, given().await), (0, (0, 0)));
+    world.recovered().await;
+    let logged = || world.entries().iter().any(|entry| entry.contains("quota_taken_back"));
+    assert!(lived(logged), "what took effect is in the log");
+}
+
+/// Offers a lease of actor 1's to actor 2.
+async fn offered(world: &World) -> TransferContract {
+    let (row, _) = lease(world, 1).await;
+    let contract = TransferContract {
+        cluster: world.cluster,
+        transfer: TransferId([6; 16]),
+        lease: row.id,
+        region: row.region,
+        from: public(1),
+        to: public(2),
+        ttl: Micros(1_000_000),
+    };
+    let signature = contract.sign(&key(1));
+    world.ask(1, Request::TransferOffer { contract, signature }).await.unwrap();
+    contract
+}
+
+async fn take_over(world: &World, contract: &TransferContract) -> caps::Result<Reply> {
+    let (transfer, signature) = (contract.transfer, contract.sign(&key(2)));
+    world.ask(2, Request::TransferAccept { transfer, signature, lifetime: Lifetime::Detached }).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_refuses_a_new_owner_leaves_the_former_one() {
+    let world = World::start().await;
+    let contract = offered(&world).await;
+    world.link.fail_takes(Some(Code::NoMemory));
+    assert_eq!(take_over(&world, &contract).await.unwrap_err().code(), Code::NoMemory);
+    let (give, _) = world.link.next_take().await;
+    let Take::Owner { to, since, undoes: None, .. } = give else { panic!("{give:?}") };
+    assert_eq!(to, public(2));
+    // It is told whose it is, in case that it did go over.
+    let (back, _) = world.link.next_take().await;
+    assert!(
+        matches!(back, Take::Owner { to, undoes, .. } if (to, undoes) == (public(1), Some(since))),
+        "{back:?}"
+    );
+    world.link.fail_takes(None);
+    let Reply::Lease { lease, .. } =
+        world.ask(1, Request::LeaseShow { lease: contract.lease }).await.unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(lease.owner, public(1));
+    // And the offer stands.
+    let Reply::Transferred { lease, by_owner, .. } = take_over(&world, &contract).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!((lease.owner, by_owner), (public(2), contract.sign(&key(1))));
+    let (again, _) = world.link.next_take().await;
+    assert!(matches!(again, Take::Owner { to, undoes: None, .. } if to == public(2)), "{again:?}");
 }

@@ -1,9 +1,9 @@
-//! Writes the golden tokens, `caps/tests/vectors/tokens.json`, anew.
+//! Writes the published vectors, `caps/tests/vectors/*.json`, anew.
 //!
 //! ```sh
 //! cargo run -p caps --example vectors
 //! ```
-//! A difference afterwards means that tokens have changed: old ones may no longer be accepted.
+//! A difference afterwards means that tokens or signed messages have changed: old ones may no longer be accepted.
 
 #[path = "../tests/vectors/generate.rs"]
 mod generate;
@@ -11,8 +11,11 @@ mod generate;
 mod support;
 
 fn main() -> std::io::Result<()> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/tokens.json");
-    std::fs::write(path, generate::text())?;
-    println!("wrote {path}");
+    let directory = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors"));
+    for (name, document) in generate::documents() {
+        let path = directory.join(name);
+        std::fs::write(&path, generate::text(&document))?;
+        println!("wrote {}", path.display());
+    }
     Ok(())
 }

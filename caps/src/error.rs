@@ -164,6 +164,8 @@ codes! {
     ContractSignature = 412, "E_CONTRACT_SIG", Client, "sign the contract exactly as it was offered";
     /// A name stands for another key than the one that was trusted.
     KeyChanged = 413, "E_KEY_CHANGED", Refused, "ask its owner; then `leasehold id forget NAME` and `leasehold id trust NAME KEY`";
+    /// No such donation of quota, as far as this principal may know.
+    DonationUnknown = 416, "E_DONATION_UNKNOWN", Client, "`leasehold quota list` shows what you gave and were given";
     // 5xx: memory
     /// The right was taken back while in use.
     Revoked = 500, "E_REVOKED", Refused, "the lease ended; its bytes are gone";

@@ -77,6 +77,14 @@ id16!(
     /// A revocation receipt.
     ReceiptId
 );
+id16!(
+    /// A loan of quota from one principal to another. Drawn by the giver, so that asking again gives once.
+    DonationId
+);
+id16!(
+    /// An offer to hand a lease over. Drawn by the owner, because both sign it.
+    TransferId
+);
 
 /// A principal's Ed25519 public key as it travels: 32 bytes, not yet checked to be a usable key.
 ///

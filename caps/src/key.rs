@@ -20,6 +20,8 @@ pub enum Purpose {
     Share,
     /// A revocation receipt.
     Receipt,
+    /// The contract by which a lease changes its owner.
+    Transfer,
 }
 
 impl Purpose {
@@ -30,6 +32,7 @@ impl Purpose {
             Self::Possession => b"leasehold-pop-v1\0",
             Self::Share => b"leasehold-share-v1\0",
             Self::Receipt => b"leasehold-receipt-v1\0",
+            Self::Transfer => b"leasehold-transfer-v1\0",
         }
     }
 }

@@ -36,6 +36,9 @@ const _: () = assert!(TOKEN_BYTES_MAX + 4 * 1024 < FRAME_BYTES_MAX, "a token and
 const _: () = assert!(CHUNK_BYTES_MAX + 4 * 1024 < FRAME_BYTES_MAX, "a chunk and its request fit one frame");
 const _: () =
     assert!(PAGE_ROWS_MAX * 384 < FRAME_BYTES_MAX, "a page of rows of at most 384 bytes fits one frame");
+/// Most rows in one page of grants, which name up to three principals.
+pub const PAGE_GRANTS_MAX: usize = 192;
+const _: () = assert!(PAGE_GRANTS_MAX <= PAGE_ROWS_MAX, "a page of grants is a page");
 /// Longest that a survivor of a rotation waits for a fresh segment before it takes the memory for lost, in
 /// milliseconds. Copying the largest segment (1 GiB) takes about one second on a busy machine.
 pub const ROTATION_WAIT_MS_MAX: u64 = 30_000;

@@ -117,17 +117,22 @@ fn narrowing() -> impl Strategy<Value = Narrowing> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let narrow = (maybe(rights()), maybe((0..20u64, 1..16u64)), maybe(time()), maybe(0..3u8), maybe(0..4u64))
-        .prop_map(|(rights, pages, expires, max_hops, opens)| {
-            Step::Narrow(Narrow {
-                rights,
-                range: pages.map(|(start, count)| range(start * PAGE, (start + count) * PAGE)),
-                expires: expires.map(UnixMicros),
-                max_hops,
-                opens,
-                ..Narrow::default()
-            })
-        });
+    let limits = (maybe(0..3u8), maybe(0..4u64), maybe(0..4u64), maybe(0..4u64));
+    let narrow = (maybe(rights()), maybe((0..20u64, 1..16u64)), maybe(time()), maybe(time()), limits)
+        .prop_map(
+            |(rights, pages, not_before, expires, (max_hops, opens, bytes_per_second, bytes_total))| {
+                Step::Narrow(Narrow {
+                    rights,
+                    range: pages.map(|(start, count)| range(start * PAGE, (start + count) * PAGE)),
+                    expires: expires.map(UnixMicros),
+                    not_before: not_before.map(UnixMicros),
+                    max_hops,
+                    opens,
+                    bytes_per_second,
+                    bytes_total,
+                })
+            },
+        );
     prop_oneof![
         3 => narrow,
         3 => narrowing().prop_map(Step::Anything),
@@ -172,10 +177,12 @@ fn take(token: &Token, model: &Model, step: &Step) -> Option<(Token, Model)> {
                 rights: narrow.rights,
                 start: narrow.range.map(|range| range.start()),
                 end: narrow.range.map(|range| range.end()),
+                not_before: narrow.not_before.map(|time| time.0),
                 expires: narrow.expires.map(|time| time.0),
                 hops: narrow.max_hops.map(|more| hops + u64::from(more)),
                 opens: narrow.opens,
-                ..Narrowing::default()
+                bytes_per_second: narrow.bytes_per_second,
+                bytes_total: narrow.bytes_total,
             });
             match attenuate(token, narrow) {
                 Ok(child) => child,

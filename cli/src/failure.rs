@@ -8,6 +8,11 @@ pub(crate) const USAGE_EXIT: u8 = 2;
 /// The code of wrong usage. It is the command line's own: nothing that travels or is logged ever has it.
 const USAGE: &str = "E_USAGE";
 
+/// The code of a command that a signal ended, as much the command line's own.
+const INTERRUPTED: &str = "E_INTERRUPTED";
+/// Its exit code: what a shell shows for a command that SIGINT ended.
+const INTERRUPTED_EXIT: u8 = 130;
+
 /// Shorthand for what commands return.
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
@@ -36,6 +41,11 @@ impl Failure {
             mistakes: Vec::new(),
             exit: USAGE_EXIT,
         }
+    }
+
+    /// A signal asked for an end, and what was begun was undone.
+    pub(crate) fn interrupted(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { code: INTERRUPTED, exit: INTERRUPTED_EXIT, ..Self::usage(message, help) }
     }
 
     /// A code of the closed set, with a message of its own and the code's usual help.

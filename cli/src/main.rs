@@ -18,13 +18,15 @@
 //! | `files` | files that hold secrets: made and read with care |
 //! | `identity`, `contacts`, `tokens` | own keys, keys of others and tokens on disk |
 //! | `people` | who a key is |
+//! | `interrupt` | Ctrl-C for commands that have something to undo |
 //! | `node/` | the node that `leasehold up` runs |
 //! | `canary/` | two clients of the node's own that try whether revocations work |
 //! | `demo/` | the story that `leasehold demo` plays |
 //! | `bench/` | benchmarks that anyone can repeat, each beside its baseline |
 //!
 //! No secret is ever taken from an argument or an environment variable, or printed: keys and tokens are files that only
-//! their owner may read, or standard input.
+//! their owner may read, or standard input. What comes nearest to one is the id of a wrap without a receiver, which is
+//! worth its token until it was used, once.
 #![deny(unsafe_code)]
 
 mod args;
@@ -38,6 +40,7 @@ mod dirs;
 mod failure;
 mod files;
 mod identity;
+mod interrupt;
 mod node;
 mod output;
 mod people;

@@ -155,6 +155,11 @@ pub(crate) fn write(path: &Path, token: &Token) -> Result<()> {
     Ok(files::create(path, &line(token))?)
 }
 
+/// Puts a token in the place of a file as one step.
+pub(crate) fn replace(path: &Path, token: &Token) -> Result<()> {
+    Ok(files::replace(path, &line(token))?)
+}
+
 /// Reads a token's file from anywhere. It may have been handed over, so that its mode says nothing.
 pub(crate) fn read(path: &Path) -> Result<Token> {
     parse(&files::read_text(path, TOKEN_TEXT_BYTES_MAX)?)

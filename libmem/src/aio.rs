@@ -11,17 +11,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caps::error::{Code, Error, Result};
-use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, TransferId};
 use caps::key::SigningKey;
 use caps::receipt::Receipt;
 use caps::rights::Rights;
-use caps::share::ShareContract;
+use caps::share::{ShareContract, TransferContract};
 use caps::token::Token;
-use caps::wire::reply::{TokenState, Welcome};
+use caps::wire::reply::{Opened, TokenState, Welcome};
 use caps::wire::request::Path;
 use caps::wire::row::{
-    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target,
+    DonationRow, GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow, RootRow,
+    Target, TransferRow,
 };
+use caps::wire::wrap::{WrapId, WrapRow};
 use caps::wire::{Name, Reason};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
@@ -30,12 +32,14 @@ use tokio::time::timeout;
 use crate::calls::{self, Call, Cursor, Row};
 use crate::endpoint::Endpoint;
 use crate::lease::{LeaseOptions, LeaseView, Leased, checked, micros};
+use crate::ownership::{self, TakenOver, TransferProposal};
 use crate::region::{Facts, OpenRight, Opening, Region, chunks, take_chunk};
 use crate::session::handshake;
 use crate::session::link::{Link, Ticket};
 use crate::session::protocol::Answer;
 use crate::session::socket::{self, Failure};
 use crate::share::{Accepted, Narrowing, Proposal, ShareOptions};
+use crate::wrap::{self, Wrapped};
 
 /// A session with a node. See [`crate::Client`], whose methods these are; tasks that share it take turns.
 pub struct Client {
@@ -320,6 +324,130 @@ impl Client {
     pub async fn token_check(&self, token: &Token) -> Result<TokenState> {
         self.session.call(calls::token_check(token)).await
     }
+
+    /// As [`crate::Client::wrap`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::wrap`].
+    pub async fn wrap(&self, token: &Token, to: Option<PrincipalKey>, ttl: Duration) -> Result<Wrapped> {
+        self.session.call(wrap::wrap(token, to, ttl)?).await
+    }
+
+    /// As [`crate::Client::unwrap`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::unwrap`].
+    pub async fn unwrap(&self, id: WrapId) -> Result<Token> {
+        self.session.call(wrap::unwrap(id)).await
+    }
+
+    /// As [`crate::Client::wrap_show`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::wrap_show`].
+    pub async fn wrap_show(&self, id: WrapId) -> Result<WrapRow> {
+        self.session.call(wrap::wrap_show(id)).await
+    }
+
+    /// As [`crate::Client::quota_give`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::quota_give`].
+    pub async fn quota_give(
+        &self,
+        id: DonationId,
+        to: PrincipalKey,
+        bytes: u64,
+        ttl: Duration,
+    ) -> Result<DonationRow> {
+        self.session.call(calls::quota_give(id, to, bytes, micros(ttl)?)).await
+    }
+
+    /// As [`crate::Client::quota_take_back`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::quota_take_back`].
+    pub async fn quota_take_back(&self, id: DonationId) -> Result<DonationRow> {
+        self.session.call(calls::quota_take_back(id)).await
+    }
+
+    /// As [`crate::Client::quota`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::quota`].
+    pub async fn quota(&self) -> Result<QuotaRow> {
+        self.session.call(calls::quota()).await
+    }
+
+    /// As [`crate::Client::donations`].
+    #[must_use]
+    pub fn donations(&self) -> Rows<'_, DonationRow> {
+        Rows { session: &self.session, cursor: Cursor::new() }
+    }
+
+    /// As [`crate::Client::share_cosign`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::share_cosign`].
+    pub async fn share_cosign(&self, contract: &ShareContract, key: &SigningKey) -> Result<GrantRow> {
+        self.session.call(calls::share_cosign(contract.grant, contract.sign(key))).await
+    }
+}
+
+/// Leases that change their owner.
+impl Client {
+    /// As [`crate::Client::transfer_offer`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::transfer_offer`].
+    pub async fn transfer_offer(
+        &self,
+        lease: &LeaseRow,
+        to: PrincipalKey,
+        ttl: Option<Duration>,
+        key: &SigningKey,
+    ) -> Result<TransferRow> {
+        let contract = ownership::contract(self.welcome.cluster, lease, to, ttl)?;
+        self.session.call(calls::transfer_offer(contract, key)).await
+    }
+
+    /// As [`crate::Client::transfer_show`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::transfer_show`].
+    pub async fn transfer_show(&self, transfer: TransferId) -> Result<TransferProposal> {
+        let proposal = self.session.call(calls::transfer_show(transfer)).await?;
+        proposal.checked(transfer, self.welcome.cluster)
+    }
+
+    /// As [`crate::Client::transfer_accept`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::transfer_accept`].
+    pub async fn transfer_accept(
+        &self,
+        contract: &TransferContract,
+        lifetime: Lifetime,
+        key: &SigningKey,
+    ) -> Result<TakenOver> {
+        let by_receiver = contract.sign(key);
+        let call = calls::transfer_accept(contract.transfer, by_receiver, lifetime);
+        self.session.call(call).await?.taken(contract, by_receiver)
+    }
+
+    /// As [`crate::Client::transfer_withdraw`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::transfer_withdraw`].
+    pub async fn transfer_withdraw(&self, transfer: TransferId) -> Result<TransferRow> {
+        self.session.call(calls::transfer_withdraw(transfer)).await
+    }
+
+    /// As [`crate::Client::transfers`].
+    #[must_use]
+    pub fn transfers(&self) -> Rows<'_, TransferRow> {
+        Rows { session: &self.session, cursor: Cursor::new() }
+    }
 }
 
 impl std::fmt::Debug for Client {
@@ -362,6 +490,11 @@ impl Mediated {
     pub fn facts(&self) -> Facts {
         self.right.opened().into()
     }
+
+    /// The same in the node's words.
+    pub(crate) const fn opened(&self) -> &Opened {
+        self.right.opened()
+    }
 }
 
 /// As [`crate::Memory`].
@@ -401,6 +534,14 @@ impl Memory {
         match self {
             Self::Mapped(region) => region.facts(),
             Self::Mediated(mediated) => mediated.facts(),
+        }
+    }
+
+    /// The same in the node's words.
+    pub(crate) const fn opened(&self) -> &Opened {
+        match self {
+            Self::Mapped(region) => region.opened(),
+            Self::Mediated(mediated) => mediated.opened(),
         }
     }
 }

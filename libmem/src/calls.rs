@@ -1,22 +1,24 @@
 //! What can be asked, and what counts as its answer: one function a request, shared by both clients.
 
 use caps::error::{Code, Error, Result};
-use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle, TransferId};
 use caps::key::{Signature, SigningKey};
 use caps::limits::PAGE_ROWS_MAX;
 use caps::receipt::Receipt;
 use caps::rights::Rights;
-use caps::share::ShareContract;
+use caps::share::{ShareContract, TransferContract};
 use caps::time::Micros;
 use caps::token::Token;
 use caps::wire::reply::{Opened, Page, TokenState, Welcome};
 use caps::wire::request::{LeaseSpec, Path};
 use caps::wire::row::{
-    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, Revocation, RootRow, Target,
+    DonationRow, GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow, Revocation,
+    RootRow, Target, TransferRow,
 };
 use caps::wire::{Name, Reason, Reply, Request};
 
 use crate::lease::{LeaseView, Leased};
+use crate::ownership::{Taking, TransferProposal};
 use crate::share::{Narrowing, Proposal, Receiving};
 
 /// A request and the way to read its answer. `None` from `read` means that the answer is of another kind.
@@ -26,6 +28,11 @@ pub(crate) struct Call<T> {
 }
 
 impl<T> Call<T> {
+    /// A request, and how its answer is read.
+    pub(crate) fn new(request: Request, read: fn(Reply) -> Option<T>) -> Self {
+        Self { request, read }
+    }
+
     /// Reads the answer.
     ///
     /// # Errors
@@ -79,6 +86,19 @@ impl Row for PrincipalRow {
     fn page(after: Option<PrincipalKey>) -> Call<Page<Self>> {
         let read = |reply| if let Reply::Principals(page) = reply { Some(page) } else { None };
         Call { request: Request::PrincipalList { after }, read }
+    }
+}
+
+impl Row for DonationRow {
+    type Key = DonationId;
+
+    fn key(&self) -> DonationId {
+        self.id
+    }
+
+    fn page(after: Option<DonationId>) -> Call<Page<Self>> {
+        let read = |reply| if let Reply::Quota { donations, .. } = reply { Some(donations) } else { None };
+        Call { request: Request::QuotaList { after }, read }
     }
 }
 
@@ -167,8 +187,8 @@ pub(crate) fn share_offer(contract: ShareContract, key: &SigningKey) -> Call<Gra
 
 pub(crate) fn share_show(grant: GrantId) -> Call<Proposal> {
     let read = |reply| match reply {
-        Reply::Contract { grant, contract, by_owner, by_receiver } => {
-            Some(Proposal { grant, contract, by_owner, by_receiver })
+        Reply::Contract { grant, contract, by_owner, by_receiver, by_cosigner } => {
+            Some(Proposal { grant, contract, by_owner, by_receiver, by_cosigner })
         }
         _ => None,
     };
@@ -177,7 +197,9 @@ pub(crate) fn share_show(grant: GrantId) -> Call<Proposal> {
 
 pub(crate) fn share_accept(grant: GrantId, signature: Signature, lifetime: Lifetime) -> Call<Receiving> {
     let read = |reply| match reply {
-        Reply::Accepted { grant, token, by_owner } => Some(Receiving { grant, token, by_owner }),
+        Reply::Accepted { grant, token, by_owner, by_cosigner } => {
+            Some(Receiving { grant, token, by_owner, by_cosigner })
+        }
         _ => None,
     };
     Call { request: Request::ShareAccept { grant, signature, lifetime }, read }
@@ -278,4 +300,69 @@ pub(crate) fn token_check(token: &Token) -> Call<TokenState> {
     let token = caps::token::seal(token).unwrap_or_else(|_| token.clone());
     let read = |reply| if let Reply::Token(state) = reply { Some(state) } else { None };
     Call { request: Request::TokenCheck { token }, read }
+}
+
+pub(crate) fn quota() -> Call<QuotaRow> {
+    let read = |reply| if let Reply::Quota { quota, .. } = reply { Some(quota) } else { None };
+    Call { request: Request::QuotaList { after: None }, read }
+}
+
+pub(crate) fn quota_give(id: DonationId, to: PrincipalKey, bytes: u64, ttl: Micros) -> Call<DonationRow> {
+    Call { request: Request::QuotaGive { id, to, bytes, ttl }, read: donated }
+}
+
+pub(crate) fn quota_take_back(id: DonationId) -> Call<DonationRow> {
+    Call { request: Request::QuotaTakeBack { id }, read: donated }
+}
+
+fn donated(reply: Reply) -> Option<DonationRow> {
+    if let Reply::Donated(row) = reply { Some(row) } else { None }
+}
+
+pub(crate) fn share_cosign(grant: GrantId, signature: Signature) -> Call<GrantRow> {
+    let read = |reply| if let Reply::Shared(grant) = reply { Some(grant) } else { None };
+    Call { request: Request::ShareCosign { grant, signature }, read }
+}
+
+impl Row for TransferRow {
+    type Key = TransferId;
+
+    fn key(&self) -> TransferId {
+        self.id
+    }
+
+    fn page(after: Option<TransferId>) -> Call<Page<Self>> {
+        let read = |reply| if let Reply::Transfers(page) = reply { Some(page) } else { None };
+        Call { request: Request::TransferList { after }, read }
+    }
+}
+
+fn transfer(reply: Reply) -> Option<TransferRow> {
+    if let Reply::Transfer(row) = reply { Some(row) } else { None }
+}
+
+pub(crate) fn transfer_offer(contract: TransferContract, key: &SigningKey) -> Call<TransferRow> {
+    Call { request: Request::TransferOffer { contract, signature: contract.sign(key) }, read: transfer }
+}
+
+pub(crate) fn transfer_withdraw(id: TransferId) -> Call<TransferRow> {
+    Call { request: Request::TransferWithdraw { transfer: id }, read: transfer }
+}
+
+pub(crate) fn transfer_show(id: TransferId) -> Call<TransferProposal> {
+    let read = |reply| match reply {
+        Reply::TransferContract { transfer, contract, by_owner, by_receiver } => {
+            Some(TransferProposal { transfer, contract, by_owner, by_receiver })
+        }
+        _ => None,
+    };
+    Call { request: Request::TransferShow { transfer: id }, read }
+}
+
+pub(crate) fn transfer_accept(id: TransferId, signature: Signature, lifetime: Lifetime) -> Call<Taking> {
+    let read = |reply| match reply {
+        Reply::Transferred { lease, token, by_owner } => Some(Taking { lease, token, by_owner }),
+        _ => None,
+    };
+    Call { request: Request::TransferAccept { transfer: id, signature, lifetime }, read }
 }

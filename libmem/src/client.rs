@@ -5,17 +5,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use caps::error::{Code, Error, Result};
-use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, TransferId};
 use caps::key::SigningKey;
 use caps::receipt::Receipt;
 use caps::rights::Rights;
-use caps::share::ShareContract;
+use caps::share::{ShareContract, TransferContract};
 use caps::token::Token;
-use caps::wire::reply::{TokenState, Welcome};
+use caps::wire::reply::{Opened, TokenState, Welcome};
 use caps::wire::request::Path;
 use caps::wire::row::{
-    GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target,
+    DonationRow, GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow, RootRow,
+    Target, TransferRow,
 };
+use caps::wire::wrap::{WrapId, WrapRow};
 use caps::wire::{Name, Reason};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -24,12 +26,14 @@ use crate::calls::{self, Call, Cursor, Row};
 use crate::endpoint::{Endpoint, HANDSHAKE_SECONDS, REQUEST_SECONDS, ROTATION_WAIT_MAX};
 use crate::inherited;
 use crate::lease::{LeaseOptions, LeaseView, Leased, checked, micros};
+use crate::ownership::{self, TakenOver, TransferProposal};
 use crate::region::{Facts, OpenRight, Opening, Region, chunks, take_chunk};
 use crate::session::handshake;
 use crate::session::link::{Link, Ticket};
 use crate::session::protocol::Answer;
 use crate::session::socket::{self, Failure};
 use crate::share::{Accepted, Narrowing, Proposal, ShareOptions};
+use crate::wrap::{self, Wrapped};
 
 /// A session with a node, for programs that wait. [`crate::aio::Client`] has the same methods for those that do not.
 ///
@@ -149,7 +153,8 @@ impl Client {
     }
 
     /// Steps 1 and 2 of `MEM_SHARE`: signs the contract as the owner, and the node issues the grant. Nobody can use
-    /// it until the receiver accepts.
+    /// it until the receiver accepts. Where the options name a co-signer, it is issued once that one has signed: see
+    /// [`Client::share_cosign`].
     ///
     /// # Errors
     /// `E_DENIED`, `E_POLICY_DENIED`, `E_QUOTA`, `E_PRINCIPAL_UNKNOWN`, `E_RANGE`; `E_UNCERTAIN` if no answer came.
@@ -373,6 +378,149 @@ impl Client {
     pub fn token_check(&self, token: &Token) -> Result<TokenState> {
         self.session.call(calls::token_check(token))
     }
+
+    /// Puts a token into the node, to be fetched once: by `to`, or by the first who knows the id. For whoever has held it.
+    ///
+    /// # Errors
+    /// `E_TOKEN_BOUND` for everybody else; the `E_TOKEN_*` of a token that is not good; `E_RANGE` for a time of more than
+    /// 10 minutes; `E_QUOTA` if the share of this key, or of the token's first holder, is spent; `E_BUSY` if the node has
+    /// as many as it may; `E_AUDIT_UNAVAILABLE`; `E_UNCERTAIN` if no answer came.
+    pub fn wrap(&self, token: &Token, to: Option<PrincipalKey>, ttl: Duration) -> Result<Wrapped> {
+        self.session.call(wrap::wrap(token, to, ttl)?)
+    }
+
+    /// Fetches a token that was put into the node. It works once.
+    ///
+    /// # Errors
+    /// `E_DENIED` if it was fetched before, with when and by which key: then somebody may have been in between.
+    /// `E_GRANT_UNKNOWN` if there is no such wrap, its time is over, or it is for somebody else: nothing tells these
+    /// apart. `E_BUSY` if somebody fetches it at this moment; `E_AUDIT_UNAVAILABLE`, and then it is still there;
+    /// `E_UNCERTAIN` if no answer came: whoever put it in can see whether it was fetched.
+    pub fn unwrap(&self, id: WrapId) -> Result<Token> {
+        self.session.call(wrap::unwrap(id))
+    }
+
+    /// Whether a token was fetched, by whom and when, and how often it was refused. For whoever put it in, and the
+    /// administrator.
+    ///
+    /// # Errors
+    /// `E_GRANT_UNKNOWN` for everybody else, and once its time is over.
+    pub fn wrap_show(&self, id: WrapId) -> Result<WrapRow> {
+        self.session.call(wrap::wrap_show(id))
+    }
+
+    /// Lends `bytes` of the caller's quota to `to`, for `ttl`: the caller may lease so much less, and `to` so much more.
+    /// What `to` has leased with it when it is over stays lent until that memory is given back. Draw the id
+    /// ([`DonationId::random`]); asking again with the same id and terms gives once, whatever became of the first answer.
+    ///
+    /// # Errors
+    /// `E_QUOTA` if so much is not free, or the caller has given too often; `E_RANGE` for no bytes, to oneself, or a time
+    /// outside of the node's bounds; `E_PRINCIPAL_UNKNOWN`; `E_EXISTS` if the id was used with other terms;
+    /// `E_POLICY_DENIED`; `E_BUSY` if the table is full; `E_UNCERTAIN` if no answer came.
+    pub fn quota_give(
+        &self,
+        id: DonationId,
+        to: PrincipalKey,
+        bytes: u64,
+        ttl: Duration,
+    ) -> Result<DonationRow> {
+        self.session.call(calls::quota_give(id, to, bytes, micros(ttl)?))
+    }
+
+    /// Ends a donation of the caller's before its time. The answer says how much is still lent.
+    ///
+    /// # Errors
+    /// `E_DONATION_UNKNOWN` if there is none of the caller's by this id, or it is wholly back; `E_UNCERTAIN` if no answer
+    /// came.
+    pub fn quota_take_back(&self, id: DonationId) -> Result<DonationRow> {
+        self.session.call(calls::quota_take_back(id))
+    }
+
+    /// What the caller's quota of bytes comes to.
+    ///
+    /// # Errors
+    /// `E_PRINCIPAL_UNKNOWN`.
+    pub fn quota(&self) -> Result<QuotaRow> {
+        self.session.call(calls::quota())
+    }
+
+    /// The donations that the caller gave and was given, or everyone's for the administrator, fetched page by page.
+    pub fn donations(&self) -> impl Iterator<Item = Result<DonationRow>> + use<'_> {
+        Rows { session: &self.session, cursor: Cursor::new() }
+    }
+
+    /// Between steps 1 and 2, where the contract names this client's key as its co-signer: signs it exactly as it is given
+    /// here, and the node issues the grant. Look at it first, with [`Client::share_show`]. It is signed once: where no
+    /// answer came, looking again tells whether it was.
+    ///
+    /// # Errors
+    /// `E_GRANT_UNKNOWN`; `E_DENIED` if the contract names somebody else, or nobody; `E_SHARE_ORDER` if it was co-signed
+    /// before or is over; `E_LEASE_EXPIRED` if it comes too late; `E_CONTRACT_SIG` if this is not the contract of the grant;
+    /// `E_POLICY_DENIED`, after which the offer is over; `E_UNCERTAIN` if no answer came.
+    pub fn share_cosign(&self, contract: &ShareContract, key: &SigningKey) -> Result<GrantRow> {
+        self.session.call(calls::share_cosign(contract.grant, contract.sign(key)))
+    }
+}
+
+/// Leases that change their owner.
+impl Client {
+    /// Offers a lease to another owner: signs the contract. It stays the caller's until the receiver accepts. The offer stands
+    /// for `ttl`; without it, as long as the lease lives.
+    ///
+    /// # Errors
+    /// `E_LEASE_UNKNOWN`; `E_PRINCIPAL_UNKNOWN`; `E_EXISTS` if the lease is offered already; `E_POLICY_DENIED`;
+    /// `E_RANGE`; `E_UNCERTAIN` if no answer came.
+    pub fn transfer_offer(
+        &self,
+        lease: &LeaseRow,
+        to: PrincipalKey,
+        ttl: Option<Duration>,
+        key: &SigningKey,
+    ) -> Result<TransferRow> {
+        let contract = ownership::contract(self.welcome.cluster, lease, to, ttl)?;
+        self.session.call(calls::transfer_offer(contract, key))
+    }
+
+    /// What accepting an offer would sign. Look at it before [`Client::transfer_accept`].
+    ///
+    /// # Errors
+    /// `E_GRANT_UNKNOWN`; `E_PROTOCOL` if the node's contract is not that of the offer; `E_CONTRACT_SIG` if a signature on it
+    /// is not that of who it names.
+    pub fn transfer_show(&self, transfer: TransferId) -> Result<TransferProposal> {
+        let proposal = self.session.call(calls::transfer_show(transfer))?;
+        proposal.checked(transfer, self.welcome.cluster)
+    }
+
+    /// Takes a lease over: signs the contract as the receiver, exactly as it is given here. When this returns, nothing of the
+    /// lease can be reached on a right of the former owner's, or on one that came from it, and its bytes are as they were.
+    ///
+    /// # Errors
+    /// `E_GRANT_UNKNOWN`, `E_SHARE_ORDER`; `E_QUOTA` if it is more than the caller may have; `E_NOMEM` if the node has no room
+    /// to take it from those who map it, and then nothing has changed; `E_POLICY_DENIED`; `E_CONTRACT_SIG`; `E_UNCERTAIN` if
+    /// no answer came.
+    pub fn transfer_accept(
+        &self,
+        contract: &TransferContract,
+        lifetime: Lifetime,
+        key: &SigningKey,
+    ) -> Result<TakenOver> {
+        let by_receiver = contract.sign(key);
+        let call = calls::transfer_accept(contract.transfer, by_receiver, lifetime);
+        self.session.call(call)?.taken(contract, by_receiver)
+    }
+
+    /// Takes an offer back, or turns one down. One that is accepted cannot be.
+    ///
+    /// # Errors
+    /// `E_GRANT_UNKNOWN`, `E_SHARE_ORDER`; `E_UNCERTAIN` if no answer came.
+    pub fn transfer_withdraw(&self, transfer: TransferId) -> Result<TransferRow> {
+        self.session.call(calls::transfer_withdraw(transfer))
+    }
+
+    /// The offers of leases that the caller made or was made, fetched page by page.
+    pub fn transfers(&self) -> impl Iterator<Item = Result<TransferRow>> + use<'_> {
+        Rows { session: &self.session, cursor: Cursor::new() }
+    }
 }
 
 impl std::fmt::Debug for Client {
@@ -418,6 +566,11 @@ impl Mediated {
     pub fn facts(&self) -> Facts {
         self.right.opened().into()
     }
+
+    /// The same in the node's words.
+    pub(crate) const fn opened(&self) -> &Opened {
+        self.right.opened()
+    }
 }
 
 /// Leased memory, whichever way its bytes go.
@@ -457,6 +610,14 @@ impl Memory {
         match self {
             Self::Mapped(region) => region.facts(),
             Self::Mediated(mediated) => mediated.facts(),
+        }
+    }
+
+    /// The same in the node's words.
+    pub(crate) const fn opened(&self) -> &Opened {
+        match self {
+            Self::Mapped(region) => region.opened(),
+            Self::Mediated(mediated) => mediated.opened(),
         }
     }
 }

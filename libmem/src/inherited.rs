@@ -16,6 +16,7 @@ use caps::error::{Code, Error, Result};
 use caps::token::{TOKEN_TEXT_BYTES_MAX, Token};
 use caps::wire::Name;
 use rustix::io::FdFlags;
+use zeroize::Zeroizing;
 
 /// The environment variable with the number of the session's socket.
 pub const SESSION_VARIABLE: &str = "LEASEHOLD_SESSION_FD";
@@ -78,7 +79,8 @@ fn token(entry: &str) -> Result<InheritedToken> {
     let number = number(number_text).ok_or_else(unreadable)?;
     // SAFETY: only borrowed, for this call: it is never closed here, and reading at a position changes nothing.
     let file = std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(number) });
-    let mut text = vec![0; TOKEN_TEXT_BYTES_MAX + 1];
+    // A token that is not sealed is a secret, and so is its text.
+    let mut text = Zeroizing::new(vec![0; TOKEN_TEXT_BYTES_MAX + 1]);
     let mut length = 0;
     loop {
         match file.read_at(&mut text[length..], length as u64) {

@@ -90,6 +90,12 @@ impl LeaseOptions {
         self
     }
 
+    /// As [`Self::new`], for whoever learns the size later.
+    pub(crate) fn bytes(mut self, bytes: u64) -> Self {
+        self.bytes = bytes;
+        self
+    }
+
     pub(crate) fn spec(self) -> Result<LeaseSpec> {
         let Self { bytes, ttl, name, class, lifetime, segment_bytes, max_hops } = self;
         Ok(LeaseSpec { bytes, ttl: micros(ttl)?, name, class, lifetime, segment_bytes, max_hops })

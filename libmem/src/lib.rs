@@ -82,7 +82,9 @@
 //! |---|---|
 //! | `client`, [`aio`] | the two faces of a session: who waits, and how |
 //! | `inherited` | the session and the tokens that `leasehold run` leaves to a program |
-//! | `endpoint`, `lease`, `share` | what to say and what comes back |
+//! | `endpoint`, `lease`, `share`, `ownership` | what to say and what comes back |
+//! | [`wrap`] | a token handed over through the node, to be fetched once |
+//! | [`snapshot`] | a copy in a lease of one's own |
 //! | `region` | opened rights: mapped, and the parts that mediated access shares |
 //! | `calls` | every request with the answer that belongs to it; lists page by page |
 //! | `session/` | the protocol without I/O, the socket, the hang-up and who reads the rotation channel |
@@ -129,29 +131,38 @@ mod inherited;
 mod lease;
 #[allow(unsafe_code)] // mmap, munmap, and slices of what they gave
 pub mod mapping;
+mod ownership;
 mod region;
 mod session;
 mod share;
+pub mod snapshot;
 pub mod sync;
 pub mod token;
+pub mod wrap;
 
 pub use caps::error::{Code, Error, Result};
-pub use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId, RegionId};
+pub use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, RegionId, TransferId};
 pub use caps::key::SigningKey;
 pub use caps::range::ByteRange;
 pub use caps::receipt::Receipt;
 pub use caps::rights::Rights;
 pub use caps::token::Token;
+pub use caps::wire::row::CosignerRow;
 pub use caps::wire::row::{
-    GrantRow, LeaseRow, Lifetime, QuarantineCause, QuarantineRow, RootRow, RootState, Target,
+    DonationRow, DonationState, GrantRow, LeaseRow, Lifetime, QuarantineCause, QuarantineRow, QuotaRow,
+    RootRow, RootState, Target, TransferRow, TransferState,
 };
+pub use caps::wire::wrap::{Fetched, WrapId, WrapRow};
 pub use caps::wire::{Name, Reason};
 pub use client::{Client, Mediated, Memory};
 pub use endpoint::{Endpoint, HANDSHAKE_SECONDS, REQUEST_SECONDS};
 pub use inherited::{InheritedToken, SESSION_VARIABLE, TOKENS_VARIABLE, inherited_tokens, is_inherited};
 pub use lease::{LeaseOptions, LeaseView, Leased};
 pub use mapping::{Access, Mapping, Revocation, Segment, Volatile};
+pub use ownership::{TakenOver, TransferProposal};
 pub use region::{Facts, Region};
 #[doc(hidden)]
 pub use session::fuzzing;
 pub use share::{Accepted, Narrowing, Proposal, ShareOptions};
+pub use snapshot::SnapshotOptions;
+pub use wrap::Wrapped;

@@ -252,6 +252,11 @@ impl Region {
         self.right.opened().into()
     }
 
+    /// The same in the node's words.
+    pub(crate) const fn opened(&self) -> &Opened {
+        self.right.opened()
+    }
+
     /// An offset as an index into the mapping. One outside the right is refused before this is used.
     const fn index(&self, offset: u64) -> usize {
         offset.wrapping_sub(self.base) as usize

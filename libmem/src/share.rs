@@ -34,13 +34,14 @@ pub struct ShareOptions {
     range: Option<ByteRange>,
     ttl: Option<Duration>,
     max_hops: u8,
+    cosigner: Option<PrincipalKey>,
 }
 
 impl ShareOptions {
     /// `rights` to the whole lease for as long as it lives, not to be delegated.
     #[must_use]
     pub fn new(receiver: PrincipalKey, rights: Rights) -> Self {
-        Self { receiver, rights, range: None, ttl: None, max_hops: 0 }
+        Self { receiver, rights, range: None, ttl: None, max_hops: 0, cosigner: None }
     }
 
     /// Only these bytes of the region.
@@ -64,10 +65,18 @@ impl ShareOptions {
         self
     }
 
+    /// Only once this principal has signed it, too: until then the grant is an offer, and its receiver cannot accept it.
+    #[must_use]
+    pub fn cosigner(mut self, cosigner: PrincipalKey) -> Self {
+        self.cosigner = Some(cosigner);
+        self
+    }
+
     /// The contract over `lease`, with a fresh grant id.
     ///
     /// # Errors
-    /// `E_RANGE` if the time does not fit, if no right is given, or if the range is not within the lease's.
+    /// `E_RANGE` if the time does not fit, if no right is given, if the range is not within the lease's, or if the
+    /// co-signer is the owner or the receiver.
     pub fn contract(&self, cluster: ClusterEpoch, lease: &LeaseRow) -> Result<ShareContract> {
         let range = self.range.unwrap_or(lease.range);
         if !lease.range.contains(range) {
@@ -79,7 +88,7 @@ impl ShareOptions {
         if self.rights.is_empty() {
             return Err(Error::new(Code::Range, "a share gives at least one right"));
         }
-        Ok(ShareContract {
+        let contract = ShareContract {
             cluster,
             grant: GrantId::random(),
             lease: lease.id,
@@ -90,7 +99,12 @@ impl ShareOptions {
             range,
             ttl: self.ttl.map_or(Ok(lease.expires_in), micros)?,
             max_hops: self.max_hops,
-        })
+            cosigner: self.cosigner,
+        };
+        if contract.cosigner.is_some() {
+            contract.check_parties()?;
+        }
+        Ok(contract)
     }
 }
 
@@ -145,17 +159,19 @@ impl Narrowing {
     }
 }
 
-/// A grant that waits for its receiver, with the text to sign.
+/// A grant that waits for its receiver, or for its co-signer, with the text to sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposal {
     /// The grant, as lists show it.
     pub grant: GrantRow,
-    /// What accepting it signs.
+    /// What accepting or co-signing it signs.
     pub contract: ShareContract,
     /// The owner's signature on the same contract. It was verified.
     pub by_owner: Signature,
-    /// The receiver's, from its acceptance to the end of the grant. It was verified, too.
+    /// The receiver's, from its acceptance on. It was verified, too.
     pub by_receiver: Option<Signature>,
+    /// The co-signer's, if the contract names one and that has signed. It was verified, too.
+    pub by_cosigner: Option<Signature>,
 }
 
 impl Proposal {
@@ -163,9 +179,10 @@ impl Proposal {
     /// it names: a node can neither show one thing and have another signed, nor make up an offer.
     ///
     /// # Errors
-    /// `E_PROTOCOL` if the contract is another; `E_CONTRACT_SIG` if the owner did not sign it.
+    /// `E_PROTOCOL` if the contract is another; `E_CONTRACT_SIG` if a signature on it is not its party's.
     pub(crate) fn checked(self, asked: GrantId, cluster: ClusterEpoch) -> Result<Self> {
-        let Self { grant, contract, by_owner, by_receiver } = &self;
+        let Self { grant, contract, by_owner, by_receiver, by_cosigner } = &self;
+        let cosigner = grant.cosigner.as_ref();
         let shown = (grant.lease, grant.region, grant.owner, grant.receiver);
         let signed = (contract.lease, contract.region, contract.owner, contract.receiver);
         let agrees = contract.grant == asked
@@ -176,7 +193,10 @@ impl Proposal {
                 == (contract.rights, contract.range, contract.ttl, contract.max_hops)
             // A narrowing may have taken some of it already.
             && contract.rights.contains(grant.rights)
-            && contract.range.contains(grant.range);
+            && contract.range.contains(grant.range)
+            && cosigner.map(|row| row.key) == contract.cosigner
+            && cosigner.is_some_and(|row| row.signed) == by_cosigner.is_some()
+            && contract.check_parties().is_ok();
         if !agrees {
             return Err(Error::new(Code::Protocol, "the contract does not say what the grant says"));
         }
@@ -184,14 +204,17 @@ impl Proposal {
         if let Some(by_receiver) = by_receiver {
             contract.verify(contract.receiver, by_receiver)?;
         }
+        if by_cosigner.is_some() {
+            contract.verify_cosigner(by_cosigner.as_ref())?;
+        }
         Ok(self)
     }
 
     /// The contract with what was signed of it, to be kept or shown to others.
     #[must_use]
     pub const fn signed(&self) -> Signed {
-        let Self { contract, by_owner, by_receiver, .. } = *self;
-        Signed { contract, by_owner, by_receiver }
+        let Self { contract, by_owner, by_receiver, by_cosigner, .. } = *self;
+        Signed { contract, by_owner, by_receiver, by_cosigner }
     }
 
     /// Whether a narrowing has taken a part of what the contract gives.
@@ -207,16 +230,18 @@ pub(crate) struct Receiving {
     pub(crate) grant: GrantRow,
     pub(crate) token: Token,
     pub(crate) by_owner: Option<Signature>,
+    pub(crate) by_cosigner: Option<Signature>,
 }
 
 impl Receiving {
-    /// With the pair, if the node sent the other half of it.
+    /// With the pair, if the node sent the rest of it.
     ///
     /// # Errors
-    /// `E_CONTRACT_SIG` if what it sent is not the owner's.
+    /// `E_CONTRACT_SIG` if what it sent is not the owner's, or not the co-signer's where one is named.
     pub(crate) fn accepted(self, contract: &ShareContract, by_receiver: Signature) -> Result<Accepted> {
-        let Self { grant, token, by_owner } = self;
-        let pair = by_owner.map(|by_owner| SharePair { contract: *contract, by_owner, by_receiver });
+        let Self { grant, token, by_owner, by_cosigner } = self;
+        let pair =
+            by_owner.map(|by_owner| SharePair { contract: *contract, by_owner, by_receiver, by_cosigner });
         if let Some(pair) = &pair {
             pair.verify()?;
         }
@@ -231,7 +256,7 @@ pub struct Accepted {
     pub grant: GrantRow,
     /// The capability, bound to the receiver's key.
     pub token: Token,
-    /// The contract with both signatures, which were verified; `None` from a node that does not send the owner's again.
+    /// The contract with all its signatures, which were verified; `None` from a node that does not send the owner's again.
     pub pair: Option<SharePair>,
 }
 
@@ -247,7 +272,7 @@ mod tests {
     use caps::id::{LeaseId, ProviderId, RegionId};
     use caps::key::SigningKey;
     use caps::time::Micros;
-    use caps::wire::row::{Agreed, GrantState, LeaseState};
+    use caps::wire::row::{Agreed, CosignerRow, GrantState, LeaseState};
 
     use super::*;
 
@@ -295,8 +320,15 @@ mod tests {
             expires_in: ttl,
             state: GrantState::Issued,
             cause: None,
+            cosigner: None,
         };
-        Proposal { grant, contract, by_owner: contract.sign(&owner_key()), by_receiver: None }
+        Proposal {
+            grant,
+            contract,
+            by_owner: contract.sign(&owner_key()),
+            by_receiver: None,
+            by_cosigner: None,
+        }
     }
 
     #[test]
@@ -328,6 +360,8 @@ mod tests {
             with(ShareContract { range: ByteRange::new(0, 1).unwrap(), ..contract }),
             with(ShareContract { ttl: Micros(1), ..contract }),
             with(ShareContract { max_hops: 7, ..contract }),
+            with(ShareContract { cosigner: Some(PrincipalKey([9; 32])), ..contract }),
+            Proposal { by_cosigner: Some(good.by_owner), ..good.clone() },
         ] {
             assert_eq!(bad.checked(contract.grant, CLUSTER).unwrap_err().code(), Code::Protocol);
         }
@@ -339,5 +373,37 @@ mod tests {
             Code::ContractSignature
         );
         assert!(good.checked(GrantId([9; 16]), CLUSTER).is_err());
+    }
+
+    #[test]
+    fn a_co_signature_is_the_co_signers_or_it_is_not_shown() {
+        let third = SigningKey::from_seed(&[8; 32]);
+        let options = ShareOptions::new(PrincipalKey([6; 32]), Rights::READ).cosigner(third.public());
+        let contract = options.contract(CLUSTER, &lease()).unwrap();
+        let row = |signed| Some(CosignerRow { key: third.public(), name: None, signed });
+        let with = |cosigner, by_cosigner| {
+            let mut proposal = proposal(contract);
+            (proposal.grant.cosigner, proposal.by_cosigner) = (cosigner, by_cosigner);
+            proposal.checked(contract.grant, CLUSTER).map(drop).map_err(|error| error.code())
+        };
+        let good = contract.sign(&third);
+        assert_eq!(with(row(false), None), Ok(()));
+        assert_eq!(with(row(true), Some(good)), Ok(()));
+        let other = ShareContract { max_hops: 7, ..contract }.sign(&third);
+        for bad in [contract.sign(&owner_key()), other] {
+            assert_eq!(with(row(true), Some(bad)), Err(Code::ContractSignature));
+        }
+        let another = Some(CosignerRow { key: owner_key().public(), name: None, signed: true });
+        for (row, signature) in
+            [(row(true), None), (row(false), Some(good)), (None, None), (another, Some(good))]
+        {
+            assert_eq!(with(row, signature), Err(Code::Protocol));
+        }
+        // One key on two sides is refused before it is signed.
+        for (receiver, cosigner) in [([6; 32], [6; 32]), ([6; 32], owner_key().public().0)] {
+            let options = ShareOptions::new(PrincipalKey(receiver), Rights::READ);
+            let refused = options.cosigner(PrincipalKey(cosigner)).contract(CLUSTER, &lease()).unwrap_err();
+            assert_eq!(refused.code(), Code::Range);
+        }
     }
 }

@@ -92,6 +92,7 @@ fn samples() -> Vec<Facts> {
         facts.class = Some(name("training"));
         facts.receiver = Some((PrincipalKey([9; 32]), name("bob")));
         facts.rights = Rights::READ_WRITE;
+        facts.cosigner = Some((PrincipalKey([11; 32]), name("security")));
         samples.push(facts);
     }
     samples

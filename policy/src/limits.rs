@@ -69,6 +69,8 @@ pub const GRANTS_PER_LEASE_MAX: usize = 256;
 pub const GRANTS_PER_PRINCIPAL_DEFAULT: u32 = 2_048;
 /// How long an offered grant waits for its acceptance in milliseconds (24 hours), if its own TTL is not shorter.
 pub const GRANT_ACCEPT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// How long an offer waits for its co-signer in milliseconds (24 hours): it is read by people, who sleep.
+pub const GRANT_COSIGN_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Most registered principals.
 pub const PRINCIPALS_MAX: usize = 4_096;
 /// Most grants of one region that a provider remembers as revoked, narrowed or opened. An entry is dropped once the
@@ -111,7 +113,11 @@ pub const MAPPINGS_PER_PRINCIPAL_DEFAULT: u32 = OPENS_PER_PRINCIPAL_DEFAULT;
 /// Most blocks with limits on use whose counts a provider keeps for one region: 16 for each of its live grants. A
 /// count is dropped once every token below its block is over; while none can be, tokens with further such blocks are
 /// refused with `E_BUSY`, and those that are counted go on.
+/// Half of them are the owner's and of those it delegated to, the other half of all who came by a grant.
 pub const METERS_PER_REGION_MAX: usize = 16 * GRANTS_PER_LEASE_MAX;
+/// Of these, the ones of one receiver, whatever it made of its grants and for whom: an eighth of its side's half. Beyond
+/// it, its tokens with further such blocks are refused with `E_QUOTA`, and nobody else's are.
+pub const METERS_PER_RECEIVER_MAX: usize = METERS_PER_REGION_MAX / 16;
 /// Most requests of one session that are being worked on. More wait in the socket, whose buffer is the client's.
 pub const SESSION_REQUESTS_MAX: usize = 64;
 /// Rights whose opening a session remembers as recorded, and whose closings it sums up in one entry. Beyond it each
@@ -119,6 +125,11 @@ pub const SESSION_REQUESTS_MAX: usize = 64;
 pub const SESSION_RIGHTS_MAX: usize = 256;
 /// Bytes that remembering one such right takes, at most: its key in two tables, its sums.
 pub const SESSION_RIGHT_BYTES_MAX: usize = 256;
+/// Changing requests whose numbers and answers a session remembers, so that one that is asked again is answered again:
+/// as many as a client of ours has unanswered at one time.
+pub const SESSION_ANSWERS_MAX: usize = 32;
+/// Bytes of these answers that a session keeps. The oldest make room; their numbers stay.
+pub const SESSION_ANSWER_BYTES_MAX: usize = 16 << 10;
 /// Verified tokens that a session remembers: opening again costs no signatures.
 pub const SESSION_TOKENS_MAX: usize = 16;
 /// Bytes that all sessions' verified tokens take, in all: sixteen of ordinary size in each session. Without it, the
@@ -340,6 +351,14 @@ pub const QUARANTINE_REGIONS_MAX: usize = 64;
 /// who keeps them.
 pub const QUARANTINE_POOL_PERCENT_MAX: u64 = 25;
 
+// ---- Donations of quota
+
+/// Donations of quota at one time, those included that are over and not wholly back: as many as there are principals. A
+/// lease of a principal that was given some costs a look at each of them.
+pub const DONATIONS_MAX: usize = PRINCIPALS_MAX;
+/// Donations of one giver at one time: a sixty-fourth of the table, so that givers gone wrong leave room for others.
+pub const DONATIONS_PER_GIVER_MAX: usize = 64;
+
 // ---- The operator's files
 
 /// Largest configuration file in bytes. The default one has 3 KiB.
@@ -417,6 +436,7 @@ const _: () =
     assert!(POLICY_DECISION_MS_MAX < RESERVATION_MS_MAX && TOKEN_DECISION_MS_MAX < RESERVATION_MS_MAX);
 const _: () = assert!(CLOCK_STEP_MS_MIN < CLOCK_SKEW_MS_MAX, "a step is recorded before it could matter");
 const _: () = assert!(GRANT_ACCEPT_MS_MAX <= LEASE_TTL_MS_MAX, "no offer outlives its lease");
+const _: () = assert!(GRANT_COSIGN_MS_MAX <= LEASE_TTL_MS_MAX, "nor does one that waits for its co-signer");
 const _: () = assert!(LEASES_MAX >= 16_000, "what the benchmarks hold, with room");
 const _: () = assert!(LEASES_PER_PRINCIPAL_DEFAULT as usize * 16 <= LEASES_MAX);
 const _: () =
@@ -426,6 +446,11 @@ const _: () =
     assert!((QUOTA_BYTES_MAX as u128) * 2 < i64::MAX as u128, "and so does any quota, booked twice");
 const _: () = assert!(GRANTS_PER_PRINCIPAL_DEFAULT as usize * 16 <= GRANTS_MAX);
 const _: () = assert!(GRANTS_PER_LEASE_MAX <= GRANTS_MAX && LEASES_MAX <= GRANTS_MAX);
+const _: () = assert!(DONATIONS_PER_GIVER_MAX * 64 <= DONATIONS_MAX);
+const _: () = assert!(
+    QUOTA_BYTES_MAX as u128 + DONATIONS_MAX as u128 * POOL_BYTES_MAX as u128 <= i64::MAX as u128,
+    "a quota with all that can be lent to it fits 64 bits"
+);
 const _: () = assert!(SLOTS_MAX >= LEASES_MAX + GRANTS_MAX, "every holder of a right can have it open");
 const _: () = assert!(SLOTS_PER_SESSION_MAX >= LEASES_MAX, "one benchmark client can open all of its leases");
 const _: () = assert!(SLOTS_MAX <= u32::MAX as usize, "a slot's index has 32 bits");
@@ -495,9 +520,42 @@ const _: () = assert!(
 );
 
 const _: () = assert!(
+    METERS_PER_RECEIVER_MAX >= 16 * TOKEN_BLOCKS_MAX && METERS_PER_RECEIVER_MAX < METERS_PER_REGION_MAX / 2,
+    "a receiver opens many limited tokens, and leaves room for others"
+);
+const _: () = assert!(
     (SESSIONS_MAX * SESSION_RIGHTS_MAX * SESSION_RIGHT_BYTES_MAX) as u64 <= NODE_RAM_BYTES_RESERVED / 2,
     "remembered rights fit what the node keeps for itself"
 );
+const _: () = assert!(
+    (SESSIONS_MAX * (SESSION_ANSWER_BYTES_MAX + SESSION_ANSWERS_MAX * 128)) as u64
+        <= NODE_RAM_BYTES_RESERVED / 4,
+    "remembered answers fit what the node keeps for itself"
+);
+const _: () = assert!(
+    SESSION_ANSWER_BYTES_MAX >= TOKEN_BYTES_MAX + 4 * 1024,
+    "the largest answer with a token is remembered"
+);
+/// Tokens that wait in a node to be fetched, and those that were fetched and whose time is not over, in all.
+pub const WRAPS_MAX: usize = 1_024;
+/// Of these, how many one key may have put in.
+pub const WRAPS_PER_WRAPPER_MAX: usize = 64;
+/// Of these, how many may be tokens of one first holder, whoever put them in: keys to delegate to cost nothing.
+pub const WRAPS_PER_HOLDER_MAX: usize = 2 * WRAPS_PER_WRAPPER_MAX;
+/// Shortest time for which a token is wrapped, in milliseconds.
+pub const WRAP_TTL_MS_MIN: u64 = 1;
+/// Longest time, in milliseconds (10 minutes): a hand-over is something that two do now.
+pub const WRAP_TTL_MS_MAX: u64 = 10 * 60 * 1_000;
+/// How long a node waits at most, in milliseconds, before it looks again which wraps are over. Their deadlines count the
+/// time in which the machine sleeps, and waiting does not.
+pub const WRAP_LOOK_MS_MAX: u64 = 10_000;
+
+const _: () = assert!(
+    (WRAPS_MAX * (TOKEN_BYTES_MAX + 1_024)) as u64 <= NODE_RAM_BYTES_RESERVED / 8,
+    "tokens of the largest size, in every row, fit what the node keeps for itself"
+);
+const _: () = assert!(WRAPS_PER_HOLDER_MAX * 8 <= WRAPS_MAX, "one client cannot take the room of others");
+const _: () = assert!(WRAP_TTL_MS_MIN <= WRAP_TTL_MS_MAX && WRAP_TTL_MS_MAX <= LEASE_TTL_MS_MAX);
 /// How long a node waits at most, in milliseconds, before it looks again whether a root key's time is over. Until then
 /// it believes a key whose last token has expired, which lets nobody in.
 pub const ROOT_LOOK_MS_MAX: u64 = 60_000;

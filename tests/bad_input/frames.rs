@@ -92,8 +92,9 @@ fn c2_cut_at_every_byte() {
 }
 
 #[test]
-fn c7_the_same_number_twice_is_two_requests_in_order() {
-    // Requests of a session are answered one after another, so no number is ever in flight twice.
+fn c7_the_same_number_twice_reads_twice_in_order() {
+    // Requests of a session are answered one after another, so no number is ever in flight twice. What changes something
+    // is in `again`.
     let bed = Bed::new("");
     let raw = bed.session();
     for _ in 0..2 {

@@ -149,7 +149,8 @@ impl Node {
         ["broker", "provider-1"].iter().flat_map(|log| self.log(log)).collect()
     }
 
-    fn log(&self, name: &str) -> Vec<String> {
+    /// Every entry of one log.
+    pub fn log(&self, name: &str) -> Vec<String> {
         let dir = self.dir.path().join("audit").join(name);
         // Files change while they are read; the reader says so, and is asked again.
         until("a readable log", || {

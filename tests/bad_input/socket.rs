@@ -19,14 +19,14 @@ use super::node::{Node, directory, until, up};
 use super::wire::{Got, Raw, invented};
 
 /// Users that nothing on the machine knows.
-const USERS: [u32; 2] = [61_190, 61_191];
+pub const USERS: [u32; 2] = [61_190, 61_191];
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Runs `act` in a thread that is another user. Only root can become one.
-fn as_user<T: Send>(uid: u32, act: impl FnOnce() -> T + Send) -> T {
+pub fn as_user<T: Send>(uid: u32, act: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let other = scope.spawn(move || {
             let user = rustix::process::Uid::from_raw(uid);

@@ -201,6 +201,15 @@ impl Player {
                 Ok(Said::Done)
             }
             Ask::Trespass(trespass) => self.trespass(trespass),
+            Ask::OfferCosigned { lease, to, rights, cosigner } => {
+                let options = ShareOptions::new(to, rights).cosigner(cosigner);
+                let grant = self.client.share_offer(&lease, &options, &self.key)?;
+                Ok(Said::Offered { grant: grant.id })
+            }
+            Ask::Cosign { grant } => {
+                let contract = self.client.share_show(grant)?.contract;
+                self.client.share_cosign(&contract, &self.key).map(|_| Said::Done)
+            }
             Ask::HoldLock => {
                 answer(&mut self.line, &Said::Ready);
                 let device = pass::receive(self.line.get_ref().as_fd());

@@ -68,6 +68,10 @@ pub enum Ask {
     /// Receive /dev/userfaultfd, which comes after this line's answer, and write to the bare descriptor from a page
     /// that never comes.
     HoldLock,
+    /// Offer a lease whose contract names a third party.
+    OfferCosigned { lease: LeaseRow, to: PrincipalKey, rights: Rights, cosigner: PrincipalKey },
+    /// Sign, as that third party, what is shown.
+    Cosign { grant: GrantId },
 }
 
 /// What is said by hand.

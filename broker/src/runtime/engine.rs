@@ -142,7 +142,8 @@ impl Engine {
                 if let Err(error) = &view {
                     let about = match query {
                         Query::Lease(id) => Some(RowId::Lease(id)),
-                        Query::Grant(id) => Some(RowId::Grant(id)),
+                        Query::Grant(id) | Query::ToCosign(id) => Some(RowId::Grant(id)),
+                        Query::Transfer(id) => Some(RowId::Transfer(id)),
                         _ => None,
                     };
                     let kind = Kind::Refused { who: by, code: error.code(), about };
@@ -228,9 +229,23 @@ impl Engine {
             (Kind::Renew { lease, .. }, Answer::Leased { before, .. }) => {
                 Some(Undo::Renew { lease: *lease, expires: *before })
             }
-            (Kind::Offer { contract, .. }, _) => Some(Undo::Offer { grant: contract.grant }),
+            // What was co-signed and could not be recorded ends: its issue went with it.
+            (Kind::Cosign { grant, .. }, _) => Some(Undo::Offer { grant: *grant }),
+            (Kind::Offer { contract, .. } | Kind::OfferToCosign { contract, .. }, _) => {
+                Some(Undo::Offer { grant: contract.grant })
+            }
             (Kind::Issue { grant }, _) => Some(Undo::Offer { grant: *grant }),
             (Kind::Accept(acceptance), _) => Some(Undo::Accept { grant: acceptance.grant }),
+            // What was there before this command is not its to undo.
+            (Kind::QuotaGive { id, .. }, Answer::Donated { again: false, .. }) => {
+                Some(Undo::QuotaGive { id: *id })
+            }
+            (Kind::TransferOffer { contract, .. }, _) => {
+                Some(Undo::TransferOffer { transfer: contract.transfer })
+            }
+            (Kind::TransferAccept(acceptance), _) => {
+                Some(Undo::TransferAccept { transfer: acceptance.transfer })
+            }
             _ => None,
         }
     }
@@ -354,7 +369,11 @@ async fn run_take(shared: Arc<Shared>, take: Take, cause: EndCause) -> Result<Ta
             if gone { Ok(taken.unwrap_or_default()) } else { taken }
         }
         // A grant that nobody opened is nothing to take.
-        Take::Grant { .. } | Take::Narrow { .. } | Take::Marks { .. } | Take::Root { .. } => match taken {
+        Take::Grant { .. }
+        | Take::Narrow { .. }
+        | Take::Marks { .. }
+        | Take::Root { .. }
+        | Take::Owner { .. } => match taken {
             Err(error) if matches!(error.code(), Code::GrantUnknown | Code::LeaseUnknown) => {
                 Ok(Taken::default())
             }

@@ -40,8 +40,8 @@ impl Handle {
 
     pub(super) async fn contract(&self, caller: Caller, grant: GrantId) -> Result<Reply> {
         match self.shared.look(caller.holder, Query::Grant(grant)).await? {
-            View::Grant(grant, Signed { contract, by_owner, by_receiver }) => {
-                Ok(Reply::Contract { grant, contract, by_owner, by_receiver })
+            View::Grant(grant, Signed { contract, by_owner, by_receiver, by_cosigner }) => {
+                Ok(Reply::Contract { grant, contract, by_owner, by_receiver, by_cosigner })
             }
             _ => Err(unexpected()),
         }

@@ -19,7 +19,8 @@
 //! | `record.rs` | entries about the node itself |
 //! | `minting.rs` | the key that mints, and how another takes its place |
 //! | `open.rs` | whether the policy lets a right be opened |
-//! | `create.rs`, `renew.rs`, `share.rs`, `revoke.rs`, `lists.rs` | requests as sequences of commands |
+//! | `create.rs`, `renew.rs`, `share.rs`, `cosign.rs`, `revoke.rs`, `lists.rs`, `quota.rs` | requests as sequences of commands |
+//! | `transfer.rs` | the same, of a lease that changes its owner |
 //!
 //! # What a crash, or a caller that goes away, leaves
 //!
@@ -29,8 +30,11 @@
 //! | claim and commit | memory nobody knows the token of | the reservation's deadline takes it |
 //! | commit and reply | a lease that its owner sees in a list | its expiry, or the owner |
 //! | revoke and reply | nothing: taking back runs as a task of its own | - |
+//! | the acceptance of a lease and the provider | an offer that is marked as accepted | its deadline: it stands again |
+//! | the provider and the new owner's books | nothing: both run in a task of its own; if that dies, the deadline tells the provider the former owner | - |
 
 mod clock;
+mod cosign;
 mod create;
 mod directory;
 mod engine;
@@ -39,11 +43,13 @@ mod lists;
 mod minting;
 mod open;
 mod queue;
+mod quota;
 mod receipts;
 mod record;
 mod renew;
 mod revoke;
 mod share;
+mod transfer;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -228,6 +234,19 @@ impl Handle {
                 self.narrow(caller, Narrowing { grant, rights, range, ttl }).await
             }
             Request::Status => self.status(caller).await,
+            Request::QuotaGive { id, to, bytes, ttl } => self.quota_give(caller, id, to, bytes, ttl).await,
+            Request::QuotaTakeBack { id } => self.quota_take_back(caller, id).await,
+            Request::QuotaList { after } => self.quota_list(caller, after).await,
+            Request::ShareCosign { grant, signature } => self.cosign(caller, grant, signature).await,
+            Request::TransferOffer { contract, signature } => {
+                self.transfer_offer(caller, contract, signature).await
+            }
+            Request::TransferAccept { transfer, signature, lifetime } => {
+                self.transfer_accept(caller, transfer, signature, lifetime).await
+            }
+            Request::TransferShow { transfer } => self.transfer(caller, transfer).await,
+            Request::TransferList { after } => self.transfers(caller, after).await,
+            Request::TransferWithdraw { transfer } => self.transfer_withdraw(caller, transfer).await,
             Request::Hello { .. }
             | Request::Prove { .. }
             | Request::Confine
@@ -245,7 +264,10 @@ impl Handle {
             | Request::TokenCheck { .. }
             | Request::RootRotate
             | Request::RootRetire { .. }
-            | Request::RootList => {
+            | Request::RootList
+            | Request::Wrap { .. }
+            | Request::Unwrap { .. }
+            | Request::WrapShow { .. } => {
                 Err(Error::new(Code::Protocol, "this is a request to the node, not to the broker"))
             }
         }
@@ -333,6 +355,11 @@ impl Shared {
 
     /// Judges a request on the caller's task. The policy's no is ordered like its yes, so that it is recorded.
     fn judge(&self, facts: &Facts, about: Option<RowId>) -> Result<PolicyVerdict> {
+        self.judge_for(facts.key, facts, about)
+    }
+
+    /// As [`Self::judge`], where it is `who` that asks for it to be judged.
+    fn judge_for(&self, who: PrincipalKey, facts: &Facts, about: Option<RowId>) -> Result<PolicyVerdict> {
         let policy = self.policy();
         match policy.decide(facts) {
             Ok(decision) => Ok(PolicyVerdict {
@@ -341,7 +368,7 @@ impl Shared {
                 hash: decision.policy.0,
             }),
             Err(error) => {
-                let kind = Kind::Refused { who: facts.key, code: error.code(), about };
+                let kind = Kind::Refused { who, code: error.code(), about };
                 self.order_unattended(kind)?;
                 Err(error)
             }

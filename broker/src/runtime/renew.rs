@@ -3,7 +3,8 @@
 use caps::id::LeaseId;
 use caps::time::Micros;
 use caps::wire::reply::Reply;
-use caps::{Code, Result};
+use caps::wire::row::EndCause;
+use caps::{Code, Error, Result};
 
 use super::{Caller, Handle, principal, recorded_index, unexpected};
 use crate::state::{Answer, Kind, Query, RowId, Undo, View};
@@ -38,10 +39,21 @@ impl Handle {
             // The provider's deadline is the one that counts, so the broker's goes back to it.
             shared.order_unattended(Kind::Undo(Undo::Renew { lease, expires: before }))?;
             return Err(match error.code() {
-                Code::LeaseUnknown => Code::LeaseExpired.into(),
+                // It went between the order and here.
+                Code::LeaseUnknown => self.gone(caller, lease).await,
                 _ => error,
             });
         }
         Ok(Reply::Leased { lease: row, token: token? })
+    }
+
+    /// Why a lease is no more, that of the caller's which the provider does not know.
+    async fn gone(&self, caller: Caller, lease: LeaseId) -> Error {
+        match self.shared.look(caller.holder, Query::Lease(lease)).await {
+            Ok(View::Lease(row)) if row.cause == Some(EndCause::Revoked) => {
+                Error::new(Code::TokenRevoked, "the lease was taken back")
+            }
+            _ => Error::new(Code::LeaseExpired, "the lease's time is over"),
+        }
     }
 }

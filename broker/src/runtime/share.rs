@@ -17,6 +17,9 @@ impl Handle {
         contract: ShareContract,
         signature: Signature,
     ) -> Result<Reply> {
+        if contract.cosigner.is_some() {
+            return self.offer_to_cosign(caller, contract, signature).await;
+        }
         let shared = &self.shared;
         let grant = contract.grant;
         let mut facts = self.facts(policy::Kind::ShareIssue, caller);
@@ -42,7 +45,7 @@ impl Handle {
         lifetime: Lifetime,
     ) -> Result<Reply> {
         let shared = &self.shared;
-        let View::Grant(_, Signed { contract, by_owner, .. }) =
+        let View::Grant(_, Signed { contract, by_owner, by_cosigner, .. }) =
             shared.look(caller.holder, Query::Grant(grant)).await?
         else {
             return Err(unexpected());
@@ -53,6 +56,7 @@ impl Handle {
         facts.receiver = facts.name.clone().map(|name| (caller.holder, name));
         facts.hops = Some(contract.max_hops);
         facts.rights = contract.rights;
+        facts.cosigner = self.cosigner_of(&contract);
         let verdict = shared.judge(&facts, Some(RowId::Grant(grant)))?;
 
         let kind = Kind::Accept(Acceptance { grant, signature, lifetime, session: caller.session });
@@ -68,6 +72,6 @@ impl Handle {
         // Minted beside the sync, given out after it.
         let token = shared.minting.mint(&terms);
         recorded_index(outcome.recorded).await?;
-        Ok(Reply::Accepted { grant: row, token: token?, by_owner: Some(by_owner) })
+        Ok(Reply::Accepted { grant: row, token: token?, by_owner: Some(by_owner), by_cosigner })
     }
 }

@@ -7,7 +7,7 @@ use caps::share::Rest;
 use caps::time::{Micros, UnixMicros};
 use caps::token::Terms;
 use caps::wire::link::{ClaimTicket, Take};
-use caps::wire::row::{EndCause, GrantRow, LeaseRow};
+use caps::wire::row::{DonationRow, EndCause, GrantRow, LeaseRow, TransferRow};
 
 /// The outcome of one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +63,26 @@ pub enum Answer {
         left: Rest,
         /// Whether that is what it gave before.
         again: bool,
+    },
+    /// Quota was lent, or is going back: the donation as it is now.
+    Donated {
+        /// As lists show it.
+        row: DonationRow,
+        /// Whether that is what it was before.
+        again: bool,
+    },
+    /// A lease was offered to another owner, or is not any more.
+    Transfer(TransferRow),
+    /// An offer was accepted: have the provider do this, then order [`Kind::TransferDone`], or [`Kind::TransferBack`] if
+    /// it refused.
+    ///
+    /// [`Kind::TransferDone`]: super::Kind::TransferDone
+    /// [`Kind::TransferBack`]: super::Kind::TransferBack
+    HandingOver {
+        /// What makes the provider go over to the new owner.
+        give: Take,
+        /// What makes it go back, if it did.
+        back: Take,
     },
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Principal {
     pub(super) name: Name,
     pub(super) key: PrincipalKey,
     pub(super) denials: Denials,
-    /// Its registration was undone: it may not ask, and the row goes with the last of its leases.
+    /// Its registration was undone: it may not ask, and the row goes with the last of its leases and donations.
     pub(super) leaving: bool,
     /// What it uses. Derived from the rows, so it is not in the serialized form.
     #[serde(skip)]
@@ -55,13 +55,6 @@ impl Principals {
     /// Its name, if it has one here.
     pub(super) fn name(&self, key: PrincipalKey) -> Option<&Name> {
         self.rows.get(&key).map(|principal| &principal.name)
-    }
-
-    /// Lets a principal go that is leaving and has nothing any more.
-    pub(super) fn let_go(&mut self, key: PrincipalKey) {
-        if self.rows.get(&key).is_some_and(|principal| principal.leaving && principal.usage.is_empty()) {
-            self.remove(key);
-        }
     }
 }
 
@@ -97,7 +90,19 @@ impl Broker {
         booking.book(&mut self.total, bytes).expect(entered);
         let principal = self.principals.rows.get_mut(&owner).expect(entered);
         booking.book(&mut principal.usage, bytes).expect(entered);
-        self.principals.let_go(owner);
+        self.let_go(owner);
+    }
+
+    /// Lets a principal go that is leaving and has nothing any more, and owes nobody, and is owed nothing.
+    pub(super) fn let_go(&mut self, key: PrincipalKey) {
+        let empty = self
+            .principals
+            .rows
+            .get(&key)
+            .is_some_and(|principal| principal.leaving && principal.usage.is_empty());
+        if empty && !self.donations.concern(key) {
+            self.principals.remove(key);
+        }
     }
 
     /// Books a reservation of `bytes`, if the owner's quota and the pool have them.
@@ -124,9 +129,34 @@ impl Broker {
         Ok(())
     }
 
+    /// Whether the quota of `owner` has room for one more lease of `bytes`.
+    pub(super) fn has_quota(&mut self, owner: PrincipalKey, bytes: u64) -> Result<()> {
+        let (principal, quota) = self.account(owner)?;
+        let mut usage = principal.usage;
+        usage.reserve(&quota, bytes)?;
+        usage.commit(bytes)
+    }
+
+    /// Moves a live lease of `bytes` from one book to another, if the new owner's quota has them. The node's own sum stays
+    /// what it was.
+    pub(super) fn rebook_lease(&mut self, from: PrincipalKey, to: PrincipalKey, bytes: u64) -> Result<()> {
+        let (principal, quota) = self.account(to)?;
+        let mut usage = principal.usage;
+        usage.reserve(&quota, bytes)?;
+        usage.commit(bytes)?;
+        principal.usage = usage;
+        let (principal, _) = self.account(from)?;
+        principal.usage.release(bytes)?;
+        principal.usage.returned(bytes)?;
+        self.let_go(from);
+        Ok(())
+    }
+
+    /// One principal with what it may use now, donations counted.
     fn account(&mut self, owner: PrincipalKey) -> Result<(&mut Principal, Quota)> {
         let principal = self.principals.rows.get_mut(&owner).ok_or(Code::PrincipalUnknown)?;
         let quota = self.genesis.quota_of(&principal.name);
+        let quota = self.donations.effective(owner, quota, self.genesis.bounds.pool_bytes, Some(self.now));
         Ok((principal, quota))
     }
 }

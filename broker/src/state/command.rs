@@ -2,11 +2,11 @@
 //! random bytes, the policy's decision. Applying it asks nobody.
 
 use caps::Code;
-use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, ProviderId, TransferId};
 use caps::key::Signature;
 use caps::range::ByteRange;
 use caps::rights::Rights;
-use caps::share::ShareContract;
+use caps::share::{ShareContract, TransferContract};
 use caps::time::{Micros, UnixMicros};
 use caps::token::{Mark, RevocationId};
 use caps::wire::link::Notice;
@@ -155,6 +155,78 @@ pub enum Kind {
     /// Takes one block of a token back, with all that was made of it. Needs the policy, unless it is the administrator
     /// who asks.
     RevokeToken(TokenCut),
+    /// Lends quota. Needs the policy.
+    QuotaGive {
+        /// Names the donation; drawn by the giver.
+        id: DonationId,
+        /// To whom.
+        to: PrincipalKey,
+        /// How much.
+        bytes: u64,
+        /// From now.
+        ttl: Micros,
+    },
+    /// Ends a donation before its time.
+    QuotaTakeBack {
+        /// Which.
+        id: DonationId,
+    },
+    /// Step 1 of `MEM_SHARE` where the contract names a co-signer. Needs the policy.
+    OfferToCosign {
+        /// The contract.
+        contract: ShareContract,
+        /// The owner's signature.
+        signature: Signature,
+        /// The user id of the owner's process: the policy is asked again, when that process may be gone.
+        uid: u32,
+    },
+    /// Between steps 1 and 2: the co-signer's signature on the same contract. Carries what the policy said about the
+    /// [`Kind::Issue`] that follows it.
+    Cosign {
+        /// Which.
+        grant: GrantId,
+        /// The co-signer's signature.
+        signature: Signature,
+    },
+    /// Offers a lease to another owner. Needs the policy.
+    TransferOffer {
+        /// The contract.
+        contract: TransferContract,
+        /// The owner's signature.
+        signature: Signature,
+    },
+    /// The receiver's signature on the same contract. Needs the policy. The lease changes its owner when the provider has
+    /// taken back what came from the former one, with [`Kind::TransferDone`].
+    TransferAccept(TransferAcceptance),
+    /// Takes an offer back that nobody accepted yet.
+    TransferWithdraw {
+        /// Which.
+        transfer: TransferId,
+    },
+    /// The provider knows the new owner, and nothing of the former one can be reached. System only.
+    TransferDone {
+        /// Which.
+        transfer: TransferId,
+    },
+    /// The provider did not go over to the new owner. System only.
+    TransferBack {
+        /// Which.
+        transfer: TransferId,
+    },
+}
+
+/// A receiver's signature on the contract of a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransferAcceptance {
+    /// Which offer.
+    pub transfer: TransferId,
+    /// The receiver's signature.
+    pub signature: Signature,
+    /// Whether the lease ends with the new owner's process.
+    pub lifetime: Lifetime,
+    /// The session that asks, for leases that do.
+    pub session: u64,
 }
 
 /// One block of a token that the proposer has verified.
@@ -237,6 +309,21 @@ pub enum Undo {
         /// Which.
         grant: GrantId,
     },
+    /// A donation of quota.
+    QuotaGive {
+        /// Which.
+        id: DonationId,
+    },
+    /// An offer of a lease.
+    TransferOffer {
+        /// Which.
+        transfer: TransferId,
+    },
+    /// The acceptance of an offer: it waits for its receiver again.
+    TransferAccept {
+        /// Which.
+        transfer: TransferId,
+    },
 }
 
 /// A row that has a deadline, a session, or a refusal.
@@ -246,4 +333,8 @@ pub enum RowId {
     Lease(LeaseId),
     /// A grant.
     Grant(GrantId),
+    /// A donation of quota.
+    Donation(DonationId),
+    /// An offer of a lease.
+    Transfer(TransferId),
 }

@@ -38,6 +38,7 @@ impl Broker {
         self.leave_life(id);
         self.set_lease_life(id, Life::Ending(ending));
         self.end_grants_of(id, out);
+        self.end_transfer_of(id, out);
     }
 
     /// A lease's memory is gone: its bytes are back in the pool and in its owner's quota. Only the first call counts.
@@ -55,6 +56,7 @@ impl Broker {
         }
         self.set_lease_life(id, Life::Ended(Ended::from(life, said, self.now)));
         self.end_grants_of(id, out);
+        self.end_transfer_of(id, out);
         if matches!(life, Life::Live(_)) {
             self.book(owner, bytes, Booking::Release);
         }
@@ -71,11 +73,15 @@ impl Broker {
             return;
         }
         let (lease, owner, was) = (grant.contract.lease, grant.contract.owner, grant.life);
+        let charged = grant.is_charged();
         let bytes = grant.contract.range.len();
         out.entries.push(entry::share_ended(grant, cause, words));
-        self.set_grant_life(id, GrantLife::Ended(GrantEnded { cause, at: self.now }));
+        self.set_grant_life(
+            id,
+            GrantLife::Ended(GrantEnded { cause, at: self.now, by_receiver: was.by_receiver() }),
+        );
         self.grants.retire(id, self.genesis.capacity.ended);
-        if was.is_charged() {
+        if charged {
             self.book(owner, bytes, Booking::Unshare);
         }
         if let Some(lease) = self.leases.rows.get_mut(&lease) {

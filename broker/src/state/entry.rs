@@ -4,9 +4,9 @@
 //! text that came with a request, the reason of a revocation and the names of rows excepted.
 
 use audit::{Draft, Event};
-use caps::id::{PrincipalKey, ProviderId};
+use caps::id::{GrantId, PrincipalKey, ProviderId, TransferId};
 use caps::key::Signature;
-use caps::share::{Rest, ShareContract};
+use caps::share::{Rest, ShareContract, TransferContract};
 use caps::time::UnixMicros;
 use caps::wire::row::{EndCause, Target};
 use caps::wire::{Name, Reason};
@@ -15,9 +15,14 @@ use caps::{Code, Error};
 use super::Broker;
 use super::answer::Out;
 use super::command::{Actor, Command, Kind, RowId, TokenCut};
+use super::donation::{Donation, DonationEnd};
 use super::genesis::Genesis;
 use super::grant::Grant;
 use super::lease::Lease;
+use super::transfer::Transfer;
+
+/// The cause of a second entry of an offer, with the co-signer's signature: the log has no event of its own for it.
+const COSIGNED: &str = "cosigned";
 
 /// Who revoked, and why.
 pub(super) struct Revoked<'a> {
@@ -48,7 +53,15 @@ impl Broker {
             Kind::PrincipalAdd { name, key } => draft = draft.name(name.as_str()).holder(*key),
             Kind::Revoke(revocation) => draft = aim(draft, &revocation.target),
             Kind::RevokeToken(cut) => draft = draft.revocation_id(&cut.id.0),
-            Kind::Offer { contract, .. } => draft = draft.lease(contract.lease).receiver(contract.receiver),
+            Kind::Offer { contract, .. } | Kind::OfferToCosign { contract, .. } => {
+                draft = draft.lease(contract.lease).receiver(contract.receiver);
+                draft = draft.maybe(contract.cosigner, Draft::cosigner);
+            }
+            Kind::Cosign { .. } => draft = draft.cause(COSIGNED),
+            Kind::QuotaGive { to, bytes, ttl, .. } => {
+                draft = draft.receiver(*to).bytes(*bytes).ttl_us(*ttl);
+            }
+            Kind::TransferOffer { contract, .. } => draft = draft.lease(contract.lease).receiver(contract.to),
             _ => {}
         }
         if let (Code::PolicyDenied, Some(verdict)) = (error.code(), &command.policy) {
@@ -75,10 +88,19 @@ fn refusal_event(kind: &Kind) -> (Event, Option<RowId>) {
         | Kind::Release { lease }
         | Kind::Commit { lease, .. }
         | Kind::RevokeToken(TokenCut { lease, .. }) => (Event::LeaseDeny, Some(RowId::Lease(*lease))),
-        Kind::Offer { contract, .. } => (Event::ShareOffer, Some(RowId::Grant(contract.grant))),
+        Kind::Offer { contract, .. } | Kind::OfferToCosign { contract, .. } => {
+            (Event::ShareOffer, Some(RowId::Grant(contract.grant)))
+        }
+        Kind::Cosign { grant, .. } => (Event::ShareOffer, Some(RowId::Grant(*grant))),
+        Kind::TransferOffer { contract, .. } => (Event::LeaseOffer, Some(RowId::Transfer(contract.transfer))),
+        Kind::TransferAccept(acceptance) => (Event::LeaseOffer, Some(RowId::Transfer(acceptance.transfer))),
+        Kind::TransferWithdraw { transfer } => (Event::LeaseOffer, Some(RowId::Transfer(*transfer))),
         Kind::Issue { grant } => (Event::ShareIssue, Some(RowId::Grant(*grant))),
         Kind::Accept(acceptance) => (Event::ShareAccept, Some(RowId::Grant(acceptance.grant))),
         Kind::Narrow(narrowing) => (Event::LeaseAttenuate, Some(RowId::Grant(narrowing.grant))),
+        Kind::QuotaGive { id, .. } | Kind::QuotaTakeBack { id } => {
+            (Event::ConfigLoad, Some(RowId::Donation(*id)))
+        }
         _ => (Event::LeaseDeny, None),
     }
 }
@@ -89,6 +111,8 @@ fn deny(event: Event, code: Code, who: PrincipalKey, about: Option<RowId>, suppr
     let draft = match about {
         Some(RowId::Lease(id)) => draft.lease(id),
         Some(RowId::Grant(id)) => draft.grant(id),
+        Some(RowId::Donation(id)) => draft.donation(id).cause(QUOTA),
+        Some(RowId::Transfer(id)) => contract_id(draft, id),
         None => draft,
     };
     if suppressed > 0 { draft.suppressed(suppressed) } else { draft }
@@ -155,7 +179,8 @@ pub(super) fn ended(lease: &Lease, cause: EndCause, words: Option<&Revoked<'_>>)
         | EndCause::NotRecorded
         | EndCause::ParentEnded
         | EndCause::NodeStopped
-        | EndCause::Narrowed => Event::LeaseRevoke,
+        | EndCause::Narrowed
+        | EndCause::Transfer => Event::LeaseRevoke,
     };
     let draft = Draft::ok(event)
         .subject(words.map_or(lease.owner, |words| words.by))
@@ -233,7 +258,7 @@ fn with_reason(draft: Draft, words: Option<&Revoked<'_>>) -> Draft {
     }
 }
 
-/// The fields of the contract that both sign. With both signatures an auditor can check the pair offline.
+/// The fields of the contract that all its parties sign. With their signatures an auditor can check the pair offline.
 fn contract(draft: Draft, contract: &ShareContract) -> Draft {
     draft
         .cluster(contract.cluster)
@@ -246,12 +271,18 @@ fn contract(draft: Draft, contract: &ShareContract) -> Draft {
         .range(contract.range)
         .ttl_us(contract.ttl)
         .hops(u32::from(contract.max_hops))
+        .maybe(contract.cosigner, Draft::cosigner)
 }
 
 pub(super) fn offered(grant: &Grant) -> Draft {
     contract(Draft::ok(Event::ShareOffer), &grant.contract)
         .subject(grant.contract.owner)
         .signature(&grant.by_owner)
+}
+
+/// The co-signer's signature, beside the contract as in the entry of the offer.
+pub(super) fn cosigned(grant: &Grant, by: PrincipalKey, by_cosigner: &Signature) -> Draft {
+    contract(Draft::ok(Event::ShareOffer), &grant.contract).subject(by).signature(by_cosigner).cause(COSIGNED)
 }
 
 pub(super) fn issued(grant: &Grant, expires: UnixMicros, policy: &[u8; 32]) -> Draft {
@@ -262,6 +293,7 @@ pub(super) fn issued(grant: &Grant, expires: UnixMicros, policy: &[u8; 32]) -> D
         .receiver(grant.contract.receiver)
         .expires(expires)
         .policy(policy)
+        .maybe(grant.contract.cosigner, Draft::cosigner)
 }
 
 /// The receiver's signature; the owner's stands in the entry of the offer, which has the same contract.
@@ -307,4 +339,115 @@ pub(super) fn provider_up(provider: ProviderId) -> Draft {
 
 pub(super) fn policy_loaded(hash: &[u8; 32]) -> Draft {
     Draft::ok(Event::PolicyLoad).policy(hash)
+}
+
+// Nor has it one for quotas: a donation moves two limits of the configuration for a time.
+
+/// The cause of entries about donations that live, and of those that were refused.
+const QUOTA: &str = "quota";
+
+fn donation(draft: Draft, donation: &Donation) -> Draft {
+    draft.donation(donation.id).owner(donation.giver).receiver(donation.receiver).bytes(donation.bytes)
+}
+
+pub(super) fn donated(given: &Donation, expires: UnixMicros, policy: &[u8; 32]) -> Draft {
+    donation(Draft::ok(Event::ConfigLoad), given)
+        .subject(given.giver)
+        .ttl_us(given.ttl)
+        .expires(expires)
+        .policy(policy)
+        .cause(QUOTA)
+}
+
+/// A donation is over. `used` is what its receiver has leased with it, which stays lent for the present.
+pub(super) fn donation_ended(over: &Donation, end: DonationEnd, used: u64) -> Draft {
+    let draft = match end {
+        DonationEnd::NotRecorded => Draft::error(Event::ConfigLoad, Code::AuditUnavailable),
+        _ => Draft::ok(Event::ConfigLoad),
+    };
+    donation(draft, over).subject(over.giver).used(used).cause(end.name())
+}
+
+/// The last of a donation that was over is back.
+pub(super) fn donation_returned(over: &Donation) -> Draft {
+    donation(Draft::ok(Event::ConfigLoad), over).subject(over.receiver).used(0).cause("quota_returned")
+}
+
+/// A donation, or its end, was asked for again.
+pub(super) fn donated_again(given: &Donation, suppressed: u64) -> Draft {
+    let draft = donation(Draft::ok(Event::ConfigLoad), given).subject(given.giver).cause(QUOTA);
+    repeated(draft, suppressed)
+}
+
+// A lease that changes its owner: offers of it are `lease.offer` with a receiver, and the change is a `lease.release` of
+// the former owner's and a `lease.grant` of the new one's. The id of the contract stands where that of a share's does.
+
+fn contract_id(draft: Draft, id: TransferId) -> Draft {
+    draft.grant(GrantId(id.0))
+}
+
+/// The fields of the contract that both sign. With both signatures an auditor can check the pair offline.
+fn transfer_contract(draft: Draft, contract: &TransferContract) -> Draft {
+    contract_id(draft, contract.transfer)
+        .cluster(contract.cluster)
+        .lease(contract.lease)
+        .region(contract.region)
+        .owner(contract.from)
+        .receiver(contract.to)
+        .ttl_us(contract.ttl)
+}
+
+pub(super) fn transfer_offered(transfer: &Transfer, accept_by: UnixMicros, policy: &[u8; 32]) -> Draft {
+    transfer_contract(Draft::ok(Event::LeaseOffer), &transfer.contract)
+        .subject(transfer.contract.from)
+        .signature(&transfer.by_owner)
+        .expires(accept_by)
+        .policy(policy)
+        .cause(EndCause::Transfer.name())
+}
+
+/// The receiver's signature; the owner's stands in the entry of the offer, which has the same contract. The lease is the
+/// former owner's until the entries of the change.
+pub(super) fn transfer_accepted(
+    transfer: &Transfer,
+    by_receiver: &Signature,
+    done_by: UnixMicros,
+    policy: &[u8; 32],
+) -> Draft {
+    transfer_contract(Draft::ok(Event::LeaseOffer), &transfer.contract)
+        .subject(transfer.contract.to)
+        .signature(by_receiver)
+        .expires(done_by)
+        .policy(policy)
+        .cause(EndCause::Transfer.name())
+}
+
+/// An offer ended, or its acceptance came to nothing, for this cause. The lease stays where it is.
+pub(super) fn transfer_ended(transfer: &Transfer, cause: EndCause) -> Draft {
+    let contract = &transfer.contract;
+    contract_id(Draft::ok(Event::LeaseOffer), contract.transfer)
+        .subject(contract.from)
+        .owner(contract.from)
+        .receiver(contract.to)
+        .lease(contract.lease)
+        .cause(cause.name())
+}
+
+/// The former owner's lease is over for it.
+pub(super) fn handed_over(lease: &Lease, contract: &TransferContract) -> Draft {
+    contract_id(Draft::ok(Event::LeaseRelease), contract.transfer)
+        .subject(contract.from)
+        .owner(contract.from)
+        .receiver(contract.to)
+        .lease(lease.id)
+        .region(lease.region)
+        .bytes(lease.range.len())
+        .cause(EndCause::Transfer.name())
+}
+
+/// And is the new one's.
+pub(super) fn taken_over(lease: &Lease, contract: &TransferContract, expires: UnixMicros) -> Draft {
+    contract_id(granted(lease, expires), contract.transfer)
+        .owner(lease.owner)
+        .cause(EndCause::Transfer.name())
 }

@@ -53,6 +53,8 @@ pub struct Capacity {
     pub grants: u32,
     /// Leases, and as many grants, that ended and are still listed.
     pub ended: u32,
+    /// Donations of quota that are not wholly back.
+    pub donations: u32,
 }
 
 /// Bounds of what a principal may ask for.
@@ -79,12 +81,16 @@ pub struct Bounds {
     pub claim_within: Micros,
     /// How long an issued grant waits for its receiver, if its own span is not shorter.
     pub accept_within: Micros,
+    /// How long an offer waits for its co-signer.
+    pub cosign_within: Micros,
     /// Grants of one lease that have not ended.
     pub grants_per_lease: u32,
     /// How long a provider may take to say that memory is back before it is told again.
     pub take_again: Micros,
     /// Most delegations that a token may allow.
     pub hops_max: u8,
+    /// Donations of quota of one giver that are not wholly back.
+    pub donations_per_giver: u32,
 }
 
 impl Default for Capacity {
@@ -96,6 +102,7 @@ impl Default for Capacity {
             leases: limits::LEASES_MAX as u32,
             grants: limits::GRANTS_MAX as u32,
             ended: limits::ENDED_ROWS_MAX as u32,
+            donations: limits::DONATIONS_MAX as u32,
         }
     }
 }
@@ -115,10 +122,12 @@ impl Bounds {
             ttl_max: Micros::from_millis(limits::LEASE_TTL_MS_MAX_DEFAULT),
             claim_within: Micros::from_millis(limits::RESERVATION_MS_MAX),
             accept_within: Micros::from_millis(limits::GRANT_ACCEPT_MS_MAX),
+            cosign_within: Micros::from_millis(limits::GRANT_COSIGN_MS_MAX),
             grants_per_lease: limits::GRANTS_PER_LEASE_MAX as u32,
             // By then a holder that blocks a take-back has been killed.
             take_again: Micros::from_millis(2 * limits::KILL_MS_MAX),
             hops_max: limits::TOKEN_HOPS_MAX,
+            donations_per_giver: limits::DONATIONS_PER_GIVER_MAX as u32,
         }
     }
 }
@@ -130,10 +139,17 @@ impl Genesis {
     /// `E_CONFIG_VALUE` for a table without rows, an empty pool, a page size that is no power of two, or a span
     /// of zero.
     pub fn check(&self) -> Result<()> {
+        let capacity = &self.capacity;
         let tables =
-            [self.capacity.principals, self.capacity.leases, self.capacity.grants, self.capacity.ended];
+            [capacity.principals, capacity.leases, capacity.grants, capacity.ended, capacity.donations];
         let bounds = &self.bounds;
-        let spans = [bounds.ttl_min, bounds.claim_within, bounds.accept_within, bounds.take_again];
+        let spans = [
+            bounds.ttl_min,
+            bounds.claim_within,
+            bounds.accept_within,
+            bounds.cosign_within,
+            bounds.take_again,
+        ];
         if tables.contains(&0) {
             return Err(Error::new(Code::ConfigValue, "every table of the broker needs at least one row"));
         }

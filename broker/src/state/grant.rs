@@ -1,6 +1,8 @@
 //! A grant's life: the five steps of `MEM_SHARE`, each a state that only the one before leads to.
 //!
 //! ```text
+//!    ┌─co-sign─┐ where the contract names a co-signer, and only then
+//!    │         ▼
 //! Offered ──issue──▶ Issued ──accept──▶ Accepted ──open──▶ Open
 //!    └──────────────────┴────────end───────┴────────────────┴──▶ Ended
 //! ```
@@ -23,6 +25,9 @@ pub(super) struct Grant {
     /// What narrowings have left of it; `None`: all that was agreed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) left: Option<Rest>,
+    /// The co-signer's signature: verified before it was kept. Nothing is issued without it where one is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) by_cosigner: Option<Signature>,
 }
 
 impl Grant {
@@ -33,13 +38,25 @@ impl Grant {
         Some(self.left.unwrap_or(Rest { rights, range, expires: issued.expires }))
     }
 
-    /// The contract with what was signed of it: by both while it is accepted or open.
+    /// The contract with what was signed of it: by the receiver from its acceptance on, after the end, too.
     pub(super) fn signed(&self) -> Signed {
-        let by_receiver = match self.life {
-            GrantLife::Accepted(accepted) | GrantLife::Open(accepted) => Some(accepted.by_receiver),
-            GrantLife::Offered(_) | GrantLife::Issued(_) | GrantLife::Ended(_) => None,
-        };
-        Signed { contract: self.contract, by_owner: self.by_owner, by_receiver }
+        let Self { contract, by_owner, by_cosigner, .. } = *self;
+        Signed { contract, by_owner, by_receiver: self.life.by_receiver(), by_cosigner }
+    }
+
+    /// Whether all have signed whom it takes to issue it.
+    pub(super) const fn is_cosigned(&self) -> bool {
+        self.contract.cosigner.is_some() == self.by_cosigner.is_some()
+    }
+
+    /// Whether its owner's quota is charged for it. An offer that waits for its co-signer is: it may wait for long, and
+    /// nobody fills the table with what costs nothing.
+    pub(super) const fn is_charged(&self) -> bool {
+        match self.life {
+            GrantLife::Issued(_) | GrantLife::Accepted(_) | GrantLife::Open(_) => true,
+            GrantLife::Offered(_) => self.contract.cosigner.is_some(),
+            GrantLife::Ended(_) => false,
+        }
     }
 
     /// When it ends by itself.
@@ -77,6 +94,9 @@ pub(super) enum GrantLife {
 pub(super) struct Offered {
     /// An offer that is not issued by then is forgotten.
     pub(super) issue_by: UnixMicros,
+    /// The user id of the owner's process, while a co-signature is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) uid: Option<u32>,
 }
 
 impl Offered {
@@ -134,6 +154,9 @@ impl Accepted {
 pub(super) struct GrantEnded {
     pub(super) cause: EndCause,
     pub(super) at: UnixMicros,
+    /// Kept as long as the row, so that the pair can be had for as long as its end can be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) by_receiver: Option<Signature>,
 }
 
 impl GrantLife {
@@ -156,9 +179,13 @@ impl GrantLife {
         }
     }
 
-    /// Whether its owner's quota is charged for it.
-    pub(super) const fn is_charged(&self) -> bool {
-        matches!(self, Self::Issued(_) | Self::Accepted(_) | Self::Open(_))
+    /// The receiver's signature, once there is one.
+    pub(super) const fn by_receiver(&self) -> Option<Signature> {
+        match self {
+            Self::Accepted(accepted) | Self::Open(accepted) => Some(accepted.by_receiver),
+            Self::Ended(ended) => ended.by_receiver,
+            Self::Offered(_) | Self::Issued(_) => None,
+        }
     }
 
     /// The session that it ends with.
@@ -175,6 +202,10 @@ impl GrantLife {
     /// Whether the receiver may have a token of it.
     pub(super) const fn is_out(&self) -> bool {
         matches!(self, Self::Accepted(_) | Self::Open(_))
+    }
+
+    pub(super) const fn is_offered(&self) -> bool {
+        matches!(self, Self::Offered(_))
     }
 
     pub(super) const fn is_ended(&self) -> bool {

@@ -11,6 +11,7 @@ use super::deadlines::Deadlines;
 use super::lease::Life;
 use super::snapshot::{booked_grant, booked_lease};
 use super::table::{Grants, Leases};
+use super::transfer::{TransferLife, Transfers};
 
 /// `Err` with what does not hold.
 type Check = Result<(), &'static str>;
@@ -28,7 +29,9 @@ impl Broker {
         self.check_principals()?;
         self.check_leases()?;
         self.check_grants()?;
+        self.check_transfers()?;
         self.check_books()?;
+        self.check_donations()?;
         self.check_timers()
     }
 
@@ -45,7 +48,9 @@ impl Broker {
             "names and keys of principals are unique",
         )?;
         holds(
-            principals.rows.values().all(|principal| !principal.leaving || !principal.usage.is_empty()),
+            principals.rows.values().all(|principal| {
+                !principal.leaving || !principal.usage.is_empty() || self.donations.concern(principal.key)
+            }),
             "a principal that leaves goes with its last row",
         )
     }
@@ -126,13 +131,59 @@ impl Broker {
                     }),
                     "what is left of a grant is a part of what was agreed",
                 )?;
-                holds(contract.owner != contract.receiver, "a grant has two parties")?;
+                holds(contract.check_parties().is_ok(), "nobody is on two sides of a grant")?;
+                holds(
+                    grant.life.is_offered() || grant.is_cosigned(),
+                    "what was issued was co-signed, where the contract asks for it",
+                )?;
+                holds(
+                    contract.cosigner.is_some() || grant.by_cosigner.is_none(),
+                    "nobody co-signed whom the contract does not name",
+                )?;
                 holds(contract.cluster == self.genesis.cluster, "a grant is of this cluster")?;
             }
             rebuilt.insert(grant.clone());
         }
         rebuilt.ended.clone_from(&grants.ended);
         holds(rebuilt == *grants, "the indices of grants are those of the rows")
+    }
+
+    fn check_transfers(&self) -> Check {
+        let transfers = &self.transfers;
+        let capacity = self.genesis.capacity.ended as usize;
+        holds(transfers.ended.len() <= capacity, "the ring of ended transfers keeps its size")?;
+        let ring: BTreeSet<_> = transfers.ended.iter().copied().collect();
+        holds(ring.len() == transfers.ended.len(), "a transfer ends once")?;
+        let (mut rebuilt, mut pending, mut accepted) = (Transfers::default(), 0, 0);
+        for (id, transfer) in &transfers.rows {
+            let contract = &transfer.contract;
+            holds(*id == contract.transfer, "a transfer stands under its id")?;
+            holds(
+                transfer.life.is_over() == ring.contains(id),
+                "the ring has the ended transfers and no others",
+            )?;
+            if !transfer.life.is_over() {
+                pending += 1;
+                let lease = self.leases.get(contract.lease);
+                holds(
+                    lease.is_some_and(|lease| {
+                        matches!(lease.life, Life::Live(_))
+                            && lease.owner == contract.from
+                            && lease.region == contract.region
+                    }),
+                    "an offer that stands is of a live lease, by its owner",
+                )?;
+                holds(contract.from != contract.to, "a transfer has two parties")?;
+                holds(contract.cluster == self.genesis.cluster, "a transfer is of this cluster")?;
+                holds(self.principals.active(contract.to).is_some(), "and to somebody who is registered")?;
+            }
+            accepted += usize::from(matches!(transfer.life, TransferLife::Accepted(_)));
+            rebuilt.insert(transfer.clone());
+        }
+        rebuilt.ended.clone_from(&transfers.ended);
+        holds(rebuilt == *transfers, "the indices of transfers are those of the rows")?;
+        holds(transfers.by_lease.len() == pending, "a lease has at most one offer that stands")?;
+        holds(transfers.receiving.len() == accepted, "nobody takes two leases over at once")
     }
 
     fn check_books(&self) -> Check {
@@ -149,7 +200,7 @@ impl Broker {
         for (key, principal) in &self.principals.rows {
             let booked = books.remove(key).unwrap_or_default();
             holds(booked == principal.usage, "a principal's book is the sum of its rows")?;
-            let quota = self.genesis.quota_of(&principal.name);
+            let quota = self.effective(*key, self.genesis.quota_of(&principal.name), None);
             holds(principal.usage.fits(&quota), "every principal is within its quota")?;
         }
         holds(books.values().all(Usage::is_empty), "every row that is booked has an owner")
@@ -168,6 +219,16 @@ impl Broker {
             let row = RowId::Grant(grant.contract.grant);
             deadlines.swap(row, None, grant.deadline());
             if let Some(session) = grant.life.session() {
+                sessions.insert((session, row));
+            }
+        }
+        for donation in self.donations.rows.values() {
+            deadlines.swap(RowId::Donation(donation.id), None, donation.deadline());
+        }
+        for transfer in self.transfers.rows.values() {
+            let row = RowId::Transfer(transfer.contract.transfer);
+            deadlines.swap(row, None, transfer.life.deadline());
+            if let Some(session) = transfer.life.session() {
                 sessions.insert((session, row));
             }
         }

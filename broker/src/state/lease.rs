@@ -46,6 +46,9 @@ pub(super) struct Lease {
     /// What was taken back of it below its grants, and until when a token could have it; empty once it is not live.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) marks: BTreeMap<Mark, UnixMicros>,
+    /// The latest time from which on somebody accepted to own it, whether or not it came to that.
+    #[serde(default)]
+    pub(super) tried: UnixMicros,
     /// Grants of it that have not ended. Derived.
     #[serde(skip)]
     pub(super) grants: u32,

@@ -91,6 +91,10 @@ impl Broker {
         if spec.name.as_ref().is_some_and(|name| self.leases.by_name.contains_key(&(by, name.clone()))) {
             return Err(Error::new(Code::Exists, "a live lease of yours has this name"));
         }
+        if self.transfers.receiving.contains(&by) {
+            // Its quota was asked for that lease and must have room when it comes.
+            return Err(Error::new(Code::Busy, "a lease is just being handed over to you; ask again"));
+        }
         let (lease, region) = new_ids(&command.random);
         if self.leases.rows.contains_key(&lease) || self.leases.by_region.contains_key(&region) {
             return Err(Error::new(Code::Exists, "the random bytes of this command were used before"));
@@ -113,6 +117,7 @@ impl Broker {
             epoch: 0,
             life: Life::Reserved(Reserved { claim_by }),
             marks: std::collections::BTreeMap::new(),
+            tried: UnixMicros(0),
             grants: 0,
         };
         if self.leases.active() >= self.genesis.capacity.leases as usize {
@@ -223,13 +228,16 @@ impl Broker {
             None => Err(Error::new(Code::LeaseUnknown, "no such lease of yours")),
             Some(Life::Live(live)) if self.now < live.expires => Ok(live),
             Some(Life::Reserved(_)) => Err(Error::new(Code::Busy, "the lease is not yet committed")),
+            Some(life) if life.cause() == Some(EndCause::Revoked) => {
+                Err(Error::new(Code::TokenRevoked, "the lease was taken back"))
+            }
             Some(Life::Live(_) | Life::Ending(_) | Life::Ended(_)) => {
                 Err(Error::new(Code::LeaseExpired, "the lease's time is over"))
             }
         }
     }
 
-    fn leased(&self, id: LeaseId, live: Live, before: UnixMicros) -> Answer {
+    pub(super) fn leased(&self, id: LeaseId, live: Live, before: UnixMicros) -> Answer {
         match self.leases.get(id) {
             Some(lease) => Answer::Leased {
                 lease: self.lease_row(lease, self.now),

@@ -23,6 +23,9 @@
 //! | `leasing.rs`, `sharing.rs` | reserve, commit, renew; offer, issue, accept, open |
 //! | `ending.rs`, `revoke.rs`, `undo.rs` | every way in which a row ends |
 //! | `narrow.rs` | taking back a part |
+//! | `donation.rs` | quota that one principal lends another |
+//! | `cosigning.rs` | the signature of a third party, between offer and issue |
+//! | `transfer.rs`, `handing.rs` | offers to hand a lease over, and how its owner changes |
 //! | `system.rs` | ticks, notices, the provider's comings and goings |
 //! | `entry.rs`, `denials.rs` | what the log says, and how often it says no |
 //! | `view.rs` | lists, page by page, of what concerns the one who asks |
@@ -36,9 +39,11 @@
 mod answer;
 mod books;
 mod command;
+mod cosigning;
 mod cut;
 mod deadlines;
 mod denials;
+mod donation;
 mod ending;
 mod entry;
 mod genesis;
@@ -55,23 +60,31 @@ mod table;
 mod undo;
 mod view;
 
+mod handing;
+mod transfer;
+
 use std::collections::BTreeSet;
 
 use caps::id::{PrincipalKey, ProviderId};
 use caps::time::UnixMicros;
+use caps::wire::row::EndCause;
 use caps::{Code, Error, Result};
 use policy::quota::Usage;
 
 use answer::Out;
 pub use answer::{Answer, Applied, Effect};
 use books::{Principal, Principals};
-pub use command::{Acceptance, Actor, Command, Kind, Narrowing, PolicyVerdict, RowId, TokenCut, Undo};
+pub use command::{
+    Acceptance, Actor, Command, Kind, Narrowing, PolicyVerdict, RowId, TokenCut, TransferAcceptance, Undo,
+};
 use deadlines::Deadlines;
 use denials::Denials;
+use donation::Donations;
 pub use genesis::{Bounds, Capacity, Genesis};
 pub use snapshot::SNAPSHOT_VERSION;
 pub use system::TICK_ROWS_MAX;
 use table::{Grants, Leases};
+use transfer::Transfers;
 pub use view::{Query, StatusView, View};
 
 /// The control plane of one cluster, in RAM.
@@ -91,9 +104,11 @@ pub struct Broker {
     strangers: Denials,
     leases: Leases,
     grants: Grants,
+    donations: Donations,
     deadlines: Deadlines,
     /// Rows that end with a session's process.
     sessions: BTreeSet<(u64, RowId)>,
+    transfers: Transfers,
 }
 
 impl Broker {
@@ -120,8 +135,10 @@ impl Broker {
             strangers: Denials::default(),
             leases: Leases::default(),
             grants: Grants::default(),
+            donations: Donations::default(),
             deadlines: Deadlines::default(),
             sessions: BTreeSet::new(),
+            transfers: Transfers::default(),
             genesis,
         })
     }
@@ -131,6 +148,8 @@ impl Broker {
         self.now = self.now.max(command.at.min(UnixMicros::MAX));
         let mut out = Out::default();
         let answer = self.dispatch(command, &mut out);
+        // Here, and not where bytes are booked: whatever makes a principal use less pays its debts.
+        self.settle_all(&mut out);
         if let Err(error) = &answer {
             self.record_refusal(command, error, &mut out);
         }
@@ -177,6 +196,25 @@ impl Broker {
             Kind::Revoke(revocation) => self.revoke(self.principal(command)?, revocation, command, out),
             Kind::Narrow(narrowing) => self.narrow(self.principal(command)?, narrowing, command, out),
             Kind::RevokeToken(cut) => self.revoke_token(cut, command, out),
+            Kind::QuotaGive { id, to, bytes, ttl } => {
+                self.quota_give(self.principal(command)?, (*id, *to, *bytes, *ttl), command, out)
+            }
+            Kind::QuotaTakeBack { id } => self.quota_take_back(self.principal(command)?, *id, out),
+            Kind::OfferToCosign { contract, signature, uid } => {
+                self.offer_to_cosign(self.principal(command)?, contract, signature, *uid, command, out)
+            }
+            Kind::Cosign { grant, signature } => {
+                self.cosign(self.principal(command)?, *grant, signature, command, out)
+            }
+            Kind::TransferOffer { contract, signature } => {
+                self.transfer_offer(self.principal(command)?, contract, signature, command, out)
+            }
+            Kind::TransferAccept(acceptance) => {
+                self.transfer_accept(self.principal(command)?, acceptance, command, out)
+            }
+            Kind::TransferWithdraw { transfer } => {
+                self.transfer_withdraw(self.principal(command)?, *transfer, out)
+            }
             Kind::Tick => Ok(self.tick(out)),
             Kind::Commit { .. }
             | Kind::Abandon { .. }
@@ -188,6 +226,8 @@ impl Broker {
             | Kind::PolicyLoad { .. }
             | Kind::Undo(_)
             | Kind::Refused { .. }
+            | Kind::TransferDone { .. }
+            | Kind::TransferBack { .. }
                 if command.by != Actor::System =>
             {
                 Err(Error::new(Code::Protocol, "only the node itself may propose this"))
@@ -202,6 +242,11 @@ impl Broker {
             Kind::PolicyLoad { hash } => Ok(self.policy_load(hash, out)),
             Kind::Undo(undo) => self.undo(undo, out),
             Kind::Refused { who, code, about } => Ok(self.refused(*who, *code, *about, out)),
+            Kind::TransferDone { transfer } => self.transfer_done(*transfer, out),
+            Kind::TransferBack { transfer } => {
+                self.transfer_back(*transfer, EndCause::NotClaimed, out);
+                Ok(Answer::Done)
+            }
         }
     }
 

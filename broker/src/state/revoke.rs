@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use caps::id::{GrantId, LeaseId, PrincipalKey};
+use caps::id::{GrantId, LeaseId, PrincipalKey, TransferId};
 use caps::time::UnixMicros;
 use caps::token::{Mark, RevocationId};
 use caps::wire::Reason;
@@ -27,6 +27,8 @@ struct Reach {
     grants: BTreeSet<GrantId>,
     /// Leases to take somebody off as a delegate.
     delegate: Option<(PrincipalKey, Vec<LeaseId>)>,
+    /// Offers of a lease to somebody who is to have nothing.
+    transfers: BTreeSet<TransferId>,
 }
 
 impl Broker {
@@ -56,6 +58,9 @@ impl Broker {
         let before = out.entries.len();
         for &grant in &reach.grants {
             self.take_grant(grant, EndCause::Revoked, Some(&words), out);
+        }
+        for &transfer in &reach.transfers {
+            self.end_transfer(transfer, EndCause::Revoked, out);
         }
         if let Some((holder, leases)) = reach.delegate.take() {
             reach.leases.extend(self.revoke_delegate(holder, leases, &words, out));
@@ -171,6 +176,14 @@ impl Broker {
             });
             if held {
                 reach.grants.insert(id);
+            }
+        }
+        for id in self.transfers.of(holder, None) {
+            let offered = self.transfers.get(id).is_some_and(|row| {
+                row.contract.to == holder && (all || row.contract.from == by) && !row.life.is_over()
+            });
+            if offered {
+                reach.transfers.insert(id);
             }
         }
         over.retain(|id| !reach.leases.contains(id));

@@ -1,5 +1,5 @@
 //! The steps of `MEM_SHARE`: offer, issue, accept, open. Each is reached only from the one before; any other order is
-//! `E_SHARE_ORDER`. The fifth, the end, is in `ending.rs`.
+//! `E_SHARE_ORDER`. The fifth, the end, is in `ending.rs`; what a co-signer does between the first two in `cosigning.rs`.
 
 use caps::id::{GrantId, PrincipalKey};
 use caps::key::Signature;
@@ -16,7 +16,7 @@ use super::grant::{Grant, GrantLife, Offered};
 use super::lease::Life;
 use super::{Broker, entry};
 
-const ORDER: Error = Error::new(Code::ShareOrder, "the grant is not at the step before this one");
+pub(super) const ORDER: Error = Error::new(Code::ShareOrder, "the grant is not at the step before this one");
 
 impl Broker {
     pub(super) fn offer(
@@ -26,6 +26,18 @@ impl Broker {
         signature: &Signature,
         out: &mut Out,
     ) -> Result<Answer> {
+        if contract.cosigner.is_some() {
+            return Err(Error::new(Code::Protocol, "a contract with a co-signer is offered to it, too"));
+        }
+        self.offerable(by, contract)?;
+        // Last, because it costs most.
+        contract.verify(by, signature)?;
+        let issue_by = self.now.plus(self.genesis.bounds.claim_within);
+        Ok(self.offered(contract, signature, Offered { issue_by, uid: None }, out))
+    }
+
+    /// Whether a contract is one that the lease of `by` can carry. The owner's signature is not looked at.
+    pub(super) fn offerable(&self, by: PrincipalKey, contract: &ShareContract) -> Result<()> {
         let bounds = self.genesis.bounds;
         if contract.cluster != self.genesis.cluster {
             return Err(Error::new(Code::Epoch, "the contract is of another life of the control plane"));
@@ -41,9 +53,7 @@ impl Broker {
         if self.principals.active(contract.receiver).is_none() {
             return Err(Error::new(Code::PrincipalUnknown, "the receiver is not registered at this node"));
         }
-        if contract.receiver == by {
-            return Err(Error::new(Code::Range, "a lease is shared with somebody else"));
-        }
+        contract.check_parties()?;
         if contract.rights.is_empty() || !Rights::ALL.contains(contract.rights) {
             return Err(Error::new(
                 Code::Range,
@@ -68,20 +78,27 @@ impl Broker {
         if self.grants.active() >= self.genesis.capacity.grants as usize {
             return Err(Error::new(Code::Busy, "the table of grants is full"));
         }
-        // Last, because it costs most.
-        contract.verify(by, signature)?;
+        Ok(())
+    }
 
-        let issue_by = self.now.plus(bounds.claim_within);
-        let life = GrantLife::Offered(Offered { issue_by });
-        let grant = Grant { contract: *contract, by_owner: *signature, life, left: None };
+    /// Writes down an offer that was checked.
+    pub(super) fn offered(
+        &mut self,
+        contract: &ShareContract,
+        signature: &Signature,
+        offered: Offered,
+        out: &mut Out,
+    ) -> Answer {
+        let life = GrantLife::Offered(offered);
+        let grant = Grant { contract: *contract, by_owner: *signature, life, left: None, by_cosigner: None };
         out.entries.push(entry::offered(&grant));
-        self.deadlines.swap(RowId::Grant(contract.grant), None, Some(issue_by));
+        self.deadlines.swap(RowId::Grant(contract.grant), None, Some(offered.issue_by));
         let row = self.grant_row(&grant, self.now);
         self.grants.insert(grant);
         if let Some(lease) = self.leases.rows.get_mut(&contract.lease) {
             lease.grants += 1;
         }
-        Ok(Answer::Shared(row))
+        Answer::Shared(row)
     }
 
     pub(super) fn issue(
@@ -91,12 +108,17 @@ impl Broker {
         command: &Command,
         out: &mut Out,
     ) -> Result<Answer> {
-        let grant = self.grant_of_party(by, id)?;
-        if grant.contract.owner != by {
+        let grant = self.grant_seen_by(by, id)?;
+        // A co-signer's signature is the last that an issue waits for, and the owner's process may be gone by then.
+        if grant.contract.owner != by && grant.contract.cosigner != Some(by) {
             return Err(Error::new(Code::Denied, "only the grant's owner may have it issued"));
         }
         let GrantLife::Offered(offered) = grant.life else { return Err(ORDER) };
-        match self.issuable(by, id, offered, command) {
+        // It waits on: what is not signed yet is no reason to end it.
+        if !grant.is_cosigned() {
+            return Err(ORDER);
+        }
+        match self.issuable(id, offered, command) {
             Ok(expires) => {
                 if let Some(grant) = self.grants.get(id) {
                     out.entries.push(entry::issued(grant, expires, &self.policy));
@@ -112,21 +134,22 @@ impl Broker {
     }
 
     /// Checks policy and quota, and issues.
-    fn issuable(
-        &mut self,
-        by: PrincipalKey,
-        id: GrantId,
-        offered: Offered,
-        command: &Command,
-    ) -> Result<UnixMicros> {
+    fn issuable(&mut self, id: GrantId, offered: Offered, command: &Command) -> Result<UnixMicros> {
         if offered.issue_by <= self.now {
             return Err(Error::new(Code::LeaseExpired, "the offer was not issued in time"));
         }
         let grant = self.grants.get(id).ok_or(Code::GrantUnknown)?;
-        let live = self.live_lease_of(by, grant.contract.lease)?;
+        let owner = grant.contract.owner;
+        let live = self.live_lease_of(owner, grant.contract.lease)?;
+        if self.transfers.is_moving(grant.contract.lease) {
+            // Its token would be younger than the new owner's time, and none of the former owner's may be.
+            return Err(Error::new(Code::Busy, "the lease is just being handed over"));
+        }
         self.permitted(command)?;
         let (bytes, ttl) = (grant.contract.range.len(), grant.contract.ttl);
-        self.book_share(by, bytes)?;
+        if !grant.is_charged() {
+            self.book_share(owner, bytes)?;
+        }
 
         let issued = offered.issue(self.now, ttl, live.expires, self.genesis.bounds.accept_within);
         self.set_grant_life(id, GrantLife::Issued(issued));
@@ -197,6 +220,12 @@ impl Broker {
             .get(id)
             .filter(|grant| grant.contract.owner == by || grant.contract.receiver == by || self.is_admin(by))
             .ok_or(Error::new(Code::GrantUnknown, "no such grant that concerns you"))
+    }
+
+    /// As [`Self::grant_of_party`], and for its co-signer, who may look at it and sign it.
+    pub(super) fn grant_seen_by(&self, by: PrincipalKey, id: GrantId) -> Result<&Grant> {
+        let cosigned = self.grants.get(id).filter(|grant| grant.contract.cosigner == Some(by));
+        cosigned.map_or_else(|| self.grant_of_party(by, id), Ok)
     }
 
     /// Moves a grant to another state, with its deadline and its session.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
+use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId, TransferId};
 use caps::time::UnixMicros;
 use caps::{Code, Error, Result};
 use policy::quota::{Quota, Usage};
@@ -14,13 +14,15 @@ use super::books::{Principal, Principals};
 use super::command::RowId;
 use super::deadlines::Deadlines;
 use super::denials::Denials;
+use super::donation::{Donation, Donations};
 use super::genesis::Genesis;
 use super::grant::Grant;
 use super::lease::{Ending, Lease, Life};
 use super::table::{Grants, Leases};
+use super::transfer::{Transfer, Transfers};
 
 /// The version of the form. A snapshot of another version is refused.
-pub const SNAPSHOT_VERSION: u16 = 4;
+pub const SNAPSHOT_VERSION: u16 = 5;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +39,9 @@ struct Snapshot {
     ended_leases: Vec<LeaseId>,
     grants: Vec<Grant>,
     ended_grants: Vec<GrantId>,
+    donations: Vec<Donation>,
+    transfers: Vec<Transfer>,
+    ended_transfers: Vec<TransferId>,
 }
 
 impl Broker {
@@ -55,6 +60,9 @@ impl Broker {
             ended_leases: self.leases.ended.iter().copied().collect(),
             grants: self.grants.rows.values().cloned().collect(),
             ended_grants: self.grants.ended.iter().copied().collect(),
+            donations: self.donations.rows.values().cloned().collect(),
+            transfers: self.transfers.rows.values().cloned().collect(),
+            ended_transfers: self.transfers.ended.iter().copied().collect(),
         };
         let mut bytes = Vec::new();
         // Infallible: the writer is memory and every field has a CBOR form.
@@ -88,8 +96,10 @@ impl Broker {
             strangers: snapshot.strangers,
             leases: Leases::default(),
             grants: Grants::default(),
+            donations: Donations::default(),
             deadlines: Deadlines::default(),
             sessions: BTreeSet::new(),
+            transfers: Transfers::default(),
         };
         for principal in snapshot.principals {
             broker.principals.insert(principal);
@@ -100,8 +110,17 @@ impl Broker {
         for grant in snapshot.grants {
             broker.restore_grant(grant)?;
         }
+        for donation in snapshot.donations {
+            let row = RowId::Donation(donation.id);
+            broker.deadlines.swap(row, None, donation.deadline());
+            broker.donations.insert(donation);
+        }
+        for transfer in snapshot.transfers {
+            broker.restore_transfer(transfer);
+        }
         broker.leases.ended = snapshot.ended_leases.into();
         broker.grants.ended = snapshot.ended_grants.into();
+        broker.transfers.ended = snapshot.ended_transfers.into();
         broker.check_invariants().map_err(broken)?;
         Ok(broker)
     }
@@ -130,6 +149,15 @@ impl Broker {
         }
         self.grants.insert(grant);
         Ok(())
+    }
+
+    fn restore_transfer(&mut self, transfer: Transfer) {
+        let row = RowId::Transfer(transfer.contract.transfer);
+        self.deadlines.swap(row, None, transfer.life.deadline());
+        if let Some(session) = transfer.life.session() {
+            self.sessions.insert((session, row));
+        }
+        self.transfers.insert(transfer);
     }
 
     /// Books a row to its owner and to the node, whatever the quota: what is over one fails the check of invariants.
@@ -165,7 +193,7 @@ pub(super) fn booked_lease(usage: &mut Usage, lease: &Lease) -> Result<()> {
 
 /// Books a grant if it is charged.
 pub(super) fn booked_grant(usage: &mut Usage, grant: &Grant) -> Result<()> {
-    if grant.life.is_charged() {
+    if grant.is_charged() {
         usage.share(&Quota::UNLIMITED, grant.contract.range.len())?;
     }
     Ok(())

@@ -7,6 +7,7 @@ use caps::{Code, Error, Result};
 
 use super::answer::{Answer, Out};
 use super::command::RowId;
+use super::donation::DonationEnd;
 use super::lease::Life;
 use super::{Broker, entry};
 
@@ -25,6 +26,13 @@ impl Broker {
                 },
                 // Its token says when it ends, so the provider needs no telling.
                 RowId::Grant(id) => self.end_grant(id, EndCause::Expired, None, out),
+                RowId::Donation(id) => self.end_donation(id, DonationEnd::Expired, out),
+                RowId::Transfer(id) => {
+                    self.transfer_back(id, EndCause::NotClaimed, out);
+                    if self.transfers.get(id).is_some_and(|row| row.life.deadline() <= Some(self.now)) {
+                        self.end_transfer(id, EndCause::Expired, out);
+                    }
+                }
             }
         }
         Answer::Done
@@ -76,6 +84,9 @@ impl Broker {
                     leases.push(id);
                 }
                 RowId::Grant(id) => self.take_grant(id, EndCause::HolderExit, None, out),
+                // Donations are of principals, not of sessions.
+                RowId::Donation(_) => {}
+                RowId::Transfer(id) => self.transfer_back(id, EndCause::HolderExit, out),
             }
         }
         Answer::Ending { leases }

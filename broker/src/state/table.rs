@@ -82,7 +82,7 @@ pub(super) struct Grants {
     pub(super) ended: VecDeque<GrantId>,
     /// Grants that have not ended.
     pub(super) by_lease: BTreeSet<(LeaseId, GrantId)>,
-    /// Owners and receivers.
+    /// Owners, receivers and co-signers.
     pub(super) by_party: BTreeSet<(PrincipalKey, GrantId)>,
 }
 
@@ -96,7 +96,7 @@ impl Grants {
         self.rows.get(&id)
     }
 
-    /// Ids of the grants that `party` gave or received, in order, after `after`.
+    /// Ids of the grants that `party` gave, received or has to co-sign, in order, after `after`.
     pub(super) fn of(&self, party: PrincipalKey, after: Option<GrantId>) -> impl Iterator<Item = GrantId> {
         self.by_party
             .range((party, after.unwrap_or(GrantId([0; 16])))..=(party, GrantId([0xff; 16])))
@@ -117,6 +117,9 @@ impl Grants {
         let contract = &grant.contract;
         self.by_party.insert((contract.owner, contract.grant));
         self.by_party.insert((contract.receiver, contract.grant));
+        if let Some(cosigner) = contract.cosigner {
+            self.by_party.insert((cosigner, contract.grant));
+        }
         if grant.life.is_ended() {
             self.ended.push_back(contract.grant);
         } else {
@@ -137,6 +140,9 @@ impl Grants {
         {
             self.by_party.remove(&(grant.contract.owner, oldest));
             self.by_party.remove(&(grant.contract.receiver, oldest));
+            if let Some(cosigner) = grant.contract.cosigner {
+                self.by_party.remove(&(cosigner, oldest));
+            }
         }
     }
 }

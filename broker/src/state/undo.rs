@@ -6,6 +6,7 @@ use caps::{Code, Error, Result};
 
 use super::answer::{Answer, Effect, Out};
 use super::command::Undo;
+use super::donation::DonationEnd;
 use super::grant::GrantLife;
 use super::lease::Life;
 use super::{Broker, entry};
@@ -24,10 +25,14 @@ impl Broker {
                 for id in self.leases.of(key, None).collect::<Vec<_>>() {
                     self.end_lease(id, cause, None, out);
                 }
+                self.end_donations_of(key, out);
+                for id in self.transfers.of(key, None).collect::<Vec<_>>() {
+                    self.end_transfer(id, cause, out);
+                }
                 out.entries.push(entry::principal_undone(key));
                 if let Some(principal) = self.principals.rows.get_mut(&key) {
                     principal.leaving = true;
-                    self.principals.let_go(key);
+                    self.let_go(key);
                 }
             }
             Undo::Lease { lease } => self.end_lease(lease, cause, None, out),
@@ -51,6 +56,9 @@ impl Broker {
                     self.take_grant(id, cause, None, out);
                 }
             }
+            Undo::QuotaGive { id } => self.end_donation(id, DonationEnd::NotRecorded, out),
+            Undo::TransferOffer { transfer } => self.end_transfer(transfer, cause, out),
+            Undo::TransferAccept { transfer } => self.transfer_back(transfer, cause, out),
         }
         Ok(Answer::Done)
     }

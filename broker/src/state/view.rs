@@ -3,14 +3,16 @@
 
 use std::ops::Bound;
 
-use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
-use caps::limits::PAGE_ROWS_MAX;
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, ProviderId, TransferId};
+use caps::limits::{PAGE_GRANTS_MAX, PAGE_ROWS_MAX};
 use caps::rights::Rights;
-use caps::share::Signed;
+use caps::share::{ShareContract, Signed, TransferSigned};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
 use caps::wire::reply::Page;
-use caps::wire::row::{Agreed, GrantRow, LeaseRow, PrincipalRow};
+use caps::wire::row::{
+    Agreed, CosignerRow, DonationRow, GrantRow, LeaseRow, PrincipalRow, QuotaRow, TransferRow,
+};
 use caps::{Code, Error, Result};
 use policy::quota::Usage;
 
@@ -35,11 +37,18 @@ pub enum Query {
     Grant(GrantId),
     /// The books.
     Status,
+    /// The caller's quota of bytes, and donations in the order of their ids, after this one.
+    Quota(Option<DonationId>),
+    /// An offer that waits for the one who asks to co-sign it.
+    ToCosign(GrantId),
+    /// Offers of leases in the order of their ids, after this one.
+    Transfers(Option<TransferId>),
+    /// One offer of a lease.
+    Transfer(TransferId),
 }
 
 /// What is seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "made once a query and matched at once, never stored")]
 pub enum View {
     /// To [`Query::Who`].
     Who {
@@ -60,6 +69,19 @@ pub enum View {
     Grant(GrantRow, Signed),
     /// To [`Query::Status`].
     Status(StatusView),
+    /// To [`Query::Quota`].
+    Quota(QuotaRow, Page<DonationRow>),
+    /// To [`Query::ToCosign`].
+    ToCosign {
+        /// What is to be signed.
+        contract: ShareContract,
+        /// The user id of the process that offered it; `None` once it is not an offer any more.
+        uid: Option<u32>,
+    },
+    /// To [`Query::Transfers`].
+    Transfers(Page<TransferRow>),
+    /// To [`Query::Transfer`].
+    Transfer(TransferRow, TransferSigned),
 }
 
 /// The numbers of the books.
@@ -110,10 +132,29 @@ impl Broker {
             },
             Query::Grants(after) => Ok(View::Grants(self.grants_after(by, after, now))),
             Query::Grant(id) => {
-                let grant = self.grant_of_party(by, id)?;
+                let grant = self.grant_seen_by(by, id)?;
                 Ok(View::Grant(self.grant_row(grant, now), grant.signed()))
             }
             Query::Status => Ok(View::Status(self.status(now))),
+            Query::Quota(after) => {
+                Ok(View::Quota(self.quota_row(by, now), self.donations_after(by, after, now)))
+            }
+            Query::ToCosign(id) => {
+                let grant = self.grant_seen_by(by, id)?;
+                if grant.contract.cosigner != Some(by) {
+                    return Err(Error::new(
+                        Code::Denied,
+                        "the contract names somebody else, or nobody, to co-sign it",
+                    ));
+                }
+                let uid = if let GrantLife::Offered(offered) = grant.life { offered.uid } else { None };
+                Ok(View::ToCosign { contract: grant.contract, uid })
+            }
+            Query::Transfers(after) => Ok(View::Transfers(self.transfers_after(by, after, now))),
+            Query::Transfer(id) => {
+                let transfer = self.transfer_of_party(by, id)?;
+                Ok(View::Transfer(self.transfer_row(transfer, now), transfer.signed()))
+            }
         }
     }
 
@@ -148,12 +189,28 @@ impl Broker {
     fn grants_after(&self, by: PrincipalKey, after: Option<GrantId>, now: UnixMicros) -> Page<GrantRow> {
         if self.is_admin(by) {
             let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-            return page(
+            return page_of(
+                PAGE_GRANTS_MAX,
                 self.grants.rows.range((from, Bound::Unbounded)).map(|(_, grant)| self.grant_row(grant, now)),
             );
         }
         let rows = self.grants.of(by, after).filter_map(|id| self.grants.get(id));
-        page(rows.map(|grant| self.grant_row(grant, now)))
+        page_of(PAGE_GRANTS_MAX, rows.map(|grant| self.grant_row(grant, now)))
+    }
+
+    fn transfers_after(
+        &self,
+        by: PrincipalKey,
+        after: Option<TransferId>,
+        now: UnixMicros,
+    ) -> Page<TransferRow> {
+        if self.is_admin(by) {
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let rows = self.transfers.rows.range((from, Bound::Unbounded));
+            return page(rows.map(|(_, transfer)| self.transfer_row(transfer, now)));
+        }
+        let rows = self.transfers.of(by, after).filter_map(|id| self.transfers.get(id));
+        page(rows.map(|transfer| self.transfer_row(transfer, now)))
     }
 
     pub(super) fn lease_row(&self, lease: &Lease, now: UnixMicros) -> LeaseRow {
@@ -178,8 +235,9 @@ impl Broker {
     pub(super) fn grant_row(&self, grant: &Grant, now: UnixMicros) -> GrantRow {
         let contract = &grant.contract;
         let left = match grant.life {
-            // An offer has no end of its own yet.
-            GrantLife::Offered(_) | GrantLife::Ended(_) => Micros(0),
+            // An offer has no end of its own yet. One that waits for its co-signer says how long it does.
+            GrantLife::Offered(_) if contract.cosigner.is_none() => Micros(0),
+            GrantLife::Ended(_) => Micros(0),
             _ => grant.deadline().map_or(Micros(0), |expires| expires.since(now)),
         };
         // A renewal may have made the lease shorter than the grant.
@@ -200,6 +258,11 @@ impl Broker {
             expires_in: left.min(lease),
             state: grant.state(now),
             cause: grant.life.cause(),
+            cosigner: contract.cosigner.map(|key| CosignerRow {
+                key,
+                name: self.principals.name(key).cloned(),
+                signed: grant.by_cosigner.is_some(),
+            }),
         }
     }
 
@@ -225,9 +288,14 @@ impl Broker {
 }
 
 /// The first rows, and whether there are more.
-fn page<T>(rows: impl Iterator<Item = T>) -> Page<T> {
-    let mut rows: Vec<T> = rows.take(PAGE_ROWS_MAX + 1).collect();
-    let more = rows.len() > PAGE_ROWS_MAX;
-    rows.truncate(PAGE_ROWS_MAX);
+pub(super) fn page<T>(rows: impl Iterator<Item = T>) -> Page<T> {
+    page_of(PAGE_ROWS_MAX, rows)
+}
+
+/// As [`page`], of so many rows at most.
+fn page_of<T>(most: usize, rows: impl Iterator<Item = T>) -> Page<T> {
+    let mut rows: Vec<T> = rows.take(most + 1).collect();
+    let more = rows.len() > most;
+    rows.truncate(most);
     Page { rows, more }
 }

@@ -135,6 +135,7 @@ impl World {
             range: ByteRange::new(0, PAGE).unwrap(),
             ttl: Micros(500),
             max_hops: 1,
+            cosigner: None,
         }
     }
 

@@ -53,6 +53,8 @@ pub struct Grant {
     pub step: Step,
     /// What narrowings left.
     pub left: Left,
+    pub cosigner: Option<u8>,
+    pub cosigned: bool,
 }
 
 /// What a narrowing names, and what one leaves: whether writing, the last byte, the end.
@@ -214,6 +216,9 @@ impl Naive {
             None => Err(Code::LeaseUnknown),
             Some(Life::Reserved { .. }) => Err(Code::Busy),
             Some(Life::Live { expires }) if self.now < expires => Ok(expires),
+            Some(
+                Life::Ending { cause: EndCause::Revoked, .. } | Life::Ended { cause: EndCause::Revoked },
+            ) => Err(Code::TokenRevoked),
             Some(_) => Err(Code::LeaseExpired),
         }
     }
@@ -361,8 +366,90 @@ impl Naive {
             return Err(Code::ContractSignature);
         }
         let step = Step::Offered { by: self.now + 100 };
-        self.grants.push(Grant { id, lease, owner: n, receiver, bytes, ttl, step, left: Left::default() });
+        let (left, cosigner, cosigned) = (Left::default(), None, false);
+        self.grants.push(Grant { id, lease, owner: n, receiver, bytes, ttl, step, left, cosigner, cosigned });
         Ok(())
+    }
+
+    /// An offer that waits for a third.
+    #[allow(clippy::too_many_arguments)]
+    pub fn propose(
+        &mut self,
+        n: u8,
+        lease: LeaseId,
+        id: GrantId,
+        (receiver, cosigner): (u8, u8),
+        bytes: u64,
+        ttl: u64,
+        signed: bool,
+        allowed: bool,
+    ) -> Outcome {
+        self.may(n)?;
+        self.live(n, lease)?;
+        self.may(receiver)?;
+        if cosigner == n || cosigner == receiver {
+            return Err(Code::Range);
+        }
+        // The rest as an offer, tried beside it: the signature comes after what is this one's own.
+        let mut tried = Self { leases: self.leases.clone(), grants: self.grants.clone(), ..Self::default() };
+        tried.now = self.now;
+        tried.registered.clone_from(&self.registered);
+        tried.leaving.clone_from(&self.leaving);
+        tried.offer(n, lease, id, receiver, bytes, ttl, true)?;
+        self.may(cosigner)?;
+        if !allowed {
+            return Err(Code::PolicyDenied);
+        }
+        if !signed {
+            return Err(Code::ContractSignature);
+        }
+        let ((count, shared), quota) = (self.charged(n), Self::quota(n));
+        if count + 1 > quota.grants || shared + bytes > quota.shared_bytes {
+            return Err(Code::Quota);
+        }
+        self.grants = tried.grants;
+        let step = Step::Offered { by: self.now + 700 };
+        let grant = self.grants.last_mut().unwrap();
+        (grant.step, grant.cosigner) = (step, Some(cosigner));
+        Ok(())
+    }
+
+    pub fn cosign(&mut self, n: u8, id: GrantId, signed: bool) -> Outcome {
+        self.may(n)?;
+        let grant = self.seen(n, id)?;
+        if grant.cosigner != Some(n) {
+            return Err(Code::Denied);
+        }
+        let Step::Offered { by } = grant.step else { return Err(Code::ShareOrder) };
+        if grant.cosigned {
+            return Err(Code::ShareOrder);
+        }
+        if by <= self.now {
+            return Err(Code::LeaseExpired);
+        }
+        if !signed {
+            return Err(Code::ContractSignature);
+        }
+        self.grants.iter_mut().find(|grant| grant.id == id).unwrap().cosigned = true;
+        Ok(())
+    }
+
+    /// A grant, for its co-signer as well.
+    fn seen(&self, n: u8, id: GrantId) -> Result<Grant, Code> {
+        match self.grant(id) {
+            Some(grant) if grant.cosigner == Some(n) => Ok(grant.clone()),
+            _ => self.party(n, id),
+        }
+    }
+
+    /// Grants of `n` that its quota is charged for, and their bytes.
+    fn charged(&self, n: u8) -> (u32, u64) {
+        let charged = self.grants.iter().filter(|grant| {
+            let issued = matches!(grant.step, Step::Issued { .. } | Step::Accepted { .. });
+            let waits = matches!(grant.step, Step::Offered { .. }) && grant.cosigner.is_some();
+            grant.owner == n && (issued || waits)
+        });
+        charged.fold((0, 0), |(count, bytes), grant| (count + 1, bytes + grant.bytes))
     }
 
     fn party(&self, n: u8, id: GrantId) -> Result<Grant, Code> {
@@ -372,16 +459,16 @@ impl Naive {
 
     pub fn issue(&mut self, n: u8, id: GrantId, allowed: bool) -> Outcome {
         self.may(n)?;
-        let grant = self.party(n, id)?;
-        if grant.owner != n {
+        let grant = self.seen(n, id)?;
+        if grant.owner != n && grant.cosigner != Some(n) {
             return Err(Code::Denied);
         }
+        let n = grant.owner;
         let Step::Offered { by } = grant.step else { return Err(Code::ShareOrder) };
-        let shared = self
-            .grants
-            .iter()
-            .filter(|g| g.owner == n && matches!(g.step, Step::Issued { .. } | Step::Accepted { .. }));
-        let (count, bytes) = shared.fold((0, 0), |(count, bytes), g| (count + 1, bytes + g.bytes));
+        if grant.cosigner.is_some() && !grant.cosigned {
+            return Err(Code::ShareOrder);
+        }
+        let (count, bytes) = self.charged(n);
         let quota = Self::quota(n);
         let outcome = if by <= self.now {
             Err(Code::LeaseExpired)
@@ -389,7 +476,9 @@ impl Naive {
             Err(code)
         } else if !allowed {
             Err(Code::PolicyDenied)
-        } else if count + 1 > quota.grants || bytes + grant.bytes > quota.shared_bytes {
+        } else if grant.cosigner.is_none()
+            && (count + 1 > quota.grants || bytes + grant.bytes > quota.shared_bytes)
+        {
             Err(Code::Quota)
         } else {
             Ok(())
@@ -451,8 +540,12 @@ impl Naive {
             return Err(Code::PrincipalUnknown);
         }
         self.may(n)?;
-        let mut grants: Vec<GrantId> =
-            self.grants.iter().filter(|g| g.owner == n || g.receiver == n).map(|g| g.id).collect();
+        let mut grants: Vec<GrantId> = self
+            .grants
+            .iter()
+            .filter(|g| g.owner == n || g.receiver == n || g.cosigner == Some(n))
+            .map(|g| g.id)
+            .collect();
         grants.sort();
         grants.into_iter().for_each(|id| self.take_grant(id, EndCause::NotRecorded));
         let mut leases: Vec<LeaseId> = self.leases.iter().filter(|l| l.owner == n).map(|l| l.id).collect();

@@ -105,6 +105,18 @@ impl List {
         self.claim_arrived.notified().await;
     }
 
+    /// A claim or a renewal arrives, and waits while they are held.
+    async fn held(&self) {
+        self.claim_arrived.notify_one();
+        loop {
+            let go = self.claims_go.notified();
+            if !self.state().hold {
+                return;
+            }
+            go.await;
+        }
+    }
+
     pub async fn next_take(&self) -> (Take, EndCause) {
         self.takes.lock().await.recv().await.unwrap()
     }
@@ -113,14 +125,7 @@ impl List {
 impl ProviderLink for List {
     fn claim(&self, ticket: ClaimTicket, _session: u64) -> Boxed<'_, Result<Claimed>> {
         Box::pin(async move {
-            self.claim_arrived.notify_one();
-            loop {
-                let go = self.claims_go.notified();
-                if !self.state().hold {
-                    break;
-                }
-                go.await;
-            }
+            self.held().await;
             let mut state = self.state();
             if let Some(code) = state.claims_fail {
                 return Err(Error::new(code, "told to fail"));
@@ -135,6 +140,7 @@ impl ProviderLink for List {
 
     fn renew(&self, lease: LeaseId, ttl: Micros) -> Boxed<'_, Result<()>> {
         Box::pin(async move {
+            self.held().await;
             let mut state = self.state();
             state.renewals.push((lease, ttl));
             match state.live.contains(&lease) {
@@ -154,7 +160,11 @@ impl ProviderLink for List {
                         state.dead.insert(lease);
                         if state.live.remove(&lease) { PAGE } else { 0 }
                     }
-                    Take::Grant { .. } | Take::Narrow { .. } | Take::Marks { .. } | Take::Root { .. } => 0,
+                    Take::Grant { .. }
+                    | Take::Narrow { .. }
+                    | Take::Marks { .. }
+                    | Take::Root { .. }
+                    | Take::Owner { .. } => 0,
                 };
                 match (state.takes_fail, take) {
                     (Some(code), _) => Err(Error::new(code, "told to fail")),

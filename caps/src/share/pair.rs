@@ -1,9 +1,10 @@
-//! What remains of an agreement: the contract with both signatures, for whoever was not there.
+//! What remains of an agreement: the contract with all signatures, for whoever was not there.
 //!
 //! ```text
 //!  ShareFile ──parse──▶ Signed ──pair──▶ SharePair ──verify──▶ AgreedShare
-//!  text, named fields   perhaps only     two signatures,       both of them verified
-//!                       the owner's      none checked
+//!  text, named fields   perhaps only     two signatures and    all of them verified, and
+//!                       the owner's      perhaps a third,      a third if one is named
+//!                                        none checked
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use crate::range::ByteRange;
 use crate::rights::Rights;
 use crate::time::Micros;
 
-/// SHA-256 of the bytes that both parties sign: names one contract, to the last field.
+/// SHA-256 of the bytes that all parties sign: names one contract, to the last field.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShareDigest(pub [u8; 32]);
 
@@ -52,9 +53,23 @@ impl ShareContract {
         let hash = Sha256::new().chain_update(Purpose::Share.prefix()).chain_update(self.message());
         ShareDigest(hash.finalize().into())
     }
+
+    /// Checks that the co-signer signed if one is named, and that nobody did if none is.
+    ///
+    /// # Errors
+    /// `E_CONTRACT_SIG` otherwise.
+    pub fn verify_cosigner(&self, by_cosigner: Option<&Signature>) -> Result<()> {
+        let refused = |what| Err(Error::new(Code::ContractSignature, what));
+        match (self.cosigner, by_cosigner) {
+            (None, None) => Ok(()),
+            (Some(cosigner), Some(signature)) => self.verify(cosigner, signature),
+            (Some(_), None) => refused("the contract names a co-signer, who has not signed it"),
+            (None, Some(_)) => refused("somebody co-signed whom the contract does not name"),
+        }
+    }
 }
 
-/// A contract and the two signatures that are said to be on it.
+/// A contract and the signatures that are said to be on it: two, and a third where it names a co-signer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharePair {
     /// What was agreed.
@@ -63,25 +78,29 @@ pub struct SharePair {
     pub by_owner: Signature,
     /// By the contract's receiver.
     pub by_receiver: Signature,
+    /// By the contract's co-signer, if it names one.
+    pub by_cosigner: Option<Signature>,
 }
 
 impl SharePair {
-    /// Checks both signatures, by the keys that the contract names. Whose keys these are is for the caller to know.
+    /// Checks all signatures, by the keys that the contract names. Whose keys these are is for the caller to know.
     ///
     /// # Errors
-    /// `E_CONTRACT_SIG` if either is not its party's, or both parties are one.
+    /// `E_CONTRACT_SIG` if any is not its party's, if two parties are one, if the contract names a co-signer that has not
+    /// signed, or somebody co-signed whom it does not name.
     pub fn verify(&self) -> Result<AgreedShare> {
-        let Self { contract, by_owner, by_receiver } = self;
-        if contract.owner == contract.receiver {
-            return Err(Error::new(Code::ContractSignature, "one key signed for both sides"));
+        let Self { contract, by_owner, by_receiver, by_cosigner } = self;
+        if contract.check_parties().is_err() {
+            return Err(Error::new(Code::ContractSignature, "one key signed for two sides"));
         }
         contract.verify(contract.owner, by_owner)?;
         contract.verify(contract.receiver, by_receiver)?;
+        contract.verify_cosigner(by_cosigner.as_ref())?;
         Ok(AgreedShare { contract: *contract })
     }
 }
 
-/// A contract that both parties signed. Only [`SharePair::verify`] makes one.
+/// A contract that all its parties signed. Only [`SharePair::verify`] makes one.
 ///
 /// ```compile_fail
 /// fn forge(contract: caps::share::ShareContract) -> caps::share::AgreedShare {
@@ -121,20 +140,28 @@ pub struct Signed {
     pub by_owner: Signature,
     /// By the contract's receiver, once it accepted.
     pub by_receiver: Option<Signature>,
+    /// By the contract's co-signer, if it names one and that has signed.
+    pub by_cosigner: Option<Signature>,
 }
 
 impl Signed {
-    /// Both signatures, if both are there.
+    /// The pair, if the receiver has signed. A co-signature that is missing is for [`SharePair::verify`] to find.
     #[must_use]
     pub fn pair(&self) -> Option<SharePair> {
-        let Self { contract, by_owner, by_receiver } = *self;
-        by_receiver.map(|by_receiver| SharePair { contract, by_owner, by_receiver })
+        let Self { contract, by_owner, by_receiver, by_cosigner } = *self;
+        by_receiver.map(|by_receiver| SharePair { contract, by_owner, by_receiver, by_cosigner })
+    }
+
+    /// Whether all have signed whom the contract names. No signature is checked.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.by_receiver.is_some() && self.contract.cosigner.is_some() == self.by_cosigner.is_some()
     }
 }
 
 impl From<SharePair> for Signed {
-    fn from(SharePair { contract, by_owner, by_receiver }: SharePair) -> Self {
-        Self { contract, by_owner, by_receiver: Some(by_receiver) }
+    fn from(SharePair { contract, by_owner, by_receiver, by_cosigner }: SharePair) -> Self {
+        Self { contract, by_owner, by_receiver: Some(by_receiver), by_cosigner }
     }
 }
 
@@ -149,6 +176,9 @@ pub struct ShareFile {
     /// The receiver's, once it accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_receiver: Option<String>,
+    /// The co-signer's, if the contract names one and that has signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_cosigner: Option<String>,
 }
 
 /// A [`ShareContract`] as it stands in a file.
@@ -175,6 +205,9 @@ pub struct ContractText {
     pub ttl_us: u64,
     /// Delegations.
     pub max_hops: u8,
+    /// 64 digits, if there is a co-signer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cosigner: Option<String>,
 }
 
 impl From<&ShareContract> for ContractText {
@@ -190,6 +223,7 @@ impl From<&ShareContract> for ContractText {
             range: [contract.range.start(), contract.range.end()],
             ttl_us: contract.ttl.0,
             max_hops: contract.max_hops,
+            cosigner: contract.cosigner.map(|key| key.to_string()),
         }
     }
 }
@@ -201,6 +235,7 @@ impl From<&Signed> for ShareFile {
             contract: (&signed.contract).into(),
             by_owner: hex(&signed.by_owner),
             by_receiver: signed.by_receiver.as_ref().map(hex),
+            by_cosigner: signed.by_cosigner.as_ref().map(hex),
         }
     }
 }
@@ -224,10 +259,12 @@ impl TryFrom<&ShareFile> for Signed {
             range: ByteRange::new(start, end)?,
             ttl: Micros(text.ttl_us),
             max_hops: text.max_hops,
+            cosigner: text.cosigner.as_deref().map(PrincipalKey::parse).transpose()?,
         };
         let by_owner = signature(&file.by_owner)?;
         let by_receiver = file.by_receiver.as_deref().map(signature).transpose()?;
-        Ok(Self { contract, by_owner, by_receiver })
+        let by_cosigner = file.by_cosigner.as_deref().map(signature).transpose()?;
+        Ok(Self { contract, by_owner, by_receiver, by_cosigner })
     }
 }
 
@@ -258,12 +295,26 @@ mod tests {
             range: ByteRange::new(4096, 8192).unwrap(),
             ttl: Micros(1 << 53),
             max_hops: 1,
+            cosigner: None,
+        }
+    }
+
+    fn signed_by(contract: ShareContract, [owner, receiver]: [u8; 2], cosigner: Option<u8>) -> SharePair {
+        SharePair {
+            contract,
+            by_owner: contract.sign(&key(owner)),
+            by_receiver: contract.sign(&key(receiver)),
+            by_cosigner: cosigner.map(|n| contract.sign(&key(n))),
         }
     }
 
     fn pair() -> SharePair {
-        let contract = contract();
-        SharePair { contract, by_owner: contract.sign(&key(1)), by_receiver: contract.sign(&key(2)) }
+        signed_by(contract(), [1, 2], None)
+    }
+
+    /// The same, and number 4 has to sign it, too.
+    fn cosigned() -> ShareContract {
+        ShareContract { cosigner: Some(key(4).public()), ..contract() }
     }
 
     #[test]
@@ -284,7 +335,42 @@ mod tests {
             SharePair { by_receiver: forged, ..good },
             SharePair { by_receiver: other.sign(&key(2)), ..good },
             SharePair { contract: other, ..good },
-            SharePair { contract: own, by_owner: own.sign(&key(1)), by_receiver: own.sign(&key(1)) },
+            signed_by(own, [1, 1], None),
+            // Nobody was asked to co-sign.
+            SharePair { by_cosigner: Some(foreign), ..good },
+            SharePair { by_cosigner: Some(good.by_owner), ..good },
+        ] {
+            assert_eq!(bad.verify().unwrap_err().code(), Code::ContractSignature, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_third_that_is_named_has_to_sign() {
+        let good = signed_by(cosigned(), [1, 2], Some(4));
+        assert_eq!(good.verify().unwrap().digest(), cosigned().digest());
+        assert_ne!(cosigned().digest(), contract().digest());
+        let without = pair();
+        let other = ShareContract { ttl: Micros(5), ..cosigned() };
+        let as_owner = ShareContract { cosigner: Some(key(1).public()), ..contract() };
+        let as_receiver = ShareContract { cosigner: Some(key(2).public()), ..contract() };
+        for bad in [
+            SharePair { by_cosigner: None, ..good },
+            SharePair { by_cosigner: Some(good.by_owner), ..good },
+            SharePair { by_cosigner: Some(good.by_receiver), ..good },
+            SharePair { by_cosigner: Some(cosigned().sign(&key(3))), ..good },
+            // On another contract: of other terms, and the same without the co-signer.
+            SharePair { by_cosigner: Some(other.sign(&key(4))), ..good },
+            SharePair { by_cosigner: Some(contract().sign(&key(4))), ..good },
+            // The co-signer's serves for no other side.
+            SharePair { by_owner: cosigned().sign(&key(4)), ..good },
+            SharePair { by_receiver: cosigned().sign(&key(4)), ..good },
+            // Taking the name off takes the other two signatures off.
+            SharePair { contract: contract(), by_cosigner: None, ..good },
+            SharePair { contract: contract(), ..good },
+            SharePair { contract: cosigned(), by_cosigner: Some(cosigned().sign(&key(4))), ..without },
+            // One key for two sides.
+            signed_by(as_owner, [1, 2], Some(1)),
+            signed_by(as_receiver, [1, 2], Some(2)),
         ] {
             assert_eq!(bad.verify().unwrap_err().code(), Code::ContractSignature, "{bad:?}");
         }
@@ -303,9 +389,14 @@ mod tests {
     #[test]
     fn a_file_comes_back_and_takes_no_other_form() {
         let offer = Signed { by_receiver: None, ..pair().into() };
-        assert_eq!(offer.pair(), None);
-        for signed in [Signed::from(pair()), offer] {
+        assert_eq!((offer.pair(), offer.is_complete()), (None, false));
+        let cosigned = Signed::from(signed_by(cosigned(), [1, 2], Some(4)));
+        assert!(cosigned.is_complete() && Signed::from(pair()).is_complete());
+        let waiting = Signed { by_receiver: None, by_cosigner: None, ..cosigned };
+        assert!(!Signed { by_cosigner: None, ..cosigned }.is_complete() && !waiting.is_complete());
+        for signed in [Signed::from(pair()), offer, cosigned, waiting] {
             let text = serde_json::to_string(&ShareFile::from(&signed)).unwrap();
+            assert_eq!(text.contains("cosigner"), signed.contract.cosigner.is_some(), "{text}");
             let file: ShareFile = serde_json::from_str(&text).unwrap();
             assert_eq!(Signed::try_from(&file), Ok(signed), "{text}");
         }
@@ -318,6 +409,8 @@ mod tests {
         };
         assert_eq!(with(&|file| file.by_owner.truncate(126)), Err(Code::Range));
         assert_eq!(with(&|file| file.by_receiver = Some("zz".into())), Err(Code::Range));
+        assert_eq!(with(&|file| file.by_cosigner = Some("00".into())), Err(Code::Range));
+        assert_eq!(with(&|file| file.contract.cosigner = Some("00".into())), Err(Code::Range));
         assert_eq!(with(&|file| file.contract.owner.make_ascii_uppercase()), Err(Code::Range));
         assert_eq!(with(&|file| file.contract.rights = "wr".into()), Err(Code::Range));
         assert_eq!(with(&|file| file.contract.range = [9, 8]), Err(Code::Range));

@@ -4,6 +4,8 @@
 //! comparisons. Rules, scopes, keys, contexts, closures, arrays, maps, dates, booleans and every other operator are
 //! refused here. Every list has a bound, so the tree is small whatever the bytes say.
 
+use zeroize::Zeroizing;
+
 use super::reader::{LENGTH, Reader, VARINT, Writer, malformed, noncanonical, unknown_field, wants};
 use super::symbols::symbol;
 use crate::error::{Code, Error, Result};
@@ -114,14 +116,14 @@ impl<'a> Block<'a> {
             }
         }
         block.version = version.ok_or(Error::new(Code::TokenVersion, "a block names no schema version"))?;
-        if block.to_bytes() != bytes {
+        if *block.to_bytes() != bytes {
             return Err(noncanonical("a block has another encoding, which is the canonical one"));
         }
         Ok(block)
     }
 
     /// The canonical encoding.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub(super) fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let mut writer = Writer::with_capacity(512);
         for symbol in &self.symbols {
             writer.bytes(1, symbol.as_bytes());

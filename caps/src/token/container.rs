@@ -9,6 +9,8 @@
 //! Only Ed25519 passes: P-256 signatures can be turned into others that verify as well, and a block's signature is
 //! its revocation id.
 
+use zeroize::Zeroizing;
+
 use super::reader::{LENGTH, Reader, VARINT, Writer, malformed, noncanonical, unknown_field, wants};
 use super::weak;
 use crate::error::{Code, Error, Result};
@@ -17,6 +19,11 @@ use crate::limits::{TOKEN_BLOCKS_MAX, TOKEN_BYTES_MAX};
 /// Signature version in which a block's signature covers the one before it; blocks with an external signature
 /// must use it.
 pub(super) const SIGNATURE_V1: u32 = 1;
+
+/// What a block has around its content, at most: two signatures and two keys, a version, and their tags and lengths.
+const BLOCK_EXTRA_BYTES_MAX: usize = 2 * 64 + 2 * 32 + 40;
+/// What a token has beside its blocks, at most: the root key's id, and a signature or a secret.
+const PROOF_BYTES_MAX: usize = 64 + 20;
 
 /// A token, split at its signatures.
 pub(super) struct Container<'a> {
@@ -97,15 +104,16 @@ impl<'a> Container<'a> {
         blocks.push(authority);
         blocks.append(&mut later);
         let container = Self { root_key_id, blocks, proof };
-        if container.to_bytes() != bytes {
+        if *container.to_bytes() != bytes {
             return Err(noncanonical("the token has another encoding, which is the canonical one"));
         }
         Ok(container)
     }
 
     /// The canonical encoding.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let mut writer = Writer::with_capacity(TOKEN_BYTES_MAX / 4);
+    pub(super) fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let blocks: usize = self.blocks.iter().map(|block| block.block.len() + BLOCK_EXTRA_BYTES_MAX).sum();
+        let mut writer = Writer::with_capacity(blocks + PROOF_BYTES_MAX);
         if let Some(id) = self.root_key_id {
             writer.varint(1, u64::from(id));
         }
@@ -116,7 +124,12 @@ impl<'a> Container<'a> {
             Proof::NextSecret(secret) => writer.bytes(1, secret),
             Proof::Final(signature) => writer.bytes(2, signature),
         });
-        writer.into_bytes()
+        let bytes = writer.into_bytes();
+        debug_assert!(
+            bytes.len() <= blocks + PROOF_BYTES_MAX,
+            "the buffer was never moved, which would leave a copy"
+        );
+        bytes
     }
 }
 

@@ -59,7 +59,7 @@ pub fn mint_raw(root: &[u8; 32], root_key_id: Option<u32>, block: &[u8], next: &
     let key = *RawKey::from_bytes(next).verifying_key().as_bytes();
     let signature = RawKey::from_bytes(root).sign(&payload_v0(block, &key)).to_bytes();
     let authority = SignedBlock { block, next_key: &key, signature: &signature, external: None, version: 0 };
-    Container { root_key_id, blocks: vec![authority], proof: Proof::NextSecret(next) }.to_bytes()
+    Container { root_key_id, blocks: vec![authority], proof: Proof::NextSecret(next) }.to_bytes().to_vec()
 }
 
 /// Appends any bytes as a block, with the external signature of `holder` if there is one.
@@ -123,7 +123,7 @@ fn append_signed<'a>(
     let version = if chained { SIGNATURE_V1 } else { 0 };
     let mut blocks = container.blocks;
     blocks.push(SignedBlock { block, next_key: &key, signature: &signature, external, version });
-    Ok(Container { blocks, proof: Proof::NextSecret(next), ..container }.to_bytes())
+    Ok(Container { blocks, proof: Proof::NextSecret(next), ..container }.to_bytes().to_vec())
 }
 
 /// The content of every block of a token.

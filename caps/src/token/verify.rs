@@ -2,6 +2,7 @@
 
 use biscuit_auth::error::Format;
 use biscuit_auth::format::SerializedBiscuit;
+use zeroize::Zeroizing;
 
 use super::chain::{Chain, RevocationId};
 use super::gate::Gated;
@@ -55,7 +56,9 @@ impl Gated<'_> {
         let container = SerializedBiscuit::from_slice(self.bytes, root).map_err(|error| refused(&error))?;
         // The gate has read the same bytes by other code. If the two ever disagreed about what the bytes are, the
         // signatures would vouch for something else than what the gate saw.
-        if container.to_vec().map_err(|error| refused(&error))? != self.bytes {
+        // As a token may, it has the secret that signs the next block.
+        let written = Zeroizing::new(container.to_vec().map_err(|error| refused(&error))?);
+        if *written != self.bytes {
             return Err(Error::new(Code::TokenNoncanonical, "the token has another encoding"));
         }
         let revocation_ids = self.revocation_ids();

@@ -80,6 +80,23 @@ pub enum Take {
         /// The key, by the id in its tokens.
         root: u32,
     },
+    /// Every right to a lease's region that does not come from `to`: the region is `to`'s from then on, with the bytes
+    /// that are in it. No revoke: where there is no room to give the region fresh files it is refused, and nothing has
+    /// changed. Once more is no error, and changes nothing.
+    Owner {
+        /// The lease.
+        lease: LeaseId,
+        /// Whose it is from now on.
+        to: PrincipalKey,
+        /// Tokens whose time began before this are the former owner's, or came from one of its: refused from now on,
+        /// whoever holds them.
+        since: UnixMicros,
+        /// Refused from this time on: the broker has taken the acceptance back by then.
+        until: UnixMicros,
+        /// Goes back from the owner whose time began then, and from no other: what is told late, when another change has
+        /// come in between, does nothing.
+        undoes: Option<UnixMicros>,
+    },
 }
 
 /// What taking back came to.

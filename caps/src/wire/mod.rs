@@ -18,7 +18,11 @@
 //! ```
 //!
 //! Requests on one session are answered in the order they were sent. A request whose bytes are wrong is answered
-//! with an error frame; an error of group `E_FRAME_*` also ends the session.
+//! with an error frame; an error of group `E_FRAME_*` also ends the session, but for `E_FRAME_DUP`.
+//!
+//! A client numbers its requests. One that changes something and is asked again with its number and the same bytes, while
+//! it is among the last 32 of its kind in the session, is answered as before and does nothing more; the number of one of
+//! these with other bytes is `E_FRAME_DUP`, and so is one whose answer had a descriptor beside it.
 //!
 //! | module | holds |
 //! |---|---|
@@ -28,6 +32,7 @@
 //! | [`row`] | leases, grants and principals as lists show them |
 //! | [`link`] | what broker and provider say to each other |
 //! | [`name`] | short texts that people chose, checked once |
+//! | [`wrap`] | a token on its way through a node, to be fetched once |
 
 pub mod channel;
 pub mod frame;
@@ -36,6 +41,7 @@ pub mod name;
 pub mod reply;
 pub mod request;
 pub mod row;
+pub mod wrap;
 
 pub use frame::{Frame, FrameKind};
 pub use name::{Name, Reason};

@@ -9,17 +9,23 @@ use crate::pop::Nonce;
 use crate::range::ByteRange;
 use crate::receipt::Receipt;
 use crate::rights::Rights;
-use crate::share::ShareContract;
+use crate::share::{ShareContract, TransferContract};
 use crate::time::Micros;
 use crate::token::Token;
 use crate::wire::Name;
 use crate::wire::row::{
-    GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Tier,
+    DonationRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow, RootRow,
+    Tier, TransferRow,
 };
+use crate::wire::wrap::{WrapId, WrapRow};
 
 /// A message from a node. Errors travel in frames of their own kind.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once a request and sent or matched at once, never stored"
+)]
 pub enum Reply {
     /// To `Hello`.
     Challenge {
@@ -50,7 +56,7 @@ pub enum Reply {
         /// What the provider knows; `None` once the memory is gone.
         memory: Option<MemoryRow>,
     },
-    /// To `ShareOffer`.
+    /// To `ShareOffer` and `ShareCosign`.
     Shared(GrantRow),
     /// To `ShareAccept`.
     Accepted {
@@ -61,6 +67,9 @@ pub enum Reply {
         /// The owner's signature on the contract, so that the receiver has both.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by_owner: Option<Signature>,
+        /// The co-signer's, if the contract names one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by_cosigner: Option<Signature>,
     },
     /// To `ShareShow`.
     Contract {
@@ -70,9 +79,12 @@ pub enum Reply {
         contract: ShareContract,
         /// The owner's signature on it, so that the receiver need not take the node's word for the offer.
         by_owner: Signature,
-        /// The receiver's, from its acceptance to the end of the grant.
+        /// The receiver's, from its acceptance on: after the end of the grant, too.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by_receiver: Option<Signature>,
+        /// The co-signer's, if the contract names one and that has signed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by_cosigner: Option<Signature>,
     },
     /// To `ShareList`.
     Grants(Page<GrantRow>),
@@ -116,6 +128,54 @@ pub enum Reply {
     /// To `RootRotate`, `RootRetire` and `RootList`: all that are believed, the one that mints first, then the others
     /// from the newest to the oldest.
     Roots(Vec<RootRow>),
+    /// To `Wrap`.
+    Wrapped {
+        /// Under which the token can be fetched.
+        id: WrapId,
+        /// For how long: what was asked for, or what the token has left.
+        expires_in: Micros,
+    },
+    /// To `Unwrap`.
+    Unwrapped {
+        /// The token, which the node has no more.
+        token: Token,
+    },
+    /// To `WrapShow`.
+    Wrap(WrapRow),
+    /// To `QuotaGive` and `QuotaTakeBack`: the donation as it is then.
+    Donated(DonationRow),
+    /// To `QuotaList`.
+    Quota {
+        /// What the caller's own quota of bytes comes to.
+        quota: QuotaRow,
+        /// The donations that concern the caller; all of them for the administrator.
+        donations: Page<DonationRow>,
+    },
+    /// To `TransferOffer` and `TransferWithdraw`.
+    Transfer(TransferRow),
+    /// To `TransferAccept`.
+    Transferred {
+        /// The lease, which is the caller's now.
+        lease: LeaseRow,
+        /// Its capability, bound to the caller's key.
+        token: Token,
+        /// The former owner's signature on the contract, so that the new one has both.
+        by_owner: Signature,
+    },
+    /// To `TransferShow`.
+    TransferContract {
+        /// The offer.
+        transfer: TransferRow,
+        /// What to sign.
+        contract: TransferContract,
+        /// The owner's signature on it, so that the receiver need not take the node's word for the offer.
+        by_owner: Signature,
+        /// The receiver's, once it accepted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by_receiver: Option<Signature>,
+    },
+    /// To `TransferList`.
+    Transfers(Page<TransferRow>),
 }
 
 /// The state in which a session begins.
@@ -208,6 +268,15 @@ impl std::fmt::Debug for Reply {
             Self::QuarantineOver { .. } => "QuarantineOver",
             Self::Token(_) => "Token",
             Self::Roots(_) => "Roots",
+            Self::Wrapped { .. } => "Wrapped",
+            Self::Unwrapped { .. } => "Unwrapped",
+            Self::Wrap(_) => "Wrap",
+            Self::Donated(_) => "Donated",
+            Self::Quota { .. } => "Quota",
+            Self::Transfer(_) => "Transfer",
+            Self::Transferred { .. } => "Transferred",
+            Self::TransferContract { .. } => "TransferContract",
+            Self::Transfers(_) => "Transfers",
         })
     }
 }

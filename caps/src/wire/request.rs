@@ -2,15 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle};
+use crate::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle, TransferId};
 use crate::key::Signature;
 use crate::pop::Nonce;
 use crate::range::ByteRange;
 use crate::rights::Rights;
-use crate::share::ShareContract;
+use crate::share::{ShareContract, TransferContract};
 use crate::time::Micros;
 use crate::token::Token;
 use crate::wire::row::{Lifetime, Revocation};
+use crate::wire::wrap::WrapId;
 use crate::wire::{Name, Reason};
 
 /// A message from a client.
@@ -212,6 +213,91 @@ pub enum Request {
     },
     /// Lists the root keys that are believed. Administrator only.
     RootList,
+    /// Puts a token into the node, to be fetched once under a fresh id. For whoever has held the token.
+    Wrap {
+        /// The token, which is kept as it is: what nobody shall extend is sealed before.
+        token: Token,
+        /// Who alone may fetch it; `None`: the first who knows the id.
+        to: Option<PrincipalKey>,
+        /// For how long from now. A token that ends sooner ends its wrap.
+        ttl: Micros,
+    },
+    /// Takes a token out of the node. It works once.
+    Unwrap {
+        /// Which.
+        id: WrapId,
+    },
+    /// Asks whether a token was fetched, and by whom. For whoever put it in, and the administrator.
+    WrapShow {
+        /// Which.
+        id: WrapId,
+    },
+    /// Lends a part of the caller's quota of bytes: its limits fall and the receiver's rise by as much until the end.
+    /// Asked again with the same id and the same terms, it is answered as before.
+    QuotaGive {
+        /// Names the donation; random.
+        id: DonationId,
+        /// Who may lease with it.
+        to: PrincipalKey,
+        /// How many bytes, of leases and of memory alike.
+        bytes: u64,
+        /// For how long from now.
+        ttl: Micros,
+    },
+    /// Ends a donation of the caller's before its time. What the receiver has leased with it stays lent until the
+    /// receiver gives that memory back.
+    QuotaTakeBack {
+        /// Which donation.
+        id: DonationId,
+    },
+    /// Lists the donations that the caller gave and was given, in the order of their ids, and says what its quota of
+    /// bytes comes to.
+    QuotaList {
+        /// The last id of the page before.
+        after: Option<DonationId>,
+    },
+    /// Between steps 1 and 2 of `MEM_SHARE`, where the contract names a co-signer: its signature on the same contract. The
+    /// broker checks and issues.
+    ShareCosign {
+        /// Which grant.
+        grant: GrantId,
+        /// The co-signer's signature.
+        signature: Signature,
+    },
+
+    // Handing a lease over
+    /// Offers a lease to another owner: the present owner's signed contract.
+    TransferOffer {
+        /// The contract.
+        contract: TransferContract,
+        /// The owner's signature.
+        signature: Signature,
+    },
+    /// The receiver's signature on the same contract. The answer carries the new owner's token, and is sent once nothing
+    /// of the lease can be reached on a right of the former owner's, or on one that came from it.
+    TransferAccept {
+        /// Which offer.
+        transfer: TransferId,
+        /// The receiver's signature.
+        signature: Signature,
+        /// Whether the lease ends with this process from then on.
+        lifetime: Lifetime,
+    },
+    /// The contract of an offer, so that a receiver sees what it is asked to sign.
+    TransferShow {
+        /// Which offer.
+        transfer: TransferId,
+    },
+    /// Lists the offers that the caller made or was made.
+    TransferList {
+        /// The last id of the page before.
+        after: Option<TransferId>,
+    },
+    /// Takes an offer back that nobody accepted yet. For both sides and the administrator.
+    TransferWithdraw {
+        /// Which offer.
+        transfer: TransferId,
+    },
 }
 
 /// What a lease should be.
@@ -252,6 +338,17 @@ pub enum Path {
     Mediated,
 }
 
+/// What a request leaves behind, and so what becomes of it if it is made twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Nothing: made again it is answered again.
+    None,
+    /// Something that goes with the session.
+    Session,
+    /// Something that outlives the session: without an answer its client cannot know whether it happened.
+    Lasting,
+}
+
 // By hand: a request may hold a token or a client's bytes, and neither belongs in a trace.
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -260,6 +357,56 @@ impl std::fmt::Debug for Request {
 }
 
 impl Request {
+    /// What it leaves behind.
+    #[must_use]
+    pub const fn effect(&self) -> Effect {
+        match self {
+            Self::Hello { .. }
+            | Self::Prove { .. }
+            | Self::PrincipalList { .. }
+            | Self::LeaseList { .. }
+            | Self::LeaseShow { .. }
+            | Self::ShareShow { .. }
+            | Self::ShareList { .. }
+            | Self::Status
+            | Self::Read { .. }
+            | Self::Segment { .. }
+            // Said again, by the program that took the session over, it is answered the same.
+            | Self::Confine
+            | Self::QuarantineList
+            | Self::QuarantineRead { .. }
+            | Self::TokenCheck { .. }
+            | Self::RootList
+            | Self::WrapShow { .. }
+            | Self::QuotaList { .. }
+            | Self::TransferShow { .. }
+            | Self::TransferList { .. } => Effect::None,
+            Self::Open { .. } | Self::Channel | Self::Close { .. } => Effect::Session,
+            Self::PrincipalAdd { .. }
+            | Self::LeaseCreate(_)
+            | Self::LeaseRenew { .. }
+            | Self::LeaseRelease { .. }
+            | Self::ShareOffer { .. }
+            | Self::ShareAccept { .. }
+            | Self::ShareCosign { .. }
+            | Self::ShareNarrow { .. }
+            | Self::Revoke(_)
+            | Self::RevokeToken { .. }
+            | Self::Write { .. }
+            | Self::QuarantineAdd { .. }
+            | Self::QuarantineRelease { .. }
+            | Self::RootRotate
+            | Self::RootRetire { .. }
+            | Self::Wrap { .. }
+            | Self::Unwrap { .. }
+            | Self::QuotaGive { .. }
+            | Self::QuotaTakeBack { .. }
+            | Self::TransferOffer { .. }
+            | Self::TransferAccept { .. }
+            | Self::TransferWithdraw { .. } => Effect::Lasting,
+        }
+    }
+
     /// The name of the variant.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
@@ -296,6 +443,18 @@ impl Request {
             Self::RootRotate => "RootRotate",
             Self::RootRetire { .. } => "RootRetire",
             Self::RootList => "RootList",
+            Self::Wrap { .. } => "Wrap",
+            Self::Unwrap { .. } => "Unwrap",
+            Self::WrapShow { .. } => "WrapShow",
+            Self::QuotaGive { .. } => "QuotaGive",
+            Self::QuotaTakeBack { .. } => "QuotaTakeBack",
+            Self::QuotaList { .. } => "QuotaList",
+            Self::ShareCosign { .. } => "ShareCosign",
+            Self::TransferOffer { .. } => "TransferOffer",
+            Self::TransferAccept { .. } => "TransferAccept",
+            Self::TransferShow { .. } => "TransferShow",
+            Self::TransferList { .. } => "TransferList",
+            Self::TransferWithdraw { .. } => "TransferWithdraw",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{GrantId, LeaseId, PrincipalKey, ProviderId, QuarantineId, RegionId};
+use crate::id::{DonationId, GrantId, LeaseId, PrincipalKey, ProviderId, QuarantineId, RegionId, TransferId};
 use crate::range::ByteRange;
 use crate::rights::Rights;
 use crate::time::{Micros, UnixMicros};
@@ -51,7 +51,7 @@ pub enum LeaseState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GrantState {
-    /// The owner signed the contract.
+    /// The owner signed the contract. Where it names a co-signer, it waits here for that one's signature.
     Offered,
     /// The broker checked policy and quota and issued `MEM_SHARE:<id>`.
     Issued,
@@ -87,6 +87,8 @@ pub enum EndCause {
     NodeStopped,
     /// Its owner or the administrator took a part of its grant back, and it was of that part.
     Narrowed,
+    /// The lease went over to another owner, and it was a right of the former one, or came from it.
+    Transfer,
 }
 
 impl EndCause {
@@ -104,6 +106,7 @@ impl EndCause {
             Self::ProviderLost => "provider_lost",
             Self::NodeStopped => "node_stopped",
             Self::Narrowed => "narrowed",
+            Self::Transfer => "transfer",
         }
     }
 }
@@ -242,6 +245,21 @@ pub struct GrantRow {
     pub state: GrantState,
     /// Why it ended, if it did.
     pub cause: Option<EndCause>,
+    /// Who else has to sign, if anybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cosigner: Option<CosignerRow>,
+}
+
+/// The third party of a grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CosignerRow {
+    /// Its key.
+    pub key: PrincipalKey,
+    /// Its registered name.
+    pub name: Option<Name>,
+    /// Whether it has signed. An offer that it has not signed is not issued.
+    pub signed: bool,
 }
 
 /// What the contract of a grant gives. A narrowing takes from the grant and leaves the contract as it was signed.
@@ -414,9 +432,110 @@ pub struct RootRow {
     pub retires: Option<UnixMicros>,
 }
 
+/// Where a donation of quota is in its life. One that is over, and wholly back, is in no list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DonationState {
+    /// The receiver may lease with it.
+    Given,
+    /// It is over, and memory that was leased with it is not back: so much stays lent, and the receiver may lease
+    /// nothing more.
+    Returning,
+}
+
+/// A donation of quota in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DonationRow {
+    /// Names it.
+    pub id: DonationId,
+    /// Whose limits fell.
+    pub giver: PrincipalKey,
+    /// The giver's name, if it is registered.
+    pub giver_name: Option<Name>,
+    /// Whose limits rose.
+    pub receiver: PrincipalKey,
+    /// The receiver's name, if it is registered.
+    pub receiver_name: Option<Name>,
+    /// Bytes that were given.
+    pub bytes: u64,
+    /// Bytes of them by which the limits still differ. Zero in the answer that says it is all back.
+    pub lent: u64,
+    /// How long until it is over; zero if it is.
+    pub expires_in: Micros,
+    /// Where it is in its life.
+    pub state: DonationState,
+}
+
+/// What a principal's quota of bytes comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaRow {
+    /// Bytes that it may lease by the node's configuration.
+    pub limit_bytes: u64,
+    /// Bytes of them that are lent to others.
+    pub given_bytes: u64,
+    /// Bytes that are lent to it.
+    pub received_bytes: u64,
+    /// Bytes of its leases, reservations included.
+    pub used_bytes: u64,
+    /// Bytes that it may still lease, if the pool has them.
+    pub free_bytes: u64,
+    /// Bytes that it may still give.
+    pub giveable_bytes: u64,
+}
+
+/// Where an offer to hand a lease over is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransferState {
+    /// The owner signed; it waits for the receiver.
+    Offered,
+    /// The receiver signed, too, and the provider is taking the former owner's rights back.
+    Accepted,
+    /// The lease is the receiver's.
+    Done,
+    /// Over, and the lease stayed where it was.
+    Ended,
+}
+
+/// An offer to hand a lease over, in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransferRow {
+    /// Which offer.
+    pub id: TransferId,
+    /// Of which lease.
+    pub lease: LeaseId,
+    /// Of which memory.
+    pub region: RegionId,
+    /// Bytes of that memory: what the receiver's quota must have.
+    pub bytes: u64,
+    /// Who hands it over.
+    pub from: PrincipalKey,
+    /// Its registered name.
+    pub from_name: Option<Name>,
+    /// Who is to have it.
+    pub to: PrincipalKey,
+    /// Its registered name.
+    pub to_name: Option<Name>,
+    /// For how long the offer stands, as both sign it.
+    pub ttl: Micros,
+    /// How long it still stands; zero once it is over.
+    pub stands_for: Micros,
+    /// How long the lease still lives; zero once it ended.
+    pub expires_in: Micros,
+    /// Where it is in its life.
+    pub state: TransferState,
+    /// Why it ended, if it did and the lease stayed.
+    pub cause: Option<EndCause>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{FRAME_BYTES_MAX, NAME_BYTES_MAX, PAGE_GRANTS_MAX};
+    use crate::wire::reply::{Page, Reply};
 
     /// The text of a variant on the wire.
     fn wire(value: &impl Serialize) -> String {
@@ -441,8 +560,38 @@ mod tests {
             EndCause::ProviderLost,
             EndCause::NodeStopped,
             EndCause::Narrowed,
+            EndCause::Transfer,
         ] {
             assert_eq!(cause.name(), wire(&cause));
         }
+    }
+
+    /// A page of the longest grants there are fits a frame, with room for the frame's own.
+    #[test]
+    fn a_page_of_grants_fits_a_frame() {
+        let (key, name) = (PrincipalKey([0xff; 32]), Name::new(&"n".repeat(NAME_BYTES_MAX)).unwrap());
+        let range = ByteRange::new((1 << 62) - 1, 1 << 62).unwrap();
+        let row = GrantRow {
+            id: GrantId([0xff; 16]),
+            lease: LeaseId([0xff; 16]),
+            region: RegionId([0xff; 16]),
+            owner: key,
+            owner_name: Some(name.clone()),
+            receiver: key,
+            receiver_name: Some(name.clone()),
+            rights: Rights::ALL,
+            range,
+            agreed: Agreed { rights: Rights::ALL, range },
+            ttl: Micros(u64::MAX),
+            max_hops: u8::MAX,
+            expires_in: Micros(u64::MAX),
+            state: GrantState::Accepted,
+            cause: Some(EndCause::ProviderLost),
+            cosigner: Some(CosignerRow { key, name: Some(name), signed: true }),
+        };
+        let page = Reply::Grants(Page { rows: vec![row; PAGE_GRANTS_MAX], more: true });
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&page, &mut bytes).unwrap();
+        assert!(bytes.len() + 256 < FRAME_BYTES_MAX, "{} bytes", bytes.len());
     }
 }

@@ -44,6 +44,30 @@ pub(crate) enum Lease {
         #[arg(value_parser = value::lease)]
         lease: LeaseArg,
     },
+    /// Copies what a token reaches into a new lease of mine
+    Snapshot(Snapshot),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  leasehold lease snapshot frames --as alice --ttl 10m --name frames-copy",
+    long_about = "Copies what a token reaches into a new lease of mine, of the same size and segment size\n\nIt is not a \
+                  point in time: bytes are copied one piece after the other, and who writes meanwhile is seen in some \
+                  and not in others. If the original ends meanwhile, or on Ctrl-C, the new lease is released."
+)]
+pub(crate) struct Snapshot {
+    /// Of what: a lease's or grant's id, a lease's name, a token's file, or `-` for a token on standard input
+    #[arg(value_parser = value::lease)]
+    pub(crate) lease: LeaseArg,
+    /// For how long from now the copy lives: ms, s, m, h
+    #[arg(long, value_parser = value::span)]
+    pub(crate) ttl: Duration,
+    /// What to call the copy; unique among my live leases
+    #[arg(long, value_parser = value::name)]
+    pub(crate) name: Option<Name>,
+    /// Writes the copy's token to this new file too, readable by me alone
+    #[arg(short, long, value_name = "TOKEN")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -7,7 +7,9 @@ pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod id;
 pub(crate) mod lease;
+pub(crate) mod ownership;
 pub(crate) mod quarantine;
+pub(crate) mod quota;
 pub(crate) mod revoke;
 pub(crate) mod root;
 pub(crate) mod run;
@@ -17,6 +19,7 @@ pub(crate) mod transfer;
 pub(crate) mod up;
 mod usage;
 pub(crate) mod value;
+pub(crate) mod wrap;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -118,7 +121,7 @@ pub(crate) enum Command {
     Root(root::Root),
     /// A program in the sandbox, with the leases it may use and no way to anything else
     Run(run::Run),
-    /// Capability tokens, offline: no node is needed
+    /// Capability tokens, offline but for handing one over through the node
     #[command(subcommand, after_help = "Example:\n  leasehold token inspect frames --as alice")]
     Token(token::Token),
     /// The audit log, from its files alone
@@ -133,12 +136,24 @@ pub(crate) enum Command {
     /// Benchmarks that anyone can repeat, each beside its baseline in the same run
     #[command(after_help = "Example:\n  leasehold bench map --json")]
     Bench(crate::bench::Args),
+    /// Quota of bytes, lent to somebody who leases memory on my behalf
+    #[command(
+        subcommand,
+        after_help = "Example:\n  leasehold quota give bob --as alice --size 64MiB --ttl 10m"
+    )]
+    Quota(quota::Quota),
     /// Completions for a shell, to standard output
     #[command(after_help = "Example:\n  leasehold completions bash >leasehold.bash")]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Leases that change their owner, who must accept; the bytes stay
+    #[command(
+        subcommand,
+        after_help = "Example:\n  leasehold transfer offer frames --as alice --to bob --ttl 5m"
+    )]
+    Transfer(ownership::Transfer),
 }
 
 /// Reads the arguments. `Stop` is a help text, or what is wrong with them.

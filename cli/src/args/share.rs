@@ -22,7 +22,7 @@ pub(crate) enum Share {
     Narrow(Narrow),
     /// Shows a grant's contract and who signed it, and writes it with the signatures to a file
     Show(Show),
-    /// Checks both signatures on a contract from its file alone, and says who agreed to what
+    /// Checks all signatures on a contract from its file alone, and says who agreed to what
     Verify(Verify),
     /// Lists the grants that I offered or was offered
     #[command(after_help = "Example:\n  leasehold share list --as bob")]
@@ -31,6 +31,8 @@ pub(crate) enum Share {
         #[arg(long)]
         all: bool,
     },
+    /// Signs, as the third party that a contract names, exactly what is printed; only then is it issued
+    Cosign(Cosign),
 }
 
 #[derive(Debug, Args)]
@@ -54,6 +56,9 @@ pub(crate) struct Offer {
     /// How often it may be delegated onwards, offline; not at all without it
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub(crate) hops: u8,
+    /// Who else must sign before it can be accepted: a principal's name, or its key as 64 hexadecimal digits
+    #[arg(long, value_parser = value::principal, value_name = "NAME")]
+    pub(crate) cosigner: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -77,7 +82,7 @@ pub(crate) struct Show {
 pub(crate) struct Verify {
     /// What `share show -o` wrote
     pub(crate) file: PathBuf,
-    /// The directory of the node's logs, or the broker's log: the offer and the acceptance are looked for there
+    /// The directory of the node's logs, or the broker's log: the offer, the acceptance and a co-signature are looked for there
     #[arg(long, value_name = "DIR", requires = "vkeys")]
     pub(crate) log: Option<PathBuf>,
     /// The public key of the broker's log, or a file with one a line; more than once for several
@@ -120,4 +125,20 @@ pub(crate) struct Narrow {
     /// For how long from now
     #[arg(long, value_parser = value::span)]
     pub(crate) ttl: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  leasehold share cosign cb7e55f12a6eaca416bd6db6c7e7ae87 --as security --dry-run"
+)]
+pub(crate) struct Cosign {
+    /// Which grant
+    #[arg(value_parser = value::grant)]
+    pub(crate) id: GrantId,
+    /// Prints the contract with its digest, and signs nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Signs only a contract of this digest, as `--dry-run` and `share show` print it
+    #[arg(long = "if", value_parser = value::share_digest, value_name = "DIGEST")]
+    pub(crate) only_if: Option<ShareDigest>,
 }

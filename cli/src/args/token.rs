@@ -8,6 +8,7 @@ use caps::rights::Rights;
 use clap::{Args, Subcommand};
 
 use super::value::{self, When};
+use super::wrap::{Unwrap, Wrap};
 use crate::tokens::LeaseArg;
 
 #[derive(Debug, Subcommand)]
@@ -60,6 +61,10 @@ pub(crate) enum Token {
     },
     /// Says whether a token is good, and for what: signatures, time, delegations, rights, bytes and, at a node, revocation
     Verify(Verify),
+    /// Puts a token into the node, to be fetched once, and prints the id to fetch it by
+    Wrap(Wrap),
+    /// Fetches a token that was put into the node; who comes second is told who was first
+    Unwrap(Unwrap),
 }
 
 #[derive(Debug, Args)]

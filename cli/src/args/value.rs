@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use caps::id::{GrantId, PrincipalKey, QuarantineId};
+use caps::id::{DonationId, GrantId, PrincipalKey, QuarantineId, TransferId};
 use caps::range::ByteRange;
 use caps::rights::Rights;
-use caps::share::ShareDigest;
+use caps::share::{ShareDigest, TransferDigest};
 use caps::time::UnixMicros;
+use caps::wire::wrap::WrapId;
 use caps::wire::{Name, Reason};
 
 use crate::tokens::LeaseArg;
@@ -42,14 +43,34 @@ pub(crate) fn grant(text: &str) -> Parsed<GrantId> {
     GrantId::parse(text.strip_prefix("MEM_SHARE:").unwrap_or(text)).map_err(detail)
 }
 
+/// The id of a wrap.
+pub(crate) fn wrap(text: &str) -> Parsed<WrapId> {
+    WrapId::parse(text).map_err(detail)
+}
+
 /// The number of something in quarantine.
 pub(crate) fn quarantine(text: &str) -> Parsed<QuarantineId> {
     text.parse().map(QuarantineId).map_err(|_| "a number as `leasehold quarantine list` shows it".to_owned())
 }
 
+/// The id of a donation of quota.
+pub(crate) fn donation(text: &str) -> Parsed<DonationId> {
+    DonationId::parse(text).map_err(detail)
+}
+
 /// A contract's digest.
 pub(crate) fn share_digest(text: &str) -> Parsed<ShareDigest> {
     ShareDigest::parse(text).map_err(detail)
+}
+
+/// The id of an offer of a lease.
+pub(crate) fn transfer(text: &str) -> Parsed<TransferId> {
+    TransferId::parse(text).map_err(detail)
+}
+
+/// The digest of the contract of such an offer.
+pub(crate) fn transfer_digest(text: &str) -> Parsed<TransferDigest> {
+    TransferDigest::parse(text).map_err(detail)
 }
 
 /// A root key's id.

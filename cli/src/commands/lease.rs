@@ -1,5 +1,6 @@
 //! `leasehold lease`: memory of one's own, for a time.
 
+use std::path::Path;
 use std::time::Duration;
 
 use caps::error::{Code, Error};
@@ -32,6 +33,7 @@ pub(crate) fn run(command: &Lease, context: &Context) -> Result<Report> {
             let receipt = session.client.release(find(lease, &session)?)?;
             Ok(super::revoke::report(&receipt, context))
         }
+        Lease::Snapshot(arguments) => super::snapshot::run(arguments, &session, context),
     }
 }
 
@@ -49,10 +51,7 @@ fn create(arguments: &Create, session: &Session, context: &Context) -> Result<Re
     if let Some(class) = &arguments.class {
         options = options.class(class.as_str())?;
     }
-    if let Some(path) = arguments.output.as_ref().filter(|path| path.exists()) {
-        let message = format!("{} exists", crate::files::show(path));
-        return Err(Failure::of(Code::Exists, message).help("name another file for the token"));
-    }
+    refuse_existing(arguments.output.as_deref())?;
     let leased = session.client.lease(options)?;
     kept(&leased, arguments.name.as_ref(), arguments.output.as_deref(), session, context)
 }
@@ -62,11 +61,22 @@ fn renew(lease: &LeaseArg, ttl: Duration, session: &Session, context: &Context) 
     kept(&leased, leased.lease.name.as_ref(), None, session, context)
 }
 
+/// Refuses a file for a token that is there already, before anything is leased.
+pub(super) fn refuse_existing(output: Option<&Path>) -> Result<()> {
+    match output.filter(|path| path.exists()) {
+        Some(path) => {
+            let message = format!("{} exists", crate::files::show(path));
+            Err(Failure::of(Code::Exists, message).help("name another file for the token"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Keeps a new token and shows its lease.
-fn kept(
+pub(super) fn kept(
     leased: &Leased,
     name: Option<&Name>,
-    output: Option<&std::path::Path>,
+    output: Option<&Path>,
     session: &Session,
     context: &Context,
 ) -> Result<Report> {

@@ -5,22 +5,27 @@ pub(crate) mod audit;
 mod bench;
 mod check;
 mod completions;
+mod cosign;
 mod doctor;
 mod id;
 mod inspect;
 mod lease;
+mod ownership;
 mod pair;
 mod quarantine;
+mod quota;
 mod receipt;
 mod revoke;
 mod root;
 mod run;
 mod share;
+mod snapshot;
 mod status;
 mod token;
 mod transfer;
 mod up;
 mod verify;
+mod wrap;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -51,6 +56,8 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Report> {
         Command::Config(command) => check::config(command),
         Command::BenchMapper => bench::mapper(),
         Command::Bench(arguments) => bench::run(arguments, context),
+        Command::Quota(command) => quota::run(command, context),
         Command::Completions { shell } => completions::run(*shell),
+        Command::Transfer(command) => ownership::run(command, context),
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! | looked at | with |
 //! |---|---|
-//! | both signatures, over every field | the keys that the contract names |
-//! | that the offer and the acceptance are in the log, with these fields and signatures | the broker's log |
+//! | all signatures, over every field | the keys that the contract names |
+//! | that the offer, the acceptance and a co-signature are in the log, with these fields and signatures | the broker's log |
 //! | that the log is whole and signed | its public key |
 
 use std::path::Path;
@@ -22,7 +22,7 @@ use crate::failure::{Failure, Result};
 use crate::files;
 use crate::output::{Report, human, json, table};
 
-/// Bytes of a file with a contract and two signatures, with its spaces.
+/// Bytes of a file with a contract and three signatures, with its spaces.
 const PAIR_FILE_BYTES_MAX: usize = 16 << 10;
 /// What a verification that found tampering ends with.
 const TAMPERED_EXIT: u8 = 5;
@@ -32,7 +32,12 @@ pub(super) fn show(arguments: &Show, session: &Session, context: &Context) -> Re
     let signed = proposal.signed();
     let text = text_of(&signed);
     let mut pairs = super::share::contract_pairs(&proposal);
-    let by = if signed.by_receiver.is_some() { "both" } else { "the owner alone" };
+    let by = match (signed.by_receiver, signed.by_cosigner) {
+        (Some(_), Some(_)) => "all three",
+        (Some(_), None) => "both",
+        (None, Some(_)) => "the owner and the co-signer",
+        (None, None) => "the owner alone",
+    };
     pairs.push(("signed by", by.to_owned()));
     let mut shown = table::pairs(context.style.stdout, &pairs);
     if let Some(path) = &arguments.output {
@@ -43,7 +48,7 @@ pub(super) fn show(arguments: &Show, session: &Session, context: &Context) -> Re
         "share": json::grant(&proposal.grant),
         "signed": ShareFile::from(&signed),
         "digest": signed.contract.digest().to_string(),
-        "complete": signed.by_receiver.is_some(),
+        "complete": signed.is_complete(),
         "file": arguments.output.as_ref().map(|path| path.to_string_lossy()),
     });
     Ok(Report::new(value, shown))
@@ -58,9 +63,13 @@ pub(super) fn verify(arguments: &Verify, context: &Context) -> Result<Report> {
     let signed = read(&arguments.file)?;
     let Some(pair) = signed.pair() else {
         signed.contract.verify(signed.contract.owner, &signed.by_owner).map_err(tampered)?;
-        return Err(Failure::of(Code::ShareOrder, "only the owner signed: an offer, and no agreement").help(
-            "its receiver agrees with `leasehold share accept`; then write it again with `share show -o`",
-        ));
+        if signed.by_cosigner.is_some() {
+            signed.contract.verify_cosigner(signed.by_cosigner.as_ref()).map_err(tampered)?;
+        }
+        return Err(Failure::of(Code::ShareOrder, "its receiver has not signed: an offer, and no agreement")
+            .help(
+                "its receiver agrees with `leasehold share accept`; then write it again with `share show -o`",
+            ));
     };
     let agreed = pair.verify().map_err(tampered)?;
     let entries = match &arguments.log {
@@ -70,14 +79,18 @@ pub(super) fn verify(arguments: &Verify, context: &Context) -> Result<Report> {
     let mut pairs = agreed_pairs(&agreed);
     pairs.push(match entries {
         None => ("log", "not looked at: say --log".to_owned()),
-        Some([offer, accept]) => ("log", format!("offered in entry {offer}, accepted in entry {accept}")),
+        Some(Entries { offer, accept, cosign }) => {
+            let cosign = cosign.map_or(String::new(), |entry| format!("co-signed in entry {entry}, "));
+            ("log", format!("offered in entry {offer}, {cosign}accepted in entry {accept}"))
+        }
     });
     let value = json!({
         "ok": true,
         "contract": json::contract(agreed.contract()),
         "digest": agreed.digest().to_string(),
         "in_log": entries.is_some(),
-        "entries": entries,
+        "entries": entries.map(|found| [found.offer, found.accept]),
+        "cosign_entry": entries.and_then(|found| found.cosign),
     });
     Ok(Report::new(value, table::pairs(context.style.stdout, &pairs)))
 }
@@ -99,9 +112,20 @@ pub(super) fn tampered(error: caps::Error) -> Failure {
 
 /// Who agreed to what.
 fn agreed_pairs(agreed: &AgreedShare) -> Vec<(&'static str, String)> {
-    let ShareContract { grant, cluster, lease, region, owner, receiver, rights, range, ttl, max_hops } =
-        *agreed.contract();
-    vec![
+    let ShareContract {
+        grant,
+        cluster,
+        lease,
+        region,
+        owner,
+        receiver,
+        rights,
+        range,
+        ttl,
+        max_hops,
+        cosigner,
+    } = *agreed.contract();
+    let mut pairs = vec![
         ("grant", grant.to_string()),
         ("cluster", cluster.to_string()),
         ("lease", lease.to_string()),
@@ -113,18 +137,31 @@ fn agreed_pairs(agreed: &AgreedShare) -> Vec<(&'static str, String)> {
         ("for", format!("{} from when it was issued", human::span(ttl))),
         ("hops", max_hops.to_string()),
         ("digest", agreed.digest().to_string()),
-    ]
+    ];
+    if let Some(cosigner) = cosigner {
+        pairs.insert(6, ("co-signed by", format!("{cosigner}, who signed")));
+    }
+    pairs
 }
 
-/// The entries of the offer and of the acceptance in a log that verifies, both with what the pair says.
-fn in_log(pair: &SharePair, dir: &Path, keys: &[String]) -> Result<[u64; 2]> {
+/// Where a log has what was signed.
+#[derive(Clone, Copy)]
+struct Entries {
+    offer: u64,
+    accept: u64,
+    /// Where the contract names a co-signer.
+    cosign: Option<u64>,
+}
+
+/// The entries of the offer, of the acceptance and of a co-signature in a log that verifies, all with what the pair says.
+fn in_log(pair: &SharePair, dir: &Path, keys: &[String]) -> Result<Entries> {
     let vkeys = keys.iter().map(|text| vkeys(text)).collect::<Result<Vec<_>>>()?.concat();
     let below = dir.join("broker");
     let log = if below.is_dir() { below } else { dir.to_owned() };
     if let Some((_, damage)) = verify_dir(&log, &vkeys)?.damage() {
         return Err(tampered(damage.clone().into_error()));
     }
-    let mut found = [None; 2];
+    let mut found = [None; 3];
     for stored in audit::read::entries(&log, 0)? {
         note(&stored?, pair, &mut found)?;
     }
@@ -133,25 +170,29 @@ fn in_log(pair: &SharePair, dir: &Path, keys: &[String]) -> Result<[u64; 2]> {
         Failure { exit: TAMPERED_EXIT, ..Failure::of(Code::ProofMismatch, message) }
     };
     match found {
-        [Some(offer), Some(accept)] => Ok([offer, accept]),
-        [None, _] => Err(missing("offer")),
-        [_, None] => Err(missing("acceptance")),
+        [None, ..] => Err(missing("offer")),
+        [_, None, _] => Err(missing("acceptance")),
+        [.., None] if pair.contract.cosigner.is_some() => Err(missing("co-signature")),
+        [Some(offer), Some(accept), cosign] => Ok(Entries { offer, accept, cosign }),
     }
 }
 
-/// Looks whether an entry is the offer or the acceptance of the pair's grant, and if it is, whether it says the same.
-fn note(stored: &Stored, pair: &SharePair, found: &mut [Option<u64>; 2]) -> Result<()> {
+/// Looks whether an entry is the offer, the acceptance or the co-signature of the pair's grant, and if it is, whether it says
+/// the same.
+fn note(stored: &Stored, pair: &SharePair, found: &mut [Option<u64>; 3]) -> Result<()> {
     let Ok(entry) = serde_json::from_slice::<Value>(&stored.bytes) else { return Ok(()) };
     let is = |grant: GrantId| entry["grant"] == grant.to_string() && entry["outcome"] == "ok";
     let (at, signature) = match entry["event"].as_str() {
-        Some("share.offer") => (0, &pair.by_owner),
-        Some("share.accept") => (1, &pair.by_receiver),
+        Some("share.offer") if entry["cause"] == "cosigned" => (2, pair.by_cosigner.as_ref()),
+        Some("share.offer") => (0, Some(&pair.by_owner)),
+        Some("share.accept") => (1, Some(&pair.by_receiver)),
         _ => return Ok(()),
     };
     if !is(pair.contract.grant) {
         return Ok(());
     }
-    if !says(&entry, &pair.contract) || entry["signature"] != data_encoding::HEXLOWER.encode(&signature.0) {
+    let signed = signature.is_some_and(|by| entry["signature"] == data_encoding::HEXLOWER.encode(&by.0));
+    if !says(&entry, &pair.contract) || !signed {
         let message = format!("entry {} of the log is of this grant and says something else", stored.index);
         return Err(Failure { exit: TAMPERED_EXIT, ..Failure::of(Code::ProofMismatch, message) });
     }
@@ -161,8 +202,19 @@ fn note(stored: &Stored, pair: &SharePair, found: &mut [Option<u64>; 2]) -> Resu
 
 /// Whether an entry has every field of the contract.
 fn says(entry: &Value, contract: &ShareContract) -> bool {
-    let ShareContract { grant, cluster, lease, region, owner, receiver, rights, range, ttl, max_hops } =
-        contract;
+    let ShareContract {
+        grant,
+        cluster,
+        lease,
+        region,
+        owner,
+        receiver,
+        rights,
+        range,
+        ttl,
+        max_hops,
+        cosigner,
+    } = contract;
     let is = |key: &str, value: Value| entry[key] == value;
     is("grant", json!(grant.to_string()))
         && is("cluster", json!(cluster.to_string()))
@@ -174,6 +226,8 @@ fn says(entry: &Value, contract: &ShareContract) -> bool {
         && is("range", json!([range.start().to_string(), range.end().to_string()]))
         && is("ttl_us", json!(ttl.0.to_string()))
         && is("hops", json!(max_hops))
+        // Absent, like `null`, where nobody has to.
+        && is("cosigner", json!(cosigner.map(|key| key.to_string())))
 }
 
 #[cfg(test)]
@@ -199,8 +253,14 @@ mod tests {
             range: ByteRange::new(0, 4096).unwrap(),
             ttl: Micros(9),
             max_hops: 0,
+            cosigner: None,
         };
-        SharePair { contract, by_owner: contract.sign(&owner), by_receiver: contract.sign(&receiver) }
+        SharePair {
+            contract,
+            by_owner: contract.sign(&owner),
+            by_receiver: contract.sign(&receiver),
+            by_cosigner: None,
+        }
     }
 
     /// The entry of the acceptance, as the broker writes it.
@@ -220,11 +280,11 @@ mod tests {
     fn an_entry_of_the_grant_that_says_something_else_is_found_out() {
         let pair = pair();
         let looked = |entry: &Value| {
-            let (mut found, bytes) = ([None; 2], entry.to_string().into_bytes());
+            let (mut found, bytes) = ([None; 3], entry.to_string().into_bytes());
             note(&Stored { index: 7, bytes }, &pair, &mut found).map(|()| found)
         };
         let good = accepted(&pair);
-        assert_eq!(looked(&good).unwrap(), [None, Some(7)]);
+        assert_eq!(looked(&good).unwrap(), [None, Some(7), None]);
         let with = |key: &str, value: Value| {
             let mut entry = good.clone();
             entry[key] = value;
@@ -240,6 +300,7 @@ mod tests {
             ("range", json!(["0", "8192"])),
             ("ttl_us", json!("10")),
             ("hops", json!(1)),
+            ("cosigner", json!("00")),
             ("signature", json!(data_encoding::HEXLOWER.encode(&pair.by_owner.0))),
         ] {
             assert_eq!(with(key, value).unwrap_err().exit, TAMPERED_EXIT, "{key}");
@@ -247,7 +308,7 @@ mod tests {
         for (key, value) in
             [("grant", json!("00")), ("outcome", json!("error")), ("event", json!("share.end"))]
         {
-            assert_eq!(with(key, value).unwrap(), [None; 2], "{key}: another entry");
+            assert_eq!(with(key, value).unwrap(), [None; 3], "{key}: another entry");
         }
     }
 }

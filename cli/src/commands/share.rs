@@ -2,12 +2,12 @@
 
 use caps::error::{Code, Error};
 use caps::id::GrantId;
-use caps::share::{ShareFile, Signed};
+use caps::share::{ShareDigest, ShareFile, Signed};
 use caps::wire::row::{GrantRow, GrantState, Lifetime};
 use libmem::{Narrowing, Proposal, ShareOptions};
 use serde_json::json;
 
-use super::pair;
+use super::{cosign, pair};
 use crate::args::share::{Accept, Narrow, Offer, Share};
 use crate::context::{Context, Session};
 use crate::failure::{Failure, Result};
@@ -24,6 +24,7 @@ pub(crate) fn run(command: &Share, context: &Context) -> Result<Report> {
         // From its files alone: no node is needed.
         Share::Verify(arguments) => pair::verify(arguments, context),
         Share::List { all } => list(*all, &context.connect()?, context),
+        Share::Cosign(arguments) => cosign::run(arguments, &context.connect()?, context),
     }
 }
 
@@ -37,14 +38,21 @@ fn offer(arguments: &Offer, session: &Session, context: &Context) -> Result<Repo
     if let Some(ttl) = arguments.ttl {
         options = options.ttl(ttl);
     }
+    if let Some(cosigner) = &arguments.cosigner {
+        options = options.cosigner(context.principal(&session.client, cosigner)?);
+    }
     let grant = session.client.share_offer(&lease, &options, &session.key)?;
+    let (whom, command, name) = match &grant.cosigner {
+        Some(cosigner) => ("co-signer", "cosign", &cosigner.name),
+        None => ("receiver", "accept", &grant.receiver_name),
+    };
     let text = format!(
-        "{}\nMEM_SHARE:{} waits for its receiver, who types:\n  leasehold{} share accept {}{}\n",
+        "{}\nMEM_SHARE:{} waits for its {whom}, who types:\n  leasehold{} share {command} {}{}\n",
         table::pairs(context.style.stdout, &pairs(&grant)),
         grant.id,
         context.dirs.argument(),
         grant.id,
-        grant.receiver_name.as_ref().map_or(String::new(), |name| format!(" --as {name}")),
+        name.as_ref().map_or(String::new(), |name| format!(" --as {name}")),
     );
     Ok(Report::new(json!({ "share": json::grant(&grant) }), text))
 }
@@ -56,11 +64,7 @@ fn accept(arguments: &Accept, session: &Session, context: &Context) -> Result<Re
     // What is signed is what was shown: this very value goes on to be signed.
     let contract = proposal.contract;
     let digest = contract.digest();
-    if let Some(expected) = arguments.only_if.filter(|expected| *expected != digest) {
-        let message = format!("the contract's digest is {digest} and not {expected}: nothing was signed");
-        let help = "look at it with --dry-run; whoever wrote the digest down saw another contract";
-        return Err(pair::tampered(Error::with(Code::ContractSignature, message)).help(help));
-    }
+    seen_before(arguments.only_if, digest)?;
     let shown = table::pairs(context.style.stdout, &contract_pairs(&proposal));
     if arguments.dry_run {
         let value = json!({
@@ -96,6 +100,14 @@ fn accept(arguments: &Accept, session: &Session, context: &Context) -> Result<Re
         "token_file": file.to_string_lossy(),
     });
     Ok(Report::new(value, text))
+}
+
+/// Refuses to sign another contract than the one that was seen.
+pub(super) fn seen_before(only_if: Option<ShareDigest>, digest: ShareDigest) -> Result<()> {
+    let Some(expected) = only_if.filter(|expected| *expected != digest) else { return Ok(()) };
+    let message = format!("the contract's digest is {digest} and not {expected}: nothing was signed");
+    let help = "look at it with --dry-run; whoever wrote the digest down saw another contract";
+    Err(pair::tampered(Error::with(Code::ContractSignature, message)).help(help))
 }
 
 /// The one grant that waits for my signature.
@@ -175,19 +187,26 @@ fn receiver(row: &GrantRow) -> String {
     row.receiver_name.as_ref().map_or_else(|| row.receiver.to_string(), ToString::to_string)
 }
 
-/// The names that the node gives the two keys of a grant.
-fn named(row: &GrantRow) -> Vec<(caps::wire::Name, caps::id::PrincipalKey)> {
+/// The names that the node gives the keys of a grant.
+pub(super) fn named(row: &GrantRow) -> Vec<(caps::wire::Name, caps::id::PrincipalKey)> {
     let pairs = [(row.owner_name.clone(), row.owner), (row.receiver_name.clone(), row.receiver)];
-    pairs.into_iter().filter_map(|(name, key)| Some((name?, key))).collect()
+    let cosigner = row.cosigner.as_ref().map(|cosigner| (cosigner.name.clone(), cosigner.key));
+    pairs.into_iter().chain(cosigner).filter_map(|(name, key)| Some((name?, key))).collect()
 }
 
 fn state(row: &GrantRow) -> String {
     let state = json::word(&row.state);
-    row.cause.map_or(state.clone(), |cause| format!("{state}: {}", json::word(&cause)))
+    match (&row.cosigner, row.cause) {
+        (_, Some(cause)) => format!("{state}: {}", json::word(&cause)),
+        (Some(cosigner), None) if row.state == GrantState::Offered && !cosigner.signed => {
+            format!("{state}: waits for {}", cosign::who(cosigner))
+        }
+        _ => state,
+    }
 }
 
-fn pairs(row: &GrantRow) -> Vec<(&'static str, String)> {
-    vec![
+pub(super) fn pairs(row: &GrantRow) -> Vec<(&'static str, String)> {
+    let mut pairs = vec![
         ("grant", row.id.to_string()),
         ("lease", row.lease.to_string()),
         ("from", owner(row)),
@@ -196,10 +215,14 @@ fn pairs(row: &GrantRow) -> Vec<(&'static str, String)> {
         ("range", row.range.to_string()),
         ("expires in", human::span(row.expires_in)),
         ("state", state(row)),
-    ]
+    ];
+    if let Some(cosigner) = &row.cosigner {
+        pairs.insert(4, ("co-signer", cosign::who(cosigner)));
+    }
+    pairs
 }
 
-/// Every field that is signed, and the names that the node gives the two keys; and, where a narrowing has
+/// Every field that is signed, and the names that the node gives the keys; and, where a narrowing has
 /// taken a part of it already, what is left.
 pub(super) fn contract_pairs(proposal: &Proposal) -> Vec<(&'static str, String)> {
     let Proposal { grant, contract, .. } = proposal;
@@ -219,6 +242,11 @@ pub(super) fn contract_pairs(proposal: &Proposal) -> Vec<(&'static str, String)>
         ("hops", contract.max_hops.to_string()),
         ("digest", contract.digest().to_string()),
     ];
+    if let Some(cosigner) = &grant.cosigner {
+        pairs.insert(6, ("co-signer", named(cosigner.key.to_string(), cosigner.name.as_ref())));
+        let signed = if cosigner.signed { "yes" } else { "not yet: it cannot be accepted before" };
+        pairs.push(("co-signed", signed.to_owned()));
+    }
     if proposal.is_narrowed() {
         pairs.push(("left of it", format!("{} to {}", grant.rights, grant.range)));
     }

@@ -41,11 +41,13 @@ pub(crate) fn run(command: &Token, context: &Context) -> Result<Report> {
             let token = find(&token.token, context)?;
             written(&capability::seal(&token)?, &target.output, context)
         }
+        Token::Wrap(arguments) => super::wrap::wrap(arguments, context),
+        Token::Unwrap(arguments) => super::wrap::unwrap(arguments, context),
     }
 }
 
 /// A file needs no identity; what is kept here is kept under one.
-fn find(token: &LeaseArg, context: &Context) -> Result<capability::Token> {
+pub(super) fn find(token: &LeaseArg, context: &Context) -> Result<capability::Token> {
     match token {
         LeaseArg::File(path) => tokens::read(path),
         LeaseArg::Stdin => Tokens::new(&context.dirs.tokens(), &Name::new("stdin")?).find(token),
@@ -110,6 +112,11 @@ fn read_roots(path: &Path) -> Result<Vec<RootPublic>> {
 
 fn written(token: &capability::Token, path: &Path, context: &Context) -> Result<Report> {
     tokens::write(path, token)?;
+    shown(token, path, context)
+}
+
+/// What is in a token's file that was just written.
+pub(super) fn shown(token: &capability::Token, path: &Path, context: &Context) -> Result<Report> {
     let inspection = inspect(token, None)?;
     let mut text = table::pairs(context.style.stdout, &view_pairs(&inspection.effective));
     text += &format!("written to {}\n", files::show(path));

@@ -195,6 +195,7 @@ async fn serve(prepared: Prepared) -> Result<()> {
             mapping_end_step: limits::MAPPING_END_STEP_MS * 1_000_000,
             revocations_per_region_max: limits::REVOCATIONS_PER_REGION_MAX,
             meters_per_region_max: limits::METERS_PER_REGION_MAX,
+            meters_per_receiver_max: limits::METERS_PER_RECEIVER_MAX,
             marks_per_region_max: limits::MARKS_PER_REGION_MAX,
             ended_max: limits::ENDED_ROWS_MAX,
             tier,

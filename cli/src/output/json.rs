@@ -14,7 +14,8 @@ use caps::time::{Micros, UnixMicros};
 use caps::token::RevocationId;
 use caps::wire::link::Method;
 use caps::wire::row::{
-    CanaryRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, RootRow, Target,
+    CanaryRow, DonationRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow,
+    RootRow, Target,
 };
 use data_encoding::HEXLOWER;
 use libmem::LeaseView;
@@ -98,6 +99,11 @@ pub(crate) fn grant(row: &GrantRow) -> Value {
         "expires_in_ms": row.expires_in.as_millis(),
         "state": row.state,
         "cause": row.cause,
+        "cosigner": row.cosigner.as_ref().map(|cosigner| json!({
+            "key": cosigner.key.to_string(),
+            "name": cosigner.name,
+            "signed": cosigner.signed,
+        })),
     })
 }
 
@@ -140,6 +146,33 @@ pub(crate) fn root_id(id: u32) -> String {
     format!("{id:08x}")
 }
 
+/// A donation of quota.
+pub(crate) fn donation(row: &DonationRow) -> Value {
+    json!({
+        "id": row.id.to_string(),
+        "giver": row.giver.to_string(),
+        "giver_name": row.giver_name,
+        "receiver": row.receiver.to_string(),
+        "receiver_name": row.receiver_name,
+        "bytes": row.bytes,
+        "lent": row.lent,
+        "expires_in_ms": row.expires_in.as_millis(),
+        "state": row.state,
+    })
+}
+
+/// What a quota of bytes comes to.
+pub(crate) fn quota(row: &QuotaRow) -> Value {
+    json!({
+        "limit_bytes": row.limit_bytes,
+        "given_bytes": row.given_bytes,
+        "received_bytes": row.received_bytes,
+        "used_bytes": row.used_bytes,
+        "free_bytes": row.free_bytes,
+        "giveable_bytes": row.giveable_bytes,
+    })
+}
+
 /// A contract: exactly what is signed.
 pub(crate) fn contract(contract: &ShareContract) -> Value {
     json!({
@@ -153,6 +186,7 @@ pub(crate) fn contract(contract: &ShareContract) -> Value {
         "range": range(contract.range),
         "ttl_us": contract.ttl.0,
         "max_hops": contract.max_hops,
+        "cosigner": contract.cosigner.map(|key| key.to_string()),
     })
 }
 

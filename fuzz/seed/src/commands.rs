@@ -1,12 +1,14 @@
 //! Runs of broker commands: a lease's life and a share's, with real signatures.
 
 use broker::fuzzing::{encode, small_genesis};
-use broker::state::{Acceptance, Actor, Answer, Broker, Command, Kind, PolicyVerdict, TokenCut, Undo};
-use caps::id::{GrantId, LeaseId, ProviderId};
+use broker::state::{
+    Acceptance, Actor, Answer, Broker, Command, Kind, PolicyVerdict, TokenCut, TransferAcceptance, Undo,
+};
+use caps::id::{DonationId, GrantId, LeaseId, ProviderId, TransferId};
 use caps::key::SigningKey;
 use caps::range::ByteRange;
 use caps::rights::Rights;
-use caps::share::ShareContract;
+use caps::share::{ShareContract, TransferContract};
 use caps::time::{Micros, UnixMicros};
 use caps::token::{Mark, RevocationId};
 use caps::wire::link::{ClaimTicket, Notice};
@@ -15,6 +17,7 @@ use caps::wire::row::{EndCause, Lifetime, Revocation, Target};
 use caps::wire::{Name, Reason};
 
 const GRANT: GrantId = GrantId([9; 16]);
+const TRANSFER: TransferId = TransferId([8; 16]);
 
 /// Builds one input while the broker that it is for follows.
 struct Run {
@@ -63,7 +66,23 @@ impl Run {
     }
 
     fn lease(&mut self, lifetime: Lifetime) -> ClaimTicket {
-        let spec = LeaseSpec { bytes: 8192, ttl: Micros(5_000), name: None, class: None, lifetime, segment_bytes: None, max_hops: 0 };
+        self.lease_with(8192, lifetime)
+    }
+
+    fn lease_of(&mut self, bytes: u64) -> ClaimTicket {
+        self.lease_with(bytes, Lifetime::Detached)
+    }
+
+    fn lease_with(&mut self, bytes: u64, lifetime: Lifetime) -> ClaimTicket {
+        let spec = LeaseSpec {
+            bytes,
+            ttl: Micros(5_000),
+            name: None,
+            class: None,
+            lifetime,
+            segment_bytes: None,
+            max_hops: 0,
+        };
         let Answer::Reserved(ticket) = self.by(1, Kind::Reserve { spec, session: 1 }) else {
             unreachable!("a reservation is answered with a ticket")
         };
@@ -83,6 +102,7 @@ impl Run {
             range: ByteRange::new(0, 4096).expect("a range"),
             ttl: Micros(500),
             max_hops: 1,
+            cosigner: None,
         };
         self.by(1, Kind::Offer { contract, signature: contract.sign(&key(1)) });
         self.by(1, Kind::Issue { grant: GRANT });
@@ -90,6 +110,52 @@ impl Run {
         let acceptance = Acceptance { grant: GRANT, signature, lifetime: Lifetime::Detached, session: 2 };
         self.by(2, Kind::Accept(acceptance));
         self.node(Kind::Notice(Notice::GrantOpened { grant: GRANT }));
+    }
+
+    /// Offered by Alice to Bob, and signed by Carol as the third party.
+    fn cosigned(&mut self, ticket: &ClaimTicket) {
+        let name = Name::new("carol").expect("a literal name");
+        let add = Kind::PrincipalAdd { name, key: key(3).public() };
+        self.apply(Actor::Principal(small_genesis().admin), add);
+        let contract = ShareContract {
+            cluster: small_genesis().cluster,
+            grant: GRANT,
+            lease: ticket.lease,
+            region: ticket.region,
+            owner: key(1).public(),
+            receiver: key(2).public(),
+            rights: Rights::READ_WRITE,
+            range: ByteRange::new(0, 4096).expect("a range"),
+            ttl: Micros(500),
+            max_hops: 0,
+            cosigner: Some(key(3).public()),
+        };
+        self.by(1, Kind::OfferToCosign { contract, signature: contract.sign(&key(1)), uid: 1000 });
+        self.by(3, Kind::Cosign { grant: GRANT, signature: contract.sign(&key(3)) });
+        self.by(3, Kind::Issue { grant: GRANT });
+        let signature = contract.sign(&key(2));
+        let acceptance = Acceptance { grant: GRANT, signature, lifetime: Lifetime::Detached, session: 2 };
+        self.by(2, Kind::Accept(acceptance));
+    }
+
+    fn hand_over(&mut self, ticket: &ClaimTicket) {
+        let contract = TransferContract {
+            cluster: small_genesis().cluster,
+            transfer: TRANSFER,
+            lease: ticket.lease,
+            region: ticket.region,
+            from: key(1).public(),
+            to: key(2).public(),
+            ttl: Micros(500),
+        };
+        self.by(1, Kind::TransferOffer { contract, signature: contract.sign(&key(1)) });
+        let (signature, lifetime) = (contract.sign(&key(2)), Lifetime::Process);
+        let acceptance = TransferAcceptance { transfer: TRANSFER, signature, lifetime, session: 2 };
+        self.by(2, Kind::TransferAccept(acceptance));
+        self.node(Kind::TransferBack { transfer: TRANSFER });
+        self.by(2, Kind::TransferAccept(acceptance));
+        self.node(Kind::TransferDone { transfer: TRANSFER });
+        self.node(Kind::HolderExit { session: 2 });
     }
 
     fn revoke(&mut self, n: u8, target: Target) {
@@ -164,6 +230,32 @@ pub fn runs() -> Vec<Vec<u8>> {
             let ticket = run.lease(Lifetime::Detached);
             run.node(Kind::Undo(Undo::Lease { lease: ticket.lease }));
             run.node(Kind::PolicyLoad { hash: [3; 32] });
+        }),
+        run(&|run| {
+            let give = |n: u8, bytes: u64| {
+                let (id, to) = (DonationId([n; 16]), key(1).public());
+                Kind::QuotaGive { id, to, bytes, ttl: Micros(1_000) }
+            };
+            run.by(2, give(1, 8192));
+            run.by(2, give(1, 8192));
+            run.by(2, give(2, 1));
+            run.node(Kind::Undo(Undo::QuotaGive { id: DonationId([2; 16]) }));
+            let leases = [(); 3].map(|()| run.lease_of(12_288).lease);
+            run.by(2, Kind::QuotaTakeBack { id: DonationId([1; 16]) });
+            run.now += 2_000;
+            run.node(Kind::Tick);
+            run.by(1, Kind::Release { lease: leases[0] });
+            run.taken(leases[0]);
+        }),
+        run(&|run| {
+            let ticket = run.lease(Lifetime::Detached);
+            run.cosigned(&ticket);
+            run.revoke(1, Target::Grant(GRANT));
+        }),
+        run(&|run| {
+            let ticket = run.lease(Lifetime::Detached);
+            run.share(&ticket);
+            run.hand_over(&ticket);
         }),
     ]
 }

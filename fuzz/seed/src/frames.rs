@@ -1,7 +1,7 @@
 //! Frames of the local socket: one for each shape of body.
 
 use caps::error::{Code, Error};
-use caps::id::{GrantId, LeaseId, PrincipalKey, QuarantineId, RequestId, SlotHandle};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, RequestId, SlotHandle};
 use caps::key::{Signature, SigningKey};
 use caps::pop::Nonce;
 use caps::range::ByteRange;
@@ -12,6 +12,7 @@ use caps::token::Token;
 use caps::wire::channel::{Message, SegmentAccess};
 use caps::wire::request::{LeaseSpec, Path};
 use caps::wire::row::{Lifetime, Revocation, Target};
+use caps::wire::wrap::WrapId;
 use caps::wire::{FrameKind, Name, Reason, Reply, Request, frame};
 use serde::Serialize;
 
@@ -47,6 +48,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         range: ByteRange::new(0, 4096).expect("a range"),
         ttl: Micros::from_millis(1_000),
         max_hops: 1,
+        cosigner: None,
     };
     let spec = LeaseSpec {
         bytes: 65_536,
@@ -59,6 +61,16 @@ pub fn frames() -> Vec<Vec<u8>> {
     };
     let revocation =
         Revocation { target: Target::Holder(key), reason: Reason::new("left").expect("a reason") };
+    let transfer = caps::id::TransferId([8; 16]);
+    let handing_over = caps::share::TransferContract {
+        cluster: contract.cluster,
+        transfer,
+        lease,
+        region: contract.region,
+        from: key,
+        to: contract.receiver,
+        ttl: Micros(9),
+    };
     let requests = [
         Request::Hello { holder: key, nonce: Nonce([1; 32]) },
         Request::Prove { signature },
@@ -70,15 +82,15 @@ pub fn frames() -> Vec<Vec<u8>> {
         Request::ShareAccept { grant, signature, lifetime: Lifetime::Process },
         Request::Revoke(revocation),
         Request::Status,
-        Request::Open {
-            token: token.clone(),
-            rights: Rights::READ_WRITE,
-            path: Path::Mapped,
-        },
+        Request::Open { token: token.clone(), rights: Rights::READ_WRITE, path: Path::Mapped },
         Request::Read { handle, offset: 512, length: 4096 },
         Request::Write { handle, offset: 0, data: vec![0xab; 64], crc: 1 },
         Request::Confine,
-        Request::RevokeToken { token, block: 1, reason: Reason::new("over").expect("a reason") },
+        Request::RevokeToken {
+            token: token.clone(),
+            block: 1,
+            reason: Reason::new("over").expect("a reason"),
+        },
         Request::ShareNarrow { grant, rights: Some(Rights::READ), range: None, ttl: Some(Micros(9)) },
         Request::QuarantineAdd { lease, reason: Reason::new("odd").expect("a reason") },
         Request::QuarantineList,
@@ -87,11 +99,25 @@ pub fn frames() -> Vec<Vec<u8>> {
         Request::RootRotate,
         Request::RootRetire { id: 7 },
         Request::RootList,
+        Request::Wrap { token: token.clone(), to: Some(key), ttl: Micros::from_millis(5) },
+        Request::Unwrap { id: WrapId([6; 16]) },
+        Request::WrapShow { id: WrapId([6; 16]) },
+        Request::QuotaGive { id: DonationId([6; 16]), to: key, bytes: 4096, ttl: Micros(9) },
+        Request::QuotaTakeBack { id: DonationId([6; 16]) },
+        Request::QuotaList { after: Some(DonationId([6; 16])) },
+        Request::ShareCosign { grant, signature },
+        Request::TransferOffer { contract: handing_over, signature },
+        Request::TransferAccept { transfer, signature, lifetime: Lifetime::Process },
+        Request::TransferShow { transfer },
+        Request::TransferList { after: Some(transfer) },
+        Request::TransferWithdraw { transfer },
     ];
     let replies = [
         Reply::Done,
         Reply::Challenge { node: caps::id::ProviderId([5; 16]), nonce: Nonce([2; 32]) },
         Reply::Data { bytes: vec![1; 32], crc: 2 },
+        Reply::Wrapped { id: WrapId([6; 16]), expires_in: Micros::from_millis(5) },
+        Reply::Unwrapped { token },
     ];
     let mut frames: Vec<_> = requests.iter().map(|request| encode(FrameKind::Request, request)).collect();
     frames.extend(replies.iter().map(|reply| encode(FrameKind::Reply, reply)));

@@ -53,6 +53,7 @@ fn main() -> io::Result<()> {
         ("policy", [texts(&[policy::datalog::DEFAULT]), texts(POLICIES)].concat()),
         ("broker_command", commands::runs()),
         ("kernel_events", provider::kernel::fuzzing::event_seeds()),
+        ("broker_story", broker::fuzzing::story_seeds()),
     ];
     for (target, inputs) in targets {
         let directory = seeds.join(target);

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 
 use caps::error::{Code, Error, Result};
 use caps::id::{RequestId, SlotHandle};
+use caps::wire::request::Effect as RequestEffect;
 use caps::wire::request::Path;
 use caps::wire::{Frame, FrameKind, Reply, Request, frame};
 
@@ -115,7 +116,7 @@ impl Protocol {
             id,
             bytes: frame::encode(FrameKind::Request, id, request)?,
             beside: Beside::of(request),
-            changes: changes(request),
+            changes: request.effect() == RequestEffect::Lasting,
         })
     }
 
@@ -253,44 +254,6 @@ impl Answer {
             Ok(Reply::Opened(opened)) => Some(opened.handle),
             _ => None,
         }
-    }
-}
-
-/// Whether a request changes something that outlives the session.
-const fn changes(request: &Request) -> bool {
-    match request {
-        Request::PrincipalAdd { .. }
-        | Request::LeaseCreate(_)
-        | Request::LeaseRenew { .. }
-        | Request::LeaseRelease { .. }
-        | Request::ShareOffer { .. }
-        | Request::ShareAccept { .. }
-        | Request::Revoke(_)
-        | Request::RevokeToken { .. }
-        | Request::ShareNarrow { .. }
-        | Request::QuarantineAdd { .. }
-        | Request::QuarantineRelease { .. }
-        | Request::RootRotate
-        | Request::RootRetire { .. }
-        | Request::Write { .. } => true,
-        Request::Hello { .. }
-        | Request::Prove { .. }
-        | Request::PrincipalList { .. }
-        | Request::LeaseList { .. }
-        | Request::LeaseShow { .. }
-        | Request::ShareShow { .. }
-        | Request::ShareList { .. }
-        | Request::Status
-        | Request::Open { .. }
-        | Request::Read { .. }
-        | Request::Segment { .. }
-        | Request::Channel
-        | Request::Close { .. }
-        | Request::Confine
-        | Request::QuarantineList
-        | Request::QuarantineRead { .. }
-        | Request::TokenCheck { .. }
-        | Request::RootList => false,
     }
 }
 

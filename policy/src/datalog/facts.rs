@@ -29,17 +29,29 @@ pub enum Kind {
     /// Taking back.
     #[serde(rename = "revoke")]
     Revoke,
+    /// A part of one's own quota of bytes, lent to somebody else.
+    #[serde(rename = "quota.give")]
+    QuotaGive,
+    /// The owner's offer to hand a lease over.
+    #[serde(rename = "transfer.offer")]
+    TransferOffer,
+    /// The receiver's acceptance of a lease.
+    #[serde(rename = "transfer.accept")]
+    TransferAccept,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::LeaseCreate,
         Self::LeaseRenew,
         Self::ShareIssue,
         Self::ShareAccept,
         Self::LeaseOpen,
         Self::Revoke,
+        Self::QuotaGive,
+        Self::TransferOffer,
+        Self::TransferAccept,
     ];
 
     /// The name in a policy.
@@ -52,6 +64,9 @@ impl Kind {
             Self::ShareAccept => "share.accept",
             Self::LeaseOpen => "lease.open",
             Self::Revoke => "revoke",
+            Self::QuotaGive => "quota.give",
+            Self::TransferOffer => "transfer.offer",
+            Self::TransferAccept => "transfer.accept",
         }
     }
 }
@@ -60,14 +75,21 @@ impl Kind {
 ///
 /// Which of them a kind has, and what they mean there:
 ///
-/// | kind | size | ttl | class | receiver | hops | rights |
-/// |---|---|---|---|---|---|---|
-/// | `lease.create` | of the lease | asked for | if named | - | asked for | - |
-/// | `lease.renew` | of the lease | asked for | - | - | - | - |
-/// | `lease.open` | of the range | - | - | - | made | asked for |
-/// | `share.issue` | of the range | of the grant | - | the receiver | granted | granted |
-/// | `share.accept` | of the range | of the grant | - | who accepts | granted | granted |
-/// | `revoke` | - | - | - | - | - | - |
+/// | kind | size | ttl | class | receiver | hops | rights | cosigner |
+/// |---|---|---|---|---|---|---|---|
+/// | `lease.create` | of the lease | asked for | if named | - | asked for | - | - |
+/// | `lease.renew` | of the lease | asked for | - | - | - | - | - |
+/// | `lease.open` | of the range | - | - | - | made | asked for | - |
+/// | `share.issue` | of the range | of the grant | - | the receiver | granted | granted | if the contract names one |
+/// | `share.accept` | of the range | of the grant | - | who accepts | granted | granted | if the contract names one |
+/// | `revoke` | - | - | - | - | - | - | - |
+/// | `quota.give` | given | of the donation | - | the receiver | - | - | - |
+/// | `transfer.offer` | of the lease | of the offer | - | who is to have it | - | - | - |
+/// | `transfer.accept` | of the lease | of the offer | - | who accepts | - | - | - |
+///
+/// Where a contract names a co-signer, `share.issue` is judged twice: when it is offered, so that nobody is asked to sign
+/// what will not be, and once the co-signer has signed. Both times it is the owner who asks, by the process that offered.
+/// Nothing is issued without the signature, so a rule may take the fact for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Facts {
@@ -85,12 +107,15 @@ pub struct Facts {
     pub ttl: Option<Micros>,
     /// The lease's class.
     pub class: Option<Name>,
-    /// The registered principal to whom it is shared.
+    /// The registered principal to whom it is shared or given.
     pub receiver: Option<(PrincipalKey, Name)>,
     /// How often the token may be delegated, or was.
     pub hops: Option<u8>,
     /// One `right` fact for each.
     pub rights: Rights,
+    /// The registered principal that the contract names as its co-signer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cosigner: Option<(PrincipalKey, Name)>,
 }
 
 impl Facts {
@@ -108,6 +133,7 @@ impl Facts {
             receiver: None,
             hops: None,
             rights: Rights::NONE,
+            cosigner: None,
         }
     }
 
@@ -134,6 +160,9 @@ impl Facts {
         }
         if let Some(hops) = self.hops {
             facts.push(fact("hops", [Term::Integer(hops.into())]));
+        }
+        if let Some((by, name)) = &self.cosigner {
+            facts.push(fact("cosigner", [key(by), text(name.as_str())]));
         }
         facts.extend(self.rights.iter().map(|right| fact("right", [text(right.name())])));
         Ok(facts)

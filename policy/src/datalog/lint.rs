@@ -253,6 +253,11 @@ fn probe(kind: Kind, name: Option<&str>) -> Facts {
     facts.class = Name::new("probe").ok();
     facts.receiver =
         name.is_some().then(|| Name::new("bob").ok()).flatten().map(|bob| (PrincipalKey([0xa5; 32]), bob));
+    facts.cosigner = name
+        .is_some()
+        .then(|| Name::new("carol").ok())
+        .flatten()
+        .map(|carol| (PrincipalKey([0xc3; 32]), carol));
     facts
 }
 

@@ -70,7 +70,7 @@ fn the_examples_of_the_default_work() {
         })
         .map(|line| format!("{line}\n"))
         .collect();
-    assert_eq!(examples.lines().count(), 6, "{examples}");
+    assert_eq!(examples.lines().count(), 10, "{examples}");
     let policy = ok(&(examples + DEFAULT));
     assert_eq!(policy.lint(false), []);
     let mut create = facts(Kind::LeaseCreate);
@@ -80,16 +80,31 @@ fn the_examples_of_the_default_work() {
     let mut share = facts(Kind::ShareIssue);
     share.rights = Rights::READ_WRITE;
     share.receiver = Some((PrincipalKey([9; 32]), name("bob")));
+    assert!(!policy.decide(&share).unwrap().allowed, "for writing, with nobody to co-sign");
+    share.cosigner = Some((PrincipalKey([11; 32]), name("eve")));
+    assert!(!policy.decide(&share).unwrap().allowed, "somebody else co-signs");
+    share.cosigner = Some((PrincipalKey([11; 32]), name("security")));
     assert!(policy.decide(&share).unwrap().allowed);
     share.receiver = Some((PrincipalKey([9; 32]), name("mallory")));
     assert!(!policy.decide(&share).unwrap().allowed);
-    share.rights = Rights::READ;
+    (share.rights, share.cosigner) = (Rights::READ, None);
     assert!(policy.decide(&share).unwrap().allowed);
     let mut open = facts(Kind::LeaseOpen);
     for (hops, allowed) in [(1, true), (2, false)] {
         open.hops = Some(hops);
         assert_eq!(policy.decide(&open).unwrap().allowed, allowed, "delegated {hops} times");
     }
+    let mut give = facts(Kind::QuotaGive);
+    for (to, allowed) in [("server", true), ("mallory", false)] {
+        give.receiver = Some((PrincipalKey([9; 32]), name(to)));
+        assert_eq!(policy.decide(&give).unwrap().allowed, allowed, "to {to}");
+    }
+    give.receiver = None;
+    assert!(!policy.decide(&give).unwrap().allowed, "to somebody who is not registered");
+    let mut transfer = facts(Kind::TransferOffer);
+    transfer.receiver = Some((PrincipalKey([9; 32]), name("bob")));
+    assert!(!policy.decide(&transfer).unwrap().allowed, "a lease goes to the archive or nowhere");
+    assert!(ok(DEFAULT).decide(&transfer).unwrap().allowed);
 }
 
 #[test]
@@ -98,6 +113,7 @@ fn every_fact_can_be_asked_for() {
     all.class = Some(name("training"));
     all.receiver = Some((PrincipalKey([9; 32]), name("bob")));
     all.rights = Rights::READ;
+    all.cosigner = Some((PrincipalKey([11; 32]), name("security")));
     let key = |byte: &str| format!("hex:{}", byte.repeat(32));
     for (condition, expected) in [
         ("request(\"share.issue\")".into(), true),
@@ -113,6 +129,8 @@ fn every_fact_can_be_asked_for() {
         ("class(\"training\")".into(), true),
         (format!("receiver({}, \"bob\")", key("09")), true),
         ("right(\"read\")".into(), true),
+        (format!("cosigner({}, \"security\")", key("0b")), true),
+        ("cosigner($k, \"bob\")".into(), false),
         ("right(\"write\")".into(), false),
         ("principal($k, $n), receiver($k, $m)".into(), false),
         ("principal($k, $n), {\"alice\", \"eve\"}.contains($n) && $n.starts_with(\"al\")".into(), true),
@@ -122,7 +140,15 @@ fn every_fact_can_be_asked_for() {
         assert_eq!(allowed(&format!("allow if {condition};"), &all), expected, "{condition}");
     }
     let bare = Facts::new(Kind::Revoke, PrincipalKey([7; 32]), None, 0);
-    for absent in ["principal($a, $b)", "size($a)", "ttl($a)", "class($a)", "receiver($a, $b)", "right($a)"] {
+    for absent in [
+        "principal($a, $b)",
+        "size($a)",
+        "ttl($a)",
+        "class($a)",
+        "receiver($a, $b)",
+        "right($a)",
+        "cosigner($a, $b)",
+    ] {
         assert!(!allowed(&format!("allow if {absent};"), &bare), "{absent}");
     }
 }

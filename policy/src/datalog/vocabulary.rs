@@ -30,6 +30,7 @@ const TABLE: &[(&str, &[Argument], u64)] = &[
     ("receiver", &[Argument::Key, Argument::Name], 1),
     ("hops", &[Argument::Number], 1),
     ("right", &[Argument::Right], Operation::ALL.len() as u64),
+    ("cosigner", &[Argument::Key, Argument::Name], 1),
 ];
 
 /// The names of the node's predicates.

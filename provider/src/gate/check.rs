@@ -12,7 +12,7 @@ use super::session::Session;
 impl Session {
     /// Judges a token without opening it. A stranger is told what it would be told on opening, and the log is.
     pub(super) async fn token_check(&mut self, token: &Token) -> Result<Answer> {
-        let verified = self.verified(token)?;
+        let verified = self.verified(token).await?;
         if !self.concerns(&verified).await {
             let error = Error::from(Limit::Holder);
             self.denied(token, Some(&verified), &error);
@@ -32,8 +32,8 @@ impl Session {
 
     /// Whether this client has held the token, owns its lease, or is the administrator.
     async fn concerns(&self, verified: &VerifiedToken) -> bool {
-        let (me, chain): (PrincipalKey, _) = (self.opener.proven.holder(), verified.chain());
-        if chain.first_holder == me || chain.hops.iter().any(|hop| hop.to == me) {
+        let me = self.opener.proven.holder();
+        if has_held(verified, me) {
             return true;
         }
         let control = &self.shared.control;
@@ -45,4 +45,11 @@ impl Session {
         let shown = control.request(self.caller(), lease).await;
         matches!(shown, Ok(Reply::Lease { lease, .. }) if lease.owner == me)
     }
+}
+
+/// Whether this key is one of the token's holders, from the first to the present one. Each is vouched for by the one
+/// before, and the first by the broker.
+pub(super) fn has_held(verified: &VerifiedToken, key: PrincipalKey) -> bool {
+    let chain = verified.chain();
+    chain.first_holder == key || chain.hops.iter().any(|hop| hop.to == key)
 }

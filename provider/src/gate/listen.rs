@@ -21,6 +21,8 @@ use super::refusals::Refusals;
 use super::rejects::Rejects;
 use super::session::{self, Session};
 use super::verified::Room;
+use super::verify_pool::VerifyPool;
+use super::wraps::Wraps;
 use crate::runtime::Provider;
 
 /// Where the gate listens and whom it lets in.
@@ -52,8 +54,12 @@ pub(super) struct Shared {
     pub(super) rejects: Arc<Rejects>,
     /// The bytes that sessions may remember of verified tokens.
     pub(super) tokens: Arc<Room>,
+    /// Turns at checking a token's signatures.
+    pub(super) verifying: Arc<VerifyPool>,
     /// Refusals by quota. Guards the table; held for one count.
     pub(super) refusals: Mutex<Refusals>,
+    /// Tokens that wait to be fetched.
+    pub(super) wraps: Arc<Wraps>,
     pub(super) config: GateConfig,
     next: AtomicU64,
     /// Sessions by uid. Guards the counts; held for an addition.
@@ -139,7 +145,12 @@ impl Gate {
         let shared = Arc::new(Shared {
             rejects: Rejects::start(provider.clone()),
             tokens: Arc::default(),
+            verifying: VerifyPool::for_this_machine(),
             refusals: Mutex::default(),
+            wraps: Wraps::start({
+                let provider = provider.clone();
+                move || provider.clock().boot()
+            }),
             provider,
             control,
             config,
@@ -195,6 +206,7 @@ impl Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
+        self.shared.wraps.close();
         self.shared.rejects.flush();
         let _ = fs::remove_file(&self.path); // a later node removes it as well
     }

@@ -127,7 +127,7 @@ impl Session {
             // Before anything is opened: a right whose descriptor cannot be sent would stay open without a handle.
             self.ready_for_descriptor().await?;
         }
-        let verified = self.verified(token)?;
+        let verified = self.verified(token).await?;
         let terms = verified.terms();
         let made = verified.revocation_ids().get(1..).and_then(|made| made.last().copied());
         let known = (terms.lease, terms.grant, rights, path, made);
@@ -164,14 +164,16 @@ impl Session {
     }
 
     /// Verifies a token, or finds it among those this session has had verified.
-    pub(super) fn verified(&mut self, token: &Token) -> Result<Arc<VerifiedToken>> {
+    pub(super) async fn verified(&mut self, token: &Token) -> Result<Arc<VerifiedToken>> {
         // Read before the token is verified: what is verified by a later set is merely verified once more.
         let roots = self.shared.provider.roots().number();
         if let Some(verified) = self.rights.verified.find(token, roots) {
             return Ok(verified);
         }
+        let turn = self.shared.verifying.turn(self.opener.uid).await;
         let verified =
             self.shared.provider.verify(token).inspect_err(|error| self.denied(token, None, error))?;
+        drop(turn);
         let verified = Arc::new(verified);
         self.rights.verified.keep(&self.shared.tokens, self.opener.uid, token, roots, &verified);
         Ok(verified)

@@ -20,16 +20,20 @@
 //! | `fault` | what a client did wrong, on record, and what follows |
 //! | `refusals` | how often a principal was refused by its quota lately |
 //! | `rejects` | refusals in the log, gathered so that nobody can fill it |
+//! | `answered` | the changing requests that were answered last, so that asking again is no second effect |
 //! | `memory` | the requests about memory: open, read, write, close |
 //! | `check` | what a token is worth now, for those whom it concerns |
 //! | `quarantine` | the administrator's requests about dead memory that is kept |
 //! | `roots` | the administrator's requests about root keys |
+//! | `wrap`, `wraps` | tokens that are handed over through the node, each fetched once |
 //! | `channel` | fresh segments for those who keep their rights through a rotation |
 //! | `verified` | the tokens that were verified lately, within a bound of bytes |
+//! | `verify_pool` | whose token is verified next |
 //!
 //! A client can make the gate work on its own session only: every packet is bounded, every wait has a deadline, and
 //! a session has one request in work at a time. What it sends as a descriptor is never received.
 
+mod answered;
 mod channel;
 mod check;
 mod executable;
@@ -48,6 +52,9 @@ mod roots;
 mod session;
 mod socket;
 mod verified;
+mod verify_pool;
+mod wrap;
+mod wraps;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -12,7 +12,7 @@ impl Session {
     /// Verifies the token as for opening it, and hands on what is to be taken back. A token whose time is over, or that
     /// is bound to another key, can be shown as well: nothing is opened by it.
     pub(super) async fn revoke_token(&mut self, token: &Token, block: u8, reason: Reason) -> Result<Answer> {
-        let cut = self.verified(token)?.cut(block)?;
+        let cut = self.verified(token).await?.cut(block)?;
         self.shared.control.revoke_token(self.caller(), cut, reason).await.map(Answer::Reply)
     }
 }

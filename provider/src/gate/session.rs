@@ -16,8 +16,10 @@ use policy::fault::Reaction;
 use policy::limits;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::Caller;
+use super::answered::{Answered, Identity, Known};
 use super::channel::Channel;
 use super::executable;
 use super::fault::{Conduct, Fault};
@@ -42,6 +44,8 @@ pub(super) struct Session {
     /// Its client's process.
     pub(super) process: Arc<AsyncFd<OwnedFd>>,
     pub(super) conduct: Conduct,
+    /// What it asked for last, and was told.
+    answered: Answered,
 }
 
 /// Why a session ends.
@@ -87,8 +91,18 @@ impl Session {
         );
         let rights = Rights::default();
         let (process, conduct, channel) = (death.clone(), Conduct::default(), None);
-        let mut session =
-            Self { shared: shared.clone(), socket, opener, rights, post, channel, process, conduct };
+        let answered = Answered::default();
+        let mut session = Self {
+            shared: shared.clone(),
+            socket,
+            opener,
+            rights,
+            post,
+            channel,
+            process,
+            conduct,
+            answered,
+        };
         let end = tokio::select! {
             end = session.serve(request) => end,
             _ = death.readable() => End::Gone,
@@ -122,31 +136,26 @@ impl Session {
                     return End::Gone;
                 }
             };
-            let (id, request) = match received {
-                Ok(request) => request,
+            let Asked { id, request, identity } = match received {
+                Ok(asked) => asked,
                 Err(error) => {
                     tell(&self.socket, RequestId(0), &error).await;
                     return End::Refused(error);
                 }
             };
-            let answer = self.answer(request, id).await;
-            if answer.as_ref().is_err_and(|error| error.code() == Code::Quota) {
-                self.refused_by_quota();
-            }
-            let sent: Result<()> = match answer {
-                Ok(Answer::Reply(reply)) => self.send(id, &reply).await,
-                Ok(Answer::WithDescriptor(reply, descriptor)) => self.send_with(id, &reply, descriptor).await,
-                Ok(Answer::Sent) => Ok(()),
-                Err(error) => {
-                    let ends = error.code() == Code::Protocol;
-                    let sent = timed(self.socket.send(&encode_error(id, &error), None)).await;
-                    if ends {
-                        return End::Refused(error);
-                    }
-                    if self.conduct.ends() {
-                        return End::Faulted;
-                    }
-                    sent
+            let sent = match self.answered.find(id, identity) {
+                Known::New => match self.answer_once(id, request, identity).await {
+                    Ok(sent) => sent,
+                    Err(end) => return end,
+                },
+                Known::Answered(frame) => timed(self.socket.send(frame, None)).await,
+                Known::NotRepeatable => {
+                    let detail = "the request was answered, and its answer cannot be given again";
+                    self.duplicate(id, Error::new(Code::FrameDuplicate, detail)).await
+                }
+                Known::Other => {
+                    let detail = "the number is that of another request of this session";
+                    self.duplicate(id, Error::new(Code::FrameDuplicate, detail)).await
                 }
             };
             match sent {
@@ -156,6 +165,52 @@ impl Session {
                 Err(_) => return End::Gone,
             }
         }
+    }
+
+    /// Answers a request that was not answered before, and remembers what it was told if it changes something. What
+    /// sending came to, or why the session ends.
+    async fn answer_once(
+        &mut self,
+        id: RequestId,
+        request: Request,
+        identity: Option<Identity>,
+    ) -> std::result::Result<Result<()>, End> {
+        let answer = self.answer(request, id).await;
+        if answer.as_ref().is_err_and(|error| error.code() == Code::Quota) {
+            self.refused_by_quota();
+        }
+        let (packet, descriptor, refused) = match answer {
+            Ok(Answer::Sent) => return Ok(Ok(())),
+            Ok(Answer::Reply(reply)) => (frame::encode(FrameKind::Reply, id, &reply), None, None),
+            Ok(Answer::WithDescriptor(reply, descriptor)) => {
+                (frame::encode(FrameKind::Reply, id, &reply), Some(descriptor), None)
+            }
+            Err(error) => (Ok(encode_error(id, &error)), None, Some(error)),
+        };
+        let packet = match packet {
+            Ok(packet) => Zeroizing::new(packet),
+            Err(error) => return Ok(Err(error)),
+        };
+        // Before it is sent: whoever asks again may do so because sending it failed.
+        if let Some(identity) = identity {
+            self.answered.keep(id, identity, descriptor.is_none().then_some(&packet));
+        }
+        // A descriptor leaves alone: the client had read everything before it when it was opened, and nothing was sent
+        // since. The kernel counts descriptors in flight by user, and one client must not use up the others' share.
+        let beside = descriptor.as_ref().map(std::os::fd::AsFd::as_fd);
+        let sent = timed(self.socket.send(&packet, beside)).await;
+        match refused {
+            Some(error) if error.code() == Code::Protocol => Err(End::Refused(error)),
+            Some(_) if self.conduct.ends() => Err(End::Faulted),
+            _ => Ok(sent),
+        }
+    }
+
+    /// Refuses a number that was used, and goes on: nothing is done, and an honest client that lost a descriptor asks so.
+    async fn duplicate(&self, id: RequestId, error: Error) -> Result<()> {
+        let entry = self.opener.identified(Fault::protocol(&error).entry()).reaction(Reaction::Log.name());
+        self.shared.rejects.deny(self.opener.uid, entry);
+        timed(self.socket.send(&encode_error(id, &error), None)).await
     }
 
     async fn welcome(&self, id: RequestId) -> Result<()> {
@@ -174,6 +229,7 @@ impl Session {
     /// revoke in the name of the key that opened it.
     async fn confine(&mut self) -> Answer {
         self.opener.sandboxed = true;
+        self.answered.forget();
         // The program that takes the session over says it again: from then on the log names that program.
         self.opener.exe = executable::hash(self.opener.uid, self.opener.pid).await.or(self.opener.exe);
         let holder = self.opener.proven.holder();
@@ -205,6 +261,9 @@ impl Session {
             request @ (Request::RootRotate | Request::RootRetire { .. } | Request::RootList) => {
                 self.root_request(request).await
             }
+            Request::Wrap { token, to, ttl } => self.wrap(token, to, ttl).await,
+            Request::Unwrap { id } => self.unwrap(id).await,
+            Request::WrapShow { id } => self.wrap_show(id).await,
             request @ (Request::PrincipalAdd { .. }
             | Request::PrincipalList { .. }
             | Request::LeaseCreate(_)
@@ -218,7 +277,16 @@ impl Session {
             | Request::ShareList { .. }
             | Request::Revoke(_)
             | Request::ShareNarrow { .. }
-            | Request::Status) => {
+            | Request::Status
+            | Request::QuotaGive { .. }
+            | Request::QuotaTakeBack { .. }
+            | Request::QuotaList { .. }
+            | Request::ShareCosign { .. }
+            | Request::TransferOffer { .. }
+            | Request::TransferAccept { .. }
+            | Request::TransferShow { .. }
+            | Request::TransferList { .. }
+            | Request::TransferWithdraw { .. }) => {
                 self.shared.control.request(self.caller(), request).await.map(Answer::Reply)
             }
         }
@@ -243,13 +311,6 @@ impl Session {
 
     async fn send(&self, id: RequestId, reply: &Reply) -> Result<()> {
         timed(self.socket.send(&frame::encode(FrameKind::Reply, id, reply)?, None)).await
-    }
-
-    /// Sends a reply with a descriptor. The client had read everything before it when it was opened, and nothing was
-    /// sent since: the kernel counts descriptors in flight by user, and one client must not use up the others' share.
-    async fn send_with(&self, id: RequestId, reply: &Reply, descriptor: OwnedFd) -> Result<()> {
-        let packet = frame::encode(FrameKind::Reply, id, reply)?;
-        timed(self.socket.send(&packet, Some(std::os::fd::AsFd::as_fd(&descriptor)))).await
     }
 
     /// Counts a refusal by quota.
@@ -307,7 +368,7 @@ impl Session {
 async fn greet(shared: &Shared, socket: &Socket) -> Result<(RequestId, Proven)> {
     let mut handshake = Handshake::new(shared.provider.config().provider, Nonce::random());
     loop {
-        let (id, request) = receive(socket)
+        let Asked { id, request, .. } = receive(socket)
             .await
             .map_err(lost)?
             .ok_or(Error::new(Code::Unreachable, "the client hung up before it proved a key"))??;
@@ -322,13 +383,25 @@ async fn greet(shared: &Shared, socket: &Socket) -> Result<(RequestId, Proven)> 
     }
 }
 
+/// One request as it came.
+struct Asked {
+    id: RequestId,
+    request: Request,
+    /// `None` for one that only reads.
+    identity: Option<Identity>,
+}
+
 /// One request, or why the packet is none; `None` when the client hung up.
-async fn receive(socket: &Socket) -> std::io::Result<Option<Result<(RequestId, Request)>>> {
+async fn receive(socket: &Socket) -> std::io::Result<Option<Result<Asked>>> {
     socket
         .receive(|packet| {
             let frame = Frame::decode(packet)?;
             match frame.kind {
-                FrameKind::Request => Ok((frame.request, frame.body()?)),
+                FrameKind::Request => {
+                    let request = frame.body()?;
+                    let identity = Identity::of(&request, &packet[frame::HEADER_BYTES..]);
+                    Ok(Asked { id: frame.request, request, identity })
+                }
                 FrameKind::Reply | FrameKind::Error => {
                     Err(Error::new(Code::FrameType, "a client sends requests"))
                 }

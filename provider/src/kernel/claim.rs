@@ -61,6 +61,7 @@ impl Kernel {
             lease: ticket.lease,
             region: ticket.region,
             owner: ticket.owner,
+            owned_since: UnixMicros(0),
             bytes: ticket.bytes,
             segment_bytes: ticket.segment_bytes,
             segments: vec![SegmentRow::new(); segments],

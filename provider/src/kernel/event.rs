@@ -179,6 +179,8 @@ pub struct OpenRequest {
     pub(crate) quota: WithinQuota,
     /// The key that minted it, by the id in its tokens. Believed at the time of this event.
     pub(crate) root: u32,
+    /// When the token's time began, as the broker minted it: no later block puts that off.
+    pub(crate) not_before: UnixMicros,
 }
 
 /// The kernel's answer to one event.

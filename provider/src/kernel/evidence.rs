@@ -171,6 +171,7 @@ impl OpenRequest {
             marks: token.marks().into(),
             meters: token.meters().into(),
             root: token.root_key_id(),
+            not_before: terms.not_before,
             quota,
         }
     }

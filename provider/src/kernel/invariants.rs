@@ -67,7 +67,7 @@ impl Kernel {
             row.grants.len() <= self.config.revocations_per_region_max,
             "no more grants are remembered than may be",
         )?;
-        ensure(row.meters.len() <= self.config.meters_per_region_max, "nor are more meters counted")?;
+        ensure(row.meters.are_shared(self.config.meters_room()), "nobody's meters are more than its share")?;
         let marks_max = self.config.marks_per_region_max;
         ensure(row.marks.len() <= marks_max, "no more marks are remembered than may be")?;
         ensure(row.mapped.len() <= 2 * marks_max, "nor of what was mapped")?;
@@ -77,6 +77,7 @@ impl Kernel {
             ensure(open.region == key, "an open right belongs to one region")?;
             ensure(open.range.end() <= row.bytes, "no right reaches past its region")?;
             ensure(open.deadline <= row.deadline, "no right outlives its region")?;
+            ensure(open.grant.is_some() || open.payer == row.owner, "what is open came from the owner")?;
             let mapped = open.path == Path::Mapped;
             ensure(mapped || !open.handed_out, "only mapped rights are handed out")?;
             ensure(!mapped || row.on_borders(open.range), "a mapped right falls on segment borders")?;

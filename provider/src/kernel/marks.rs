@@ -115,6 +115,15 @@ impl Mapped {
         self.known.may_have(&(mark, grant)) || grant.is_none() && self.lasting.may_have(&mark)
     }
 
+    /// The region goes over to another owner: what lived as long as it did was the former one's, and ends.
+    pub(super) fn lasts_no_longer(&mut self, capacity: usize) {
+        let former = std::mem::take(&mut self.lasting);
+        self.known.extend(former.entries.into_iter().map(|mark| (mark, None)), capacity);
+        if former.full {
+            self.known = Bounded { entries: BTreeSet::new(), full: true };
+        }
+    }
+
     /// Number of entries.
     pub(super) fn len(&self) -> usize {
         self.known.entries.len() + self.lasting.entries.len()

@@ -23,6 +23,7 @@
 //! | `expose` | handing a segment's file out |
 //! | `claim`, `take` | the two halves of a region's life |
 //! | `narrow` | taking a part of a grant |
+//! | `owner` | a region goes over to another owner |
 //! | `rotate` | taking a segment from some and giving it to the others again |
 //! | `headroom` | the room that is kept free for it |
 //! | `grants` | what is revoked, narrowed or opened of a region, until the tokens expire |
@@ -48,6 +49,7 @@ mod meters;
 mod model;
 mod narrow;
 mod open;
+mod owner;
 mod region;
 mod roots;
 mod rotate;
@@ -105,6 +107,8 @@ pub struct Config {
     pub revocations_per_region_max: usize,
     /// Most blocks with limits on use that are counted for one region.
     pub meters_per_region_max: usize,
+    /// Most of these of one receiver.
+    pub meters_per_receiver_max: usize,
     /// Most marks of tokens that a region remembers as revoked, and as many again as mapped. While it cannot remember
     /// one, a revoke ends its grant or the whole region instead.
     pub marks_per_region_max: usize,

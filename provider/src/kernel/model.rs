@@ -14,7 +14,11 @@ use caps::wire::request::Path;
 use caps::wire::row::{EndCause, Lifetime};
 use proptest::prelude::*;
 
-use super::fuzzing::{MAPPINGS_MAX, OPENS_MAX, PAGE, POOL_PAGES, REGIONS_MAX, asked, small_config};
+use super::fuzzing::{
+    MAPPINGS_MAX, METERS_PER_RECEIVER, METERS_PER_SIDE, OPENS_MAX, PAGE, POOL_PAGES, REGIONS_MAX, asked,
+    small_config,
+};
+use super::meters::{SHARE_FULL, SIDE_FULL};
 use super::{Answer, Config, Effect, Event, Kernel, OpenRequest, RotationId, SessionId};
 
 /// What a test does. Small numbers name things, so that wrong names, repeats and races come up often.
@@ -45,6 +49,15 @@ enum Act {
         pages: u64,
         path: Path,
         meter: Option<(u8, u64)>,
+        root: u32,
+        former: bool,
+    },
+    TakeRoot {
+        lease: u8,
+        root: u32,
+    },
+    RootExpired {
+        root: u32,
     },
     HandOut {
         open: usize,
@@ -91,6 +104,12 @@ enum Act {
     Wait {
         millis: u64,
     },
+    TakeOwner {
+        lease: u8,
+        to: u8,
+        late: bool,
+        stale: bool,
+    },
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -104,10 +123,14 @@ fn act() -> impl Strategy<Value = Act> {
             }),
         4 => (lease.clone(), prop::bool::weighted(0.9)).prop_map(|(lease, works)| Act::Created { lease, works }),
         1 => (lease.clone(), 1..40u64).prop_map(|(lease, ttl)| Act::Renew { lease, ttl }),
-        4 => (lease.clone(), session.clone(), prop::option::of(grant.clone()), 0..3u8, 0..150u64, 1..5u64, path, meter)
-            .prop_map(|(lease, session, grant, made, left, pages, path, meter)| {
-                Act::Open { lease, session, grant, made, left, pages, path, meter }
+        4 => (lease.clone(), session.clone(), prop::option::of(grant.clone()), 0..3u8, 0..150u64, 1..5u64, path, (meter, 1..3u32, prop::bool::weighted(0.2)))
+            .prop_map(|(lease, session, grant, made, left, pages, path, (meter, root, former))| {
+                Act::Open { lease, session, grant, made, left, pages, path, meter, root, former }
             }),
+        2 => (lease.clone(), 1..3u32).prop_map(|(lease, root)| Act::TakeRoot { lease, root }),
+        1 => (1..3u32).prop_map(|root| Act::RootExpired { root }),
+        2 => (lease.clone(), 0..3u8, prop::bool::weighted(0.1), prop::bool::weighted(0.1))
+            .prop_map(|(lease, to, late, stale)| Act::TakeOwner { lease, to, late, stale }),
         2 => (lease.clone(), 0..5u8, 1..40u64).prop_map(|(lease, mark, left)| Act::TakeMark { lease, mark, left }),
         6 => (0..12usize, 0..3u32).prop_map(|(open, segment)| Act::HandOut { open, segment }),
         5 => (lease.clone(), 0..4usize).prop_map(|(lease, segment)| Act::Progress { lease, segment }),
@@ -144,6 +167,9 @@ struct Known {
     /// For each segment its generation, the rotation under way and whether that has its fresh file.
     files: Vec<(u32, Option<RotationId>, bool)>,
     unspent: Vec<u64>,
+    owner: u8,
+    /// When its owner's time began, in microseconds.
+    since: u64,
 }
 
 impl Known {
@@ -177,15 +203,21 @@ struct Model {
     narrowed: Vec<(super::RegionKey, u8)>,
     /// By region and meter: how often it was charged, and until when that has to be known.
     counted: BTreeMap<(super::RegionKey, u8), (u64, u64)>,
+    /// By region and meter, for whom it was ever charged: the one receiver, or the owner's side.
+    made: BTreeSet<(super::RegionKey, bool, u8)>,
     out: Vec<Out>,
     /// Beside each of these: the marks of its token, and whether its right lives as long as the region.
     by: Vec<(Vec<u8>, bool)>,
+    /// And the key that minted its token, until that has expired: what is mapped then goes on by what was renewed.
+    minted: Vec<Option<u32>>,
     /// By region, mark and until when it is refused.
     cut: Vec<(super::RegionKey, u8, u64)>,
     /// The latest `Rotate`'s segments.
     rotated: Vec<u32>,
     /// Pages of each replaced file that is kept.
     kept: Vec<u64>,
+    /// How many of `out` had left when a region last changed its owner.
+    former: BTreeMap<super::RegionKey, usize>,
 }
 
 impl Model {
@@ -275,6 +307,38 @@ impl Model {
             }
         }
         Ok(reach)
+    }
+
+    /// As [`Self::reach`], of everybody where a token of this root key was ever mapped since the region was made.
+    fn reach_root(&mut self, lease: u8, root: u32) -> (Vec<u32>, Option<RotationId>) {
+        let known = self.leases.iter().find(|known| known.lease == lease).expect("a lease we know");
+        let mut reach = (Vec::new(), None);
+        let of = |out: &Out, by: &Option<u32>| out.0 == known.key && *by == Some(root);
+        if !self.out.iter().zip(&self.minted).any(|(out, by)| of(out, by)) {
+            return reach;
+        }
+        for (segment, &(generation, rotating, _)) in known.files.iter().enumerate() {
+            let held = self
+                .out
+                .iter()
+                .any(|&(region, at, by, ..)| (region, at, by) == (known.key, segment, generation));
+            match rotating {
+                None if held => reach.0.push(segment as u32),
+                Some(rotation) if held => reach.1 = reach.1.max(Some(rotation)),
+                _ => {}
+            }
+        }
+        reach
+    }
+
+    /// What was handed out under a key, of one lease or of all, is no longer known as that.
+    fn forget_root(&mut self, lease: Option<u8>, root: u32) {
+        let region = lease.and_then(|lease| self.get(lease)).map(|known| known.key);
+        for (out, by) in self.out.iter().zip(&mut self.minted) {
+            if *by == Some(root) && (lease.is_none() || region == Some(out.0)) {
+                *by = None;
+            }
+        }
     }
 
     /// A grant is refused until `until`, or the end of the last token seen under it if that is later: whoever
@@ -374,7 +438,7 @@ proptest! {
                             let tied = tied.then_some(session);
                             let files = vec![(1, None, false); pages.div_ceil(segment_pages) as usize];
                             let (life, until, unspent) = (Life::Building, now + ttl, Vec::new());
-                            let known = Known { lease, key: region, pages, life, until, tied, segment_pages, files, unspent };
+                            let known = Known { lease, key: region, pages, life, until, tied, segment_pages, files, unspent, owner: lease, since: 0 };
                             model.leases.push(known);
                         }
                         Ok(other) => prop_assert!(false, "{other:?}"),
@@ -414,8 +478,13 @@ proptest! {
                         _ => prop_assert!(answer.is_err()),
                     }
                 }
-                Act::Open { lease, session, grant, made, left, pages, path, meter } => {
-                    let payer = if grant.is_some() { key(99) } else { key(lease) };
+                Act::Open { lease, session, grant, made, left, pages, path, meter, root, former } => {
+                    let (owner, since) = model.get(lease).map_or((lease, 0), |known| (known.owner, known.since));
+                    let owner = if former { lease } else { owner };
+                    let payer = if grant.is_some() { key(99) } else { key(owner) };
+                    let not_before = if former { 0 } else { unix.0 };
+                    let foreign = not_before < since
+                        || grant.is_none() && model.get(lease).is_some_and(|known| known.owner != owner);
                     let meters = meter.map(|(n, opens)| Meter {
                         key: Mark::from_bytes([n; 32]),
                         opens: Some(opens),
@@ -448,7 +517,8 @@ proptest! {
                         marks: marks(grant, made).into_iter().map(|mark| Mark::from_bytes([mark; 32])).collect(),
                         meters: meters.into_iter().collect(),
                         quota: asked(payer, path),
-                        root: 1,
+                        root,
+                        not_before: UnixMicros(not_before),
                     };
                     // Who only asks is told what opening would come to.
                     let judged = kernel.judge(boot, &request);
@@ -474,6 +544,7 @@ proptest! {
                     model.cut.retain(|&(.., until)| until > now);
                     let carried = marks(grant, made);
                     let cut = model.cut.iter().any(|(of, mark, _)| Some(*of) == region && carried.contains(mark));
+                    let cut = cut || foreign;
                     let gone = cut || model.revoked.iter().any(|&(of, by, _)| (Some(of), Some(by)) == (region, grant));
                     let live = model.get(lease).is_some_and(|known| known.life == Life::Live && known.until > now);
                     let count = region.zip(meter).and_then(|(region, (n, _))| model.counted.get(&(region, n)).copied());
@@ -490,6 +561,17 @@ proptest! {
                             let count = model.counted.entry(of).or_default();
                             *count = (if spent { 1 } else { used + 1 }, minted.max(count.1));
                         }
+                    }
+                    if let Some((region, (n, _))) = region.zip(meter) {
+                        let receiver = grant.is_some();
+                        if answer.is_ok() {
+                            model.made.insert((region, receiver, n));
+                        }
+                        let theirs = |&&(of, by, meter): &&_| (of, by) == (region, receiver) && meter != n;
+                        let kept_out = answer.as_ref().is_err_and(|error| *error == SHARE_FULL || *error == SIDE_FULL);
+                        let most = if receiver { METERS_PER_RECEIVER } else { METERS_PER_SIDE };
+                        let share = model.made.iter().filter(theirs).count() >= most;
+                        prop_assert!(!kept_out || share, "nobody is kept out by what others made");
                     }
                     if let Ok(Answer::Opened(opening)) = answer {
                         prop_assert!(live && !revoked && !cut && left > 0);
@@ -525,6 +607,7 @@ proptest! {
                             model.out.push((opening.region, segment as usize, generation, grant, write));
                             let carried = row.marks.iter().map(|mark| mark_byte(*mark)).collect();
                             model.by.push((carried, row.follows_region));
+                            model.minted.push(Some(row.root));
                         }
                         Err(error) if error.code() == Code::Revoked => {
                             prop_assert!(row.is_none_or(|row| row.deadline <= boot));
@@ -606,6 +689,46 @@ proptest! {
                         prop_assert!(row.lease != LeaseId([lease; 16]) || !carries, "no right of a revoked token is open");
                     }
                 }
+                Act::TakeRoot { lease, root } => {
+                    let reach = model.get(lease).is_some().then(|| model.reach_root(lease, root));
+                    let was = model.get(lease).map(|known| known.life);
+                    let take = Take::Root { lease: LeaseId([lease; 16]), root };
+                    let answer = step(&mut kernel, Event::Take { take, cause: EndCause::Revoked, now_unix: unix }).unwrap();
+                    model.follow(&effects);
+                    effects.retain(|effect| matches!(effect, Effect::Fence { .. }));
+                    match (answer, reach) {
+                        (Answer::Gone, None) => {}
+                        // Where the pool has no room to rotate what was mapped, or there is nothing to rotate yet.
+                        (Answer::Taking { .. }, Some((segments, _))) => {
+                            prop_assert!(was != Some(Life::Live) || !segments.is_empty(), "taken whole without need");
+                        }
+                        (Answer::Fenced { upto, .. }, Some((segments, under_way))) => {
+                            prop_assert_eq!(&model.rotated, &segments, "as many as had to be, and no more");
+                            let begun = segments.first().and_then(|&first| model.get(lease).unwrap().files[first as usize].1);
+                            prop_assert_eq!(upto, begun.or(under_way));
+                            prop_assert!(!kernel.leases_under(root).contains(&LeaseId([lease; 16])));
+                        }
+                        other => prop_assert!(false, "{other:?}"),
+                    }
+                    let under = |row: &super::OpenRow| row.lease == LeaseId([lease; 16]) && row.root == root;
+                    prop_assert!(!kernel.opens.iter().any(|(_, row)| under(row)), "no right of a retired key is open");
+                    // All of it is being replaced, or wiped. A file that was handed out before and is kept is a defect.
+                    let (out, minted) = (&model.out, &model.minted);
+                    for (&(region, segment, generation, ..), &by) in out.iter().zip(minted) {
+                        let Some(known) = model.leases.iter().find(|known| known.key == region) else { continue };
+                        let mine = known.lease == lease && known.life == Life::Live && by == Some(root);
+                        let kept = known.files[segment].0 == generation && known.files[segment].1.is_none();
+                        prop_assert!(!mine || !kept, "the adversary maps what a retired key opened");
+                    }
+                    model.forget_root(Some(lease), root);
+                }
+                Act::RootExpired { root } => {
+                    let open = kernel.opens.iter().count();
+                    step(&mut kernel, Event::RootExpired { root }).unwrap();
+                    prop_assert!(effects.is_empty(), "what expires ends by deadlines of its own");
+                    prop_assert_eq!(kernel.opens.iter().count(), open);
+                    model.forget_root(None, root);
+                }
                 Act::ReadOnly { lease, grant } => {
                     let Some(known) = model.get(lease) else { continue };
                     let (region, live) = (known.key, known.life == Life::Live);
@@ -671,6 +794,69 @@ proptest! {
                         prop_assert!(!same, "no right of a revoked grant is open");
                     }
                 }
+                Act::TakeOwner { lease, to, late, stale } => {
+                    let Some(known) = model.get(lease) else {
+                        let take = Take::Owner { lease: LeaseId([lease; 16]), to: key(to), since: unix, until: UnixMicros::MAX, undoes: None };
+                        let answer = step(&mut kernel, Event::Take { take, cause: EndCause::Transfer, now_unix: unix });
+                        prop_assert!(answer.is_err());
+                        continue;
+                    };
+                    let (region, owner, live, over) = (known.key, known.owner, known.life == Life::Live, known.until <= now);
+                    let out = model.out.to_vec();
+                    let since = unix.0 + 1;
+                    let known = model.get(lease).unwrap();
+                    let same = stale || owner == to && known.since == since;
+                    let (mut segments, mut under_way, mut longest) = (Vec::new(), None, 0);
+                    for (segment, &(generation, rotating, _)) in known.files.iter().enumerate() {
+                        let held = out.iter().any(|&(of, at, by, ..)| (of, at, by) == (region, segment, generation));
+                        under_way = under_way.max(rotating.filter(|_| held || same));
+                        if held && rotating.is_none() {
+                            segments.push(segment as u32);
+                            longest = longest.max(known.length(segment));
+                        }
+                    }
+                    let room = segments.is_empty() || kernel.has_room(longest * PAGE).is_ok();
+                    let take = Take::Owner {
+                        lease: LeaseId([lease; 16]),
+                        to: key(to),
+                        since: UnixMicros(since),
+                        until: if late { unix } else { UnixMicros::MAX },
+                        undoes: stale.then_some(UnixMicros(u64::MAX)),
+                    };
+                    let answer = step(&mut kernel, Event::Take { take, cause: EndCause::Transfer, now_unix: unix });
+                    model.follow(&effects);
+                    let changed = live && !over && !same && !late && room;
+                    if !changed {
+                        prop_assert!(over || effects.is_empty(), "what is refused changes nothing");
+                    }
+                    match answer {
+                        Ok(Answer::Fenced { upto, .. }) => {
+                            prop_assert!(changed || live && same);
+                            if changed {
+                                prop_assert_eq!(&model.rotated, &segments, "all that anybody maps");
+                                let begun = segments.first().and_then(|&first| model.get(lease).unwrap().files[first as usize].1);
+                                prop_assert_eq!(upto, begun.or(under_way));
+                                let left = model.out.len();
+                                model.former.insert(region, left);
+                                for (out, by) in model.out.iter().zip(&mut model.by) {
+                                    by.1 &= out.0 != region;
+                                }
+                                let known = model.get(lease).unwrap();
+                                (known.owner, known.since, known.tied) = (to, since, None);
+                                let open = kernel.opens.iter().any(|(_, row)| row.region == region);
+                                prop_assert!(!open, "nothing of the former owner's is open");
+                            } else {
+                                prop_assert_eq!(upto, under_way);
+                            }
+                        }
+                        Ok(other) => prop_assert!(false, "{other:?}"),
+                        Err(error) => {
+                            prop_assert!(!changed, "{error}");
+                            prop_assert!(!live || over || late || error.code() == Code::NoMemory, "{error}");
+                        }
+                    }
+                    effects.retain(|effect| matches!(effect, Effect::Fence { .. }));
+                }
                 Act::Taken { lease } => {
                     let Some(known) = model.get(lease).filter(|known| known.life == Life::Ending) else { continue };
                     let (region, gone) = (known.key, known.unspent.is_empty());
@@ -703,7 +889,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(kernel.check_invariants(UnixMicros(now * 1_000)), Ok(()));
-            for (&(region, segment, generation, grant, write), (carried, _)) in model.out.iter().zip(&model.by) {
+            for (at, (&(region, segment, generation, grant, write), (carried, _))) in model.out.iter().zip(&model.by).enumerate() {
                 let Some(known) = model.leases.iter().find(|known| known.key == region) else { continue };
                 if known.life != Life::Live || known.files[segment].0 != generation || known.files[segment].1.is_some() {
                     continue;
@@ -715,6 +901,8 @@ proptest! {
                 prop_assert!(!grant.is_some_and(over), "the adversary holds what was taken back");
                 let cut = |&(of, mark, until): &_| of == region && carried.contains(&mark) && until > now;
                 prop_assert!(!model.cut.iter().any(cut), "the adversary holds what was taken back below a grant");
+                let former = model.former.get(&region).is_some_and(|&left| at < left);
+                prop_assert!(!former, "the adversary holds what was a former owner's");
             }
             prop_assert_eq!(kernel.committed_bytes(), model.used() * PAGE);
         }

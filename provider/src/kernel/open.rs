@@ -15,6 +15,7 @@ use policy::quota::Openings;
 use super::event::{Answer, Effect, OpenRequest, Opening, SessionId};
 use super::grants::Limit;
 use super::mapping::{end_of_mapping, may_map};
+use super::meters::Side;
 use super::region::RegionKey;
 use super::table::Key;
 use super::{Due, Kernel};
@@ -83,6 +84,7 @@ impl Kernel {
         }
         let region = self.live(request.lease)?;
         let row = self.regions.get(region).ok_or(Error::new(Code::Internal, "a live lease has no region"))?;
+        row.is_of_owner(request)?;
         if row.marks.refuse(&request.marks, request.now_unix) {
             return Err(Error::new(
                 Code::TokenRevoked,
@@ -159,10 +161,11 @@ impl Kernel {
             return Err(FULL);
         }
         // The last that can refuse: a refused opening is not counted. One that comes to nothing later is.
-        let meters_max = self.config.meters_per_region_max;
+        let side = if request.grant.is_some() { Side::Receiver(payer) } else { Side::Owner };
+        let room = self.config.meters_room();
         let row =
             self.regions.get_mut(region).ok_or(Error::new(Code::Internal, "a live lease has no region"))?;
-        row.meters.charge(&request.meters, request.minted_until, request.now_unix, meters_max)?;
+        row.meters.charge(&request.meters, side, request.minted_until, request.now_unix, room)?;
         let open = self
             .opens
             .insert(OpenRow {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use caps::id::{LeaseId, PrincipalKey, RegionId};
 use caps::range::ByteRange;
-use caps::time::BootNanos;
+use caps::time::{BootNanos, UnixMicros};
 use caps::wire::row::EndCause;
 
 use super::event::SessionId;
@@ -37,6 +37,8 @@ pub struct RegionRow {
     pub region: RegionId,
     /// Who owns it.
     pub owner: PrincipalKey,
+    /// Tokens whose time began earlier are of a former owner, or came from one.
+    pub(super) owned_since: UnixMicros,
     /// Bytes committed, those of rotations left out.
     pub bytes: u64,
     /// Bytes of a segment; the last one may be shorter.

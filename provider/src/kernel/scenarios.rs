@@ -10,7 +10,7 @@ use caps::wire::link::{ClaimTicket, Take};
 use caps::wire::request::Path;
 use caps::wire::row::{EndCause, Lifetime};
 
-use super::fuzzing::{MAPPINGS_MAX, OPENS_MAX, PAGE, POOL_PAGES, asked, small_config};
+use super::fuzzing::{MAPPINGS_MAX, METERS_PER_SIDE, OPENS_MAX, PAGE, POOL_PAGES, asked, small_config};
 use super::{Answer, Effect, Event, Kernel, OpenRequest, Opening, RegionKey, SegmentState, SessionId, Step};
 
 const LEASE: LeaseId = LeaseId([1; 16]);
@@ -89,6 +89,7 @@ impl Story {
             meters: Box::default(),
             quota: asked(if grant.is_some() { BOBS } else { OWNER }, Path::Mapped),
             root: 1,
+            not_before: UnixMicros(0),
         }
     }
 
@@ -414,15 +415,48 @@ fn closing_gives_no_opening_back() {
         OpenRequest { meters: meters.collect(), expires: UnixMicros(90_000), ..request }
     };
     story.open(other(&story, 2)).unwrap();
-    story.open(other(&story, 3)).unwrap();
-    assert_eq!(story.open(other(&story, 4)).unwrap_err().code(), Code::Busy);
-    story.open(other(&story, 3)).unwrap();
+    assert_eq!(story.open(other(&story, 4)).unwrap_err().code(), Code::Quota);
+    story.open(other(&story, 2)).unwrap();
     let late = OpenRequest { expires: UnixMicros(90_000), ..limited(&story, 2, 100) };
     assert_eq!(story.open(late).unwrap_err().code(), Code::Denied);
     // When all of its time is over, the count goes as soon as room is wanted.
     story.tick_at(100);
     let next = OpenRequest { expires: UnixMicros(200_000), ..other(&story, 4) };
     story.open(next).unwrap();
+}
+
+#[test]
+fn who_makes_limited_tokens_without_end_keeps_nobody_elses_from_being_opened() {
+    let mut story = Story::begin(1, 1_000, true);
+    let carols = PrincipalKey([8; 32]);
+    let mut next = 0;
+    // Each of a block of its own, as anybody makes them offline.
+    let mut open = |story: &mut Story, grant: Option<GrantId>, first_holder: PrincipalKey| {
+        next += 1;
+        let [meter] = *limited(story, 9, 90).meters else { panic!("one block") };
+        let request = OpenRequest {
+            meters: [Meter { key: Mark::from_bytes([next; 32]), ..meter }].into(),
+            first_holder,
+            holder: first_holder,
+            quota: asked(first_holder, Path::Mediated),
+            // A session of few rights is another bound.
+            session: SessionId(next.into()),
+            ..by_calls(story.request(grant, 50, true))
+        };
+        story
+            .open(request)
+            .map(|opening| story.kernel.open_row(opening.open).unwrap().payer)
+            .map_err(|e| e.code())
+    };
+    while open(&mut story, Some(BOB), BOBS).is_ok() {}
+    assert_eq!(open(&mut story, Some(BOB), BOBS), Err(Code::Quota), "he has his share");
+    let another = GrantId([0xb2; 16]);
+    assert_eq!(open(&mut story, Some(another), BOBS), Err(Code::Quota), "and by another grant no other");
+    assert_eq!(open(&mut story, Some(CAROL), carols), Ok(carols));
+    for _ in 0..METERS_PER_SIDE {
+        assert_eq!(open(&mut story, None, OWNER), Ok(OWNER));
+    }
+    assert_eq!(open(&mut story, None, OWNER), Err(Code::Busy), "the owner's side has its half");
 }
 
 #[test]

@@ -141,6 +141,14 @@ impl Exposed {
         true
     }
 
+    /// Moves the ends of all rows to `until`, if that is earlier: nobody's lives as long as the region any more.
+    pub(super) fn end(&mut self, until: BootNanos) {
+        for row in &mut self.rows {
+            row.until = earlier(row.until, Some(until));
+            self.due = earlier(self.due, Some(until));
+        }
+    }
+
     /// Moves the ends of a grant's rows to `until`, if that is earlier.
     pub(super) fn shorten(&mut self, grant: GrantId, until: BootNanos) {
         for row in self.rows.iter_mut().filter(|row| row.grant == Some(grant)) {

@@ -14,6 +14,7 @@ use caps::wire::row::EndCause;
 use super::event::{Answer, Effect, SessionId};
 use super::grants::Ceiling;
 use super::marks::Cut;
+use super::owner::Change;
 use super::region::{RegionKey, RegionState};
 use super::{Due, Kernel};
 
@@ -32,12 +33,14 @@ pub(super) const fn ended(cause: EndCause) -> Error {
         | EndCause::NotRecorded
         | EndCause::ProviderLost
         | EndCause::NodeStopped
-        | EndCause::Narrowed => Error::new(Code::TokenRevoked, "the lease was taken back"),
+        | EndCause::Narrowed
+        | EndCause::Transfer => Error::new(Code::TokenRevoked, "the lease was taken back"),
     }
 }
 
 impl Kernel {
-    /// The broker takes a lease or a grant back. Idempotent: what is already gone is [`Answer::Gone`].
+    /// The broker takes a lease or a grant back. Idempotent: what is already gone is [`Answer::Gone`]. Only a change of
+    /// the owner can be refused.
     pub(super) fn take(
         &mut self,
         now: BootNanos,
@@ -60,6 +63,10 @@ impl Kernel {
                 self.take_marks(now_unix, &cut, cause, effects)
             }
             Take::Root { lease, root } => self.take_root(lease, root, cause, effects),
+            Take::Owner { lease, to, since, until, undoes } => {
+                let change = Change { lease, to, since, until, undoes };
+                return self.take_owner(now, now_unix, &change, cause, effects);
+            }
         })
     }
 

@@ -6,8 +6,8 @@ use audit::{Draft, Event as Entry, Recorded};
 use caps::error::{Code, Error, Result};
 use tokio::sync::oneshot;
 
-use super::Shared;
 use super::summary::Summary;
+use super::{Provider, Shared};
 
 /// An entry on its way to the device.
 pub(super) struct Pending(oneshot::Receiver<Result<Recorded>>);
@@ -19,6 +19,16 @@ impl Pending {
     /// `E_AUDIT_UNAVAILABLE` if it never will be.
     pub(super) async fn durable(self) -> Result<Recorded> {
         self.0.await.unwrap_or(Err(Error::new(Code::AuditUnavailable, "the recorder stopped")))
+    }
+}
+
+impl Provider {
+    /// Records one entry of the gate's and waits until it is durable: before an answer that depends on it.
+    ///
+    /// # Errors
+    /// `E_AUDIT_UNAVAILABLE` if no device records, `E_BUSY` if the queue is full.
+    pub(crate) async fn record(&self, entry: Draft) -> Result<Recorded> {
+        self.0.record(entry).await
     }
 }
 

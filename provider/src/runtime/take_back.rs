@@ -83,6 +83,9 @@ impl Provider {
         if let Take::Grant { lease, grant, .. } = take {
             shared.record_closes(shared.summaries.of_lease(lease, Some(grant), cause));
         }
+        if let Take::Owner { lease, .. } = take {
+            shared.record_closes(shared.summaries.of_lease(lease, None, cause));
+        }
         match answer {
             Answer::Gone => {
                 Err(Error::new(Code::LeaseUnknown, "this provider holds no memory of that lease"))
@@ -367,7 +370,8 @@ fn entry(job: &Job, taken: &Taken) -> Draft {
         | EndCause::ParentEnded
         | EndCause::ProviderLost
         | EndCause::NodeStopped
-        | EndCause::Narrowed => Entry::LeaseRevoke,
+        | EndCause::Narrowed
+        | EndCause::Transfer => Entry::LeaseRevoke,
     };
     Draft::ok(event)
         .lease(job.lease)

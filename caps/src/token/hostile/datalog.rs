@@ -100,7 +100,7 @@ impl Block {
                 writer.bytes(2, key);
             });
         }
-        writer.into_bytes()
+        writer.into_bytes().to_vec()
     }
 }
 

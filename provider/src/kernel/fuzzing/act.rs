@@ -38,6 +38,7 @@ impl World {
             }
             NARROW => self.narrow(bytes)?,
             TAKE_MARK => self.take_mark(bytes)?,
+            TAKE_OWNER => self.take_owner(bytes)?,
             PROGRESS => {
                 let (number, index) = (usize::from(bytes.byte()?), usize::from(bytes.byte()?));
                 let all: Vec<_> = self.regions.keys().copied().collect();
@@ -99,6 +100,14 @@ impl World {
                 self.wait(millis);
             }
             SLEEP => self.now_ms = self.now_ms.saturating_add(bytes.byte()?.into()), // the tick is late
+            RETIRE_ROOT => {
+                let which = bytes.byte()?;
+                self.retire_root(which);
+            }
+            ROOT_EXPIRED => {
+                let which = bytes.byte()?;
+                self.root_expired(which);
+            }
             JUMP.. => {
                 // To the next deadline, or one millisecond short of it.
                 let short = u64::from(bytes.byte()? & 1);

@@ -10,7 +10,7 @@ impl World {
         let ticket = ClaimTicket {
             lease,
             region: RegionId(lease.0),
-            owner: PrincipalKey([lease.0[0]; 32]),
+            owner: super::owner::first_owner(lease),
             bytes: size,
             segment_bytes,
             ttl: Micros(ttl),
@@ -41,6 +41,8 @@ impl World {
                     deadline,
                     files: (0..pieces).map(|_| file()).collect(),
                     unspent: Vec::new(),
+                    owner: super::owner::first_owner(lease),
+                    since: UnixMicros(0),
                 };
                 let fresh = self.regions.insert(region, region_row);
                 assert!(fresh.is_none(), "a key names one region");

@@ -11,12 +11,14 @@
 //! |---|---|
 //! | `seeds`, `act` | the input: bytes as events |
 //! | `step`, `over` | what is checked after every step, and what an adversary may still have |
-//! | `life`, `rights`, `rotation` | what the runtime would do, and what each answer must be |
+//! | `life`, `rights`, `rotation`, `roots`, `owner` | what the runtime would do, and what each answer must be |
 
 mod act;
 mod life;
 mod over;
+mod owner;
 mod rights;
+mod roots;
 mod rotation;
 mod seeds;
 mod step;
@@ -51,8 +53,10 @@ pub(super) const REGIONS_MAX: usize = 5;
 /// Rights that one principal may have open, and how many of them mapped: fewer than the table has.
 pub(super) const OPENS_MAX: u32 = 5;
 pub(super) const MAPPINGS_MAX: u32 = 3;
-/// Most meters of a region.
-const METERS_MAX: usize = 3;
+/// Most meters of a region, half of them on either side, and of one receiver.
+const METERS_MAX: usize = 6;
+pub(super) const METERS_PER_SIDE: usize = METERS_MAX / 2;
+pub(super) const METERS_PER_RECEIVER: usize = 2;
 /// The uid of the node, which differs from every client's but one.
 const UID: u32 = 1;
 
@@ -71,6 +75,7 @@ pub(super) fn small_config() -> Config {
         mapping_end_step: 4_000_000,
         revocations_per_region_max: 2,
         meters_per_region_max: METERS_MAX,
+        meters_per_receiver_max: METERS_PER_RECEIVER,
         marks_per_region_max: 3,
         ended_max: 2,
         tier: Tier::Sealed,
@@ -131,6 +136,9 @@ struct Region {
     files: Vec<File>,
     /// Lengths of files that rotations replaced or came too late with, and that were not reported wiped yet.
     unspent: Vec<u64>,
+    owner: PrincipalKey,
+    /// When its owner's time began.
+    since: UnixMicros,
 }
 
 impl Region {
@@ -166,6 +174,10 @@ struct Descriptor {
     until: Option<BootNanos>,
     /// Of the token by which it came.
     marks: Box<[Mark]>,
+    /// The key that minted it.
+    root: u32,
+    /// Whether its region has another owner since.
+    former: bool,
 }
 
 /// What a grant was narrowed to.
@@ -200,6 +212,8 @@ struct Right {
     handed_out: bool,
     fenced: bool,
     marks: Box<[Mark]>,
+    root: u32,
+    payer: PrincipalKey,
 }
 
 struct World {
@@ -215,6 +229,8 @@ struct World {
     /// What the step under way takes back, however short its memory of it may be.
     taking: Option<(RegionKey, GrantId)>,
     narrowed: Vec<Narrowing>,
+    /// The region that the step under way gives to another owner.
+    giving: Option<RegionKey>,
     /// Marks taken back while their region was there, and until when.
     cut: Vec<(RegionKey, Mark, UnixMicros)>,
     /// The one that the step under way takes back, and the grant that may go in its place.
@@ -226,9 +242,14 @@ struct World {
     last_rotation: u64,
     /// Bytes of each replaced file that is kept.
     kept: Vec<u64>,
-    /// Every opening that was counted, by its region and meter, and until when the count has to be known.
-    counted: Vec<(RegionKey, Mark, UnixMicros)>,
+    counted: Vec<Counted>,
+    roots: roots::Roots,
 }
+
+/// An opening that was counted: its region and meter, until when the count has to be known, and whether it is on the
+/// owner's side.
+type Counted = (RegionKey, Mark, UnixMicros, bool);
+
 impl World {
     fn new(config: Config) -> Self {
         Self {
@@ -240,6 +261,7 @@ impl World {
             revoked: Vec::new(),
             taking: None,
             narrowed: Vec::new(),
+            giving: None,
             cut: Vec::new(),
             cutting: None,
             grant_went: false,
@@ -247,6 +269,7 @@ impl World {
             last_rotation: 0,
             kept: Vec::new(),
             counted: Vec::new(),
+            roots: roots::Roots::default(),
         }
     }
 
@@ -322,9 +345,14 @@ mod tests {
         let seeds = event_seeds();
         let worlds: Vec<_> = seeds.iter().map(|seed| run(seed)).collect();
         let rights: Vec<_> = worlds.iter().map(|world| world.rights.len()).collect();
-        assert_eq!(rights, [1, 2, 1, 1, 0, 1, 1, 2, 1, 1, 1, 2]);
+        assert_eq!(rights, [1, 2, 1, 1, 0, 1, 1, 2, 1, 1, 1, 2, 3, 1, 3]);
         let regions: Vec<_> = worlds.iter().map(|world| world.regions.len()).collect();
-        assert_eq!(regions, [0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(regions, [0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+        assert!(
+            worlds[12].rights[0].fenced && !worlds[12].rights[1].fenced,
+            "its key is retired, and no other"
+        );
+        assert!(!worlds[13].rights[0].fenced, "a key that expired takes nothing along");
         assert!(worlds[1].rights[1].handed_out && worlds[1].rights[1].grant.is_some());
         assert_eq!(worlds[10].counted.len(), 2, "one opening below two blocks");
         for seed in seeds {

@@ -5,8 +5,11 @@ use super::*;
 impl World {
     /// Whether a descriptor gives what was taken back.
     pub(super) fn is_over(&self, out: &Descriptor) -> bool {
+        if out.former || self.giving == Some(out.region) {
+            return true;
+        }
         let cut = |mark: &Mark| self.is_cut(out.region, *mark);
-        if out.marks.iter().any(cut) {
+        if out.marks.iter().any(cut) || self.roots.is_retired(out.root) {
             return true;
         }
         let Some(grant) = out.grant else { return false };

@@ -1,6 +1,8 @@
 //! Rights: opened, handed out, narrowed.
 
+use super::owner::first_owner;
 use super::*;
+use crate::kernel::meters::{SHARE_FULL, SIDE_FULL};
 
 /// By how much a token outlives what a later block left of it, in microseconds: counts must.
 const MINTED_LONGER: u64 = 5_000;
@@ -18,16 +20,29 @@ fn meters(under: u8) -> Box<[Meter]> {
 impl World {
     /// How often a right was opened below a block.
     fn counted(&self, of: RegionKey, key: Mark) -> u64 {
-        self.counted.iter().filter(|&&(region, by, _)| (region, by) == (of, key)).count() as u64
+        self.counted.iter().filter(|&&(region, by, ..)| (region, by) == (of, key)).count() as u64
+    }
+
+    /// The blocks that were ever counted in a region for one side, all of whose receivers are one here.
+    fn blocks_of(&self, of: RegionKey, receiver: bool) -> BTreeSet<Mark> {
+        let theirs = |&&(region, _, _, owner): &&Counted| region == of && owner != receiver;
+        self.counted.iter().filter(theirs).map(|&(_, key, ..)| key).collect()
     }
 
     pub(super) fn open(&mut self, bytes: &mut Bytes<'_>) -> Option<()> {
-        let (lease, session, under) = (lease(bytes.byte()?), session(bytes.byte()?), bytes.byte()?);
+        let (lease, by, under) = (lease(bytes.byte()?), bytes.byte()?, bytes.byte()?);
+        let session = session(by);
         let (left, pages, flags) = (bytes.number(1_000)?, bytes.number(PAGE)?, bytes.byte()?);
         let start = u64::from(bytes.byte()?) * 512;
         let grant = (under % 4 != 0).then(|| grant(under % 4));
         let Ok(range) = ByteRange::new(start, pages.min(ByteRange::END_MAX)) else { return Some(()) };
-        let payer = PrincipalKey(if grant.is_some() { [0xff; 32] } else { [lease.0[0]; 32] });
+        // Who had the lease first may have kept a token of that time, and the receivers of its grants theirs.
+        let (owner, since) = self
+            .find(lease)
+            .map_or((first_owner(lease), UnixMicros(0)), |(_, known)| (known.owner, known.since));
+        let (owner, not_before) =
+            if by >= 128 { (first_owner(lease), UnixMicros(0)) } else { (owner, since.max(self.unix())) };
+        let payer = if grant.is_some() { PrincipalKey([0xff; 32]) } else { owner };
         let path = if flags & 1 == 1 { Path::Mediated } else { Path::Mapped };
         let rights = if flags & 8 != 0 { Rights::READ } else { Rights::READ_WRITE };
         let (metered, narrowed, sandboxed) = (flags & 16 != 0, flags & 32 != 0, flags & 4 != 0);
@@ -53,9 +68,10 @@ impl World {
             marks: marks.clone().into(),
             meters: meters.clone(),
             quota: asked(payer, path),
-            root: 1,
+            root: self.roots.minting(flags >> 1),
+            not_before,
         };
-        let counted_until = request.minted_until;
+        let (counted_until, root) = (request.minted_until, request.root);
         let answer = self.step(Event::Open(request));
         if let Err(error) = &answer
             && error.code() == caps::Code::Denied
@@ -65,23 +81,29 @@ impl World {
             let used_up = |meter: &Meter| self.counted(of, meter.key) >= meter.opens.unwrap_or(u64::MAX);
             assert!(meters.iter().any(used_up), "what is not used up is not refused");
         }
+        if let Err(error) = &answer
+            && (*error == SHARE_FULL || *error == SIDE_FULL)
+        {
+            let (of, _) = self.find(lease).expect("what is counted is of a region");
+            let mut made = self.blocks_of(of, grant.is_some());
+            made.extend(meters.iter().map(|meter| meter.key));
+            let most = if grant.is_some() { METERS_PER_RECEIVER } else { METERS_PER_SIDE };
+            assert!(made.len() > most, "nobody is kept out by what others made");
+        }
         if let Ok(answer) = answer {
             let Answer::Opened(opening) = answer else { panic!("an open was answered with {answer:?}") };
             for meter in &meters {
-                let of = |&&(region, key, until): &&(RegionKey, Mark, UnixMicros)| {
+                let of = |&&(region, key, until, _): &&Counted| {
                     (region, key) == (opening.region, meter.key) && until > self.unix()
                 };
                 let known = self.counted.iter().any(|one| of(&one));
                 let within = self.counted(opening.region, meter.key) < meter.opens.unwrap_or(u64::MAX);
                 assert!(within || !known, "nothing is opened more often than a block allows");
             }
-            let counted = meters.iter().map(|meter| (opening.region, meter.key, counted_until));
+            let counted =
+                meters.iter().map(|meter| (opening.region, meter.key, counted_until, grant.is_none()));
             self.counted.extend(counted);
-            let pays = |right: &&Right| {
-                !right.fenced
-                    && right.grant.is_some() == grant.is_some()
-                    && (grant.is_some() || right.lease == lease)
-            };
+            let pays = |right: &&Right| !right.fenced && right.payer == payer;
             let open = self.rights.iter().filter(pays);
             assert!(open.clone().count() < OPENS_MAX as usize, "nobody has more open than its quota");
             let mapped = open.filter(|right| right.opening.path == Path::Mapped).count();
@@ -89,6 +111,8 @@ impl World {
             assert!(self.keys.insert(opening.open), "a key names one right, ever");
             let region = self.regions.get(&opening.region).expect("a right is to memory that exists");
             assert_eq!((region.lease, region.life), (lease, Life::Live));
+            assert!(not_before >= region.since, "nothing opens by a token of a former owner's time");
+            assert!(grant.is_some() || owner == region.owner, "nor by one of somebody else's");
             assert!(range.contains(opening.range), "no byte that the token does not reach");
             assert!(opening.range.end() <= region.bytes, "and none past the region");
             assert_eq!((opening.rights, opening.path), (rights, path));
@@ -142,6 +166,8 @@ impl World {
                 handed_out: false,
                 fenced: false,
                 marks: marks.into(),
+                root,
+                payer,
             });
         }
         Some(())
@@ -176,7 +202,17 @@ impl World {
         if !stale {
             let until = (!follows).then_some(opening.deadline);
             let marks = self.rights[index].marks.clone();
-            file.out.push(Descriptor { region: opening.region, segment: range, grant, write, until, marks });
+            let root = self.rights[index].root;
+            file.out.push(Descriptor {
+                region: opening.region,
+                segment: range,
+                grant,
+                write,
+                until,
+                marks,
+                root,
+                former: false,
+            });
             self.rights[index].handed_out = true;
         }
     }

@@ -36,6 +36,19 @@ pub fn event_seeds() -> Vec<Vec<u8>> {
         ]),
         run(&[&claim, &built, &limited, &[CLOSE, 0, 1], &limited]),
         run(&[&claim, &built, &owner, &hand_out, &child, &theirs, &[TAKE_MARK, 1, 5, 30], &rotate]),
+        run(&[&pieces, &built, &owner, &hand_out, &part, &[RETIRE_ROOT, 1], &rotate, &owner]),
+        run(&[&claim, &built, &owner, &hand_out, &[ROOT_EXPIRED, 1, RETIRE_ROOT, 0]]),
+        run(&[
+            &claim,
+            &built,
+            &owner,
+            &hand_out,
+            &receiver,
+            &theirs,
+            &[TAKE_OWNER, 1, 2, 30, 0],
+            &rotate,
+            &owner,
+        ]),
     ]
 }
 
@@ -56,4 +69,7 @@ pub(super) const NARROW: u8 = 13;
 pub(super) const PROGRESS: u8 = 14;
 pub(super) const SPEND: u8 = 15;
 pub(super) const TAKE_MARK: u8 = 16;
-pub(super) const KINDS: u8 = 17;
+pub(super) const RETIRE_ROOT: u8 = 17;
+pub(super) const ROOT_EXPIRED: u8 = 18;
+pub(super) const TAKE_OWNER: u8 = 19;
+pub(super) const KINDS: u8 = 20;

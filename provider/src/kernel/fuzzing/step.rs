@@ -99,8 +99,9 @@ impl World {
             let file = &known.files[index as usize];
             assert_eq!(file.rotating, None, "a segment is rotated once at a time");
             let over: Vec<_> = file.out.iter().filter(|out| self.is_over(out) || self.is_late(out)).collect();
-            // Whoever came by the same grant as a token that was taken back loses what it maps, too, for a moment.
-            let with = self.cutting.is_some() && !file.out.is_empty();
+            // Whoever came by the same grant as a token that was taken back loses what it maps, too, for a moment; and
+            // where a key is retired, so does everybody.
+            let with = (self.cutting.is_some() || self.roots.is_retiring()) && !file.out.is_empty();
             assert!(with || !over.is_empty(), "a segment that nobody loses is left alone");
             assert!(
                 grant.is_none() || with || over.iter().any(|out| out.grant == grant),
@@ -110,7 +111,9 @@ impl World {
         }
         match cause {
             EndCause::Expired => assert!(mappings >= gone, "who came by one grant goes with the first"),
-            _ if self.cutting.is_some() => assert!(mappings >= gone, "and so do they"),
+            _ if self.cutting.is_some() || self.roots.is_retiring() => {
+                assert!(mappings >= gone, "and so do they")
+            }
             _ => assert_eq!(mappings, gone, "every descriptor that does not come back is counted"),
         }
         let known = self.regions.get_mut(&region).expect("as above");
