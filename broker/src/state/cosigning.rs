@@ -70,6 +70,10 @@ impl Broker {
         if offered.issue_by <= self.now {
             return Err(Error::new(Code::LeaseExpired, "the offer was not co-signed in time"));
         }
+        if self.transfers.is_moving(grant.contract.lease) {
+            // The issue would be refused, and end the offer: if the lease stays, it was signed for nothing.
+            return Err(Error::new(Code::Busy, "the lease is just being handed over"));
+        }
         // A policy that was exchanged meanwhile is asked again, rather than that the offer ends for it.
         match self.permitted(command) {
             Err(changed) if changed.code() == Code::Busy => return Err(changed),

@@ -514,6 +514,7 @@ proptest! {
                         narrowed: false,
                         path,
                         first_holder: payer,
+                        delegate: None,
                         marks: marks(grant, made).into_iter().map(|mark| Mark::from_bytes([mark; 32])).collect(),
                         meters: meters.into_iter().collect(),
                         quota: asked(payer, path),

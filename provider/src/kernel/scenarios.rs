@@ -85,6 +85,7 @@ impl Story {
             narrowed,
             path: Path::Mapped,
             first_holder: if grant.is_some() { BOBS } else { OWNER },
+            delegate: None,
             marks: Box::default(),
             meters: Box::default(),
             quota: asked(if grant.is_some() { BOBS } else { OWNER }, Path::Mapped),
@@ -431,12 +432,15 @@ fn who_makes_limited_tokens_without_end_keeps_nobody_elses_from_being_opened() {
     let carols = PrincipalKey([8; 32]);
     let mut next = 0;
     // Each of a block of its own, as anybody makes them offline.
-    let mut open = |story: &mut Story, grant: Option<GrantId>, first_holder: PrincipalKey| {
+    let mut open = |story: &mut Story,
+                    grant: Option<GrantId>,
+                    (first_holder, delegate): (PrincipalKey, Option<PrincipalKey>)| {
         next += 1;
         let [meter] = *limited(story, 9, 90).meters else { panic!("one block") };
         let request = OpenRequest {
             meters: [Meter { key: Mark::from_bytes([next; 32]), ..meter }].into(),
             first_holder,
+            delegate,
             holder: first_holder,
             quota: asked(first_holder, Path::Mediated),
             // A session of few rights is another bound.
@@ -448,15 +452,22 @@ fn who_makes_limited_tokens_without_end_keeps_nobody_elses_from_being_opened() {
             .map(|opening| story.kernel.open_row(opening.open).unwrap().payer)
             .map_err(|e| e.code())
     };
-    while open(&mut story, Some(BOB), BOBS).is_ok() {}
-    assert_eq!(open(&mut story, Some(BOB), BOBS), Err(Code::Quota), "he has his share");
+    while open(&mut story, Some(BOB), (BOBS, None)).is_ok() {}
+    assert_eq!(open(&mut story, Some(BOB), (BOBS, None)), Err(Code::Quota), "he has his share");
     let another = GrantId([0xb2; 16]);
-    assert_eq!(open(&mut story, Some(another), BOBS), Err(Code::Quota), "and by another grant no other");
-    assert_eq!(open(&mut story, Some(CAROL), carols), Ok(carols));
+    assert_eq!(
+        open(&mut story, Some(another), (BOBS, None)),
+        Err(Code::Quota),
+        "and by another grant no other"
+    );
+    assert_eq!(open(&mut story, Some(CAROL), (carols, None)), Ok(carols));
+    // To whom the owner delegated offline has a share as well, and takes nothing of the owner's.
+    let dave = Some(PrincipalKey([9; 32]));
+    while open(&mut story, None, (OWNER, dave)).is_ok() {}
     for _ in 0..METERS_PER_SIDE {
-        assert_eq!(open(&mut story, None, OWNER), Ok(OWNER));
+        assert_eq!(open(&mut story, None, (OWNER, None)), Ok(OWNER));
     }
-    assert_eq!(open(&mut story, None, OWNER), Err(Code::Busy), "the owner's side has its half");
+    assert_eq!(open(&mut story, None, (OWNER, None)), Err(Code::Busy), "the owner has its half");
 }
 
 #[test]
