@@ -145,6 +145,7 @@ fn commands() -> Vec<Command> {
         id: ids[1],
         marks: ids.map(|id| Some(Mark::signature(&id))),
         range: Some(ByteRange::new(0, 50).unwrap()),
+        not_before: UnixMicros(START + 3_000),
         until: UnixMicros(START + 4_000),
         held: true,
         reason: Reason::new("golden").unwrap(),

@@ -3,11 +3,13 @@
 mod common;
 
 use audit::Event;
-use broker::state::{Answer, Applied, Broker, Effect, Kind, Query, TransferAcceptance, Undo, View};
+use broker::state::{Answer, Applied, Broker, Effect, Kind, Query, TokenCut, TransferAcceptance, Undo, View};
 use caps::Code;
 use caps::id::{LeaseId, TransferId};
 use caps::share::TransferContract;
 use caps::time::{Micros, UnixMicros};
+use caps::token::{Mark, RevocationId};
+use caps::wire::Reason;
 use caps::wire::link::{ClaimTicket, Notice, Take};
 use caps::wire::row::{EndCause, Lifetime, Target, TransferState};
 use common::*;
@@ -305,4 +307,39 @@ fn revoking_a_holder_takes_what_was_offered_to_it_and_no_lease_that_it_gave_away
     assert_eq!(world.used(2), (1, PAGE));
     let revoked = world.revoke(0, Target::Holder(public(2)));
     assert!(revoked.effects.contains(&Effect::Take(Take::Lease(ticket.lease), EndCause::Revoked)));
+}
+
+/// By a mark, who held a token of the former owner's could end what the new owner's delegates have open.
+#[test]
+fn who_held_a_former_owners_token_revokes_nothing_of_the_new_owners() {
+    let mut world = World::new();
+    let (ticket, _) = accepted(&mut world);
+    world.system(Kind::TransferDone { transfer: ID }).answer.unwrap();
+    let since = START + 1;
+    world.now += 10;
+    let id = |n| RevocationId([n; 64]);
+    let cut = |n, not_before| {
+        Kind::RevokeToken(TokenCut {
+            lease: ticket.lease,
+            grant: None,
+            id: id(n),
+            marks: [Some(Mark::signature(&id(n))), None],
+            range: None,
+            not_before: UnixMicros(not_before),
+            until: UnixMicros(START + 5_000),
+            held: true,
+            reason: Reason::default(),
+        })
+    };
+    // The former owner, the present one and somebody else, again and again: there is no room to fill.
+    for by in [1, 2, 3].repeat(policy::limits::MARKS_PER_REGION_MAX) {
+        let dead = world.by(by, cut(by, since - 1));
+        assert_eq!(dead.answer.unwrap(), Answer::EndedBefore { leases: vec![] }, "nothing could use it");
+        assert!(dead.effects.is_empty(), "and the provider is told nothing");
+    }
+    for by in [1, 2, 3] {
+        let live = world.by(by, cut(by, since));
+        assert_eq!(live.answer.unwrap(), Answer::Ending { leases: vec![] });
+        assert!(matches!(live.effects[..], [Effect::Take(Take::Marks { .. }, EndCause::Revoked)]));
+    }
 }

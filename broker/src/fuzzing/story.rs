@@ -397,6 +397,7 @@ impl Story<'_> {
             id,
             marks: [Some(Mark::signature(&id)), None],
             range: None,
+            not_before: UnixMicros(8_000_000_000),
             until: UnixMicros(9_000_000_000),
             held,
             reason: Reason::default(),

@@ -243,6 +243,8 @@ pub struct TokenCut {
     pub marks: [Option<Mark>; 2],
     /// The bytes that the token reached at that block.
     pub range: Option<ByteRange>,
+    /// When the token's time began.
+    pub not_before: UnixMicros,
     /// When the token ended at that block.
     pub until: UnixMicros,
     /// Whether the one who asks has held the token up to that block.

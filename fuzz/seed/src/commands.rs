@@ -173,6 +173,7 @@ impl Run {
                 id,
                 marks: [Some(Mark::signature(&id)), None],
                 range: None,
+                not_before: UnixMicros(8_000_000_000_000_000),
                 until: UnixMicros(9_000_000_000_000_000),
                 held: true,
                 reason: Reason::new("over").expect("a literal reason"),
