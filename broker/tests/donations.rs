@@ -217,7 +217,7 @@ fn a_lease_that_is_handed_over_takes_no_quota_with_it() {
     // A third has no room for it but by a gift, which it draws on from then on.
     assert_eq!(code(hand_over(&mut world, &ticket, 2, 1, 3)), Some(Code::Quota));
     give(&mut world, 0, 3, 2, 3 * PAGE).answer.unwrap();
-    hand_over(&mut world, &ticket, 3, 1, 3).unwrap();
+    hand_over(&mut world, &ticket, 3, 1, 3).unwrap().answer.unwrap();
     assert_eq!((free(&world, 0), free(&world, 1)), (OWN - 3 * PAGE, OWN));
     take_back(&mut world, 0, 2).answer.unwrap();
     let owed = quota(&world, 3).0.received_bytes;
