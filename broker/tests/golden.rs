@@ -22,6 +22,7 @@ use caps::wire::Reason;
 use caps::wire::link::Notice;
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{EndCause, Lifetime, Revocation, Target};
+use ciborium::Value;
 use common::*;
 
 /// One command of every kind, over a life in which every state of leases and grants occurs.
@@ -303,4 +304,54 @@ fn a_snapshot_that_cannot_be_is_refused() {
     let mut sold = good.clone();
     sold[at + 3] = 0xf0;
     assert_eq!(code(Broker::restore(&sold)), Some(Code::Internal));
+}
+
+#[test]
+fn a_snapshot_with_donations_that_cannot_be_is_refused() {
+    // Two of one giver, one of them over and used.
+    let mut world = World::new();
+    for n in [0x31, 0x32] {
+        let (id, ttl) = (DonationId([n; 16]), Micros(9_000));
+        world.by(1, Kind::QuotaGive { id, to: public(2), bytes: 2 * PAGE, ttl }).answer.unwrap();
+    }
+    world.lease(2, 11 * PAGE, 8_000);
+    world.by(1, Kind::QuotaTakeBack { id: DonationId([0x32; 16]) }).answer.unwrap();
+    let good = world.broker.snapshot();
+    assert_eq!(Broker::restore(&good).unwrap(), world.broker);
+    let good: Value = ciborium::from_reader(&good[..]).unwrap();
+    let refused = |what: &str, tamper: &dyn Fn(&mut Vec<Value>)| {
+        let mut tampered = good.clone();
+        let Value::Array(rows) = member(&mut tampered, "donations") else { panic!("{good:?}") };
+        tamper(rows);
+        assert_ne!(tampered, good, "{what}");
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&tampered, &mut bytes).unwrap();
+        assert_eq!(code(Broker::restore(&bytes)), Some(Code::Internal), "{what}");
+    };
+    refused("a row twice", &|rows| rows.push(rows[0].clone()));
+    refused("no row for what is used", &|rows| drop(rows.pop()));
+    refused("more than 64 bits lent by one", &|rows| {
+        *member(&mut rows[0], "bytes") = u64::MAX.into();
+        *member(member(member(&mut rows[1], "life"), "Returning"), "lent") = u64::MAX.into();
+        *member(&mut rows[1], "bytes") = u64::MAX.into();
+    });
+    refused("more than the giver has", &|rows| *member(&mut rows[0], "bytes") = (7 * PAGE).into());
+    refused("more lent than given", &|rows| *member(&mut rows[1], "bytes") = 1.into());
+    for lent in [0, PAGE - 1, PAGE + 1] {
+        refused("not what is used", &|rows| {
+            *member(member(member(&mut rows[1], "life"), "Returning"), "lent") = lent.into();
+        });
+    }
+    refused("to oneself", &|rows| *member(&mut rows[0], "receiver") = member(&mut rows[0], "giver").clone());
+    refused("by a stranger", &|rows| match member(&mut rows[0], "giver") {
+        Value::Bytes(key) => key[0] ^= 1,
+        other => panic!("{other:?}"),
+    });
+}
+
+/// What a map has under a name.
+fn member<'a>(of: &'a mut Value, name: &str) -> &'a mut Value {
+    let Value::Map(entries) = of else { panic!("{of:?} has no {name}") };
+    let found = entries.iter_mut().find(|(key, _)| key.as_text() == Some(name));
+    &mut found.unwrap_or_else(|| panic!("no {name}")).1
 }

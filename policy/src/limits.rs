@@ -354,7 +354,8 @@ pub const QUARANTINE_POOL_PERCENT_MAX: u64 = 25;
 // ---- Donations of quota
 
 /// Donations of quota at one time, those included that are over and not wholly back: as many as there are principals. A
-/// lease of a principal that was given some costs a look at each of them.
+/// command looks at those of the principals that it changes, one of which may have been given all of them, and of one
+/// that ends for many leases at once each of their owners comes once.
 pub const DONATIONS_MAX: usize = PRINCIPALS_MAX;
 /// Donations of one giver at one time: a sixty-fourth of the table, so that givers gone wrong leave room for others.
 pub const DONATIONS_PER_GIVER_MAX: usize = 64;

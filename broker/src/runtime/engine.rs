@@ -28,6 +28,9 @@ use super::Shared;
 use super::queue::Woken;
 use crate::state::{Actor, Answer, Broker, Command, Effect, Kind, PolicyVerdict, Query, RowId, Undo, View};
 
+// What one command ends or gives back are entries of one submission.
+const _: () = assert!(policy::limits::DONATIONS_MAX <= BATCH_ENTRIES_MAX);
+
 /// Something for the thread to do.
 pub(super) enum Job {
     /// Order commands, each only if the one before was answered with a yes; the answer is that of the last.

@@ -365,7 +365,11 @@ pub(super) fn donation_ended(over: &Donation, end: DonationEnd, used: u64) -> Dr
         DonationEnd::NotRecorded => Draft::error(Event::ConfigLoad, Code::AuditUnavailable),
         _ => Draft::ok(Event::ConfigLoad),
     };
-    donation(draft, over).subject(over.giver).used(used).cause(end.name())
+    let subject = match end {
+        DonationEnd::TakenBack { by } => by,
+        _ => over.giver,
+    };
+    donation(draft, over).subject(subject).used(used).cause(end.name())
 }
 
 /// The last of a donation that was over is back.
@@ -374,8 +378,8 @@ pub(super) fn donation_returned(over: &Donation) -> Draft {
 }
 
 /// A donation, or its end, was asked for again.
-pub(super) fn donated_again(given: &Donation, suppressed: u64) -> Draft {
-    let draft = donation(Draft::ok(Event::ConfigLoad), given).subject(given.giver).cause(QUOTA);
+pub(super) fn donated_again(given: &Donation, by: PrincipalKey, suppressed: u64) -> Draft {
+    let draft = donation(Draft::ok(Event::ConfigLoad), given).subject(by).cause(QUOTA);
     repeated(draft, suppressed)
 }
 
