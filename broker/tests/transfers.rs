@@ -420,3 +420,25 @@ fn the_log_says_which_tokens_died_and_an_offer_that_is_over_nothing_of_the_lease
     let Answer::Accepted { terms, .. } = accepted else { panic!() };
     assert_eq!(terms.not_before, FIRST);
 }
+
+#[test]
+fn a_table_that_the_former_owner_filled_is_empty_for_the_new_one() {
+    let mut world = World::new();
+    let ticket = world.lease(1, PAGE, 9_000);
+    let id = |n: usize| {
+        let mut id = [0; 64];
+        id[..8].copy_from_slice(&(n as u64).to_be_bytes());
+        caps::token::RevocationId(id)
+    };
+    let block = |n| Target::Block { lease: ticket.lease, id: id(n) };
+    for n in 0..policy::limits::MARKS_PER_REGION_MAX {
+        world.revoke(1, block(n)).answer.unwrap();
+    }
+    let contract = contract(&ticket, 2);
+    offer(&mut world, 1, contract).answer.unwrap();
+    let given = since(accept(&mut world, 2, &contract));
+    world.system(done(ID, given)).answer.unwrap();
+    // Where there were no room, it would be the whole lease that goes.
+    let cut = world.revoke(2, block(policy::limits::MARKS_PER_REGION_MAX));
+    assert!(matches!(cut.effects[..], [Effect::Take(Take::Marks { .. }, _)]), "{:?}", cut.effects);
+}

@@ -11,7 +11,7 @@ use caps::rights::Rights;
 use caps::share::{ShareContract, TransferContract};
 use caps::time::{Micros, UnixMicros};
 use caps::token::{Mark, RevocationId};
-use caps::wire::link::{ClaimTicket, Notice};
+use caps::wire::link::{ClaimTicket, Notice, Take};
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{EndCause, Lifetime, Revocation, Target};
 use caps::wire::{Name, Reason};
@@ -152,7 +152,7 @@ impl Run {
         let (signature, lifetime) = (contract.sign(&key(2)), Lifetime::Process);
         let acceptance = TransferAcceptance { transfer: TRANSFER, signature, lifetime, session: 2 };
         let accept = |story: &mut Self| match story.by(2, Kind::TransferAccept(acceptance)) {
-            Some(Answer::HandingOver { give: Take::Owner { since, .. }, .. }) => since,
+            Answer::HandingOver { give: Take::Owner { since, .. }, .. } => since,
             other => panic!("{other:?}"),
         };
         let (transfer, since) = (TRANSFER, accept(self));
