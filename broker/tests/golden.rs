@@ -19,7 +19,7 @@ use caps::share::TransferContract;
 use caps::time::{Micros, UnixMicros};
 use caps::token::{Mark, RevocationId};
 use caps::wire::Reason;
-use caps::wire::link::Notice;
+use caps::wire::link::{Notice, Take};
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{EndCause, Lifetime, Revocation, Target};
 use ciborium::Value;
@@ -34,8 +34,9 @@ fn commands() -> Vec<Command> {
         at += 7;
         let mut command = world.command(by, kind);
         command.at = UnixMicros(at);
-        world.apply(&command).answer.unwrap();
+        let answer = world.apply(&command).answer.unwrap();
         commands.push(command);
+        answer
     };
     let by = |n| Actor::Principal(public(n));
     let system = Actor::System;
@@ -64,9 +65,11 @@ fn commands() -> Vec<Command> {
         push(&mut world, system, Kind::Commit { lease: row.id, bytes: 2 * PAGE });
     }
     let [(first, region), (second, other)] = tickets[..] else { panic!() };
-    push(&mut world, by(1), Kind::Renew { lease: first, ttl: Micros(8_000) });
+    let renewed = push(&mut world, by(1), Kind::Renew { lease: first, ttl: Micros(8_000) });
+    let broker::state::Answer::Leased { terms, .. } = renewed else { panic!() };
+    let since = terms.not_before;
     let before = UnixMicros(START + 5_000);
-    push(&mut world, system, Kind::Undo(Undo::Renew { lease: first, expires: before }));
+    push(&mut world, system, Kind::Undo(Undo::Renew { lease: first, expires: before, since }));
     let ticket = |lease, region| caps::wire::link::ClaimTicket {
         lease,
         region,
@@ -116,9 +119,9 @@ fn commands() -> Vec<Command> {
         let reserved = caps::wire::row::LeaseState::Reserved;
         let lease = page.rows.iter().find(|row| row.state == reserved).unwrap().id;
         match step {
-            0 => push(&mut world, system, Kind::Abandon { lease }),
-            1 => push(&mut world, by(2), Kind::Release { lease }),
-            2 => push(&mut world, by(2), revoke(Target::Lease(lease))),
+            0 => drop(push(&mut world, system, Kind::Abandon { lease })),
+            1 => drop(push(&mut world, by(2), Kind::Release { lease })),
+            2 => drop(push(&mut world, by(2), revoke(Target::Lease(lease)))),
             // Stays reserved.
             _ => continue,
         }
@@ -190,20 +193,24 @@ fn commands() -> Vec<Command> {
     push(&mut world, system, Kind::Undo(Undo::TransferOffer { transfer }));
     let transfer = TransferId([3; 16]);
     push(&mut world, by(4), offer(3, 4, 2));
-    for vain in [Kind::TransferBack { transfer }, Kind::Undo(Undo::TransferAccept { transfer })] {
-        push(&mut world, by(2), accept(3, 4, 2));
-        push(&mut world, system, vain);
-    }
-    push(&mut world, by(2), accept(3, 4, 2));
-    push(&mut world, system, Kind::TransferDone { transfer });
+    let attempt = |accepted| match accepted {
+        broker::state::Answer::HandingOver { give: Take::Owner { since, .. }, .. } => since,
+        other => panic!("{other:?}"),
+    };
+    let since = attempt(push(&mut world, by(2), accept(3, 4, 2)));
+    push(&mut world, system, Kind::TransferBack { transfer, since });
+    let since = attempt(push(&mut world, by(2), accept(3, 4, 2)));
+    push(&mut world, system, Kind::Undo(Undo::TransferAccept { transfer, since }));
+    let since = attempt(push(&mut world, by(2), accept(3, 4, 2)));
+    push(&mut world, system, Kind::TransferDone { transfer, since });
     push(&mut world, by(2), offer(4, 2, 1));
     push(&mut world, by(1), accept(4, 2, 1));
     // Donations: one that was undone, one that was taken back, one that is given, and one that is over and used.
     for id in [20, 21, 22, 23].map(|id| DonationId([id; 16])) {
         push(&mut world, by(0), Kind::QuotaGive { id, to: public(2), bytes: PAGE, ttl: Micros(9_000) });
         match id.0[0] {
-            20 => push(&mut world, system, Kind::Undo(Undo::QuotaGive { id })),
-            21 => push(&mut world, by(0), Kind::QuotaTakeBack { id }),
+            20 => drop(push(&mut world, system, Kind::Undo(Undo::QuotaGive { id }))),
+            21 => drop(push(&mut world, by(0), Kind::QuotaTakeBack { id })),
             _ => {}
         }
     }

@@ -445,7 +445,7 @@ impl Story<'_> {
         let expires = UnixMicros(self.model.now() + 100);
         let undo = match level {
             0 => Undo::Lease { lease },
-            1 => Undo::Renew { lease, expires },
+            1 => Undo::Renew { lease, expires, since: self.model.since(lease) },
             2 => Undo::Offer { grant },
             _ => Undo::Accept { grant },
         };

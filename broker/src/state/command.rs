@@ -207,11 +207,15 @@ pub enum Kind {
     TransferDone {
         /// Which.
         transfer: TransferId,
+        /// Which acceptance of it: when the new owner's time was to begin.
+        since: UnixMicros,
     },
     /// The provider did not go over to the new owner. System only.
     TransferBack {
         /// Which.
         transfer: TransferId,
+        /// Which acceptance of it: when the new owner's time was to begin.
+        since: UnixMicros,
     },
 }
 
@@ -300,6 +304,8 @@ pub enum Undo {
         lease: LeaseId,
         /// The end before it.
         expires: UnixMicros,
+        /// When the time of the owner who renewed began: another owner's lease ends as that one was told.
+        since: UnixMicros,
     },
     /// Steps 1 and 2 of a grant.
     Offer {
@@ -325,6 +331,8 @@ pub enum Undo {
     TransferAccept {
         /// Which.
         transfer: TransferId,
+        /// Which acceptance of it: when the new owner's time was to begin.
+        since: UnixMicros,
     },
 }
 

@@ -20,6 +20,7 @@ use caps::{Code, Error, Result};
 use super::answer::{Answer, Out};
 use super::command::Command;
 use super::grant::{GrantLife, Offered};
+use super::handing::MOVING;
 use super::sharing::ORDER;
 use super::{Broker, entry};
 
@@ -72,7 +73,7 @@ impl Broker {
         }
         if self.transfers.is_moving(grant.contract.lease) {
             // The issue would be refused, and end the offer: if the lease stays, it was signed for nothing.
-            return Err(Error::new(Code::Busy, "the lease is just being handed over"));
+            return Err(MOVING);
         }
         // A policy that was exchanged meanwhile is asked again, rather than that the offer ends for it.
         match self.permitted(command) {

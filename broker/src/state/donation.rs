@@ -271,6 +271,10 @@ impl Broker {
         if self.donations.given_by(by).count() >= self.genesis.bounds.donations_per_giver as usize {
             return Err(Error::new(Code::Quota, "the giver has as many donations as one may have"));
         }
+        if self.transfers.receiving.contains(&by) {
+            // Its quota was asked for that lease and must have room when it comes.
+            return Err(Error::new(Code::Busy, "a lease is just being handed over to you; ask again"));
+        }
         let giveable = self.giveable(by);
         if bytes > giveable {
             let detail = format!("this would give {bytes} bytes, and {giveable} are free to be given");

@@ -246,9 +246,9 @@ impl Broker {
             Kind::PolicyLoad { hash } => Ok(self.policy_load(hash, out)),
             Kind::Undo(undo) => self.undo(undo, out),
             Kind::Refused { who, code, about } => Ok(self.refused(*who, *code, *about, out)),
-            Kind::TransferDone { transfer } => self.transfer_done(*transfer, out),
-            Kind::TransferBack { transfer } => {
-                self.transfer_back(*transfer, EndCause::NotClaimed, out);
+            Kind::TransferDone { transfer, since } => self.transfer_done(*transfer, *since, out),
+            Kind::TransferBack { transfer, since } => {
+                self.transfer_back(*transfer, *since, EndCause::NotClaimed, out)?;
                 Ok(Answer::Done)
             }
         }

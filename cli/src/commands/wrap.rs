@@ -99,7 +99,7 @@ pub(crate) fn unwrap(arguments: &Unwrap, context: &Context) -> Result<Report> {
     let token = fetch(&session.client, arguments.id, path)?;
     tokens::replace(path, &token).map_err(|error| {
         give_up(path);
-        Failure::from(error).help("the token was fetched and is lost: ask whoever wrapped it to do so again")
+        error.help("the token was fetched and is lost: ask whoever wrapped it to do so again")
     })?;
     shown(&token, path, context)
 }
