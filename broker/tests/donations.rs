@@ -12,7 +12,7 @@ use broker::state::{
 use caps::id::{DonationId, TransferId};
 use caps::share::TransferContract;
 use caps::time::{Micros, UnixMicros};
-use caps::wire::link::ClaimTicket;
+use caps::wire::link::{ClaimTicket, Take};
 use caps::wire::row::{DonationRow, DonationState, Lifetime, QuotaRow};
 use caps::{Code, Result};
 use common::*;
@@ -248,11 +248,15 @@ fn hand_over(world: &mut World, ticket: &ClaimTicket, n: u8, from: u8, to: u8) -
     world.by(from, Kind::TransferOffer { contract, signature }).answer.unwrap();
     let (signature, lifetime, session) = (contract.sign(&key(to)), Lifetime::Detached, u64::from(to));
     let acceptance = TransferAcceptance { transfer, signature, lifetime, session };
-    if let Err(error) = world.by(to, Kind::TransferAccept(acceptance)).answer {
-        world.by(from, Kind::TransferWithdraw { transfer }).answer.unwrap();
-        return Err(error);
-    }
-    let done = world.system(Kind::TransferDone { transfer });
+    let since = match world.by(to, Kind::TransferAccept(acceptance)).answer {
+        Ok(Answer::HandingOver { give: Take::Owner { since, .. }, .. }) => since,
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => {
+            world.by(from, Kind::TransferWithdraw { transfer }).answer.unwrap();
+            return Err(error);
+        }
+    };
+    let done = world.system(Kind::TransferDone { transfer, since });
     done.answer.clone().map(|_| done)
 }
 
