@@ -4,7 +4,8 @@
 mod common;
 
 use std::ops::ControlFlow;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
 
 use caps::token::{Narrow, attenuate};
 use caps::wire::row::LeaseState;
@@ -226,6 +227,11 @@ fn on_the_command_line_the_copy_has_a_name_and_a_token() {
     // Neither a name nor a file is taken twice, and what is refused leaves nothing.
     shell.fails(&[&snapshot[..], &["copy.token"]].concat(), 1, "E_EXISTS");
     shell.fails(&[&snapshot[..], &["other.token"]].concat(), 1, "E_EXISTS");
+    // A file that cannot be made is found out when the copy is whole: then that goes, too.
+    let nowhere = ["lease", "snapshot", "frames", "--as", "alice", "--ttl", "5m", "-o", "no/such/dir.token"];
+    let failed = shell.pipe(&nowhere, b"");
+    let text = String::from_utf8(failed.stderr).unwrap();
+    assert!(!failed.status.success() && text.contains("no/such/dir.token"), "{text}");
     let leases = shell.json(&["lease", "list", "--as", "alice"]);
     assert_eq!(leases["leases"].as_array().unwrap().len(), 2);
     for name in ["frames", "copy"] {
@@ -244,13 +250,27 @@ fn a_command_that_is_interrupted_releases_the_half_copy() {
     shell.bytes(&["id", "new", "alice"]);
     shell.bytes(&["lease", "create", "--as", "alice", "--size", "96MiB", "--ttl", "5m", "--name", "frames"]);
     let alice = world.connect(&world.node.key("alice"));
+    for signal in [Signal::INT, Signal::HUP] {
+        let (status, text) = interrupted(&dir, &alice, signal);
+        assert_eq!(status.code(), Some(130), "{signal:?}: {text}");
+        assert!(text.starts_with("error[E_INTERRUPTED]: "), "{signal:?}: {text}");
+        assert_eq!(live(&alice), 1);
+    }
+    shell.bytes(&["lease", "release", "frames", "--as", "alice"]);
+    world.balances();
+    drop((alice, shell));
+    world.finish();
+}
+
+/// What a command says that was ended by `signal` while it copied.
+fn interrupted(dir: &Path, alice: &Client, signal: Signal) -> (ExitStatus, String) {
     // Whether a command that was told to stop was done already is for the machine to say, not for the test: then it is
     // tried again.
     let interrupted = within_patience(|| {
         let mut child = Command::new(env!("CARGO_BIN_EXE_leasehold"))
             .args(["lease", "snapshot", "frames", "--as", "alice", "--ttl", "5m"])
             .env_clear()
-            .env("LEASEHOLD_DIR", &dir)
+            .env("LEASEHOLD_DIR", dir)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -258,10 +278,10 @@ fn a_command_that_is_interrupted_releases_the_half_copy() {
             .unwrap();
         let pid = Pid::from_child(&child);
         until("it listens for signals, or is done", || {
-            (catches_interrupts(pid) || child.try_wait().unwrap().is_some()).then_some(())
+            (catches(pid, signal) || child.try_wait().unwrap().is_some()).then_some(())
         });
         if child.try_wait().unwrap().is_none() {
-            kill_process(pid, Signal::INT).unwrap(); // not reaped, so its number is still its own
+            kill_process(pid, signal).unwrap(); // not reaped, so its number is still its own
         }
         let output = child.wait_with_output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
@@ -273,21 +293,14 @@ fn a_command_that_is_interrupted_releases_the_half_copy() {
         alice.release(done.unwrap().id).unwrap();
         None
     });
-    let (status, text) = interrupted.unwrap_or_else(|| panic!("never interrupted within {PATIENCE:?}"));
-    assert_eq!(status.code(), Some(130), "{text}");
-    assert!(text.starts_with("error[E_INTERRUPTED]: "), "{text}");
-    assert_eq!(live(&alice), 1);
-    shell.bytes(&["lease", "release", "frames", "--as", "alice"]);
-    world.balances();
-    drop((alice, shell));
-    world.finish();
+    interrupted.unwrap_or_else(|| panic!("never interrupted within {PATIENCE:?}"))
 }
 
-/// Whether a process has a handler for SIGINT, of which `SigCgt` of its status has a bit.
-fn catches_interrupts(pid: Pid) -> bool {
+/// Whether a process has a handler for a signal, of which `SigCgt` of its status has a bit.
+fn catches(pid: Pid, signal: Signal) -> bool {
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask & (1 << (libc::SIGINT - 1)) != 0
+    mask & (1 << (signal.as_raw() - 1)) != 0
 }

@@ -29,6 +29,7 @@ fn cut(lease: LeaseId, grant: Option<GrantId>, n: u64, held: bool) -> TokenCut {
         id: id(n),
         marks: [Some(Mark::signature(&id(n))), Some(Mark::signature(&id(n + 1_000_000)))],
         range: ByteRange::new(0, 10).ok(),
+        not_before: UnixMicros(START),
         until: UnixMicros(START + 500),
         held,
         reason: Reason::new("why").unwrap(),

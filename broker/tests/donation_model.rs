@@ -5,9 +5,9 @@ mod common;
 
 use broker::state::{Actor, Answer, Broker, Kind, Query, Undo, View};
 use caps::Code;
-use caps::id::{DonationId, LeaseId};
+use caps::id::{DonationId, LeaseId, ProviderId};
 use caps::time::Micros;
-use caps::wire::row::{DonationRow, DonationState, QuotaRow};
+use caps::wire::row::{DonationRow, DonationState, QuotaRow, Target};
 use common::{PAGE, START, World, code, genesis, name, public, spec};
 use policy::Quota;
 use proptest::prelude::*;
@@ -35,7 +35,15 @@ enum Op {
         by: u8,
         pages: u64,
         all: bool,
+        /// Stays a reservation.
+        left: bool,
     },
+    Commit(usize),
+    Abandon(usize),
+    Renew(usize),
+    Revoke(usize),
+    /// Another one comes at once.
+    ProviderLost,
     Release(usize),
     Taken(usize),
     Tick,
@@ -54,7 +62,13 @@ fn op() -> impl Strategy<Value = (u64, Op)> {
         30 => (who(), who(), bits, ttl, prop::option::weighted(0.1, back()))
             .prop_map(|(by, to, bits, ttl, reused)| Op::Give { by, to, bits, ttl, reused }),
         8 => (who(), back()).prop_map(|(by, back)| Op::TakeBack { by, back }),
-        40 => (who(), 1..11u64, any::<bool>()).prop_map(|(by, pages, all)| Op::Lease { by, pages, all }),
+        40 => (who(), 1..11u64, any::<bool>(), prop::bool::weighted(0.3))
+            .prop_map(|(by, pages, all, left)| Op::Lease { by, pages, all, left }),
+        6 => back().prop_map(Op::Commit),
+        8 => back().prop_map(Op::Abandon),
+        4 => back().prop_map(Op::Renew),
+        6 => back().prop_map(Op::Revoke),
+        1 => Just(Op::ProviderLost),
         30 => back().prop_map(Op::Release),
         40 => back().prop_map(Op::Taken),
         20 => Just(Op::Tick),
@@ -70,7 +84,16 @@ struct Held {
     id: LeaseId,
     owner: u8,
     bytes: u64,
+    /// Until when a reservation may be committed.
+    claim_by: Option<u64>,
     ending: bool,
+}
+
+impl Held {
+    /// A reservation counts until it is gone, a lease until it begins to end.
+    fn is_leased(&self) -> bool {
+        self.claim_by.is_some() || !self.ending
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -106,7 +129,7 @@ impl Naive {
     }
 
     fn leased(&self, n: u8) -> u64 {
-        self.held.iter().filter(|held| held.owner == n && !held.ending).map(|held| held.bytes).sum()
+        self.held.iter().filter(|held| held.owner == n && held.is_leased()).map(|held| held.bytes).sum()
     }
 
     fn resident(&self, n: u8) -> u64 {
@@ -145,7 +168,8 @@ impl Naive {
         self.may(to)?;
         if let Some(lent) = self.lent.iter().find(|lent| lent.id == id) {
             let same = (lent.giver, lent.receiver, lent.bytes, lent.ttl) == (by, to, bytes, ttl);
-            return if same { Ok(()) } else { Err(Code::Exists) };
+            let over = lent.over.is_some() || lent.expires <= self.now;
+            return if same && !over { Ok(()) } else { Err(Code::Exists) };
         }
         if self.lent.iter().filter(|lent| lent.giver == by).count() >= 3 || bytes > self.giveable(by) {
             return Err(Code::Quota);
@@ -160,7 +184,7 @@ impl Naive {
 
     fn take_back(&mut self, by: u8, id: DonationId) -> Result<(), Code> {
         self.may(by)?;
-        if !self.lent.iter().any(|lent| lent.id == id && lent.giver == by) {
+        if !self.lent.iter().any(|lent| lent.id == id && (lent.giver == by || by == 0)) {
             return Err(Code::DonationUnknown);
         }
         self.end(|lent| lent.id == id, false);
@@ -184,7 +208,7 @@ impl Naive {
         if self.held.len() >= 6 {
             return Err(Code::Busy);
         }
-        let count = self.held.iter().filter(|held| held.owner == by && !held.ending).count();
+        let count = self.held.iter().filter(|held| held.owner == by && held.is_leased()).count();
         if count >= Self::own(by).leases as usize || self.room(by, false) < bytes as i64 {
             return Err(Code::Quota);
         }
@@ -267,7 +291,7 @@ impl Lockstep {
                 let answer = self.world.by(by, Kind::QuotaTakeBack { id }).answer;
                 assert_eq!(code(answer), self.naive.take_back(by, id).err());
             }
-            Op::Lease { mut by, mut pages, all } => {
+            Op::Lease { mut by, mut pages, all, left } => {
                 if let (true, Some(lent)) = (all, naive.lent.last()) {
                     by = lent.receiver;
                     pages = (naive.room(by, false).max(0) as u64 / PAGE).clamp(1, 16);
@@ -279,12 +303,55 @@ impl Lockstep {
                 match world.by(by, kind).answer {
                     Ok(Answer::Reserved(ticket)) => {
                         assert_eq!(expected, Ok(()), "{by} was let lease {bytes}");
-                        world.system(Kind::Commit { lease: ticket.lease, bytes }).answer.unwrap();
-                        naive.held.push(Held { id: ticket.lease, owner: by, bytes, ending: false });
+                        let claim_by = left.then_some(ticket.claim_by.0);
+                        if !left {
+                            world.system(Kind::Commit { lease: ticket.lease, bytes }).answer.unwrap();
+                        }
+                        naive.held.push(Held { id: ticket.lease, owner: by, bytes, claim_by, ending: false });
                     }
                     other => assert_eq!(code(other), expected.err()),
                 }
                 self.count("leased with a gift", drawn);
+            }
+            Op::Commit(back) => {
+                let waits = |held: &&mut Held| held.claim_by.is_some() && !held.ending;
+                let waiting = naive.held.iter_mut().filter(waits).count().max(1);
+                if let Some(held) = naive.held.iter_mut().filter(waits).nth(back % waiting) {
+                    let (lease, bytes) = (held.id, held.bytes);
+                    let late = held.claim_by.is_some_and(|claim_by| claim_by <= naive.now);
+                    let answer = world.system(Kind::Commit { lease, bytes }).answer;
+                    assert_eq!(code(answer), late.then_some(Code::LeaseExpired));
+                    if !late {
+                        held.claim_by = None;
+                    }
+                }
+            }
+            Op::Abandon(back) => {
+                let waits = |held: &&mut Held| held.claim_by.is_some() && !held.ending;
+                let waiting = naive.held.iter_mut().filter(waits).count().max(1);
+                if let Some(held) = naive.held.iter_mut().filter(waits).nth(back % waiting) {
+                    world.system(Kind::Abandon { lease: held.id }).answer.unwrap();
+                    held.ending = true;
+                    self.count("abandoned", true);
+                }
+            }
+            Op::Renew(back) => {
+                let live = |held: &&Held| held.claim_by.is_none() && !held.ending;
+                if let Some(held) = naive.held.iter().rev().filter(live).nth(back) {
+                    let kind = Kind::Renew { lease: held.id, ttl: Micros(10_000) };
+                    world.by(held.owner, kind).answer.unwrap();
+                }
+            }
+            Op::Revoke(back) => {
+                if let Some(id) = held(back, false, naive) {
+                    world.revoke(0, Target::Lease(id)).answer.unwrap();
+                    naive.held.iter_mut().find(|held| held.id == id).unwrap().ending = true;
+                }
+            }
+            Op::ProviderLost => {
+                world.system(Kind::ProviderLost).answer.unwrap();
+                world.system(Kind::ProviderUp { provider: ProviderId([2; 16]) }).answer.unwrap();
+                naive.held.clear();
             }
             Op::Release(back) => {
                 if let Some(id) = held(back, false, naive) {
@@ -305,6 +372,8 @@ impl Lockstep {
             Op::Tick => {
                 world.system(Kind::Tick).answer.unwrap();
                 let now = naive.now;
+                let late = |held: &&mut Held| held.claim_by.is_some_and(|claim_by| claim_by <= now);
+                naive.held.iter_mut().filter(late).for_each(|held| held.ending = true);
                 naive.end(|lent| lent.expires <= now, true);
             }
             Op::UndoGive(back) => {
@@ -415,6 +484,7 @@ fn the_steps_give_draw_and_owe() {
             *tally.entry(what).or_insert(0) += count;
         }
     }
+    assert!(tally["abandoned"] > 0, "{tally:?}");
     for what in ["given", "leased with a gift", "lent past its end"] {
         assert!(tally[what] >= 10, "{tally:?}");
     }

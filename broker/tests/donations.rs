@@ -6,10 +6,14 @@ use std::collections::BTreeMap;
 
 use audit::draft::Key;
 use audit::{Draft, Event};
-use broker::state::{Actor, Answer, Applied, Broker, Genesis, Kind, PolicyVerdict, Query, Undo, View};
-use caps::id::DonationId;
+use broker::state::{
+    Actor, Answer, Applied, Broker, Genesis, Kind, PolicyVerdict, Query, TransferAcceptance, Undo, View,
+};
+use caps::id::{DonationId, TransferId};
+use caps::share::TransferContract;
 use caps::time::{Micros, UnixMicros};
-use caps::wire::row::{DonationRow, DonationState, QuotaRow};
+use caps::wire::link::{ClaimTicket, Take};
+use caps::wire::row::{DonationRow, DonationState, Lifetime, QuotaRow};
 use caps::{Code, Result};
 use common::*;
 use policy::Quota;
@@ -161,12 +165,99 @@ fn asked_again_it_gives_once() {
         (PAGE, DonationState::Returning, Micros(0), false)
     );
     assert_eq!(donated(take_back(&mut world, 1, 1)), (row, true));
+    // Nothing is given anew under an id whose gift is over and still used, and nobody is told that it was.
+    let refused = give(&mut world, 1, 2, 1, PAGE).answer.unwrap_err();
+    assert_eq!((refused.code(), refused.detail()), (Code::Exists, "this donation was made and is over"));
     world.by(2, Kind::Release { lease }).answer.unwrap();
     assert_eq!(code(take_back(&mut world, 1, 1).answer), Some(Code::DonationUnknown));
     // What nobody used is back at once.
     give(&mut world, 1, 2, 1, PAGE).answer.unwrap();
     assert_eq!(donated(take_back(&mut world, 1, 1)).0.lent, 0);
     assert_eq!(free(&world, 1), OWN);
+}
+
+#[test]
+fn the_administrator_may_end_what_others_gave_and_the_log_says_who_did() {
+    let mut world = World::new();
+    give(&mut world, 1, 2, 1, PAGE).answer.unwrap();
+    for n in [2, 3] {
+        assert_eq!(code(take_back(&mut world, n, 1).answer), Some(Code::DonationUnknown), "by {n}");
+    }
+    let lease = try_lease(&mut world, 2, OWN + PAGE).unwrap();
+    let ended = take_back(&mut world, 0, 1);
+    assert_eq!(causes(&ended.entries), ["quota_taken_back"]);
+    for (key, n) in [(Key::Subject, 0), (Key::Owner, 1), (Key::Receiver, 2)] {
+        assert_eq!(field(&ended.entries[0], key), format!("\"{}\"", public(n)));
+    }
+    let (row, again) = donated(ended);
+    assert_eq!((row.giver, row.lent, row.state, again), (public(1), PAGE, DonationState::Returning, false));
+    let asked_again = take_back(&mut world, 0, 1);
+    assert_eq!(field(&asked_again.entries[0], Key::Subject), format!("\"{}\"", public(0)));
+    assert_eq!(donated(asked_again), (row, true));
+    world.by(2, Kind::Release { lease }).answer.unwrap();
+    assert_eq!(free(&world, 1), OWN);
+}
+
+/// A lease that was drawn from a gift goes to the giver, to a third, and back.
+#[test]
+fn a_lease_that_is_handed_over_takes_no_quota_with_it() {
+    let mut world = World::new();
+    give(&mut world, 1, 2, 1, 2 * PAGE).answer.unwrap();
+    try_lease(&mut world, 2, OWN - PAGE).unwrap();
+    let ticket = world.lease(2, 3 * PAGE, 9_000);
+    take_back(&mut world, 1, 1).answer.unwrap();
+    assert_eq!((free(&world, 1), free(&world, 2)), (OWN - 2 * PAGE, 0));
+
+    // The receiver owes nothing once the giver has the lease: the gift is back by the same command.
+    let done = hand_over(&mut world, &ticket, 1, 2, 1).unwrap();
+    assert_eq!(causes(&done.entries).iter().filter(|cause| **cause == "quota_returned").count(), 1);
+    assert!(quota(&world, 2).1.is_empty());
+    assert_eq!((free(&world, 1), free(&world, 2)), (OWN - 3 * PAGE, PAGE));
+
+    // A third has no room for it but by a gift, which it draws on from then on.
+    assert_eq!(code(hand_over(&mut world, &ticket, 2, 1, 3)), Some(Code::Quota));
+    give(&mut world, 0, 3, 2, 3 * PAGE).answer.unwrap();
+    hand_over(&mut world, &ticket, 3, 1, 3).unwrap().answer.unwrap();
+    assert_eq!((free(&world, 0), free(&world, 1)), (OWN - 3 * PAGE, OWN));
+    take_back(&mut world, 0, 2).answer.unwrap();
+    let owed = quota(&world, 3).0.received_bytes;
+    assert!(owed > 0, "what it holds beyond its own stays lent");
+
+    // And back, where the first receiver has no room for it any more but by a new gift.
+    assert_eq!(code(hand_over(&mut world, &ticket, 4, 3, 2)), Some(Code::Quota));
+    assert_eq!(quota(&world, 3).0.received_bytes, owed);
+    give(&mut world, 1, 2, 3, 2 * PAGE).answer.unwrap();
+    let done = hand_over(&mut world, &ticket, 5, 3, 2).unwrap();
+    assert!(causes(&done.entries).contains(&"quota_returned"));
+    assert_eq!((free(&world, 0), free(&world, 1), free(&world, 2)), (OWN, OWN - 2 * PAGE, 0));
+}
+
+/// Offered, accepted and done; an acceptance that is refused leaves the offer withdrawn. The last step is returned.
+fn hand_over(world: &mut World, ticket: &ClaimTicket, n: u8, from: u8, to: u8) -> Result<Applied> {
+    let transfer = TransferId([n; 16]);
+    let contract = TransferContract {
+        cluster: genesis().cluster,
+        transfer,
+        lease: ticket.lease,
+        region: ticket.region,
+        from: public(from),
+        to: public(to),
+        ttl: Micros(500),
+    };
+    let signature = contract.sign(&key(from));
+    world.by(from, Kind::TransferOffer { contract, signature }).answer.unwrap();
+    let (signature, lifetime, session) = (contract.sign(&key(to)), Lifetime::Detached, u64::from(to));
+    let acceptance = TransferAcceptance { transfer, signature, lifetime, session };
+    let since = match world.by(to, Kind::TransferAccept(acceptance)).answer {
+        Ok(Answer::HandingOver { give: Take::Owner { since, .. }, .. }) => since,
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => {
+            world.by(from, Kind::TransferWithdraw { transfer }).answer.unwrap();
+            return Err(error);
+        }
+    };
+    let done = world.system(Kind::TransferDone { transfer, since });
+    done.answer.clone().map(|_| done)
 }
 
 #[test]

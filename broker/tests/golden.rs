@@ -19,9 +19,10 @@ use caps::share::TransferContract;
 use caps::time::{Micros, UnixMicros};
 use caps::token::{Mark, RevocationId};
 use caps::wire::Reason;
-use caps::wire::link::Notice;
+use caps::wire::link::{Notice, Take};
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{EndCause, Lifetime, Revocation, Target};
+use ciborium::Value;
 use common::*;
 
 /// One command of every kind, over a life in which every state of leases and grants occurs.
@@ -33,8 +34,9 @@ fn commands() -> Vec<Command> {
         at += 7;
         let mut command = world.command(by, kind);
         command.at = UnixMicros(at);
-        world.apply(&command).answer.unwrap();
+        let answer = world.apply(&command).answer.unwrap();
         commands.push(command);
+        answer
     };
     let by = |n| Actor::Principal(public(n));
     let system = Actor::System;
@@ -63,9 +65,11 @@ fn commands() -> Vec<Command> {
         push(&mut world, system, Kind::Commit { lease: row.id, bytes: 2 * PAGE });
     }
     let [(first, region), (second, other)] = tickets[..] else { panic!() };
-    push(&mut world, by(1), Kind::Renew { lease: first, ttl: Micros(8_000) });
+    let renewed = push(&mut world, by(1), Kind::Renew { lease: first, ttl: Micros(8_000) });
+    let broker::state::Answer::Leased { terms, .. } = renewed else { panic!() };
+    let since = terms.not_before;
     let before = UnixMicros(START + 5_000);
-    push(&mut world, system, Kind::Undo(Undo::Renew { lease: first, expires: before }));
+    push(&mut world, system, Kind::Undo(Undo::Renew { lease: first, expires: before, since }));
     let ticket = |lease, region| caps::wire::link::ClaimTicket {
         lease,
         region,
@@ -115,9 +119,9 @@ fn commands() -> Vec<Command> {
         let reserved = caps::wire::row::LeaseState::Reserved;
         let lease = page.rows.iter().find(|row| row.state == reserved).unwrap().id;
         match step {
-            0 => push(&mut world, system, Kind::Abandon { lease }),
-            1 => push(&mut world, by(2), Kind::Release { lease }),
-            2 => push(&mut world, by(2), revoke(Target::Lease(lease))),
+            0 => drop(push(&mut world, system, Kind::Abandon { lease })),
+            1 => drop(push(&mut world, by(2), Kind::Release { lease })),
+            2 => drop(push(&mut world, by(2), revoke(Target::Lease(lease)))),
             // Stays reserved.
             _ => continue,
         }
@@ -145,6 +149,7 @@ fn commands() -> Vec<Command> {
         id: ids[1],
         marks: ids.map(|id| Some(Mark::signature(&id))),
         range: Some(ByteRange::new(0, 50).unwrap()),
+        not_before: UnixMicros(START + 3_000),
         until: UnixMicros(START + 4_000),
         held: true,
         reason: Reason::new("golden").unwrap(),
@@ -188,20 +193,24 @@ fn commands() -> Vec<Command> {
     push(&mut world, system, Kind::Undo(Undo::TransferOffer { transfer }));
     let transfer = TransferId([3; 16]);
     push(&mut world, by(4), offer(3, 4, 2));
-    for vain in [Kind::TransferBack { transfer }, Kind::Undo(Undo::TransferAccept { transfer })] {
-        push(&mut world, by(2), accept(3, 4, 2));
-        push(&mut world, system, vain);
-    }
-    push(&mut world, by(2), accept(3, 4, 2));
-    push(&mut world, system, Kind::TransferDone { transfer });
+    let attempt = |accepted| match accepted {
+        broker::state::Answer::HandingOver { give: Take::Owner { since, .. }, .. } => since,
+        other => panic!("{other:?}"),
+    };
+    let since = attempt(push(&mut world, by(2), accept(3, 4, 2)));
+    push(&mut world, system, Kind::TransferBack { transfer, since });
+    let since = attempt(push(&mut world, by(2), accept(3, 4, 2)));
+    push(&mut world, system, Kind::Undo(Undo::TransferAccept { transfer, since }));
+    let since = attempt(push(&mut world, by(2), accept(3, 4, 2)));
+    push(&mut world, system, Kind::TransferDone { transfer, since });
     push(&mut world, by(2), offer(4, 2, 1));
     push(&mut world, by(1), accept(4, 2, 1));
     // Donations: one that was undone, one that was taken back, one that is given, and one that is over and used.
     for id in [20, 21, 22, 23].map(|id| DonationId([id; 16])) {
         push(&mut world, by(0), Kind::QuotaGive { id, to: public(2), bytes: PAGE, ttl: Micros(9_000) });
         match id.0[0] {
-            20 => push(&mut world, system, Kind::Undo(Undo::QuotaGive { id })),
-            21 => push(&mut world, by(0), Kind::QuotaTakeBack { id }),
+            20 => drop(push(&mut world, system, Kind::Undo(Undo::QuotaGive { id }))),
+            21 => drop(push(&mut world, by(0), Kind::QuotaTakeBack { id })),
             _ => {}
         }
     }
@@ -302,4 +311,54 @@ fn a_snapshot_that_cannot_be_is_refused() {
     let mut sold = good.clone();
     sold[at + 3] = 0xf0;
     assert_eq!(code(Broker::restore(&sold)), Some(Code::Internal));
+}
+
+#[test]
+fn a_snapshot_with_donations_that_cannot_be_is_refused() {
+    // Two of one giver, one of them over and used.
+    let mut world = World::new();
+    for n in [0x31, 0x32] {
+        let (id, ttl) = (DonationId([n; 16]), Micros(9_000));
+        world.by(1, Kind::QuotaGive { id, to: public(2), bytes: 2 * PAGE, ttl }).answer.unwrap();
+    }
+    world.lease(2, 11 * PAGE, 8_000);
+    world.by(1, Kind::QuotaTakeBack { id: DonationId([0x32; 16]) }).answer.unwrap();
+    let good = world.broker.snapshot();
+    assert_eq!(Broker::restore(&good).unwrap(), world.broker);
+    let good: Value = ciborium::from_reader(&good[..]).unwrap();
+    let refused = |what: &str, tamper: &dyn Fn(&mut Vec<Value>)| {
+        let mut tampered = good.clone();
+        let Value::Array(rows) = member(&mut tampered, "donations") else { panic!("{good:?}") };
+        tamper(rows);
+        assert_ne!(tampered, good, "{what}");
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&tampered, &mut bytes).unwrap();
+        assert_eq!(code(Broker::restore(&bytes)), Some(Code::Internal), "{what}");
+    };
+    refused("a row twice", &|rows| rows.push(rows[0].clone()));
+    refused("no row for what is used", &|rows| drop(rows.pop()));
+    refused("more than 64 bits lent by one", &|rows| {
+        *member(&mut rows[0], "bytes") = u64::MAX.into();
+        *member(member(member(&mut rows[1], "life"), "Returning"), "lent") = u64::MAX.into();
+        *member(&mut rows[1], "bytes") = u64::MAX.into();
+    });
+    refused("more than the giver has", &|rows| *member(&mut rows[0], "bytes") = (7 * PAGE).into());
+    refused("more lent than given", &|rows| *member(&mut rows[1], "bytes") = 1.into());
+    for lent in [0, PAGE - 1, PAGE + 1] {
+        refused("not what is used", &|rows| {
+            *member(member(member(&mut rows[1], "life"), "Returning"), "lent") = lent.into();
+        });
+    }
+    refused("to oneself", &|rows| *member(&mut rows[0], "receiver") = member(&mut rows[0], "giver").clone());
+    refused("by a stranger", &|rows| match member(&mut rows[0], "giver") {
+        Value::Bytes(key) => key[0] ^= 1,
+        other => panic!("{other:?}"),
+    });
+}
+
+/// What a map has under a name.
+fn member<'a>(of: &'a mut Value, name: &str) -> &'a mut Value {
+    let Value::Map(entries) = of else { panic!("{of:?} has no {name}") };
+    let found = entries.iter_mut().find(|(key, _)| key.as_text() == Some(name));
+    &mut found.unwrap_or_else(|| panic!("no {name}")).1
 }

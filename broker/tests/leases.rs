@@ -366,8 +366,9 @@ fn what_could_not_be_recorded_is_taken_back() {
     let mut world = World::new();
     let ticket = world.lease(1, 1, 1_000);
     let renewed = world.by(1, Kind::Renew { lease: ticket.lease, ttl: Micros(5_000) });
-    let Answer::Leased { before, .. } = renewed.answer.unwrap() else { panic!() };
-    let undone = world.system(Kind::Undo(Undo::Renew { lease: ticket.lease, expires: before }));
+    let Answer::Leased { before, terms, .. } = renewed.answer.unwrap() else { panic!() };
+    let since = terms.not_before;
+    let undone = world.system(Kind::Undo(Undo::Renew { lease: ticket.lease, expires: before, since }));
     assert_eq!(undone.effects, [Effect::Renew(ticket.lease, Micros(1_000))]);
     assert_eq!(row(&world, ticket.lease).expires_in, Micros(1_000));
     assert_eq!(events(&undone.entries), [(Event::LeaseRenew, Some(Code::AuditUnavailable))]);

@@ -17,7 +17,7 @@ use caps::time::Micros;
 use caps::token::{RootKeys, gate};
 use caps::wire::link::{Notice, Take};
 use caps::wire::request::{LeaseSpec, Request};
-use caps::wire::row::{EndCause, GrantState, LeaseState, Lifetime, Revocation, Target};
+use caps::wire::row::{EndCause, GrantState, LeaseState, Lifetime, Revocation, Target, TransferState};
 use caps::wire::{Reason, Reply};
 use common::{key, name, public};
 use policy::Policy;
@@ -600,4 +600,62 @@ async fn a_provider_that_refuses_a_new_owner_leaves_the_former_one() {
     assert_eq!((lease.owner, by_owner), (public(2), contract.sign(&key(1))));
     let (again, _) = world.link.next_take().await;
     assert!(matches!(again, Take::Owner { to, undoes: None, .. } if to == public(2)), "{again:?}");
+}
+
+/// Accepts for a process of session 2.
+async fn take_over_tied(world: &World, contract: &TransferContract) -> caps::Result<Reply> {
+    let (transfer, signature) = (contract.transfer, contract.sign(&key(2)));
+    world.ask(2, Request::TransferAccept { transfer, signature, lifetime: Lifetime::Process }).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acceptance_that_was_taken_back_while_the_provider_was_at_it_moves_no_later_one() {
+    for first_goes_first in [true, false] {
+        let world = World::start().await;
+        let contract = offered(&world).await;
+        world.link.hold_gives();
+        let state = || async {
+            let show = Request::TransferShow { transfer: contract.transfer };
+            let Reply::TransferContract { transfer, .. } = world.ask(0, show).await.unwrap() else {
+                panic!()
+            };
+            transfer.state
+        };
+        // The process that accepts dies while the provider is at it; another accepts again.
+        let first = take_over_tied(&world, &contract);
+        let again = async {
+            world.link.gives_held(1).await;
+            world.handle.holder_exit(2).unwrap();
+            while state().await != TransferState::Offered {
+                tokio::task::yield_now().await;
+            }
+            let second = take_over(&world, &contract);
+            let order = async {
+                let gives = world.link.gives_held(2).await;
+                let (early, late) =
+                    if first_goes_first { (gives[0], gives[1]) } else { (gives[1], gives[0]) };
+                world.link.let_give_go(early);
+                // The other goes once the provider is done with this one.
+                let mut owner = None;
+                while owner.is_none() {
+                    let (take, _) = world.link.next_take().await;
+                    owner = matches!(take, Take::Owner { since, undoes: None, .. } if since == early)
+                        .then_some(());
+                }
+                world.link.let_give_go(late);
+            };
+            tokio::join!(second, order).0
+        };
+        let (first, second) = tokio::join!(first, again);
+        assert!(matches!(first, Err(error) if error.code() == Code::LeaseExpired), "it came to nothing");
+        assert!(matches!(second, Ok(Reply::Transferred { lease, .. }) if lease.owner == public(2)));
+        assert_eq!(state().await, TransferState::Done);
+        let show = Request::LeaseShow { lease: contract.lease };
+        let Reply::Lease { lease, .. } = world.ask(2, show).await.unwrap() else { panic!() };
+        assert_eq!(lease.owner, public(2));
+        // Nothing of what was said of the first one afterwards has moved the provider.
+        let link = Arc::clone(&world.link);
+        world.stop();
+        assert_eq!(link.owner(contract.lease), public(2));
+    }
 }

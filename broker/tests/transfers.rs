@@ -3,16 +3,21 @@
 mod common;
 
 use audit::Event;
-use broker::state::{Answer, Applied, Broker, Effect, Kind, Query, TransferAcceptance, Undo, View};
+use audit::draft::Key;
+use broker::state::{Answer, Applied, Broker, Effect, Kind, Query, TokenCut, TransferAcceptance, Undo, View};
 use caps::Code;
 use caps::id::{LeaseId, TransferId};
 use caps::share::TransferContract;
 use caps::time::{Micros, UnixMicros};
+use caps::token::{Mark, RevocationId};
+use caps::wire::Reason;
 use caps::wire::link::{ClaimTicket, Notice, Take};
 use caps::wire::row::{EndCause, Lifetime, Target, TransferState};
 use common::*;
 
 const ID: TransferId = TransferId([0x77; 16]);
+/// Which acceptance it is, of the first one in a world whose time stands still.
+const FIRST: UnixMicros = UnixMicros(START + 1);
 
 /// Something that takes an acceptance back.
 type End<'a> = &'a dyn Fn(&mut World) -> Applied;
@@ -43,6 +48,18 @@ fn acceptance(n: u8, contract: &TransferContract, lifetime: Lifetime) -> Kind {
 
 fn accept(world: &mut World, n: u8, contract: &TransferContract) -> Applied {
     world.by(n, acceptance(n, contract, Lifetime::Detached))
+}
+
+/// Which acceptance it is.
+fn since(accepted: Applied) -> UnixMicros {
+    match accepted.answer.unwrap() {
+        Answer::HandingOver { give: Take::Owner { since, .. }, .. } => since,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn done(transfer: TransferId, since: UnixMicros) -> Kind {
+    Kind::TransferDone { transfer, since }
 }
 
 fn state(world: &World) -> (TransferState, Option<EndCause>) {
@@ -106,8 +123,13 @@ fn the_lease_its_books_and_its_name_go_over_and_its_grants_end() {
     // Nor can anything else use up what the new owner's quota must have.
     assert_eq!(code(world.reserve(2, spec(PAGE, 100))), Some(Code::Busy));
 
-    let done = world.system(Kind::TransferDone { transfer: ID });
-    let entries = [(Event::ShareEnd, None), (Event::LeaseRelease, None), (Event::LeaseGrant, None)];
+    let done = world.system(done(ID, since));
+    let entries = [
+        (Event::ShareEnd, None),
+        (Event::ShareEnd, None),
+        (Event::LeaseRelease, None),
+        (Event::LeaseGrant, None),
+    ];
     assert_eq!(events(&done.entries), entries);
     assert!(done.effects.is_empty(), "the provider has refused all of it since it changed the owner");
     let Answer::Leased { lease: row, terms, .. } = done.answer.unwrap() else { panic!() };
@@ -148,8 +170,8 @@ fn a_name_that_the_new_owner_uses_stays_where_it_is() {
     let ticket = world.lease_as(1, named);
     let contract = contract(&ticket, 2);
     offer(&mut world, 1, contract).answer.unwrap();
-    accept(&mut world, 2, &contract).answer.unwrap();
-    let done = world.system(Kind::TransferDone { transfer: ID }).answer.unwrap();
+    let since = since(accept(&mut world, 2, &contract));
+    let done = world.system(done(ID, since)).answer.unwrap();
     let Answer::Leased { lease, .. } = done else { panic!() };
     assert_eq!(lease.name, None);
     let View::Lease(row) = world.view(2, Query::Lease(own.lease)).unwrap() else { panic!() };
@@ -206,7 +228,7 @@ fn who_may_not_is_refused_and_learns_nothing() {
     assert_eq!(code(world.view(2, Query::Transfer(ID))), Some(Code::GrantUnknown));
     assert_eq!(code(world.by(2, Kind::TransferWithdraw { transfer: ID }).answer), Some(Code::GrantUnknown));
     assert_eq!(code(accept(&mut world, 1, &to_small).answer), Some(Code::Denied));
-    assert_eq!(code(world.by(2, Kind::TransferDone { transfer: ID }).answer), Some(Code::Protocol));
+    assert_eq!(code(world.by(2, done(ID, UnixMicros(1))).answer), Some(Code::Protocol));
     world.by(3, Kind::TransferWithdraw { transfer: ID }).answer.unwrap();
     assert_eq!(state(&world), (TransferState::Ended, Some(EndCause::Released)));
     assert_eq!(code(accept(&mut world, 3, &to_small).answer), Some(Code::ShareOrder));
@@ -216,15 +238,12 @@ fn who_may_not_is_refused_and_learns_nothing() {
     offer(&mut world, 1, again).answer.unwrap();
     let forged = TransferContract { ttl: Micros(1), ..again };
     assert_eq!(code(accept(&mut world, 2, &forged).answer), Some(Code::ContractSignature));
-    accept(&mut world, 2, &again).answer.unwrap();
+    let since = since(accept(&mut world, 2, &again));
     assert_eq!(code(accept(&mut world, 2, &again).answer), Some(Code::ShareOrder));
     let withdraw = Kind::TransferWithdraw { transfer: again.transfer };
     assert_eq!(code(world.by(1, withdraw.clone()).answer), Some(Code::ShareOrder));
-    world.system(Kind::TransferDone { transfer: again.transfer }).answer.unwrap();
-    assert_eq!(
-        code(world.system(Kind::TransferDone { transfer: again.transfer }).answer),
-        Some(Code::Exists)
-    );
+    world.system(done(again.transfer, since)).answer.unwrap();
+    assert_eq!(code(world.system(done(again.transfer, since)).answer), Some(Code::Exists));
     assert_eq!(code(world.by(1, withdraw).answer), Some(Code::ShareOrder));
 }
 
@@ -232,10 +251,13 @@ fn who_may_not_is_refused_and_learns_nothing() {
 fn an_acceptance_that_comes_to_nothing_leaves_the_former_owner() {
     // The provider refused; it did not answer in time; the receiver's process died; it could not be recorded.
     let ends: [(End<'_>, Lifetime); 4] = [
-        (&|world| world.system(Kind::TransferBack { transfer: ID }), Lifetime::Detached),
+        (&|world| world.system(Kind::TransferBack { transfer: ID, since: FIRST }), Lifetime::Detached),
         (&|world| world.tick_at(START + 100), Lifetime::Detached),
         (&|world| world.system(Kind::HolderExit { session: 72 }), Lifetime::Process),
-        (&|world| world.system(Kind::Undo(Undo::TransferAccept { transfer: ID })), Lifetime::Detached),
+        (
+            &|world| world.system(Kind::Undo(Undo::TransferAccept { transfer: ID, since: FIRST })),
+            Lifetime::Detached,
+        ),
     ];
     for (end, lifetime) in ends {
         let mut world = World::new();
@@ -246,9 +268,10 @@ fn an_acceptance_that_comes_to_nothing_leaves_the_former_owner() {
         let ended = end(&mut world);
         assert_eq!(ended.effects, back(&ticket), "the provider is told whose it is");
         assert_eq!(events(&ended.entries), [(Event::LeaseOffer, None)]);
+        assert_eq!(ended.entries[0].get(Key::Cause), Some("\"offer_stands\""));
         assert_eq!(state(&world), (TransferState::Offered, None), "the offer stands again");
         assert_eq!((world.used(1), world.used(2)), ((1, PAGE), (0, 0)));
-        let late = world.system(Kind::TransferDone { transfer: ID });
+        let late = world.system(done(ID, FIRST));
         assert_eq!(
             code(late.answer),
             Some(Code::LeaseExpired),
@@ -261,7 +284,22 @@ fn an_acceptance_that_comes_to_nothing_leaves_the_former_owner() {
             let again = accept(&mut world, 2, &contract).answer.unwrap();
             let Answer::HandingOver { give, .. } = again else { panic!() };
             assert!(matches!(give, Take::Owner { since, .. } if since == UnixMicros(START + 2)), "{give:?}");
-            world.system(Kind::TransferBack { transfer: ID }).answer.unwrap();
+            // Nothing that is said of the time before moves it.
+            for stale in [
+                done(ID, FIRST),
+                Kind::TransferBack { transfer: ID, since: FIRST },
+                Kind::Undo(Undo::TransferAccept { transfer: ID, since: FIRST }),
+            ] {
+                let stale = world.system(stale);
+                assert!(stale.entries.is_empty() && stale.effects.is_empty());
+                assert_eq!(code(stale.answer), Some(Code::LeaseExpired));
+                assert_eq!(
+                    (state(&world).0, owner(&world, ticket.lease)),
+                    (TransferState::Accepted, public(1))
+                );
+            }
+            let since = UnixMicros(START + 2);
+            world.system(Kind::TransferBack { transfer: ID, since }).answer.unwrap();
         }
         // Until its time is over.
         let _ = world.tick_at(START + 500);
@@ -285,7 +323,7 @@ fn an_offer_ends_with_its_lease_whatever_ends_that() {
         let (ticket, _) = accepted(&mut world);
         end(&mut world, ticket.lease);
         assert_eq!(state(&world), (TransferState::Ended, Some(EndCause::ParentEnded)));
-        let late = world.system(Kind::TransferDone { transfer: ID });
+        let late = world.system(done(ID, FIRST));
         assert_eq!(code(late.answer), Some(Code::LeaseExpired));
     }
 }
@@ -298,11 +336,146 @@ fn revoking_a_holder_takes_what_was_offered_to_it_and_no_lease_that_it_gave_away
     assert_eq!(state(&world), (TransferState::Ended, Some(EndCause::Revoked)));
     let contract = TransferContract { transfer: TransferId([3; 16]), ..contract(&ticket, 2) };
     offer(&mut world, 1, contract).answer.unwrap();
-    accept(&mut world, 2, &contract).answer.unwrap();
-    world.system(Kind::TransferDone { transfer: contract.transfer }).answer.unwrap();
+    let since = since(accept(&mut world, 2, &contract));
+    world.system(done(contract.transfer, since)).answer.unwrap();
     let revoked = world.revoke(0, Target::Holder(public(1)));
     assert!(!revoked.effects.contains(&Effect::Take(Take::Lease(ticket.lease), EndCause::Revoked)));
     assert_eq!(world.used(2), (1, PAGE));
     let revoked = world.revoke(0, Target::Holder(public(2)));
     assert!(revoked.effects.contains(&Effect::Take(Take::Lease(ticket.lease), EndCause::Revoked)));
+}
+
+/// By a mark, who held a token of the former owner's could end what the new owner's delegates have open.
+#[test]
+fn who_held_a_former_owners_token_revokes_nothing_of_the_new_owners() {
+    let mut world = World::new();
+    let (ticket, _) = accepted(&mut world);
+    world.system(done(ID, FIRST)).answer.unwrap();
+    let since = START + 1;
+    world.now += 10;
+    let id = |n| RevocationId([n; 64]);
+    let cut = |n, not_before| {
+        Kind::RevokeToken(TokenCut {
+            lease: ticket.lease,
+            grant: None,
+            id: id(n),
+            marks: [Some(Mark::signature(&id(n))), None],
+            range: None,
+            not_before: UnixMicros(not_before),
+            until: UnixMicros(START + 5_000),
+            held: true,
+            reason: Reason::default(),
+        })
+    };
+    // The former owner, the present one and somebody else, again and again: there is no room to fill.
+    for by in [1, 2, 3].repeat(policy::limits::MARKS_PER_REGION_MAX) {
+        let dead = world.by(by, cut(by, since - 1));
+        assert_eq!(dead.answer.unwrap(), Answer::EndedBefore { leases: vec![] }, "nothing could use it");
+        assert!(dead.effects.is_empty(), "and the provider is told nothing");
+    }
+    for by in [1, 2, 3] {
+        let live = world.by(by, cut(by, since));
+        assert_eq!(live.answer.unwrap(), Answer::Ending { leases: vec![] });
+        assert!(matches!(live.effects[..], [Effect::Take(Take::Marks { .. }, EndCause::Revoked)]));
+    }
+}
+
+#[test]
+fn who_signed_a_hand_over_changes_nothing_of_the_lease_and_of_its_quota_until_it_is_done() {
+    let mut world = World::new();
+    let (ticket, _) = accepted(&mut world);
+    let busy = |applied: Applied| assert_eq!(code(applied.answer), Some(Code::Busy));
+    let lease = ticket.lease;
+    busy(world.by(1, Kind::Renew { lease, ttl: Micros(10) }));
+    let share = world.contract(&ticket, 6, 2);
+    busy(world.offer(1, share));
+    let id = caps::id::DonationId([1; 16]);
+    busy(world.by(2, Kind::QuotaGive { id, to: public(1), bytes: PAGE, ttl: Micros(1_000) }));
+    world.system(Kind::TransferBack { transfer: ID, since: FIRST }).answer.unwrap();
+    // It came to nothing: all of it may be asked for again.
+    world.by(1, Kind::Renew { lease, ttl: Micros(8_000) }).answer.unwrap();
+    world.offer(1, share).answer.unwrap();
+    world.issue(1, 6).answer.unwrap();
+    world.by(2, Kind::QuotaGive { id, to: public(1), bytes: PAGE, ttl: Micros(1_000) }).answer.unwrap();
+}
+
+#[test]
+fn an_offer_of_a_share_that_waits_for_its_issue_outlives_a_hand_over_that_comes_to_nothing() {
+    let mut world = World::new();
+    let ticket = world.lease(1, PAGE, 9_000);
+    let share = world.contract(&ticket, 6, 2);
+    world.offer(1, share).answer.unwrap();
+    let contract = contract(&ticket, 2);
+    offer(&mut world, 1, contract).answer.unwrap();
+    let since = since(accept(&mut world, 2, &contract));
+    assert_eq!(code(world.issue(1, 6).answer), Some(Code::Busy));
+    world.system(Kind::TransferBack { transfer: ID, since }).answer.unwrap();
+    world.issue(1, 6).answer.unwrap();
+}
+
+#[test]
+fn a_renewal_of_the_former_owner_is_not_undone_at_the_new_ones_cost() {
+    let mut world = World::new();
+    let ticket = world.lease(1, PAGE, 500);
+    let lease = ticket.lease;
+    let renewed = world.by(1, Kind::Renew { lease, ttl: Micros(9_000) });
+    let Answer::Leased { before: expires, terms, .. } = renewed.answer.unwrap() else { panic!() };
+    let contract = contract(&ticket, 2);
+    offer(&mut world, 1, contract).answer.unwrap();
+    let given = since(accept(&mut world, 2, &contract));
+    world.system(done(ID, given)).answer.unwrap();
+    let undone = world.system(Kind::Undo(Undo::Renew { lease, expires, since: terms.not_before }));
+    assert!(undone.entries.is_empty() && undone.effects.is_empty());
+    let View::Lease(row) = world.view(2, Query::Lease(lease)).unwrap() else { panic!() };
+    assert_eq!(row.expires_in, Micros(9_000));
+}
+
+#[test]
+fn the_log_says_which_tokens_died_and_an_offer_that_is_over_nothing_of_the_lease() {
+    let mut world = World::new();
+    let ticket = world.lease(1, PAGE, 9_000);
+    let contract = contract(&ticket, 2);
+    offer(&mut world, 1, contract).answer.unwrap();
+    let seen = |world: &World| match world.view(1, Query::Transfer(ID)).unwrap() {
+        View::Transfer(row, _) => (row.bytes, row.expires_in),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(seen(&world), (PAGE, Micros(9_000)));
+    let mut entries = Vec::new();
+    let accepted = accept(&mut world, 2, &contract);
+    entries.extend(accepted.entries.iter().map(|entry| entry.get(Key::FirstTime).map(str::to_owned)));
+    let given = world.system(done(ID, since(accepted)));
+    entries.extend(given.entries.iter().map(|entry| entry.get(Key::FirstTime).map(str::to_owned)));
+    assert!(entries.len() == 3 && entries[0].is_some(), "{entries:?}");
+    assert!(entries.iter().all(|time| *time == entries[0]), "{entries:?}");
+    assert_eq!(seen(&world), (0, Micros(0)));
+    // What the new owner gives at once is not older than its own time.
+    let share = world.contract(&ClaimTicket { owner: public(2), ..ticket }, 7, 1);
+    world.offer(2, share).answer.unwrap();
+    world.issue(2, 7).answer.unwrap();
+    let accepted = world.accept(1, &share, Lifetime::Detached).answer.unwrap();
+    let Answer::Accepted { terms, .. } = accepted else { panic!() };
+    assert_eq!(terms.not_before, FIRST);
+}
+
+#[test]
+fn a_table_that_the_former_owner_filled_is_empty_for_the_new_one() {
+    let mut world = World::new();
+    let ticket = world.lease(1, PAGE, 9_000);
+    let id = |n: usize| {
+        let mut id = [0; 64];
+        id[..8].copy_from_slice(&(n as u64).to_be_bytes());
+        caps::token::RevocationId(id)
+    };
+    let block = |n| Target::Block { lease: ticket.lease, id: id(n) };
+    for n in 0..policy::limits::MARKS_PER_REGION_MAX {
+        world.revoke(1, block(n)).answer.unwrap();
+    }
+    let contract = contract(&ticket, 2);
+    offer(&mut world, 1, contract).answer.unwrap();
+    let given = since(accept(&mut world, 2, &contract));
+    world.system(done(ID, given)).answer.unwrap();
+    // Where there were no room, it would be the whole lease that goes.
+    let cut = world.revoke(2, block(policy::limits::MARKS_PER_REGION_MAX));
+    assert!(matches!(cut.effects[..], [Effect::Take(Take::Marks { .. }, _)]), "{:?}", cut.effects);
 }

@@ -118,11 +118,11 @@ codes! {
     /// The frame ends before its header does.
     FrameTruncated = 301, "E_FRAME_TRUNCATED", Client, "send whole frames";
     /// An unknown type, a reserved flag, or a body that is not its type's.
-    FrameType = 302, "E_FRAME_TYPE", Client, "speak the protocol of docs/protocol.md";
+    FrameType = 302, "E_FRAME_TYPE", Client, "speak the protocol of `caps::wire`";
     /// A protocol version that this node does not speak.
     FrameVersion = 303, "E_FRAME_VERSION", Client, "use a client of the same release";
-    /// The request id is already in flight.
-    FrameDuplicate = 304, "E_FRAME_DUP", Client, "number requests uniquely while they are in flight";
+    /// The request id was used for another request of this session.
+    FrameDuplicate = 304, "E_FRAME_DUP", Client, "number requests uniquely in a session";
     /// The message is known but not allowed now.
     Protocol = 305, "E_PROTOCOL", Client, "say hello, prove possession, then ask";
     /// The peer took too long.
@@ -139,7 +139,7 @@ codes! {
     /// A number outside its bounds.
     Range = 400, "E_RANGE", Client, "see the bounds in the message";
     /// A quota would be exceeded.
-    Quota = 401, "E_QUOTA", Refused, "release something, or ask the operator for a larger quota";
+    Quota = 401, "E_QUOTA", Refused, "release something, have somebody lend you quota, or ask the operator for more";
     /// The pool has no room.
     NoMemory = 402, "E_NOMEM", Refused, "ask for less, or wait until a lease ends";
     /// A queue or table is full, or a rate is exceeded.
@@ -155,7 +155,7 @@ codes! {
     /// No such principal.
     PrincipalUnknown = 408, "E_PRINCIPAL_UNKNOWN", Client, "`leasehold id list` shows the principals this node knows";
     /// The name, key or id is taken.
-    Exists = 409, "E_EXISTS", Client, "choose another name";
+    Exists = 409, "E_EXISTS", Client, "choose another name or id";
     /// The policy says no.
     PolicyDenied = 410, "E_POLICY_DENIED", Refused, "`leasehold policy check` shows the rules; ask the operator";
     /// Only the administrator may.

@@ -14,7 +14,7 @@
 //! | [`limits`] | the bounds of tokens and frames, each with unit and reason |
 //! | [`token`] | the biscuit: gate, verify, effective rights, attenuate, seal, inspect |
 //! | [`pop`] | the transcript by which a session proves that it holds a key |
-//! | [`share`] | the `MEM_SHARE` contract, the bytes that owner and receiver both sign |
+//! | [`share`] | the contracts of `MEM_SHARE` and of a lease that changes its owner: the bytes that all parties sign |
 //! | [`receipt`] | the signed proof of a revocation |
 //! | [`wire`] | the frame and the messages of the local socket |
 //!

@@ -10,8 +10,8 @@ const USAGE: &str = "E_USAGE";
 
 /// The code of a command that a signal ended, as much the command line's own.
 const INTERRUPTED: &str = "E_INTERRUPTED";
-/// Its exit code: what a shell shows for a command that SIGINT ended.
-const INTERRUPTED_EXIT: u8 = 130;
+/// Its exit code: what a shell shows for a command that a signal ended, SIGINT before all.
+pub(crate) const INTERRUPTED_EXIT: u8 = 130;
 
 /// Shorthand for what commands return.
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;

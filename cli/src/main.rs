@@ -15,6 +15,7 @@
 //! | `commands/` | what each does; one file a noun |
 //! | `output/` | tables, JSON, errors, colours, progress |
 //! | `context`, `dirs` | which node and which directories |
+//! | `failure` | how a command fails: code, message, help, exit code |
 //! | `files` | files that hold secrets: made and read with care |
 //! | `identity`, `contacts`, `tokens` | own keys, keys of others and tokens on disk |
 //! | `people` | who a key is |

@@ -411,12 +411,14 @@ impl Client {
 
     /// Lends `bytes` of the caller's quota to `to`, for `ttl`: the caller may lease so much less, and `to` so much more.
     /// What `to` has leased with it when it is over stays lent until that memory is given back. Draw the id
-    /// ([`DonationId::random`]); asking again with the same id and terms gives once, whatever became of the first answer.
+    /// ([`DonationId::random`]): asking again with the same id and terms gives once for as long as the gift lasts, whatever
+    /// became of the first answer. Once it is wholly back the id is free, and asking again gives anew.
     ///
     /// # Errors
     /// `E_QUOTA` if so much is not free, or the caller has given too often; `E_RANGE` for no bytes, to oneself, or a time
-    /// outside of the node's bounds; `E_PRINCIPAL_UNKNOWN`; `E_EXISTS` if the id was used with other terms;
-    /// `E_POLICY_DENIED`; `E_BUSY` if the table is full; `E_UNCERTAIN` if no answer came.
+    /// outside of the node's bounds; `E_PRINCIPAL_UNKNOWN`; `E_EXISTS` if the id was used with other terms,
+    /// or the gift is over and not wholly back; `E_POLICY_DENIED`; `E_BUSY` if the table is full; `E_AUDIT_UNAVAILABLE`;
+    /// `E_UNCERTAIN` if no answer came.
     pub fn quota_give(
         &self,
         id: DonationId,
@@ -427,10 +429,10 @@ impl Client {
         self.session.call(calls::quota_give(id, to, bytes, micros(ttl)?))
     }
 
-    /// Ends a donation of the caller's before its time. The answer says how much is still lent.
+    /// Ends a donation before its time, for its giver and the administrator. The answer says how much is still lent.
     ///
     /// # Errors
-    /// `E_DONATION_UNKNOWN` if there is none of the caller's by this id, or it is wholly back; `E_UNCERTAIN` if no answer
+    /// `E_DONATION_UNKNOWN` if there is none of this id that the caller may end, or it is wholly back; `E_UNCERTAIN` if no answer
     /// came.
     pub fn quota_take_back(&self, id: DonationId) -> Result<DonationRow> {
         self.session.call(calls::quota_take_back(id))
@@ -456,7 +458,7 @@ impl Client {
     /// # Errors
     /// `E_GRANT_UNKNOWN`; `E_DENIED` if the contract names somebody else, or nobody; `E_SHARE_ORDER` if it was co-signed
     /// before or is over; `E_LEASE_EXPIRED` if it comes too late; `E_CONTRACT_SIG` if this is not the contract of the grant;
-    /// `E_POLICY_DENIED`, after which the offer is over; `E_UNCERTAIN` if no answer came.
+    /// `E_POLICY_DENIED`, after which the offer is over; `E_AUDIT_UNAVAILABLE`; `E_UNCERTAIN` if no answer came.
     pub fn share_cosign(&self, contract: &ShareContract, key: &SigningKey) -> Result<GrantRow> {
         self.session.call(calls::share_cosign(contract.grant, contract.sign(key)))
     }
@@ -469,7 +471,7 @@ impl Client {
     ///
     /// # Errors
     /// `E_LEASE_UNKNOWN`; `E_PRINCIPAL_UNKNOWN`; `E_EXISTS` if the lease is offered already; `E_POLICY_DENIED`;
-    /// `E_RANGE`; `E_UNCERTAIN` if no answer came.
+    /// `E_RANGE`; `E_AUDIT_UNAVAILABLE`; `E_UNCERTAIN` if no answer came.
     pub fn transfer_offer(
         &self,
         lease: &LeaseRow,
@@ -495,9 +497,10 @@ impl Client {
     /// lease can be reached on a right of the former owner's, or on one that came from it, and its bytes are as they were.
     ///
     /// # Errors
-    /// `E_GRANT_UNKNOWN`, `E_SHARE_ORDER`; `E_QUOTA` if it is more than the caller may have; `E_NOMEM` if the node has no room
-    /// to take it from those who map it, and then nothing has changed; `E_POLICY_DENIED`; `E_CONTRACT_SIG`; `E_UNCERTAIN` if
-    /// no answer came.
+    /// `E_GRANT_UNKNOWN`, `E_SHARE_ORDER`; `E_DENIED` if it is offered to somebody else; `E_LEASE_EXPIRED` if it comes too
+    /// late; `E_BUSY` if another lease is just being handed over to the caller; `E_QUOTA` if it is more than the caller may
+    /// have; `E_NOMEM` if the node has no room to take it from those who map it, and then nothing has changed;
+    /// `E_POLICY_DENIED`; `E_CONTRACT_SIG`; `E_AUDIT_UNAVAILABLE`; `E_UNCERTAIN` if no answer came.
     pub fn transfer_accept(
         &self,
         contract: &TransferContract,
@@ -512,7 +515,8 @@ impl Client {
     /// Takes an offer back, or turns one down. One that is accepted cannot be.
     ///
     /// # Errors
-    /// `E_GRANT_UNKNOWN`, `E_SHARE_ORDER`; `E_UNCERTAIN` if no answer came.
+    /// `E_GRANT_UNKNOWN`, `E_SHARE_ORDER`; `E_AUDIT_UNAVAILABLE`, although it can have taken effect: [`Client::transfer_show`]
+    /// tells; `E_UNCERTAIN` if no answer came.
     pub fn transfer_withdraw(&self, transfer: TransferId) -> Result<TransferRow> {
         self.session.call(calls::transfer_withdraw(transfer))
     }

@@ -83,7 +83,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::open`] with the right to read, before anything is leased; as [`Client::lease`]; `E_REVOKED` if the
-    /// original, or the copy, ended on the way; as [`Client::release`] for what was stopped. A copy that could not be
+    /// original, or the copy, ended on the way; `E_BUSY` if the token has a rate that is below the copy's speed; as [`Client::release`] for what was stopped. A copy that could not be
     /// released either ends with its time.
     pub fn snapshot(
         &self,

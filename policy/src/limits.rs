@@ -113,7 +113,7 @@ pub const MAPPINGS_PER_PRINCIPAL_DEFAULT: u32 = OPENS_PER_PRINCIPAL_DEFAULT;
 /// Most blocks with limits on use whose counts a provider keeps for one region: 16 for each of its live grants. A
 /// count is dropped once every token below its block is over; while none can be, tokens with further such blocks are
 /// refused with `E_BUSY`, and those that are counted go on.
-/// Half of them are the owner's and of those it delegated to, the other half of all who came by a grant.
+/// Half of them are the owner's own, the other half of all who have something from it, by a grant or delegated.
 pub const METERS_PER_REGION_MAX: usize = 16 * GRANTS_PER_LEASE_MAX;
 /// Of these, the ones of one receiver, whatever it made of its grants and for whom: an eighth of its side's half. Beyond
 /// it, its tokens with further such blocks are refused with `E_QUOTA`, and nobody else's are.
@@ -354,7 +354,8 @@ pub const QUARANTINE_POOL_PERCENT_MAX: u64 = 25;
 // ---- Donations of quota
 
 /// Donations of quota at one time, those included that are over and not wholly back: as many as there are principals. A
-/// lease of a principal that was given some costs a look at each of them.
+/// command looks at those of the principals that it changes, one of which may have been given all of them, and of one
+/// that ends for many leases at once each of their owners comes once.
 pub const DONATIONS_MAX: usize = PRINCIPALS_MAX;
 /// Donations of one giver at one time: a sixty-fourth of the table, so that givers gone wrong leave room for others.
 pub const DONATIONS_PER_GIVER_MAX: usize = 64;

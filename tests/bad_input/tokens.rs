@@ -1,6 +1,8 @@
 //! Groups A and B at the gate: tokens that are none, or say what they may not. `caps` tests every form of them on the
 //! functions; here a few of each go through a node's socket.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use biscuit_auth::{BlockBuilder, UnverifiedBiscuit};
 use caps::error::Code;
 use caps::id::{ClusterEpoch, LeaseId, ProviderId};
@@ -18,6 +20,9 @@ use super::wire::Raw;
 
 /// An `Open` with any bytes as its token.
 fn open_packet(bytes: &[u8]) -> Vec<u8> {
+    // Above what the sessions themselves count: a number stands for one request.
+    static NUMBER: AtomicU64 = AtomicU64::new(1 << 32);
+    let number = caps::id::RequestId(NUMBER.fetch_add(1, Ordering::Relaxed));
     let text = |text: &str| Value::Text(text.into());
     let fields = Value::Map(vec![
         (text("token"), Value::Bytes(bytes.to_vec())),
@@ -25,7 +30,7 @@ fn open_packet(bytes: &[u8]) -> Vec<u8> {
         (text("path"), text("mediated")),
     ]);
     let body = Value::Map(vec![(text("Open"), fields)]);
-    frame::encode(FrameKind::Request, caps::id::RequestId(1), &body).unwrap()
+    frame::encode(FrameKind::Request, number, &body).unwrap()
 }
 
 /// The code that a token is refused with.

@@ -5,6 +5,7 @@ use caps::error::Code;
 use caps::key::SigningKey;
 use caps::limits::TOKEN_BLOCKS_MAX;
 use caps::rights::Rights;
+use caps::time::Micros;
 use caps::token::{Narrow, Token, attenuate, seal};
 use caps::wire::{Name, Reply, Request};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,13 +27,13 @@ const BATCHES: usize = 4;
 
 /// A sealed token of eight blocks, with a bit of its last signature changed: all the others are checked first, and as it
 /// is refused it is not remembered. Nothing but that takes the node long.
-fn forged(token: &Token) -> Request {
+fn forged(token: &Token) -> Token {
     let narrow = Narrow { rights: Some(Rights::READ), ..Narrow::default() };
     let whole = (1..TOKEN_BLOCKS_MAX).fold(token.clone(), |token, _| attenuate(&token, &narrow).unwrap());
     let mut bytes = seal(&whole).unwrap().as_bytes().to_vec();
     let signature = bytes.len() - 64;
     bytes[signature] ^= 1;
-    Request::TokenCheck { token: Token::from_bytes(bytes).unwrap() }
+    Token::from_bytes(bytes).unwrap()
 }
 
 /// Takes the answers that are there. How many.
@@ -48,8 +49,7 @@ fn answers(raw: &Raw) -> usize {
 
 /// Every second turn at checking signatures is the other user's, however many sessions the first has: with turns in the
 /// order of asking, or none, every hostile session would be served once before each of its answers.
-#[test]
-fn a_user_with_many_sessions_of_tokens_to_verify_holds_up_nobody_else() {
+fn holds_up_nobody_else(request: impl Fn(Token) -> Request) {
     if !is_root() {
         return println!("needs root, to be other users");
     }
@@ -64,7 +64,8 @@ fn a_user_with_many_sessions_of_tokens_to_verify_holds_up_nobody_else() {
     let (path, mallory) = (bed.node.socket(), &bed.mallory);
     let begin = || Raw::session(&path, mallory).unwrap().0;
     let mut hostile: Vec<_> = as_user(USERS[0], || (0..sessions).map(|_| begin()).collect());
-    let (theirs, own) = (forged(&bed.token), forged(&own));
+    let theirs = request(forged(&bed.token));
+    let own = Request::TokenCheck { token: forged(&own) };
 
     let mut early = 0;
     let fair = (0..BATCHES).any(|_| {
@@ -101,4 +102,15 @@ fn a_user_with_many_sessions_of_tokens_to_verify_holds_up_nobody_else() {
     bed.check_bystander();
     drop(hostile);
     bed.finish();
+}
+
+#[test]
+fn a_user_with_many_sessions_of_tokens_to_verify_holds_up_nobody_else() {
+    holds_up_nobody_else(|token| Request::TokenCheck { token });
+}
+
+/// What is to be wrapped is verified, too, and remembered by nothing.
+#[test]
+fn a_user_with_many_sessions_of_tokens_to_wrap_holds_up_nobody_else() {
+    holds_up_nobody_else(|token| Request::Wrap { token, to: None, ttl: Micros(1_000_000) });
 }

@@ -86,6 +86,8 @@ struct Lease {
     ttl: u64,
     tied: bool,
     life: Life,
+    /// When it was committed, 0 before.
+    since: u64,
     /// Whether a revoke ended it.
     revoked: bool,
     /// No longer listed.
@@ -319,6 +321,10 @@ impl Model {
         self.lease(id).ok().map(|lease| lease.bytes)
     }
 
+    pub(super) fn since(&self, id: LeaseId) -> UnixMicros {
+        UnixMicros(self.lease(id).map_or(0, |lease| lease.since))
+    }
+
     pub(super) fn contract(&self, id: GrantId) -> Option<ShareContract> {
         self.grant(id).ok().map(|grant| grant.contract)
     }
@@ -373,6 +379,7 @@ impl Model {
                 ttl,
                 tied,
                 life,
+                since: 0,
                 revoked: false,
                 gone: false,
             })
@@ -392,7 +399,9 @@ impl Model {
         let now = self.now;
         self.then(|rows| {
             let lease = rows.leases.iter_mut().filter(|lease| lease.id == id);
-            lease.for_each(|lease| lease.life = Life::Live { expires: now + lease.ttl });
+            lease.for_each(|lease| {
+                (lease.life, lease.since) = (Life::Live { expires: now + lease.ttl }, now);
+            });
         });
         said.into()
     }
@@ -708,7 +717,7 @@ impl Model {
     pub(super) fn undo(&mut self, undo: &Undo) -> Verdict {
         match *undo {
             Undo::Lease { lease: id } => self.then(|rows| rows.end_leases(|lease| lease.id == id)),
-            Undo::Renew { lease, expires } => self.expire(lease, expires.0),
+            Undo::Renew { lease, expires, .. } => self.expire(lease, expires.0),
             Undo::Offer { grant: id } => self.set(id, |grant| grant.step = Step::Over),
             Undo::Accept { grant: id } => self.set(id, |grant| {
                 grant.step = match grant.step {

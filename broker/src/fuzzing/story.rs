@@ -397,6 +397,7 @@ impl Story<'_> {
             id,
             marks: [Some(Mark::signature(&id)), None],
             range: None,
+            not_before: UnixMicros(8_000_000_000),
             until: UnixMicros(9_000_000_000),
             held,
             reason: Reason::default(),
@@ -444,7 +445,7 @@ impl Story<'_> {
         let expires = UnixMicros(self.model.now() + 100);
         let undo = match level {
             0 => Undo::Lease { lease },
-            1 => Undo::Renew { lease, expires },
+            1 => Undo::Renew { lease, expires, since: self.model.since(lease) },
             2 => Undo::Offer { grant },
             _ => Undo::Accept { grant },
         };

@@ -47,7 +47,7 @@ impl Handle {
     }
 
     /// What the policy is told of a contract that `owner` has, or wants to have, issued from a process of `uid`.
-    fn facts_of_issue(&self, contract: &ShareContract, owner: PrincipalKey, uid: u32) -> Facts {
+    pub(super) fn facts_of_issue(&self, contract: &ShareContract, owner: PrincipalKey, uid: u32) -> Facts {
         let directory = &self.shared.directory;
         Facts {
             bytes: Some(contract.range.len()),

@@ -28,6 +28,9 @@ use super::Shared;
 use super::queue::Woken;
 use crate::state::{Actor, Answer, Broker, Command, Effect, Kind, PolicyVerdict, Query, RowId, Undo, View};
 
+// What one command ends or gives back are entries of one submission.
+const _: () = assert!(policy::limits::DONATIONS_MAX <= BATCH_ENTRIES_MAX);
+
 /// Something for the thread to do.
 pub(super) enum Job {
     /// Order commands, each only if the one before was answered with a yes; the answer is that of the last.
@@ -141,9 +144,9 @@ impl Engine {
                 let view = self.broker.query(by, &query, now);
                 if let Err(error) = &view {
                     let about = match query {
-                        Query::Lease(id) => Some(RowId::Lease(id)),
+                        Query::Lease(id) | Query::ToOffer(id) => Some(RowId::Lease(id)),
                         Query::Grant(id) | Query::ToCosign(id) => Some(RowId::Grant(id)),
-                        Query::Transfer(id) => Some(RowId::Transfer(id)),
+                        Query::Transfer(id) | Query::ToTakeOver(id) => Some(RowId::Transfer(id)),
                         _ => None,
                     };
                     let kind = Kind::Refused { who: by, code: error.code(), about };
@@ -226,8 +229,8 @@ impl Engine {
             }
             (Kind::Reserve { .. }, Answer::Reserved(ticket)) => Some(Undo::Lease { lease: ticket.lease }),
             (Kind::Commit { lease, .. }, _) => Some(Undo::Lease { lease: *lease }),
-            (Kind::Renew { lease, .. }, Answer::Leased { before, .. }) => {
-                Some(Undo::Renew { lease: *lease, expires: *before })
+            (Kind::Renew { lease, .. }, Answer::Leased { before, terms, .. }) => {
+                Some(Undo::Renew { lease: *lease, expires: *before, since: terms.not_before })
             }
             // What was co-signed and could not be recorded ends: its issue went with it.
             (Kind::Cosign { grant, .. }, _) => Some(Undo::Offer { grant: *grant }),
@@ -243,9 +246,10 @@ impl Engine {
             (Kind::TransferOffer { contract, .. }, _) => {
                 Some(Undo::TransferOffer { transfer: contract.transfer })
             }
-            (Kind::TransferAccept(acceptance), _) => {
-                Some(Undo::TransferAccept { transfer: acceptance.transfer })
-            }
+            (
+                Kind::TransferAccept(acceptance),
+                Answer::HandingOver { give: Take::Owner { since, .. }, .. },
+            ) => Some(Undo::TransferAccept { transfer: acceptance.transfer, since: *since }),
             _ => None,
         }
     }

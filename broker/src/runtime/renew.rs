@@ -37,7 +37,8 @@ impl Handle {
             && let Err(error) = shared.link.renew(lease, ttl).await
         {
             // The provider's deadline is the one that counts, so the broker's goes back to it.
-            shared.order_unattended(Kind::Undo(Undo::Renew { lease, expires: before }))?;
+            let undo = Undo::Renew { lease, expires: before, since: terms.not_before };
+            shared.order_unattended(Kind::Undo(undo))?;
             return Err(match error.code() {
                 // It went between the order and here.
                 Code::LeaseUnknown => self.gone(caller, lease).await,

@@ -53,9 +53,10 @@ impl Handle {
         let facts = self.facts(policy::Kind::Revoke, caller);
         let verdict = self.shared.judge(&facts, Some(RowId::Lease(cut.lease)))?;
         let held = cut.holders.contains(&caller.holder);
-        let Cut { lease, grant, id, marks, range, expires: until, .. } = cut;
+        let Cut { lease, grant, id, marks, range, not_before, expires: until, .. } = cut;
         let target = Target::Block { lease, id };
-        let kind = Kind::RevokeToken(TokenCut { lease, grant, id, marks, range, until, held, reason });
+        let cut = TokenCut { lease, grant, id, marks, range, not_before, until, held, reason };
+        let kind = Kind::RevokeToken(cut);
         self.end(caller, kind, target, Some(verdict)).await
     }
 

@@ -22,12 +22,7 @@ impl Handle {
         }
         let shared = &self.shared;
         let grant = contract.grant;
-        let mut facts = self.facts(policy::Kind::ShareIssue, caller);
-        facts.bytes = Some(contract.range.len());
-        facts.ttl = Some(contract.ttl);
-        facts.receiver = shared.directory.get(contract.receiver).map(|name| (contract.receiver, name));
-        facts.hops = Some(contract.max_hops);
-        facts.rights = contract.rights;
+        let facts = self.facts_of_issue(&contract, caller.holder, caller.uid);
         let verdict = shared.judge(&facts, Some(RowId::Grant(grant)))?;
 
         let (first, then) = (Kind::Offer { contract, signature }, Kind::Issue { grant });

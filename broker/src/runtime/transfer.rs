@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use caps::Result;
 use caps::id::TransferId;
 use caps::key::Signature;
 use caps::share::{TransferContract, TransferSigned};
+use caps::time::UnixMicros;
 use caps::wire::link::Take;
 use caps::wire::reply::Reply;
 use caps::wire::row::{EndCause, Lifetime};
+use caps::{Code, Result};
+use policy::Facts;
 
 use super::engine::{Mode, Order};
 use super::{Caller, Handle, Shared, principal, recorded_index, system, unexpected};
@@ -22,12 +24,8 @@ impl Handle {
         signature: Signature,
     ) -> Result<Reply> {
         let shared = &self.shared;
-        let View::Lease(row) = shared.look(caller.holder, Query::Lease(contract.lease)).await? else {
-            return Err(unexpected());
-        };
-        let mut facts = self.facts(policy::Kind::TransferOffer, caller);
-        facts.bytes = Some(row.range.len());
-        facts.ttl = Some(contract.ttl);
+        let view = shared.look(caller.holder, Query::ToOffer(contract.lease)).await?;
+        let (mut facts, _) = self.facts_of_handed(policy::Kind::TransferOffer, caller, view)?;
         facts.receiver = shared.directory.get(contract.to).map(|name| (contract.to, name));
         let verdict = shared.judge(&facts, Some(RowId::Transfer(contract.transfer)))?;
         let kind = Kind::TransferOffer { contract, signature };
@@ -47,14 +45,9 @@ impl Handle {
         lifetime: Lifetime,
     ) -> Result<Reply> {
         let shared = &self.shared;
-        let View::Transfer(row, TransferSigned { by_owner, .. }) =
-            shared.look(caller.holder, Query::Transfer(transfer)).await?
-        else {
-            return Err(unexpected());
-        };
-        let mut facts = self.facts(policy::Kind::TransferAccept, caller);
-        facts.bytes = Some(row.bytes);
-        facts.ttl = Some(row.ttl);
+        let view = shared.look(caller.holder, Query::ToTakeOver(transfer)).await?;
+        let (mut facts, by_owner) = self.facts_of_handed(policy::Kind::TransferAccept, caller, view)?;
+        let by_owner = by_owner.ok_or_else(unexpected)?;
         facts.receiver = facts.name.clone().map(|name| (caller.holder, name));
         let verdict = shared.judge(&facts, Some(RowId::Transfer(transfer)))?;
 
@@ -68,6 +61,25 @@ impl Handle {
         // To its end, whoever still waits for it: the provider and the books must come to the same owner.
         let carried_out = shared.tasks.spawn(carry_out(Arc::clone(shared), transfer, (give, back), by_owner));
         carried_out.await.unwrap_or_else(|_| Err(unexpected()))
+    }
+
+    /// What the policy is told of a lease at its creation, as far as the lease goes over: who may not have made one like it
+    /// may not be given it either. With it the owner's signature, if it is offered.
+    fn facts_of_handed(
+        &self,
+        kind: policy::Kind,
+        caller: Caller,
+        view: View,
+    ) -> Result<(Facts, Option<Signature>)> {
+        let View::Handed { bytes, left, class, hops, by_owner } = view else { return Err(unexpected()) };
+        let facts = Facts {
+            bytes: Some(bytes),
+            ttl: Some(left),
+            class,
+            hops: Some(hops),
+            ..self.facts(kind, caller)
+        };
+        Ok((facts, by_owner))
     }
 
     pub(super) async fn transfer(&self, caller: Caller, transfer: TransferId) -> Result<Reply> {
@@ -107,26 +119,39 @@ async fn carry_out(
     (give, back): (Take, Take),
     by_owner: Signature,
 ) -> Result<Reply> {
+    // Which acceptance this is: the offer may have been accepted again when the provider answers.
+    let Take::Owner { since, .. } = give else { return Err(unexpected()) };
     if let Err(refused) = shared.link.take(give, EndCause::Transfer).await {
-        // The order has the provider told the former owner, which changes nothing where it refused. If it cannot be
-        // ordered, the deadline does the same.
-        shared.order_and_wait(Kind::TransferBack { transfer }).await?;
+        came_to_nothing(&shared, transfer, since, back).await?;
         return Err(refused);
     }
     // From here on it is a taking back that was done: it is recorded as soon as that is possible, and the new owner hears
     // of it after that.
-    let outcome = shared.order(system(Kind::TransferDone { transfer })).await?;
+    let outcome = shared.order(system(Kind::TransferDone { transfer, since })).await?;
     let (row, terms) = match outcome.answer {
         Ok(Answer::Leased { lease, terms, .. }) => (lease, terms),
         Ok(_) => return Err(unexpected()),
+        // It was done: nothing of it may be taken back.
+        Err(done) if done.code() == Code::Exists => return Err(done),
         Err(refused) => {
             // It was taken back meanwhile, perhaps before the provider heard of it at all; or the books refused.
-            let _ = shared.link.take(back, EndCause::Transfer).await; // a lease that is gone has no owner
-            shared.order_and_wait(Kind::TransferBack { transfer }).await?;
+            came_to_nothing(&shared, transfer, since, back).await?;
             return Err(refused);
         }
     };
     let token = shared.minting.mint(&terms);
     recorded_index(outcome.recorded).await?;
     Ok(Reply::Transferred { lease: row, token: token?, by_owner })
+}
+
+/// Has the provider told the former owner, which changes nothing where it is not at this acceptance. The order does it
+/// for one that still stands; if it cannot be ordered, the deadline does the same.
+async fn came_to_nothing(shared: &Shared, transfer: TransferId, since: UnixMicros, back: Take) -> Result<()> {
+    let ordered = shared.order_and_wait(Kind::TransferBack { transfer, since }).await;
+    if ordered.is_err() {
+        // It was taken back before, and the provider may have heard of that before it heard of the acceptance. A lease
+        // that is gone has no owner.
+        let _ = shared.link.take(back, EndCause::Transfer).await;
+    }
+    ordered
 }

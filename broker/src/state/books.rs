@@ -90,6 +90,7 @@ impl Broker {
         booking.book(&mut self.total, bytes).expect(entered);
         let principal = self.principals.rows.get_mut(&owner).expect(entered);
         booking.book(&mut principal.usage, bytes).expect(entered);
+        self.unsettled.insert(owner);
         self.let_go(owner);
     }
 
@@ -107,32 +108,27 @@ impl Broker {
 
     /// Books a reservation of `bytes`, if the owner's quota and the pool have them.
     pub(super) fn book_reservation(&mut self, owner: PrincipalKey, bytes: u64) -> Result<()> {
-        let (principal, quota) = self.account(owner)?;
-        let mut usage = principal.usage;
+        let (mut usage, quota) = self.account(owner)?;
         // The caller's own bound comes first: only who is within it learns that the pool is full.
         usage.reserve(&quota, bytes)?;
         if bytes > self.genesis.bounds.pool_bytes - self.total.taken_bytes() {
             return Err(Error::new(Code::NoMemory, "the pool has not that many bytes left"));
         }
         self.total.reserve(&Quota::UNLIMITED, bytes)?;
-        self.account(owner)?.0.usage = usage;
-        Ok(())
+        self.set_usage(owner, usage)
     }
 
     /// Books a grant over `bytes`, if the owner's quota has them.
     pub(super) fn book_share(&mut self, owner: PrincipalKey, bytes: u64) -> Result<()> {
-        let (principal, quota) = self.account(owner)?;
-        let mut usage = principal.usage;
+        let (mut usage, quota) = self.account(owner)?;
         usage.share(&quota, bytes)?;
         self.total.share(&Quota::UNLIMITED, bytes)?;
-        self.account(owner)?.0.usage = usage;
-        Ok(())
+        self.set_usage(owner, usage)
     }
 
     /// Whether the quota of `owner` has room for one more lease of `bytes`.
-    pub(super) fn has_quota(&mut self, owner: PrincipalKey, bytes: u64) -> Result<()> {
-        let (principal, quota) = self.account(owner)?;
-        let mut usage = principal.usage;
+    pub(super) fn has_quota(&self, owner: PrincipalKey, bytes: u64) -> Result<()> {
+        let (mut usage, quota) = self.account(owner)?;
         usage.reserve(&quota, bytes)?;
         usage.commit(bytes)
     }
@@ -140,23 +136,27 @@ impl Broker {
     /// Moves a live lease of `bytes` from one book to another, if the new owner's quota has them. The node's own sum stays
     /// what it was.
     pub(super) fn rebook_lease(&mut self, from: PrincipalKey, to: PrincipalKey, bytes: u64) -> Result<()> {
-        let (principal, quota) = self.account(to)?;
-        let mut usage = principal.usage;
+        let (mut usage, quota) = self.account(to)?;
         usage.reserve(&quota, bytes)?;
         usage.commit(bytes)?;
-        principal.usage = usage;
-        let (principal, _) = self.account(from)?;
+        self.set_usage(to, usage)?;
+        let principal = self.principals.rows.get_mut(&from).ok_or(Code::PrincipalUnknown)?;
         principal.usage.release(bytes)?;
         principal.usage.returned(bytes)?;
+        self.unsettled.insert(from);
         self.let_go(from);
         Ok(())
     }
 
-    /// One principal with what it may use now, donations counted.
-    fn account(&mut self, owner: PrincipalKey) -> Result<(&mut Principal, Quota)> {
-        let principal = self.principals.rows.get_mut(&owner).ok_or(Code::PrincipalUnknown)?;
-        let quota = self.genesis.quota_of(&principal.name);
-        let quota = self.donations.effective(owner, quota, self.genesis.bounds.pool_bytes, Some(self.now));
-        Ok((principal, quota))
+    /// What one principal uses and what it may use now, donations counted.
+    fn account(&self, owner: PrincipalKey) -> Result<(Usage, Quota)> {
+        let principal = self.principals.rows.get(&owner).ok_or(Code::PrincipalUnknown)?;
+        let own = self.genesis.quota_of(&principal.name);
+        Ok((principal.usage, self.effective(owner, own, Some(self.now))))
+    }
+
+    fn set_usage(&mut self, owner: PrincipalKey, usage: Usage) -> Result<()> {
+        self.principals.rows.get_mut(&owner).ok_or(Code::PrincipalUnknown)?.usage = usage;
+        Ok(())
     }
 }

@@ -207,11 +207,15 @@ pub enum Kind {
     TransferDone {
         /// Which.
         transfer: TransferId,
+        /// Which acceptance of it: when the new owner's time was to begin.
+        since: UnixMicros,
     },
     /// The provider did not go over to the new owner. System only.
     TransferBack {
         /// Which.
         transfer: TransferId,
+        /// Which acceptance of it: when the new owner's time was to begin.
+        since: UnixMicros,
     },
 }
 
@@ -243,6 +247,8 @@ pub struct TokenCut {
     pub marks: [Option<Mark>; 2],
     /// The bytes that the token reached at that block.
     pub range: Option<ByteRange>,
+    /// When the token's time began.
+    pub not_before: UnixMicros,
     /// When the token ended at that block.
     pub until: UnixMicros,
     /// Whether the one who asks has held the token up to that block.
@@ -298,6 +304,8 @@ pub enum Undo {
         lease: LeaseId,
         /// The end before it.
         expires: UnixMicros,
+        /// When the time of the owner who renewed began: another owner's lease ends as that one was told.
+        since: UnixMicros,
     },
     /// Steps 1 and 2 of a grant.
     Offer {
@@ -323,6 +331,8 @@ pub enum Undo {
     TransferAccept {
         /// Which.
         transfer: TransferId,
+        /// Which acceptance of it: when the new owner's time was to begin.
+        since: UnixMicros,
     },
 }
 

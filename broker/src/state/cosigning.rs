@@ -20,6 +20,7 @@ use caps::{Code, Error, Result};
 use super::answer::{Answer, Out};
 use super::command::Command;
 use super::grant::{GrantLife, Offered};
+use super::handing::MOVING;
 use super::sharing::ORDER;
 use super::{Broker, entry};
 
@@ -69,6 +70,10 @@ impl Broker {
         }
         if offered.issue_by <= self.now {
             return Err(Error::new(Code::LeaseExpired, "the offer was not co-signed in time"));
+        }
+        if self.transfers.is_moving(grant.contract.lease) {
+            // The issue would be refused, and end the offer: if the lease stays, it was signed for nothing.
+            return Err(MOVING);
         }
         // A policy that was exchanged meanwhile is asked again, rather than that the offer ends for it.
         match self.permitted(command) {

@@ -41,13 +41,15 @@ struct Marking {
     marks: [Option<Mark>; 2],
     /// `None`: all that the lease has.
     range: Option<ByteRange>,
+    /// When the time of what carries them began, at the latest.
+    not_before: UnixMicros,
     until: UnixMicros,
 }
 
 impl Marking {
     const fn of(cut: &TokenCut) -> Self {
-        let &TokenCut { lease, grant, marks, range, until, .. } = cut;
-        Self { lease, grant, marks, range, until }
+        let &TokenCut { lease, grant, marks, range, not_before, until, .. } = cut;
+        Self { lease, grant, marks, range, not_before, until }
     }
 }
 
@@ -152,7 +154,12 @@ impl Broker {
         let over =
             marking.grant.and_then(|grant| self.grants.get(grant)).is_some_and(|row| row.life.is_ended());
         let Some(lease) = self.leases.rows.get_mut(&marking.lease) else { return Marked::Before };
-        let live = matches!(lease.life, Life::Live(live) if now < live.expires);
+        // A token of a former owner's time is refused everywhere already. Whoever still holds one must not reach, by its
+        // marks, what the present owner's delegates have open, nor fill the present owner's room.
+        let live = matches!(
+            lease.life,
+            Life::Live(live) if now < live.expires && live.since <= marking.not_before
+        );
         if !live || over || marking.until <= now {
             return Marked::Before;
         }
@@ -198,7 +205,8 @@ impl Broker {
         for lease in leases {
             let marks = [Some(Mark::delegate(holder)), None];
             // The lease may be renewed, and its owner's tokens with it.
-            let marking = Marking { lease, grant: None, marks, range: None, until: UnixMicros::MAX };
+            let (not_before, until) = (UnixMicros::MAX, UnixMicros::MAX);
+            let marking = Marking { lease, grant: None, marks, range: None, not_before, until };
             match self.mark(Standing::Owner, &marking, out) {
                 Marked::New => new += 1,
                 Marked::Before => {}

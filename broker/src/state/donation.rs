@@ -81,7 +81,10 @@ pub(super) enum DonationLife {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DonationEnd {
     Expired,
-    TakenBack,
+    TakenBack {
+        /// Who took it back: the giver or the administrator.
+        by: PrincipalKey,
+    },
     /// A party's registration was undone.
     Left,
     NotRecorded,
@@ -92,7 +95,7 @@ impl DonationEnd {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Expired => "quota_expired",
-            Self::TakenBack => "quota_taken_back",
+            Self::TakenBack { .. } => "quota_taken_back",
             Self::Left => "quota_party_left",
             Self::NotRecorded => "quota_not_recorded",
         }
@@ -177,7 +180,8 @@ impl Donations {
 
     /// Bytes that are lent by `key`.
     fn given(&self, key: PrincipalKey) -> u64 {
-        self.given_by(key).map(Donation::lent).sum() // no overflow: at most the giver's own limit
+        // At most the giver's own limit in a state that can be; what is read from a snapshot is summed before that is sure.
+        self.given_by(key).map(Donation::lent).fold(0, u64::saturating_add)
     }
 
     /// Bytes that are lent to `key`; those that serve at `now`, if it is named.
@@ -200,10 +204,11 @@ impl Donations {
         pool: u64,
         now: Option<UnixMicros>,
     ) -> Quota {
-        let (own, moved): (Quota, &dyn Fn(u64) -> u64) = match self.given(key) {
-            0 => (own, &|limit: u64| limit.saturating_add(self.received(key, now))),
-            given => (worth(own, pool), &move |limit: u64| limit.saturating_sub(given)),
+        let (own, more, less) = match self.given(key) {
+            0 => (own, self.received(key, now), 0),
+            given => (worth(own, pool), 0, given),
         };
+        let moved = |limit: u64| limit.saturating_add(more).saturating_sub(less);
         Quota { leased_bytes: moved(own.leased_bytes), resident_bytes: moved(own.resident_bytes), ..own }
     }
 }
@@ -258,10 +263,17 @@ impl Broker {
             if (before.giver, before.receiver, before.bytes, before.ttl) != (by, to, bytes, ttl) {
                 return Err(Error::new(Code::Exists, "a donation of this id was made before"));
             }
+            if before.deadline().is_none_or(|expires| expires <= self.now) {
+                return Err(Error::new(Code::Exists, "this donation was made and is over"));
+            }
             return self.donated_before(by, id, out);
         }
         if self.donations.given_by(by).count() >= self.genesis.bounds.donations_per_giver as usize {
             return Err(Error::new(Code::Quota, "the giver has as many donations as one may have"));
+        }
+        if self.transfers.receiving.contains(&by) {
+            // Its quota was asked for that lease and must have room when it comes.
+            return Err(Error::new(Code::Busy, "a lease is just being handed over to you; ask again"));
         }
         let giveable = self.giveable(by);
         if bytes > giveable {
@@ -279,22 +291,26 @@ impl Broker {
         self.deadlines.swap(RowId::Donation(id), None, Some(expires));
         let row = self.donation_row(&donation, self.now);
         self.donations.insert(donation);
+        // What it owes others goes back first, as far as this takes its place.
+        self.unsettled.insert(to);
         Ok(Answer::Donated { row, again: false })
     }
 
+    /// For its giver, and for the administrator.
     pub(super) fn quota_take_back(
         &mut self,
         by: PrincipalKey,
         id: DonationId,
         out: &mut Out,
     ) -> Result<Answer> {
-        let donation = self.donations.rows.get(&id).filter(|donation| donation.giver == by);
+        let donation =
+            self.donations.rows.get(&id).filter(|donation| donation.giver == by || self.is_admin(by));
         let donation = donation.ok_or(Error::new(Code::DonationUnknown, "no such donation of yours"))?;
         if matches!(donation.life, DonationLife::Returning { .. }) {
             return self.donated_before(by, id, out);
         }
         let mut row = self.donation_row(donation, self.now);
-        self.end_donation(id, DonationEnd::TakenBack, out);
+        self.end_donation(id, DonationEnd::TakenBack { by }, out);
         (row.state, row.expires_in) = (DonationState::Returning, Micros(0));
         row.lent = self.donations.rows.get(&id).map_or(0, Donation::lent);
         Ok(Answer::Donated { row, again: false })
@@ -305,7 +321,7 @@ impl Broker {
         let suppressed = self.count_denial(by);
         let donation = self.donations.rows.get(&id).ok_or(Code::DonationUnknown)?;
         if let Some(suppressed) = suppressed {
-            out.entries.push(entry::donated_again(donation, suppressed));
+            out.entries.push(entry::donated_again(donation, by, suppressed));
         }
         Ok(Answer::Donated { row: self.donation_row(donation, self.now), again: true })
     }
@@ -335,14 +351,12 @@ impl Broker {
         }
     }
 
-    /// Gives back of everything that is over what is no longer used of it.
-    pub(super) fn settle_all(&mut self, out: &mut Out) {
-        let mut next = self.donations.returning.first().map(|(receiver, ..)| *receiver);
-        while let Some(receiver) = next {
+    /// Gives back of everything that is over what is no longer used of it. Only those are looked at whose use fell or who
+    /// were given more, whatever else the table has: every other receiver owes what it owed before the command.
+    pub(super) fn settle_changed(&mut self, out: &mut Out) {
+        while let Some(receiver) = self.unsettled.pop_first() {
             let back = self.settle(receiver);
             self.record_returned(back, out);
-            let after = Bound::Excluded((receiver, UnixMicros(u64::MAX), DonationId([0xff; 16])));
-            next = self.donations.returning.range((after, Bound::Unbounded)).next().map(|(of, ..)| *of);
         }
     }
 
@@ -356,6 +370,12 @@ impl Broker {
 
     /// Gives back what is over and `receiver` does not use, the oldest first. Returns what is wholly back.
     fn settle(&mut self, receiver: PrincipalKey) -> Vec<Donation> {
+        let first = (receiver, UnixMicros(0), DonationId([0; 16]));
+        let last = (receiver, UnixMicros(u64::MAX), DonationId([0xff; 16]));
+        let ids: Vec<_> = self.donations.returning.range(first..=last).map(|(.., id)| *id).collect();
+        if ids.is_empty() {
+            return Vec::new();
+        }
         let drawn = self.drawn(receiver);
         let (mut serving, mut returning) = (0_u64, 0);
         for donation in self.donations.received_by(receiver) {
@@ -366,9 +386,6 @@ impl Broker {
         }
         // What may still be leased with comes first, so that a new donation takes the place of one that is over.
         let mut idle = returning.saturating_sub(drawn.saturating_sub(serving));
-        let first = (receiver, UnixMicros(0), DonationId([0; 16]));
-        let last = (receiver, UnixMicros(u64::MAX), DonationId([0xff; 16]));
-        let ids: Vec<_> = self.donations.returning.range(first..=last).map(|(.., id)| *id).collect();
         let mut back = Vec::new();
         for id in ids {
             if idle == 0 {
@@ -502,6 +519,7 @@ impl Broker {
                 "what is over and lent all the same is used",
             )?;
         }
+        holds(self.unsettled.is_empty(), "between commands everything is settled")?;
         holds(configured == moved, "quota is moved, never made")
     }
 }

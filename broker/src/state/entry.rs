@@ -18,8 +18,8 @@ use super::command::{Actor, Command, Kind, RowId, TokenCut};
 use super::donation::{Donation, DonationEnd};
 use super::genesis::Genesis;
 use super::grant::Grant;
-use super::lease::Lease;
-use super::transfer::Transfer;
+use super::lease::{Lease, Live};
+use super::transfer::{Accepted, Transfer};
 
 /// The cause of a second entry of an offer, with the co-signer's signature: the log has no event of its own for it.
 const COSIGNED: &str = "cosigned";
@@ -365,7 +365,11 @@ pub(super) fn donation_ended(over: &Donation, end: DonationEnd, used: u64) -> Dr
         DonationEnd::NotRecorded => Draft::error(Event::ConfigLoad, Code::AuditUnavailable),
         _ => Draft::ok(Event::ConfigLoad),
     };
-    donation(draft, over).subject(over.giver).used(used).cause(end.name())
+    let subject = match end {
+        DonationEnd::TakenBack { by } => by,
+        _ => over.giver,
+    };
+    donation(draft, over).subject(subject).used(used).cause(end.name())
 }
 
 /// The last of a donation that was over is back.
@@ -374,8 +378,8 @@ pub(super) fn donation_returned(over: &Donation) -> Draft {
 }
 
 /// A donation, or its end, was asked for again.
-pub(super) fn donated_again(given: &Donation, suppressed: u64) -> Draft {
-    let draft = donation(Draft::ok(Event::ConfigLoad), given).subject(given.giver).cause(QUOTA);
+pub(super) fn donated_again(given: &Donation, by: PrincipalKey, suppressed: u64) -> Draft {
+    let draft = donation(Draft::ok(Event::ConfigLoad), given).subject(by).cause(QUOTA);
     repeated(draft, suppressed)
 }
 
@@ -407,22 +411,30 @@ pub(super) fn transfer_offered(transfer: &Transfer, accept_by: UnixMicros, polic
 }
 
 /// The receiver's signature; the owner's stands in the entry of the offer, which has the same contract. The lease is the
-/// former owner's until the entries of the change.
-pub(super) fn transfer_accepted(
-    transfer: &Transfer,
-    by_receiver: &Signature,
-    done_by: UnixMicros,
-    policy: &[u8; 32],
-) -> Draft {
+/// former owner's until the entries of the change. `first_time` is when the new owner's time is to begin.
+pub(super) fn transfer_accepted(transfer: &Transfer, accepted: &Accepted, policy: &[u8; 32]) -> Draft {
     transfer_contract(Draft::ok(Event::LeaseOffer), &transfer.contract)
         .subject(transfer.contract.to)
-        .signature(by_receiver)
-        .expires(done_by)
+        .signature(&accepted.by_receiver)
+        .first_time(accepted.since)
+        .expires(accepted.done_by)
         .policy(policy)
         .cause(EndCause::Transfer.name())
 }
 
-/// An offer ended, or its acceptance came to nothing, for this cause. The lease stays where it is.
+/// An acceptance, that whose `first_time` it is, came to nothing, and the offer stands again.
+pub(super) fn transfer_stands(transfer: &Transfer, since: UnixMicros) -> Draft {
+    let contract = &transfer.contract;
+    contract_id(Draft::ok(Event::LeaseOffer), contract.transfer)
+        .subject(contract.from)
+        .owner(contract.from)
+        .receiver(contract.to)
+        .lease(contract.lease)
+        .first_time(since)
+        .cause("offer_stands")
+}
+
+/// An offer ended, for this cause. The lease stays where it is.
 pub(super) fn transfer_ended(transfer: &Transfer, cause: EndCause) -> Draft {
     let contract = &transfer.contract;
     contract_id(Draft::ok(Event::LeaseOffer), contract.transfer)
@@ -433,8 +445,8 @@ pub(super) fn transfer_ended(transfer: &Transfer, cause: EndCause) -> Draft {
         .cause(cause.name())
 }
 
-/// The former owner's lease is over for it.
-pub(super) fn handed_over(lease: &Lease, contract: &TransferContract) -> Draft {
+/// The former owner's lease is over for it: every token whose time began before `first_time` is dead.
+pub(super) fn handed_over(lease: &Lease, contract: &TransferContract, since: UnixMicros) -> Draft {
     contract_id(Draft::ok(Event::LeaseRelease), contract.transfer)
         .subject(contract.from)
         .owner(contract.from)
@@ -442,12 +454,14 @@ pub(super) fn handed_over(lease: &Lease, contract: &TransferContract) -> Draft {
         .lease(lease.id)
         .region(lease.region)
         .bytes(lease.range.len())
+        .first_time(since)
         .cause(EndCause::Transfer.name())
 }
 
-/// And is the new one's.
-pub(super) fn taken_over(lease: &Lease, contract: &TransferContract, expires: UnixMicros) -> Draft {
-    contract_id(granted(lease, expires), contract.transfer)
+/// And is the new one's, from `first_time` on.
+pub(super) fn taken_over(lease: &Lease, contract: &TransferContract, live: Live) -> Draft {
+    contract_id(granted(lease, live.expires), contract.transfer)
         .owner(lease.owner)
+        .first_time(live.since)
         .cause(EndCause::Transfer.name())
 }

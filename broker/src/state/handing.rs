@@ -3,15 +3,19 @@
 //! Between accept and done the provider takes back all that came from the former owner. So the order is that of a lease's
 //! beginning: what is refused is refused before the provider is told; the provider may refuse; and what it did for an
 //! acceptance that came to nothing is taken back by telling it the former owner. The lease is in one owner's books at any
-//! time: the former one's until it is done, the new one's from then on. The new one's quota is asked when it accepts and
-//! cannot be used up until it is done, because nothing else is leased to it meanwhile.
+//! time: the former one's until it is done, the new one's from then on. The new one's quota is asked when it accepts, and
+//! once more when it is done. In between it is leased nothing else and lends nothing; what others lent it may go back
+//! nevertheless, and then it comes to nothing after all.
+//!
+//! An acceptance may be taken back while the provider is still at it, and the offer be accepted again. What is said of an
+//! acceptance afterwards therefore names it, by the time at which its new owner's was to begin: no two have the same.
 
 use caps::id::{LeaseId, PrincipalKey, TransferId};
 use caps::key::Signature;
 use caps::share::TransferContract;
 use caps::time::{Micros, UnixMicros};
 use caps::wire::link::Take;
-use caps::wire::row::{EndCause, Lifetime, TransferRow};
+use caps::wire::row::{EndCause, Lifetime, TransferRow, TransferState};
 use caps::{Code, Error, Result};
 
 use super::answer::{Answer, Effect, Out};
@@ -21,6 +25,9 @@ use super::transfer::{Accepted, Done, Ended, Offered, Transfer, TransferLife};
 use super::{Broker, entry};
 
 const ORDER: Error = Error::new(Code::ShareOrder, "the offer is not at the step before this one");
+/// To what may not happen to a lease between the acceptance and the end of it.
+pub(super) const MOVING: Error = Error::new(Code::Busy, "the lease is just being handed over");
+const STALE: Error = Error::new(Code::LeaseExpired, "the acceptance was taken back before it was done");
 
 impl Broker {
     pub(super) fn transfer_offer(
@@ -106,7 +113,7 @@ impl Broker {
         let accepted = Accepted { offered, done_by, since, by_receiver, lifetime, session };
         self.set_transfer_life(id, TransferLife::Accepted(accepted));
         if let Some(transfer) = self.transfers.get(id) {
-            out.entries.push(entry::transfer_accepted(transfer, &signature, done_by, &self.policy));
+            out.entries.push(entry::transfer_accepted(transfer, &accepted, &self.policy));
         }
         if let Some(lease) = self.leases.rows.get_mut(&contract.lease) {
             lease.tried = since;
@@ -118,21 +125,21 @@ impl Broker {
     }
 
     /// The provider has taken back all that came from the former owner: the lease is the new one's.
-    pub(super) fn transfer_done(&mut self, id: TransferId, out: &mut Out) -> Result<Answer> {
+    pub(super) fn transfer_done(
+        &mut self,
+        id: TransferId,
+        since: UnixMicros,
+        out: &mut Out,
+    ) -> Result<Answer> {
         let transfer =
             self.transfers.get(id).ok_or(Error::new(Code::GrantUnknown, "no such offer of a lease"))?;
         let contract = transfer.contract;
         let accepted = match transfer.life {
-            TransferLife::Accepted(accepted) => accepted,
-            TransferLife::Done(_) => {
+            TransferLife::Accepted(accepted) if accepted.since == since => accepted,
+            TransferLife::Done(done) if done.since == since => {
                 return Err(Error::new(Code::Exists, "the lease was handed over before"));
             }
-            TransferLife::Offered(_) | TransferLife::Ended(_) => {
-                return Err(Error::new(
-                    Code::LeaseExpired,
-                    "the acceptance was taken back before it was done",
-                ));
-            }
+            _ => return Err(STALE),
         };
         if accepted.done_by <= self.now {
             return Err(Error::new(Code::LeaseExpired, "the lease was not handed over in time"));
@@ -148,30 +155,50 @@ impl Broker {
         self.rebook_lease(contract.from, contract.to, bytes)?;
         let live = Live { since: accepted.since, expires: live.expires };
         if let Some(lease) = self.leases.get(contract.lease) {
-            out.entries.push(entry::handed_over(lease, &contract));
+            out.entries.push(entry::handed_over(lease, &contract, live.since));
         }
         self.change_owner(&contract, &accepted, live);
         if let Some(lease) = self.leases.get(contract.lease) {
-            out.entries.push(entry::taken_over(lease, &contract, live.expires));
+            out.entries.push(entry::taken_over(lease, &contract, live));
         }
-        let done = Done { at: self.now, by_receiver: accepted.by_receiver };
+        let done = Done { at: self.now, since, by_receiver: accepted.by_receiver };
         self.set_transfer_life(id, TransferLife::Done(done));
         self.transfers.retire(id, self.genesis.capacity.ended);
         Ok(self.leased(contract.lease, live, live.expires))
     }
 
     /// An acceptance comes to nothing: the offer stands again, and the provider is told whose the lease is. It may not
-    /// have been told anything else before.
-    pub(super) fn transfer_back(&mut self, id: TransferId, cause: EndCause, out: &mut Out) {
-        let Some(TransferLife::Accepted(accepted)) = self.transfers.get(id).map(|row| row.life) else {
-            return;
-        };
+    /// have been told anything else before. Another acceptance of the same offer is left alone.
+    pub(super) fn transfer_back(
+        &mut self,
+        id: TransferId,
+        since: UnixMicros,
+        cause: EndCause,
+        out: &mut Out,
+    ) -> Result<()> {
+        match self.transfers.get(id).map(|row| row.life) {
+            Some(TransferLife::Accepted(accepted)) if accepted.since == since => {
+                self.unaccept(id, accepted, cause, out);
+                Ok(())
+            }
+            _ => Err(STALE),
+        }
+    }
+
+    /// As [`Self::transfer_back`], for whichever acceptance there is.
+    pub(super) fn accepted_in_vain(&mut self, id: TransferId, cause: EndCause, out: &mut Out) {
+        if let Some(TransferLife::Accepted(accepted)) = self.transfers.get(id).map(|row| row.life) {
+            self.unaccept(id, accepted, cause, out);
+        }
+    }
+
+    fn unaccept(&mut self, id: TransferId, accepted: Accepted, cause: EndCause, out: &mut Out) {
         if accepted.offered.accept_by <= self.now {
             return self.end_transfer(id, cause, out);
         }
         self.tell_owner(id, out);
         if let Some(transfer) = self.transfers.get(id) {
-            out.entries.push(entry::transfer_ended(transfer, cause));
+            out.entries.push(entry::transfer_stands(transfer, accepted.since));
         }
         self.set_transfer_life(id, TransferLife::Offered(accepted.offered));
     }
@@ -220,7 +247,10 @@ impl Broker {
 
     pub(super) fn transfer_row(&self, transfer: &Transfer, now: UnixMicros) -> TransferRow {
         let contract = &transfer.contract;
-        let lease = self.leases.get(contract.lease);
+        let state = transfer.life.state(now);
+        let over = matches!(state, TransferState::Done | TransferState::Ended);
+        // Once it is over, the lease is no business of one of them.
+        let lease = self.leases.get(contract.lease).filter(|_| !over);
         TransferRow {
             id: contract.transfer,
             lease: contract.lease,
@@ -233,7 +263,7 @@ impl Broker {
             ttl: contract.ttl,
             stands_for: transfer.life.deadline().map_or(Micros(0), |deadline| deadline.since(now)),
             expires_in: lease.map_or(Micros(0), |lease| lease.life.left(now)),
-            state: transfer.life.state(now),
+            state,
             cause: transfer.life.cause(),
         }
     }
@@ -287,6 +317,8 @@ impl Broker {
         lease.owner = contract.to;
         (lease.lifetime, lease.session) = (accepted.lifetime, accepted.session);
         lease.life = Life::Live(live);
+        // What was taken back below the former owner's tokens died with them.
+        lease.marks.clear();
         lease.epoch = lease.epoch.saturating_add(1);
         if lease.lifetime == Lifetime::Process {
             self.sessions.insert((lease.session, row));

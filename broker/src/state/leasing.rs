@@ -19,6 +19,7 @@ use super::books::{Booking, Principal};
 use super::command::{Command, RowId};
 use super::denials::Denials;
 use super::genesis::Bounds;
+use super::handing::MOVING;
 use super::lease::{Lease, Life, Live, Reserved};
 use super::{Broker, entry};
 
@@ -192,6 +193,10 @@ impl Broker {
     ) -> Result<Answer> {
         let ttl = self.checked_ttl(ttl)?;
         let live = self.live_lease_of(by, id)?;
+        if self.transfers.is_moving(id) {
+            // Both have signed: the former owner may not choose any more how long the new one has it.
+            return Err(MOVING);
+        }
         self.permitted(command)?;
 
         let renewed = live.renew(self.now.plus(ttl));

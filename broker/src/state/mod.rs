@@ -23,6 +23,7 @@
 //! | `leasing.rs`, `sharing.rs` | reserve, commit, renew; offer, issue, accept, open |
 //! | `ending.rs`, `revoke.rs`, `undo.rs` | every way in which a row ends |
 //! | `narrow.rs` | taking back a part |
+//! | `cut.rs` | taking back single tokens, by the marks of their blocks |
 //! | `donation.rs` | quota that one principal lends another |
 //! | `cosigning.rs` | the signature of a third party, between offer and issue |
 //! | `transfer.rs`, `handing.rs` | offers to hand a lease over, and how its owner changes |
@@ -105,6 +106,8 @@ pub struct Broker {
     leases: Leases,
     grants: Grants,
     donations: Donations,
+    /// Who may use less of what it owes than before this command. Empty between commands, so it is in no snapshot.
+    unsettled: BTreeSet<PrincipalKey>,
     deadlines: Deadlines,
     /// Rows that end with a session's process.
     sessions: BTreeSet<(u64, RowId)>,
@@ -136,6 +139,7 @@ impl Broker {
             leases: Leases::default(),
             grants: Grants::default(),
             donations: Donations::default(),
+            unsettled: BTreeSet::new(),
             deadlines: Deadlines::default(),
             sessions: BTreeSet::new(),
             transfers: Transfers::default(),
@@ -149,7 +153,7 @@ impl Broker {
         let mut out = Out::default();
         let answer = self.dispatch(command, &mut out);
         // Here, and not where bytes are booked: whatever makes a principal use less pays its debts.
-        self.settle_all(&mut out);
+        self.settle_changed(&mut out);
         if let Err(error) = &answer {
             self.record_refusal(command, error, &mut out);
         }
@@ -242,9 +246,9 @@ impl Broker {
             Kind::PolicyLoad { hash } => Ok(self.policy_load(hash, out)),
             Kind::Undo(undo) => self.undo(undo, out),
             Kind::Refused { who, code, about } => Ok(self.refused(*who, *code, *about, out)),
-            Kind::TransferDone { transfer } => self.transfer_done(*transfer, out),
-            Kind::TransferBack { transfer } => {
-                self.transfer_back(*transfer, EndCause::NotClaimed, out);
+            Kind::TransferDone { transfer, since } => self.transfer_done(*transfer, *since, out),
+            Kind::TransferBack { transfer, since } => {
+                self.transfer_back(*transfer, *since, EndCause::NotClaimed, out)?;
                 Ok(Answer::Done)
             }
         }

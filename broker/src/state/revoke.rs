@@ -96,6 +96,7 @@ impl Broker {
             id,
             marks,
             range: None,
+            not_before: UnixMicros::MAX,
             until,
             held: false,
             reason: reason.clone(),

@@ -13,6 +13,7 @@ use caps::{Code, Error, Result};
 use super::answer::{Answer, Out};
 use super::command::{Acceptance, Command, RowId};
 use super::grant::{Grant, GrantLife, Offered};
+use super::handing::MOVING;
 use super::lease::Life;
 use super::{Broker, entry};
 
@@ -43,6 +44,10 @@ impl Broker {
             return Err(Error::new(Code::Epoch, "the contract is of another life of the control plane"));
         }
         self.live_lease_of(by, contract.lease)?;
+        if self.transfers.is_moving(contract.lease) {
+            // Before its id is used up, so that the owner may offer the same once more.
+            return Err(MOVING);
+        }
         let lease = self.leases.get(contract.lease).ok_or(Code::LeaseUnknown)?;
         if contract.owner != by || contract.region != lease.region {
             return Err(Error::new(
@@ -118,6 +123,11 @@ impl Broker {
         if !grant.is_cosigned() {
             return Err(ORDER);
         }
+        if self.transfers.is_moving(grant.contract.lease) {
+            // Its token would be younger than the new owner's time, and none of the former owner's may be. If the lease
+            // stays, the offer is as good as before.
+            return Err(MOVING);
+        }
         match self.issuable(id, offered, command) {
             Ok(expires) => {
                 if let Some(grant) = self.grants.get(id) {
@@ -141,17 +151,15 @@ impl Broker {
         let grant = self.grants.get(id).ok_or(Code::GrantUnknown)?;
         let owner = grant.contract.owner;
         let live = self.live_lease_of(owner, grant.contract.lease)?;
-        if self.transfers.is_moving(grant.contract.lease) {
-            // Its token would be younger than the new owner's time, and none of the former owner's may be.
-            return Err(Error::new(Code::Busy, "the lease is just being handed over"));
-        }
         self.permitted(command)?;
         let (bytes, ttl) = (grant.contract.range.len(), grant.contract.ttl);
         if !grant.is_charged() {
             self.book_share(owner, bytes)?;
         }
 
-        let issued = offered.issue(self.now, ttl, live.expires, self.genesis.bounds.accept_within);
+        // A lease that has just come from somebody else may have begun a moment from now.
+        let from = self.now.max(live.since);
+        let issued = offered.issue(from, ttl, live.expires, self.genesis.bounds.accept_within);
         self.set_grant_life(id, GrantLife::Issued(issued));
         Ok(issued.expires)
     }

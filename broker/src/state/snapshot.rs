@@ -97,6 +97,7 @@ impl Broker {
             leases: Leases::default(),
             grants: Grants::default(),
             donations: Donations::default(),
+            unsettled: BTreeSet::new(),
             deadlines: Deadlines::default(),
             sessions: BTreeSet::new(),
             transfers: Transfers::default(),
@@ -113,6 +114,9 @@ impl Broker {
         for donation in snapshot.donations {
             let row = RowId::Donation(donation.id);
             broker.deadlines.swap(row, None, donation.deadline());
+            if broker.donations.rows.contains_key(&donation.id) {
+                return Err(broken("a donation stands there twice"));
+            }
             broker.donations.insert(donation);
         }
         for transfer in snapshot.transfers {

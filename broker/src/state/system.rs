@@ -28,7 +28,7 @@ impl Broker {
                 RowId::Grant(id) => self.end_grant(id, EndCause::Expired, None, out),
                 RowId::Donation(id) => self.end_donation(id, DonationEnd::Expired, out),
                 RowId::Transfer(id) => {
-                    self.transfer_back(id, EndCause::NotClaimed, out);
+                    self.accepted_in_vain(id, EndCause::NotClaimed, out);
                     if self.transfers.get(id).is_some_and(|row| row.life.deadline() <= Some(self.now)) {
                         self.end_transfer(id, EndCause::Expired, out);
                     }
@@ -86,7 +86,7 @@ impl Broker {
                 RowId::Grant(id) => self.take_grant(id, EndCause::HolderExit, None, out),
                 // Donations are of principals, not of sessions.
                 RowId::Donation(_) => {}
-                RowId::Transfer(id) => self.transfer_back(id, EndCause::HolderExit, out),
+                RowId::Transfer(id) => self.accepted_in_vain(id, EndCause::HolderExit, out),
             }
         }
         Answer::Ending { leases }

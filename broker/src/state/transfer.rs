@@ -78,6 +78,8 @@ pub(super) struct Accepted {
 #[serde(deny_unknown_fields)]
 pub(super) struct Done {
     pub(super) at: UnixMicros,
+    /// Which acceptance it was: that of [`Accepted::since`].
+    pub(super) since: UnixMicros,
     pub(super) by_receiver: Signature,
 }
 

@@ -36,8 +36,9 @@ impl Broker {
                 }
             }
             Undo::Lease { lease } => self.end_lease(lease, cause, None, out),
-            Undo::Renew { lease: id, expires } => {
+            Undo::Renew { lease: id, expires, since } => {
                 if let Some((lease, Life::Live(live))) = self.leases.get(id).map(|lease| (lease, lease.life))
+                    && live.since == since
                 {
                     out.entries.push(entry::renewal_undone(lease, expires));
                     out.effects.push(Effect::Renew(id, expires.since(self.now)));
@@ -58,7 +59,7 @@ impl Broker {
             }
             Undo::QuotaGive { id } => self.end_donation(id, DonationEnd::NotRecorded, out),
             Undo::TransferOffer { transfer } => self.end_transfer(transfer, cause, out),
-            Undo::TransferAccept { transfer } => self.transfer_back(transfer, cause, out),
+            Undo::TransferAccept { transfer, since } => self.transfer_back(transfer, since, cause, out)?,
         }
         Ok(Answer::Done)
     }

@@ -4,6 +4,7 @@
 use std::ops::Bound;
 
 use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, ProviderId, TransferId};
+use caps::key::Signature;
 use caps::limits::{PAGE_GRANTS_MAX, PAGE_ROWS_MAX};
 use caps::rights::Rights;
 use caps::share::{ShareContract, Signed, TransferSigned};
@@ -45,6 +46,10 @@ pub enum Query {
     Transfers(Option<TransferId>),
     /// One offer of a lease.
     Transfer(TransferId),
+    /// A lease of one's own that is to be offered to another owner.
+    ToOffer(LeaseId),
+    /// The lease of an offer.
+    ToTakeOver(TransferId),
 }
 
 /// What is seen.
@@ -82,6 +87,19 @@ pub enum View {
     Transfers(Page<TransferRow>),
     /// To [`Query::Transfer`].
     Transfer(TransferRow, TransferSigned),
+    /// To [`Query::ToOffer`] and [`Query::ToTakeOver`]: what its new owner would have asked for, had it made the lease.
+    Handed {
+        /// Bytes of the lease.
+        bytes: u64,
+        /// How long it still lives.
+        left: Micros,
+        /// Its class.
+        class: Option<Name>,
+        /// How often its owner's tokens may be delegated.
+        hops: u8,
+        /// The owner's signature, of an offer.
+        by_owner: Option<Signature>,
+    },
 }
 
 /// The numbers of the books.
@@ -154,6 +172,17 @@ impl Broker {
             Query::Transfer(id) => {
                 let transfer = self.transfer_of_party(by, id)?;
                 Ok(View::Transfer(self.transfer_row(transfer, now), transfer.signed()))
+            }
+            Query::ToOffer(id) => {
+                let lease = self.leases.get(id).filter(|lease| lease.owner == by || self.is_admin(by));
+                let lease = lease.ok_or(Error::new(Code::LeaseUnknown, "no such lease that concerns you"))?;
+                Ok(handed(lease, None, now))
+            }
+            Query::ToTakeOver(id) => {
+                let transfer = self.transfer_of_party(by, id)?;
+                let lease = self.leases.get(transfer.contract.lease);
+                let lease = lease.ok_or(Error::new(Code::LeaseExpired, "the lease is over"))?;
+                Ok(handed(lease, Some(transfer.by_owner), now))
             }
         }
     }
@@ -298,4 +327,14 @@ fn page_of<T>(most: usize, rows: impl Iterator<Item = T>) -> Page<T> {
     let more = rows.len() > most;
     rows.truncate(most);
     Page { rows, more }
+}
+
+fn handed(lease: &Lease, by_owner: Option<Signature>, now: UnixMicros) -> View {
+    View::Handed {
+        bytes: lease.range.len(),
+        left: lease.life.left(now),
+        class: lease.class.clone(),
+        hops: lease.max_hops,
+        by_owner,
+    }
 }

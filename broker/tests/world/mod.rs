@@ -1,7 +1,7 @@
 //! A running broker over a recorder in memory and a provider that keeps a list.
 #![allow(unreachable_pub)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,7 @@ pub struct List {
     takes: tokio::sync::Mutex<mpsc::UnboundedReceiver<(Take, EndCause)>>,
     claim_arrived: Notify,
     claims_go: Notify,
+    gives_go: Notify,
 }
 
 #[derive(Default)]
@@ -62,6 +63,42 @@ struct State {
     claims_fail: Option<Code>,
     takes_fail: Option<Code>,
     hold: bool,
+    /// Whose each lease is, and since when, as far as it was told; and the latest time that it was told.
+    owners: BTreeMap<LeaseId, Owned>,
+    /// Whether hand-overs wait for [`List::let_give_go`].
+    hold_gives: bool,
+    /// Those that wait, or may go.
+    gives: BTreeMap<UnixMicros, bool>,
+}
+
+/// Whose a lease is.
+#[derive(Clone, Copy)]
+struct Owned {
+    by: PrincipalKey,
+    since: UnixMicros,
+    tried: UnixMicros,
+}
+
+impl State {
+    /// As the provider's kernel does it: a change that another came before, or that was undone, is refused; what undoes
+    /// a change that is not in force changes nothing.
+    fn own(&mut self, take: Take) -> Result<()> {
+        let Take::Owner { lease, to, since, undoes, .. } = take else { return Ok(()) };
+        let Some(owned) = self.owners.get_mut(&lease) else { return Ok(()) };
+        match undoes {
+            None if since <= owned.tried => {
+                return Err(Error::new(Code::TokenRevoked, "a later change has come before"));
+            }
+            None => *owned = Owned { by: to, since, tried: since },
+            Some(attempt) => {
+                owned.tried = owned.tried.max(attempt);
+                if owned.since == attempt {
+                    (owned.by, owned.since) = (to, since);
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl List {
@@ -69,7 +106,8 @@ impl List {
         let (took, takes) = mpsc::unbounded_channel();
         let takes = tokio::sync::Mutex::new(takes);
         let (claim_arrived, claims_go) = (Notify::new(), Notify::new());
-        Self { state: Mutex::default(), took, takes, claim_arrived, claims_go }
+        let gives_go = Notify::new();
+        Self { state: Mutex::default(), took, takes, claim_arrived, claims_go, gives_go }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -90,6 +128,49 @@ impl List {
 
     pub fn fail_takes(&self, code: Option<Code>) {
         self.state().takes_fail = code;
+    }
+
+    /// Has hand-overs wait from now on.
+    pub fn hold_gives(&self) {
+        self.state().hold_gives = true;
+    }
+
+    /// The hand-overs that wait, once there are so many, in the order of their acceptance.
+    pub async fn gives_held(&self, count: usize) -> Vec<UnixMicros> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let held: Vec<_> = self.state().gives.keys().copied().collect();
+            if held.len() == count {
+                return held;
+            }
+            assert!(Instant::now() < end, "{held:?}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub fn let_give_go(&self, since: UnixMicros) {
+        self.state().gives.insert(since, true);
+        self.gives_go.notify_waiters();
+    }
+
+    /// Whose a lease is, as far as it was told.
+    pub fn owner(&self, lease: LeaseId) -> PrincipalKey {
+        self.state().owners[&lease].by
+    }
+
+    /// A hand-over arrives, and waits while it is held.
+    async fn give_held(&self, take: Take) {
+        let Take::Owner { since, undoes: None, .. } = take else { return };
+        loop {
+            let go = self.gives_go.notified();
+            {
+                let mut state = self.state();
+                if !state.hold_gives || *state.gives.entry(since).or_insert(false) {
+                    return;
+                }
+            }
+            go.await;
+        }
     }
 
     pub fn hold_claims(&self) {
@@ -134,6 +215,8 @@ impl ProviderLink for List {
                 return Err(Error::new(Code::LeaseUnknown, "taken before it was claimed"));
             }
             state.live.insert(ticket.lease);
+            let owned = Owned { by: ticket.owner, since: UnixMicros(0), tried: UnixMicros(0) };
+            state.owners.insert(ticket.lease, owned);
             Ok(Claimed { bytes: ticket.bytes, recorded: Box::pin(std::future::ready(Ok(()))) })
         })
     }
@@ -152,8 +235,10 @@ impl ProviderLink for List {
 
     fn take(&self, take: Take, cause: EndCause) -> Boxed<'_, Result<Taken>> {
         Box::pin(async move {
+            self.give_held(take).await;
             let answer = {
                 let mut state = self.state();
+                let owned = if state.takes_fail.is_some() { Ok(()) } else { state.own(take) };
                 let wiped_bytes = match take {
                     _ if state.takes_fail.is_some() => 0,
                     Take::Lease(lease) => {
@@ -171,7 +256,7 @@ impl ProviderLink for List {
                     (None, Take::Lease(_)) if wiped_bytes == 0 => {
                         Err(Error::new(Code::LeaseUnknown, "no such lease"))
                     }
-                    (None, _) => Ok(Taken {
+                    (None, _) => owned.map(|()| Taken {
                         lease: None,
                         mappings_closed: 1,
                         method: Method::Cut,

@@ -22,6 +22,8 @@ pub struct Cut {
     pub marks: [Option<Mark>; 2],
     /// The bytes that the token reached at that block, and no descendant reaches others; `None`: no byte.
     pub range: Option<ByteRange>,
+    /// When the token's time began: one that began before its lease's present owner had it opens nothing.
+    pub not_before: UnixMicros,
     /// When it ended at that block, and no descendant ends later.
     pub expires: UnixMicros,
     /// Who has held it up to that block, this included.
@@ -48,6 +50,7 @@ impl VerifiedToken {
             id: delegation.unwrap_or(signature),
             marks: [Some(Mark::signature(&signature)), delegation.as_ref().map(Mark::signature)],
             range: after.range,
+            not_before: self.terms.not_before,
             expires: after.expires,
             holders: std::iter::once(self.chain.first_holder).chain(held).collect(),
         })

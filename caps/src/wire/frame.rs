@@ -15,7 +15,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::error::{Code, Error, Result};
 use crate::id::RequestId;
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::{FRAME_BYTES_MAX, TOKEN_BYTES_MAX};
 
 /// `"LSHD"` as a little-endian number.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"LSHD");
@@ -23,6 +23,8 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"LSHD");
 pub const VERSION: u8 = 1;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = size_of::<Header>();
+/// Longest frame with one token in it, and the fields beside it.
+const TOKEN_MESSAGE_BYTES: usize = HEADER_BYTES + TOKEN_BYTES_MAX + 4 * 1024;
 /// Deepest nesting of CBOR items in a body. The deepest message of ours has 6 levels.
 const CBOR_DEPTH_MAX: usize = 12;
 
@@ -65,7 +67,9 @@ pub struct Frame<'a> {
 /// # Errors
 /// `E_FRAME_SIZE` if it would exceed [`FRAME_BYTES_MAX`].
 pub fn encode(kind: FrameKind, request: RequestId, body: &impl Serialize) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; HEADER_BYTES];
+    // Room for any message with a token at once: a buffer that grows leaves what it held behind, unwiped.
+    let mut bytes = Vec::with_capacity(TOKEN_MESSAGE_BYTES);
+    bytes.resize(HEADER_BYTES, 0);
     ciborium::into_writer(body, &mut bytes)
         .map_err(|_| Error::new(Code::Internal, "a message of ours does not encode"))?;
     let length = bytes.len() - HEADER_BYTES;

@@ -82,7 +82,9 @@ pub enum Take {
     },
     /// Every right to a lease's region that does not come from `to`: the region is `to`'s from then on, with the bytes
     /// that are in it. No revoke: where there is no room to give the region fresh files it is refused, and nothing has
-    /// changed. Once more is no error, and changes nothing.
+    /// changed. Once more is no error, and changes nothing; once another change has come, or it was undone, it is refused
+    /// with `E_TOKEN_REVOKED`. Until it is undone the region ends with no session: whether it ends with that of `to` is
+    /// for the broker to order.
     Owner {
         /// The lease.
         lease: LeaseId,

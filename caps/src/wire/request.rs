@@ -233,7 +233,8 @@ pub enum Request {
         id: WrapId,
     },
     /// Lends a part of the caller's quota of bytes: its limits fall and the receiver's rise by as much until the end.
-    /// Asked again with the same id and the same terms, it is answered as before.
+    /// Asked again with the same id and the same terms, it is answered as before for as long as all of it is lent, refused
+    /// while it is over and partly lent, and given anew once it is wholly back: then the id is free.
     QuotaGive {
         /// Names the donation; random.
         id: DonationId,
@@ -244,7 +245,7 @@ pub enum Request {
         /// For how long from now.
         ttl: Micros,
     },
-    /// Ends a donation of the caller's before its time. What the receiver has leased with it stays lent until the
+    /// Ends a donation before its time, for its giver and the administrator. What the receiver has leased with it stays lent until the
     /// receiver gives that memory back.
     QuotaTakeBack {
         /// Which donation.

@@ -509,7 +509,7 @@ pub struct TransferRow {
     pub lease: LeaseId,
     /// Of which memory.
     pub region: RegionId,
-    /// Bytes of that memory: what the receiver's quota must have.
+    /// Bytes of that memory: what the receiver's quota must have; zero once the offer is over.
     pub bytes: u64,
     /// Who hands it over.
     pub from: PrincipalKey,
@@ -523,7 +523,7 @@ pub struct TransferRow {
     pub ttl: Micros,
     /// How long it still stands; zero once it is over.
     pub stands_for: Micros,
-    /// How long the lease still lives; zero once it ended.
+    /// How long the lease still lives; zero once it or the offer is over.
     pub expires_in: Micros,
     /// Where it is in its life.
     pub state: TransferState,

@@ -53,7 +53,9 @@ pub(crate) enum Lease {
     after_help = "Example:\n  leasehold lease snapshot frames --as alice --ttl 10m --name frames-copy",
     long_about = "Copies what a token reaches into a new lease of mine, of the same size and segment size\n\nIt is not a \
                   point in time: bytes are copied one piece after the other, and who writes meanwhile is seen in some \
-                  and not in others. If the original ends meanwhile, or on Ctrl-C, the new lease is released."
+                  and not in others. If the original ends meanwhile, or on Ctrl-C, the new lease is released; then the \
+                  code is E_INTERRUPTED and the exit code 130. A second Ctrl-C ends the command at once, and the half \
+                  copy ends with its time."
 )]
 pub(crate) struct Snapshot {
     /// Of what: a lease's or grant's id, a lease's name, a token's file, or `-` for a token on standard input

@@ -121,7 +121,7 @@ pub(crate) enum Command {
     Root(root::Root),
     /// A program in the sandbox, with the leases it may use and no way to anything else
     Run(run::Run),
-    /// Capability tokens, offline but for handing one over through the node
+    /// Capability tokens: narrowed and delegated offline, handed over through the node
     #[command(subcommand, after_help = "Example:\n  leasehold token inspect frames --as alice")]
     Token(token::Token),
     /// The audit log, from its files alone

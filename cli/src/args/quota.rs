@@ -11,7 +11,7 @@ use super::value;
 pub(crate) enum Quota {
     /// Lends a part of my quota: I may lease so much less, and the receiver so much more, until it is over
     Give(Give),
-    /// Ends a donation of mine early; what its receiver has leased with it stays lent until that memory is given back
+    /// Ends a donation of mine, or as the administrator anybody's, early; what its receiver has leased with it stays lent until that memory is given back
     #[command(after_help = "Example:\n  leasehold quota take cb7e55f12a6eaca416bd6db6c7e7ae87 --as alice")]
     Take {
         /// Which donation
@@ -35,7 +35,8 @@ pub(crate) struct Give {
     /// For how long from now
     #[arg(long, value_parser = value::span)]
     pub(crate) ttl: Duration,
-    /// The donation's id: asking again with it, and the same size and time, gives once; drawn without it
+    /// The donation's id: asking again with it, and the same size and time, gives once for as long as any of it is lent;
+    /// once it is wholly back the id is free and asking again gives anew. Drawn without it
     #[arg(long, value_parser = value::donation)]
     pub(crate) id: Option<DonationId>,
 }

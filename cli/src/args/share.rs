@@ -24,7 +24,7 @@ pub(crate) enum Share {
     Show(Show),
     /// Checks all signatures on a contract from its file alone, and says who agreed to what
     Verify(Verify),
-    /// Lists the grants that I offered or was offered
+    /// Lists the grants that I offered, was offered or have to co-sign
     #[command(after_help = "Example:\n  leasehold share list --as bob")]
     List {
         /// Those too that are over

@@ -23,7 +23,7 @@ pub(crate) fn run(command: &Transfer, context: &Context) -> Result<Report> {
         Transfer::Accept(arguments) => accept(arguments, &session, context),
         Transfer::List { all } => list(*all, &session, context),
         Transfer::Show { id } => {
-            let proposal = session.client.transfer_show(*id)?;
+            let proposal = session.client.transfer_show(*id).map_err(unknown)?;
             context.meet(named(&proposal.transfer))?;
             let mut shown = contract_pairs(&proposal);
             shown.push(("state", state(&proposal.transfer)));
@@ -36,10 +36,21 @@ pub(crate) fn run(command: &Transfer, context: &Context) -> Result<Report> {
             Ok(Report::new(value, table::pairs(context.style.stdout, &shown)))
         }
         Transfer::Withdraw { id } => {
-            let transfer = session.client.transfer_withdraw(*id)?;
+            let transfer = session.client.transfer_withdraw(*id).map_err(unknown)?;
             let text = format!("the offer {} is over; the lease {} stays\n", transfer.id, transfer.lease);
             Ok(Report::new(json!({ "transfer": row(&transfer) }), text))
         }
+    }
+}
+
+/// Where to look for the offer that was meant.
+fn unknown(error: Error) -> Failure {
+    let unknown = error.code() == Code::GrantUnknown;
+    let failure = Failure::from(error);
+    if unknown {
+        failure.help("`leasehold transfer list` shows the offers that concern you")
+    } else {
+        failure
     }
 }
 
@@ -58,7 +69,7 @@ fn offer(arguments: &Offer, session: &Session, context: &Context) -> Result<Repo
 }
 
 fn accept(arguments: &Accept, session: &Session, context: &Context) -> Result<Report> {
-    let proposal = session.client.transfer_show(arguments.id)?;
+    let proposal = session.client.transfer_show(arguments.id).map_err(unknown)?;
     context.meet(named(&proposal.transfer))?;
     // What is signed is what was shown: this very value goes on to be signed.
     let digest = proposal.contract.digest();

@@ -27,7 +27,11 @@ fn give(arguments: &Give, session: &Session, context: &Context) -> Result<Report
     let row = session.client.quota_give(id, to, arguments.size, arguments.ttl).map_err(|error| {
         let uncertain = error.code() == Code::Uncertain;
         let failure = Failure::from(error);
-        if uncertain { failure.help(format!("ask again with --id {id}: it gives once")) } else { failure }
+        if uncertain {
+            failure.help(format!("ask again with --id {id}: while any of it is lent it gives once"))
+        } else {
+            failure
+        }
     })?;
     Ok(report(&row, context))
 }

@@ -14,7 +14,7 @@ use audit::read::Reader;
 use caps::error::Code;
 use caps::id::PrincipalKey;
 use caps::receipt::Receipt;
-use caps::wire::row::Target;
+use caps::wire::row::{EndCause, Target};
 use serde_json::{Value, json};
 
 use super::audit::vkeys;
@@ -138,6 +138,8 @@ fn is_of(entry: &[u8], receipt: &Receipt) -> bool {
     let ends = ["lease.revoke", "lease.release", "share.end", "holder.exit", "lease.expire"];
     let reached = || receipt.body.leases.iter().any(|lease| is("lease", &lease.to_string()));
     entry["event"].as_str().is_some_and(|event| ends.contains(&event))
+        // What ends for a former owner when a lease goes over to another was not taken back by anybody.
+        && !is("cause", EndCause::Transfer.name())
         && match &receipt.body.target {
             Target::Lease(id) => is("lease", &id.to_string()),
             Target::Grant(id) => is("grant", &id.to_string()),
@@ -202,6 +204,10 @@ mod tests {
         let block = Target::Block { lease, id };
         let cut = |id: RevocationId| json!({ "event": "lease.revoke", "lease": lease.to_string(), "revocation_id": id.to_string() });
         assert!(is(block.clone(), cut(id)) && !is(block, cut(RevocationId([8; 64]))));
+        let mut given = json!({ "event": "lease.release", "lease": lease.to_string() });
+        assert!(is(Target::Lease(lease), given.clone()));
+        given["cause"] = json!("transfer");
+        assert!(!is(Target::Lease(lease), given), "the lease is another's, and lives");
         assert!(!is_of(b"no entry", &receipt(Target::Grant(grant))));
     }
 }

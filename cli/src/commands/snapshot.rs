@@ -31,5 +31,10 @@ pub(crate) fn run(arguments: &Snapshot, session: &Session, context: &Context) ->
     let leased = copied?.ok_or_else(|| {
         Failure::interrupted("interrupted; the lease with the half copy was released", "type it again")
     })?;
-    kept(&leased, arguments.name.as_ref(), arguments.output.as_deref(), session, context)
+    let kept = kept(&leased, arguments.name.as_ref(), arguments.output.as_deref(), session, context);
+    if kept.is_err() {
+        // A copy that its owner was not told of is of no use. It is the first error that says what happened.
+        let _ = session.client.release(leased.lease.id);
+    }
+    kept
 }

@@ -97,7 +97,10 @@ pub(crate) fn unwrap(arguments: &Unwrap, context: &Context) -> Result<Report> {
     // Before the token is fetched, which works once: a file that cannot be made would lose it.
     files::create(path, "")?;
     let token = fetch(&session.client, arguments.id, path)?;
-    tokens::replace(path, &token).inspect_err(|_| give_up(path))?;
+    tokens::replace(path, &token).map_err(|error| {
+        give_up(path);
+        error.help("the token was fetched and is lost: ask whoever wrapped it to do so again")
+    })?;
     shown(&token, path, context)
 }
 

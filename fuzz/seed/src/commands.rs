@@ -11,7 +11,7 @@ use caps::rights::Rights;
 use caps::share::{ShareContract, TransferContract};
 use caps::time::{Micros, UnixMicros};
 use caps::token::{Mark, RevocationId};
-use caps::wire::link::{ClaimTicket, Notice};
+use caps::wire::link::{ClaimTicket, Notice, Take};
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{EndCause, Lifetime, Revocation, Target};
 use caps::wire::{Name, Reason};
@@ -151,10 +151,14 @@ impl Run {
         self.by(1, Kind::TransferOffer { contract, signature: contract.sign(&key(1)) });
         let (signature, lifetime) = (contract.sign(&key(2)), Lifetime::Process);
         let acceptance = TransferAcceptance { transfer: TRANSFER, signature, lifetime, session: 2 };
-        self.by(2, Kind::TransferAccept(acceptance));
-        self.node(Kind::TransferBack { transfer: TRANSFER });
-        self.by(2, Kind::TransferAccept(acceptance));
-        self.node(Kind::TransferDone { transfer: TRANSFER });
+        let accept = |story: &mut Self| match story.by(2, Kind::TransferAccept(acceptance)) {
+            Answer::HandingOver { give: Take::Owner { since, .. }, .. } => since,
+            other => panic!("{other:?}"),
+        };
+        let (transfer, since) = (TRANSFER, accept(self));
+        self.node(Kind::TransferBack { transfer, since });
+        let since = accept(self);
+        self.node(Kind::TransferDone { transfer, since });
         self.node(Kind::HolderExit { session: 2 });
     }
 
@@ -173,6 +177,7 @@ impl Run {
                 id,
                 marks: [Some(Mark::signature(&id)), None],
                 range: None,
+                not_before: UnixMicros(8_000_000_000_000_000),
                 until: UnixMicros(9_000_000_000_000_000),
                 held: true,
                 reason: Reason::new("over").expect("a literal reason"),

@@ -84,8 +84,10 @@ impl Kind {
 /// | `share.accept` | of the range | of the grant | - | who accepts | granted | granted | if the contract names one |
 /// | `revoke` | - | - | - | - | - | - | - |
 /// | `quota.give` | given | of the donation | - | the receiver | - | - | - |
-/// | `transfer.offer` | of the lease | of the offer | - | who is to have it | - | - | - |
-/// | `transfer.accept` | of the lease | of the offer | - | who accepts | - | - | - |
+/// | `transfer.offer` | of the lease | what is left of the lease | of the lease, if it has one | who is to have it | of the lease | - | - |
+/// | `transfer.accept` | of the lease | what is left of the lease | of the lease, if it has one | who accepts | of the lease | - | - |
+///
+/// So a rule about what may be leased can be stated of `transfer.accept` word for word as of `lease.create`.
 ///
 /// Where a contract names a co-signer, `share.issue` is judged twice: when it is offered, so that nobody is asked to sign
 /// what will not be, and once the co-signer has signed. Both times it is the owner who asks, by the process that offered.

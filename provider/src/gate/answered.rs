@@ -11,6 +11,10 @@
 //! A descriptor is not kept for a second answer: it would keep a region's file open in the node for as long as nobody
 //! asks. A client that lost one does not know its handle either, and begins a new session, which ends the right.
 //!
+//! An answer is kept until others have taken its place or the session is over, in clear: where it holds a token, that of
+//! who asked. It is of no use to another session, and whoever lost a token that is fetched once (`unwrap`) with its
+//! session has lost it.
+//!
 //! What is not among the last [`SESSION_ANSWERS_MAX`] is a new request. A client has no more requests than that without
 //! an answer (`OUTSTANDING_MAX` in libmem), so the one that it has to ask again is among them.
 

@@ -24,6 +24,7 @@
 //! | `memory` | the requests about memory: open, read, write, close |
 //! | `check` | what a token is worth now, for those whom it concerns |
 //! | `quarantine` | the administrator's requests about dead memory that is kept |
+//! | `revoke` | the request to take back a token below its grant |
 //! | `roots` | the administrator's requests about root keys |
 //! | `wrap`, `wraps` | tokens that are handed over through the node, each fetched once |
 //! | `channel` | fresh segments for those who keep their rights through a rotation |

@@ -118,6 +118,8 @@ impl Session {
         shared.control.session_ended(id);
         session.socket.shut_down();
         session.channel = None;
+        // They may hold tokens, and how the process ended may take a while to learn.
+        session.answered.forget();
         session.say_how_it_ended(&death, lost).await;
     }
 
@@ -143,6 +145,10 @@ impl Session {
                     return End::Refused(error);
                 }
             };
+            if matches!(request, Request::Confine) {
+                // Whoever takes the session over counts from the beginning, whatever was asked before.
+                self.answered.forget();
+            }
             let sent = match self.answered.find(id, identity) {
                 Known::New => match self.answer_once(id, request, identity).await {
                     Ok(sent) => sent,

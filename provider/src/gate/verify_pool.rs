@@ -29,7 +29,8 @@ struct State {
     free: usize,
     /// Users somebody of whom waits, each once, the next first.
     turns: VecDeque<u32>,
-    /// Their sessions, the first first. No user without any is here. At most one entry a session of the gate.
+    /// Their sessions, the first first. No user without any is here. One entry a session that waits, and those
+    /// of sessions that ended since their user's last turn.
     waiting: HashMap<u32, VecDeque<oneshot::Sender<Permit>>>,
 }
 
@@ -47,17 +48,22 @@ impl Drop for Permit {
 }
 
 impl State {
-    /// Takes out the session whose turn it is.
+    /// Takes out the session whose turn it is, and those of its user before it that wait no longer: they cost nobody a
+    /// turn, and the queue is never longer than there are sessions and turns between.
     fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
-        let uid = self.turns.pop_front()?;
-        let sessions = self.waiting.get_mut(&uid)?;
-        let next = sessions.pop_front();
-        if sessions.is_empty() {
-            self.waiting.remove(&uid);
-        } else {
-            self.turns.push_back(uid);
+        while let Some(uid) = self.turns.pop_front() {
+            let sessions = self.waiting.get_mut(&uid)?;
+            let next = std::iter::from_fn(|| sessions.pop_front()).find(|session| !session.is_closed());
+            if sessions.is_empty() {
+                self.waiting.remove(&uid);
+            } else {
+                self.turns.push_back(uid);
+            }
+            if next.is_some() {
+                return next;
+            }
         }
-        next
+        None
     }
 }
 

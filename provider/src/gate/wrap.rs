@@ -35,8 +35,7 @@ impl Session {
     /// Takes a token in. It must be good, and whoever wraps it must have held it: this is no store for anything else.
     pub(super) async fn wrap(&self, token: Token, to: Option<PrincipalKey>, ttl: Micros) -> Result<Answer> {
         // Not remembered as those that are opened are: the only copy is the table's.
-        let verified =
-            self.shared.provider.verify(&token).inspect_err(|error| self.denied(&token, None, error))?;
+        let verified = self.verified_in_turn(&token).await?;
         let me = self.opener.proven.holder();
         if !has_held(&verified, me) {
             let error = Error::from(Limit::Holder);
@@ -80,10 +79,12 @@ impl Session {
             return Err(Error::new(Code::Range, "a token is wrapped for 1 ms to 10 minutes"));
         }
         let state = self.shared.provider.check(token, verified)?;
+        // What a right of it would live may be more: its lease was renewed, and the token was not.
+        let left = verified.effective().expires.since(self.shared.provider.clock().unix());
         match state.code {
-            None => Ok(ttl.min(state.expires_in)),
+            None => Ok(ttl.min(state.expires_in).min(left)),
             // It may be handed over before its time has come.
-            Some(Code::TokenNotYet) => Ok(ttl),
+            Some(Code::TokenNotYet) => Ok(ttl.min(left)),
             Some(code) => {
                 let error = Error::from(code);
                 self.denied(token, Some(verified), &error);

@@ -94,8 +94,11 @@ impl Table {
             return Err(Error::new(Code::Busy, "as many tokens are wrapped at this node as may be"));
         }
         let count = |is: &dyn Fn(&About) -> bool| self.rows.values().filter(|row| is(&row.about)).count();
+        // Its delegates share what is beside a first holder's own: none of them can use that up.
+        let delegates = |other: &About| other.payer == about.payer && other.by != other.payer;
+        let delegates_max = WRAPS_PER_HOLDER_MAX - WRAPS_PER_WRAPPER_MAX;
         if count(&|other| other.by == about.by) >= WRAPS_PER_WRAPPER_MAX
-            || count(&|other| other.payer == about.payer) >= WRAPS_PER_HOLDER_MAX
+            || about.by != about.payer && count(&delegates) >= delegates_max
         {
             return Err(Error::new(
                 Code::Quota,
@@ -367,6 +370,12 @@ mod tests {
             table.put(NOW, of_alice(), token()).unwrap();
         }
         assert_eq!(table.put(NOW, of_alice(), token()).unwrap_err().code(), Code::Quota);
+        // And they take nothing of the first holder's own.
+        let mut other = Table::default();
+        while other.put(NOW, of_alice(), token()).is_ok() {}
+        for _ in 0..WRAPS_PER_WRAPPER_MAX {
+            other.put(NOW, about(alice, None), token()).unwrap();
+        }
         table.put(NOW, about(bob, None), token()).unwrap();
         // Once their time is over there is room again.
         assert!(table.put(SOON, About { until: BootNanos(u64::MAX), ..about(alice, None) }, token()).is_ok());

@@ -62,6 +62,8 @@ impl Kernel {
             region: ticket.region,
             owner: ticket.owner,
             owned_since: UnixMicros(0),
+            tried: UnixMicros(0),
+            former: None,
             bytes: ticket.bytes,
             segment_bytes: ticket.segment_bytes,
             segments: vec![SegmentRow::new(); segments],

@@ -171,6 +171,8 @@ pub struct OpenRequest {
     pub(crate) path: Path,
     /// Whom the broker named, before any delegation.
     pub(crate) first_holder: PrincipalKey,
+    /// To whom the first holder delegated the token, if it did.
+    pub(crate) delegate: Option<PrincipalKey>,
     /// What kills the token when it is taken back.
     pub(crate) marks: Box<[Mark]>,
     /// What is counted for the token.

@@ -167,6 +167,7 @@ impl OpenRequest {
             metered: left.mediated_only(),
             narrowed: left.expires < terms.expires || !chain.hops.is_empty(),
             first_holder: chain.first_holder,
+            delegate: chain.hops.first().map(|hop| hop.to),
             path: if quota.mapped() { Path::Mapped } else { Path::Mediated },
             marks: token.marks().into(),
             meters: token.meters().into(),

@@ -134,6 +134,17 @@ impl Grants {
         Some(known.limit)
     }
 
+    /// Takes off grants what is taken off them in `others`. `false` if there is no room for all of it.
+    #[must_use]
+    pub(super) fn add(&mut self, others: Self, now: UnixMicros, capacity: usize) -> bool {
+        let limited = others.0.into_iter().filter(|(_, known)| known.until > now);
+        let mut limited = limited.filter(|(_, known)| known.limit != Limit::Whole);
+        limited.all(|(grant, known)| match known.limit {
+            Limit::Within(ceiling) => self.narrow(grant, ceiling, now, capacity).is_some(),
+            Limit::Revoked | Limit::Whole => self.revoke(grant, known.until, now, capacity),
+        })
+    }
+
     fn drop_if_past(&mut self, grant: GrantId, now: UnixMicros) {
         if self.0.get(&grant).is_some_and(|known| known.until <= now) {
             self.0.remove(&grant);

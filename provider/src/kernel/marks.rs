@@ -56,6 +56,13 @@ impl Marks {
         true
     }
 
+    /// Remembers all that `others` remembers. `false` if there is no room for all of it.
+    #[must_use]
+    pub(super) fn add(&mut self, others: Self, now: UnixMicros, capacity: usize) -> bool {
+        let mut live = others.0.into_iter().filter(|&(_, until)| until > now);
+        live.all(|(mark, until)| self.revoke(std::iter::once(mark), until, now, capacity))
+    }
+
     /// Number of marks remembered.
     pub(super) fn len(&self) -> usize {
         self.0.len()

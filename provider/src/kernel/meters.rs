@@ -1,9 +1,9 @@
 //! How often rights were opened under each block that limits use.
 //!
 //! Each region has its own table, so that who appends blocks without end fills nobody's but its own region's. Of that the
-//! owner's side, which is itself and whom it delegated to offline, has one half and those who came by a grant the other;
-//! and of theirs each receiver has a share, however many grants and delegates it has. So nobody keeps the limited tokens
-//! of another receiver, or of the other side, from being opened by making more of them. A count
+//! owner alone has one half, and those who have something from it the other: who came by a grant, and whom it delegated to
+//! offline. Of theirs each has a share, however many grants it has and whomever it delegated to in turn. So nobody keeps the
+//! limited tokens of another, or of the owner, from being opened by making more of them. A count
 //! goes by the mark of its block, so it is shared by everybody below that block, whatever else they appended, in every
 //! session; it only ever goes up. An opening that fails after it was charged stays charged: what one holder could
 //! have given back, another below the same block could not rely on.
@@ -27,9 +27,9 @@ struct Opens {
 /// Whose blocks they are: a token's and all those made of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
-    /// The owner's.
+    /// The owner's own.
     Owner,
-    /// Of who accepted the grant.
+    /// Of who has it from the owner: the receiver of the grant, or the first to whom the owner delegated.
     Receiver(PrincipalKey),
 }
 

@@ -28,6 +28,7 @@
 //! | `headroom` | the room that is kept free for it |
 //! | `grants` | what is revoked, narrowed or opened of a region, until the tokens expire |
 //! | `marks` | tokens that were taken back below a grant, until they expire |
+//! | `roots` | what is open under a root key that is believed no longer |
 //! | `ended` | how leases ended that are gone |
 //! | `invariants` | what holds after every step |
 //! | `fuzzing` | the fuzz target's world: any bytes as events |

@@ -170,6 +170,8 @@ struct Known {
     owner: u8,
     /// When its owner's time began, in microseconds.
     since: u64,
+    /// The latest change of the owner that was told.
+    tried: u64,
 }
 
 impl Known {
@@ -438,7 +440,7 @@ proptest! {
                             let tied = tied.then_some(session);
                             let files = vec![(1, None, false); pages.div_ceil(segment_pages) as usize];
                             let (life, until, unspent) = (Life::Building, now + ttl, Vec::new());
-                            let known = Known { lease, key: region, pages, life, until, tied, segment_pages, files, unspent, owner: lease, since: 0 };
+                            let known = Known { lease, key: region, pages, life, until, tied, segment_pages, files, unspent, owner: lease, since: 0, tried: 0 };
                             model.leases.push(known);
                         }
                         Ok(other) => prop_assert!(false, "{other:?}"),
@@ -514,6 +516,7 @@ proptest! {
                         narrowed: false,
                         path,
                         first_holder: payer,
+                        delegate: None,
                         marks: marks(grant, made).into_iter().map(|mark| Mark::from_bytes([mark; 32])).collect(),
                         meters: meters.into_iter().collect(),
                         quota: asked(payer, path),
@@ -806,6 +809,7 @@ proptest! {
                     let since = unix.0 + 1;
                     let known = model.get(lease).unwrap();
                     let same = stale || owner == to && known.since == since;
+                    let told_late = !same && since <= known.tried;
                     let (mut segments, mut under_way, mut longest) = (Vec::new(), None, 0);
                     for (segment, &(generation, rotating, _)) in known.files.iter().enumerate() {
                         let held = out.iter().any(|&(of, at, by, ..)| (of, at, by) == (region, segment, generation));
@@ -821,11 +825,15 @@ proptest! {
                         to: key(to),
                         since: UnixMicros(since),
                         until: if late { unix } else { UnixMicros::MAX },
-                        undoes: stale.then_some(UnixMicros(u64::MAX)),
+                        undoes: stale.then_some(UnixMicros(since + 1)), // one that has not come yet
                     };
                     let answer = step(&mut kernel, Event::Take { take, cause: EndCause::Transfer, now_unix: unix });
                     model.follow(&effects);
-                    let changed = live && !over && !same && !late && room;
+                    let changed = live && !over && !same && !late && room && !told_late;
+                    if stale && live {
+                        let known = model.get(lease).unwrap();
+                        known.tried = known.tried.max(since + 1);
+                    }
                     if !changed {
                         prop_assert!(over || effects.is_empty(), "what is refused changes nothing");
                     }
@@ -843,6 +851,13 @@ proptest! {
                                 }
                                 let known = model.get(lease).unwrap();
                                 (known.owner, known.since, known.tied) = (to, since, None);
+                                known.tried = since;
+                                model.revoked.retain(|&(of, ..)| of != region);
+                                model.narrowed.retain(|&(of, _)| of != region);
+                                model.cut.retain(|&(of, ..)| of != region);
+                                model.counted.retain(|&(of, _), _| of != region);
+                                model.made.retain(|&(of, ..)| of != region);
+                                model.opened.retain(|&(of, ..)| of != region);
                                 let open = kernel.opens.iter().any(|(_, row)| row.region == region);
                                 prop_assert!(!open, "nothing of the former owner's is open");
                             } else {
@@ -852,7 +867,8 @@ proptest! {
                         Ok(other) => prop_assert!(false, "{other:?}"),
                         Err(error) => {
                             prop_assert!(!changed, "{error}");
-                            prop_assert!(!live || over || late || error.code() == Code::NoMemory, "{error}");
+                            let refused = if told_late { Code::TokenRevoked } else { Code::NoMemory };
+                            prop_assert!(!live || over || late || error.code() == refused, "{error}");
                         }
                     }
                     effects.retain(|effect| matches!(effect, Effect::Fence { .. }));

@@ -161,7 +161,11 @@ impl Kernel {
             return Err(FULL);
         }
         // The last that can refuse: a refused opening is not counted. One that comes to nothing later is.
-        let side = if request.grant.is_some() { Side::Receiver(payer) } else { Side::Owner };
+        let side = match (request.grant, request.delegate) {
+            (Some(_), _) => Side::Receiver(payer),
+            (None, Some(delegate)) => Side::Receiver(delegate),
+            (None, None) => Side::Owner,
+        };
         let room = self.config.meters_room();
         let row =
             self.regions.get_mut(region).ok_or(Error::new(Code::Internal, "a live lease has no region"))?;

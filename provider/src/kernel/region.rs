@@ -11,6 +11,7 @@ use super::event::SessionId;
 use super::grants::Grants;
 use super::marks::{Mapped, Marks};
 use super::meters::Meters;
+use super::owner::Former;
 use super::segment::{SegmentRow, SegmentState};
 use super::table::Key;
 
@@ -39,6 +40,10 @@ pub struct RegionRow {
     pub owner: PrincipalKey,
     /// Tokens whose time began earlier are of a former owner, or came from one.
     pub(super) owned_since: UnixMicros,
+    /// The latest time of all changes of the owner that were told, those included that were undone before they came.
+    pub(super) tried: UnixMicros,
+    /// What the latest change put aside, until that is undone or the next one comes.
+    pub(super) former: Option<Former>,
     /// Bytes committed, those of rotations left out.
     pub bytes: u64,
     /// Bytes of a segment; the last one may be shorter.
@@ -85,6 +90,11 @@ impl RegionRow {
     pub fn segment(&self, index: u32) -> Option<ByteRange> {
         let start = u64::from(index).checked_mul(self.segment_bytes)?;
         ByteRange::new(start, start.checked_add(self.segment_bytes)?.min(self.bytes)).ok()
+    }
+
+    /// The bytes of the longest of some segments: the room that it takes to rotate them.
+    pub(super) fn longest(&self, segments: &[u32]) -> Option<u64> {
+        segments.iter().filter_map(|&index| self.segment(index)).map(|range| range.len()).max()
     }
 
     /// Whether a range falls on segment borders.

@@ -39,8 +39,8 @@ impl Kernel {
         let mapped = row.roots.contains(&root);
         let doomed = row.doomed(|_, _| mapped);
         // The owner's own mappings end with the region, so nobody kept room for a rotation of what only they map.
-        let longest = doomed.segments.iter().filter_map(|&index| row.segment(index)).map(|range| range.len());
-        let rotates = longest.max().is_none_or(|length| row.pinned && self.has_room(length).is_ok());
+        let longest = row.longest(&doomed.segments);
+        let rotates = longest.is_none_or(|length| row.pinned && self.has_room(length).is_ok());
         if !rotates {
             return self.take_lease(lease, cause, effects);
         }
@@ -50,13 +50,17 @@ impl Kernel {
                 self.close_open(open, cause, effects);
             }
         }
-        for &index in &doomed.segments {
-            // From here on it needs room, as every segment does that is about to be rotated.
-            self.change_segment(region, index, |segment| segment.promised = true);
-        }
+        self.promise_room(region, &doomed.segments);
         self.forget_root_of(region, root);
         let upto = self.rotate(region, &doomed, cause, effects);
         Answer::Fenced { region, upto, mappings: doomed.mappings.saturating_add(doomed.leaving) }
+    }
+
+    /// From here on these segments need room, as every segment does that is about to be rotated.
+    pub(super) fn promise_room(&mut self, region: super::region::RegionKey, segments: &[u32]) {
+        for &index in segments {
+            self.change_segment(region, index, |segment| segment.promised = true);
+        }
     }
 
     /// The last token of a root key has expired, and the key is believed no longer. What its holders may still map goes

@@ -85,6 +85,7 @@ impl Story {
             narrowed,
             path: Path::Mapped,
             first_holder: if grant.is_some() { BOBS } else { OWNER },
+            delegate: None,
             marks: Box::default(),
             meters: Box::default(),
             quota: asked(if grant.is_some() { BOBS } else { OWNER }, Path::Mapped),
@@ -431,12 +432,15 @@ fn who_makes_limited_tokens_without_end_keeps_nobody_elses_from_being_opened() {
     let carols = PrincipalKey([8; 32]);
     let mut next = 0;
     // Each of a block of its own, as anybody makes them offline.
-    let mut open = |story: &mut Story, grant: Option<GrantId>, first_holder: PrincipalKey| {
+    let mut open = |story: &mut Story,
+                    grant: Option<GrantId>,
+                    (first_holder, delegate): (PrincipalKey, Option<PrincipalKey>)| {
         next += 1;
         let [meter] = *limited(story, 9, 90).meters else { panic!("one block") };
         let request = OpenRequest {
             meters: [Meter { key: Mark::from_bytes([next; 32]), ..meter }].into(),
             first_holder,
+            delegate,
             holder: first_holder,
             quota: asked(first_holder, Path::Mediated),
             // A session of few rights is another bound.
@@ -448,15 +452,22 @@ fn who_makes_limited_tokens_without_end_keeps_nobody_elses_from_being_opened() {
             .map(|opening| story.kernel.open_row(opening.open).unwrap().payer)
             .map_err(|e| e.code())
     };
-    while open(&mut story, Some(BOB), BOBS).is_ok() {}
-    assert_eq!(open(&mut story, Some(BOB), BOBS), Err(Code::Quota), "he has his share");
+    while open(&mut story, Some(BOB), (BOBS, None)).is_ok() {}
+    assert_eq!(open(&mut story, Some(BOB), (BOBS, None)), Err(Code::Quota), "he has his share");
     let another = GrantId([0xb2; 16]);
-    assert_eq!(open(&mut story, Some(another), BOBS), Err(Code::Quota), "and by another grant no other");
-    assert_eq!(open(&mut story, Some(CAROL), carols), Ok(carols));
+    assert_eq!(
+        open(&mut story, Some(another), (BOBS, None)),
+        Err(Code::Quota),
+        "and by another grant no other"
+    );
+    assert_eq!(open(&mut story, Some(CAROL), (carols, None)), Ok(carols));
+    // To whom the owner delegated offline has a share as well, and takes nothing of the owner's.
+    let dave = Some(PrincipalKey([9; 32]));
+    while open(&mut story, None, (OWNER, dave)).is_ok() {}
     for _ in 0..METERS_PER_SIDE {
-        assert_eq!(open(&mut story, None, OWNER), Ok(OWNER));
+        assert_eq!(open(&mut story, None, (OWNER, None)), Ok(OWNER));
     }
-    assert_eq!(open(&mut story, None, OWNER), Err(Code::Busy), "the owner's side has its half");
+    assert_eq!(open(&mut story, None, (OWNER, None)), Err(Code::Busy), "the owner has its half");
 }
 
 #[test]
@@ -660,4 +671,141 @@ fn what_cannot_be_rotated_ends_with_its_root_key() {
     story.map(story.request(None, 100, false), 0);
     assert!(taken_back(&take_root(&mut story, 1).effects), "without pins nothing less takes a mapping out");
     assert_eq!(take_root(&mut Story::begin(1, 1, true), 1).effects, []);
+}
+
+const DAVE: PrincipalKey = PrincipalKey([4; 32]);
+
+/// Makes a region somebody's from `since` on.
+fn give(story: &mut Story, to: PrincipalKey, since: u64, undoes: Option<u64>) -> caps::Result<Answer> {
+    let (since, undoes) = (UnixMicros(since), undoes.map(UnixMicros));
+    let take = Take::Owner { lease: LEASE, to, since, until: UnixMicros::MAX, undoes };
+    story.step(Event::Take { take, cause: EndCause::Transfer, now_unix: story.unix() }).answer
+}
+
+fn owner(story: &Story) -> (PrincipalKey, u64) {
+    let (_, owner, since) = story.kernel.owned(LEASE).unwrap();
+    (owner, since.0)
+}
+
+#[test]
+fn a_change_of_the_owner_that_is_told_late_does_nothing() {
+    let mut story = Story::begin(1, 100, true);
+    let refused = |answer: caps::Result<Answer>| answer.unwrap_err().code() == Code::TokenRevoked;
+    give(&mut story, DAVE, 5, None).unwrap();
+    give(&mut story, DAVE, 5, None).unwrap();
+    assert!(refused(give(&mut story, BOBS, 5, None)), "no two changes have one time");
+    give(&mut story, BOBS, 7, None).unwrap();
+    assert!(refused(give(&mut story, DAVE, 5, None)));
+    assert_eq!(owner(&story), (BOBS, 7));
+    // Undone: that one is not done again, the one before it not undone, and the next one is.
+    give(&mut story, DAVE, 5, Some(7)).unwrap();
+    assert_eq!(owner(&story), (DAVE, 5));
+    assert!(refused(give(&mut story, BOBS, 7, None)));
+    give(&mut story, OWNER, 1, Some(5)).unwrap();
+    assert_eq!(owner(&story), (DAVE, 5), "only the latest can be undone");
+    // Undone before it comes.
+    give(&mut story, DAVE, 5, Some(9)).unwrap();
+    assert!(refused(give(&mut story, BOBS, 9, None)));
+    assert_eq!(owner(&story), (DAVE, 5));
+    give(&mut story, BOBS, 10, None).unwrap();
+    assert_eq!(owner(&story), (BOBS, 10));
+}
+
+/// What took room of a former owner's, and whether that is there again.
+#[test]
+fn a_new_owner_has_the_whole_of_every_table_and_the_former_one_has_its_own_back() {
+    let mut story = Story::begin(2, 100, true);
+    let config = small_config();
+    let take = |story: &mut Story, n: u8| {
+        let marks = [Some(Mark::from_bytes([n; 32])), None];
+        let range = ByteRange::new(0, PAGE).unwrap();
+        let take = Take::Marks { lease: LEASE, marks, grant: None, range, expires: UnixMicros::MAX };
+        story.step(Event::Take { take, cause: EndCause::Revoked, now_unix: story.unix() }).effects
+    };
+    let revoke = |story: &mut Story, n: u8| {
+        let take = Take::Grant { lease: LEASE, grant: GrantId([n; 16]), expires: UnixMicros::MAX };
+        story.step(Event::Take { take, cause: EndCause::Revoked, now_unix: story.unix() }).effects
+    };
+    let limited = |story: &Story, n: u8, holder| {
+        let opens = Some(1);
+        let meter =
+            Meter { key: Mark::from_bytes([n; 32]), opens, bytes_per_second: None, bytes_total: None };
+        let request = OpenRequest {
+            first_holder: holder,
+            holder,
+            not_before: story.unix(),
+            ..story.request(None, 90, false)
+        };
+        OpenRequest { meters: [meter].into(), ..by_calls(request) }
+    };
+    let fill = |story: &mut Story, holder| {
+        for n in 0..config.marks_per_region_max as u8 {
+            assert!(!taken_back(&take(story, 100 + n)), "there is room");
+        }
+        for n in 0..config.revocations_per_region_max as u8 {
+            assert!(!taken_back(&revoke(story, 100 + n)), "there is room");
+        }
+        let session = SessionId(1);
+        for n in 0..METERS_PER_SIDE as u8 {
+            let opening = story.open(limited(story, n, holder)).unwrap();
+            let handle = SlotHandle { slot: opening.open.index, epoch: opening.open.generation };
+            story.step(Event::Close { session, handle }).answer.unwrap();
+        }
+        assert_eq!(story.open(limited(story, 99, holder)).unwrap_err().code(), Code::Busy);
+    };
+    fill(&mut story, OWNER);
+    story.now = 1;
+    give(&mut story, DAVE, 1_000, None).unwrap();
+    fill(&mut story, DAVE);
+    give(&mut story, OWNER, 0, Some(1_000)).unwrap();
+    // The same marks and grants were taken back, so there was room for what was taken back meanwhile.
+    assert_eq!(owner(&story), (OWNER, 0));
+    assert!(story.open(limited(&story, 0, OWNER)).unwrap_err().detail().starts_with("opens: "));
+    assert_eq!(story.open(limited(&story, 99, OWNER)).unwrap_err().code(), Code::Busy);
+    let revoked = OpenRequest { grant: Some(GrantId([100; 16])), ..story.request(Some(BOB), 90, false) };
+    assert_eq!(story.open(revoked).unwrap_err().code(), Code::TokenRevoked);
+
+    // What is taken back while another has it stays so; without room for it, the lease goes.
+    let mut story = Story::begin(2, 100, true);
+    give(&mut story, DAVE, 1, None).unwrap();
+    revoke(&mut story, 2);
+    take(&mut story, 7);
+    give(&mut story, OWNER, 0, Some(1)).unwrap();
+    let request = story.request(Some(BOB), 90, false);
+    assert_eq!(story.open(request).unwrap_err().code(), Code::TokenRevoked);
+    let marked = OpenRequest { marks: [Mark::from_bytes([7; 32])].into(), ..story.request(None, 90, false) };
+    assert_eq!(story.open(marked).unwrap_err().code(), Code::TokenRevoked);
+    for n in 0..config.marks_per_region_max as u8 - 1 {
+        assert!(!taken_back(&take(&mut story, 100 + n)));
+    }
+    give(&mut story, DAVE, 3, None).unwrap();
+    assert!(!taken_back(&take(&mut story, 8)));
+    assert!(matches!(give(&mut story, OWNER, 0, Some(3)), Ok(Answer::Taking { .. })));
+}
+
+#[test]
+fn a_lease_that_comes_back_ends_with_its_session_again() {
+    for back in [false, true] {
+        let mut kernel = Kernel::new(small_config());
+        let ticket = ClaimTicket {
+            lease: LEASE,
+            region: RegionId([1; 16]),
+            owner: OWNER,
+            bytes: PAGE,
+            segment_bytes: PAGE,
+            ttl: Micros::from_millis(100),
+            lifetime: Lifetime::Process,
+            claim_by: UnixMicros(u64::MAX),
+        };
+        let session = SessionId(3);
+        let claim = Event::Claim { ticket, session: Some(session), now_unix: UnixMicros(0) };
+        let Ok(Answer::Build { region, .. }) = kernel.step(BootNanos(0), claim).answer else { panic!() };
+        let mut story = Story { kernel, now: 0, region };
+        story.step(Event::Created { region, huge_bytes: 0, pinned: true }).answer.unwrap();
+        give(&mut story, DAVE, 1, None).unwrap();
+        if back {
+            give(&mut story, OWNER, 0, Some(1)).unwrap();
+        }
+        assert_eq!(taken_back(&story.step(Event::SessionEnded { session }).effects), back);
+    }
 }

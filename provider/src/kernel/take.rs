@@ -184,13 +184,8 @@ impl Kernel {
         }
         self.committed_bytes -= row.bytes;
         self.segments -= row.segments.len();
-        if let Some(session) = row.tied_to
-            && let Some(tied) = self.tied.get_mut(&session)
-        {
-            tied.remove(&region);
-            if tied.is_empty() {
-                self.tied.remove(&session);
-            }
+        if let Some(session) = row.tied_to {
+            self.tied_no_more(region, session);
         }
     }
 

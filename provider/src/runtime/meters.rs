@@ -24,7 +24,9 @@ const NANOS: u128 = 1_000_000_000;
 
 /// The cells of one region.
 #[derive(Debug, Default)]
-pub(super) struct Meters(Mutex<BTreeMap<Mark, (Arc<MeterCell>, UnixMicros)>>);
+pub(super) struct Meters(Mutex<Cells>, Mutex<Option<Cells>>);
+
+type Cells = BTreeMap<Mark, (Arc<MeterCell>, UnixMicros)>;
 
 /// What one block still allows.
 #[derive(Debug)]
@@ -121,6 +123,20 @@ pub(super) struct Metered {
 }
 
 impl Meters {
+    /// The region goes over to another owner, whose tokens have the whole table. What was there is put aside until that
+    /// is undone, or the next one comes.
+    pub(super) fn put_aside(&self) {
+        let former = std::mem::take(&mut *lock(&self.0));
+        *lock(&self.1) = Some(former);
+    }
+
+    /// The change is undone: what the former owner's tokens have used up stays used up.
+    pub(super) fn bring_back(&self) {
+        if let Some(former) = lock(&self.1).take() {
+            *lock(&self.0) = former;
+        }
+    }
+
     /// The cells of a token's meters, in the order in which they are locked: that of their marks, which is the same for
     /// every right. `until` is the end of the token as it was minted, and `unix` the time now: what is over makes
     /// room, as in the kernel's table, which holds these blocks too and refuses first.
@@ -336,6 +352,19 @@ mod tests {
         assert!(open(1, 20, 9).is_ok(), "one that is known");
         assert!(open(METERS_PER_REGION_MAX, 30, 10).is_ok(), "the first is over");
         assert_eq!(take(&open(1, 20, 10).unwrap(), 1, START).unwrap_err().0, Code::Denied, "and no other");
+    }
+
+    #[test]
+    fn another_owner_has_the_whole_table_and_gives_it_back() {
+        let meters = Meters::default();
+        let one = meter(1, None, Some(1));
+        take(&cells(&meters, &[one]), 1, START).unwrap();
+        meters.put_aside();
+        assert!(lock(&meters.0).is_empty());
+        take(&cells(&meters, &[meter(2, None, Some(1))]), 1, START).unwrap();
+        meters.bring_back();
+        assert_eq!(take(&cells(&meters, &[one]), 1, START).unwrap_err().0, Code::Denied, "used up before");
+        assert_eq!(lock(&meters.0).len(), 1, "and nothing of the other's is left");
     }
 
     #[test]

@@ -16,7 +16,8 @@
 //! The holder who lost its right is dead after step 2. The survivors are still until step 8, and nothing that any of
 //! them does or does not do is waited for: a stopped one finds its fresh segment when it goes on. All segments are cut
 //! at once and copied one after another, so that the room for one is enough. A region that ends meanwhile stops the
-//! rotation between two steps; what the rotation has cut it wipes all the same, because its caller waits for that.
+//! rotation between two steps; what the rotation has cut it wipes all the same, because its caller waits for that. Only
+//! where the region is to be kept once it is dead, nothing is wiped.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -103,6 +104,10 @@ impl Shared {
             let Some(old) = job.memory.file(segment) else { continue };
             if stopped.is_none() {
                 stopped = self.replace(&job, segment, &old).err();
+            }
+            // What is to be kept is kept as it was, by whoever takes the region back: that waits for this rotation.
+            if stopped.is_some() && job.memory.kept().is_some() {
+                continue;
             }
             let wiped = super::take_back::wipe_file(&old.region);
             wiped_bytes += *wiped.as_ref().unwrap_or(&0);

@@ -19,10 +19,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use audit::{Draft, Event as Entry};
+use audit::{Draft, Event as Entry, Recorded};
 use caps::error::{Code, Error, Result};
-use caps::id::LeaseId;
-use caps::time::{BootNanos, Micros};
+use caps::id::{LeaseId, PrincipalKey};
+use caps::time::{BootNanos, Micros, UnixMicros};
 use caps::wire::link::{Method, Notice, Take, Taken};
 use caps::wire::row::EndCause;
 use tokio::sync::oneshot;
@@ -32,7 +32,7 @@ use super::memory::Memory;
 use super::quarantine::Keep;
 use super::watchdog::Returned;
 use super::{Provider, Shared, lock};
-use crate::kernel::{Answer, Effect, Event, RegionKey};
+use crate::kernel::{Answer, Effect, Event, Kernel, RegionKey};
 use crate::mem::Region;
 
 /// Everything that taking one region back needs to know.
@@ -66,7 +66,12 @@ struct Begun {
     drain: Drain,
     /// What the rotation that was ordered came to.
     rotated: Option<oneshot::Receiver<Taken>>,
+    /// Whose the region became.
+    changed: Option<Changed>,
 }
+
+/// A region that has become somebody else's, and since when.
+type Changed = (RegionKey, PrincipalKey, UnixMicros);
 
 impl Provider {
     /// Takes a lease or a grant back. When this returns, nothing of it can be reached by any path. Idempotent: what is
@@ -74,18 +79,56 @@ impl Provider {
     /// claimed.
     ///
     /// # Errors
-    /// `E_LEASE_UNKNOWN` if there is no memory of the lease; `E_INTERNAL` if the kernel's answer makes no sense. A client cannot cause an error here.
+    /// `E_LEASE_UNKNOWN` if there is no memory of the lease; `E_INTERNAL` if the kernel's answer makes no sense. A client
+    /// cannot cause these here. Of a change of the owner, which alone can be refused, also `E_TOKEN_REVOKED` if it comes
+    /// too late or the region ended before all of it was done, `E_LEASE_EXPIRED`, `E_NO_MEMORY`, and what
+    /// [`Self::record`] says of giving: then the region is the new owner's until that is undone.
     pub async fn take(&self, take: Take, cause: EndCause) -> Result<Taken> {
         let shared = &self.0;
         let (sender, receiver) = oneshot::channel();
         let started = shared.clock.boot();
-        let Begun { answer, fence, drain, rotated } = shared.begin_take(started, take, cause, sender)?;
+        let begun = shared.begin_take(started, take, cause, sender)?;
         if let Take::Grant { lease, grant, .. } = take {
             shared.record_closes(shared.summaries.of_lease(lease, Some(grant), cause));
         }
-        if let Take::Owner { lease, .. } = take {
-            shared.record_closes(shared.summaries.of_lease(lease, None, cause));
+        let Take::Owner { lease, to, since, undoes, .. } = take else {
+            return self.taken(started, begun, receiver).await;
+        };
+        shared.record_closes(shared.summaries.of_lease(lease, None, cause));
+        let changed = begun.changed;
+        let recording = changed.map(|_| {
+            let entry = Draft::ok(Entry::LeaseGrant).lease(lease).holder(to).first_time(since);
+            let entry = entry.cause(EndCause::Transfer.name());
+            if undoes.is_none() {
+                return Some(shared.submit(entry));
+            }
+            // Going back is never refused.
+            shared.record_regardless(entry);
+            None
+        });
+        let taken = self.taken(started, begun, receiver).await?;
+        if let Some(pending) = recording.flatten() {
+            let _: Recorded = pending?.durable().await?;
         }
+        // What is undone late changes nothing, whoever owns the region.
+        let expected = changed.is_some() || undoes.is_none();
+        let is_owners = |&(_, owner, at): &Changed| (owner, at) == (to, since);
+        if expected && !lock(&shared.kernel).owned(lease).as_ref().is_some_and(is_owners) {
+            // A segment that could not be replaced ends the region, whoever gave it.
+            return Err(Error::new(Code::TokenRevoked, "the region ended while it was handed over"));
+        }
+        Ok(taken)
+    }
+
+    /// Waits until what was begun is done.
+    async fn taken(
+        &self,
+        started: BootNanos,
+        begun: Begun,
+        receiver: oneshot::Receiver<Taken>,
+    ) -> Result<Taken> {
+        let shared = &self.0;
+        let Begun { answer, fence, drain, rotated, .. } = begun;
         match answer {
             Answer::Gone => {
                 Err(Error::new(Code::LeaseUnknown, "this provider holds no memory of that lease"))
@@ -156,9 +199,24 @@ impl Shared {
         sender: oneshot::Sender<Taken>,
     ) -> Result<Begun> {
         let mut kernel = lock(&self.kernel);
+        let owned = |kernel: &Kernel| match take {
+            Take::Owner { lease, .. } => kernel.owned(lease),
+            _ => None,
+        };
+        let before = owned(&kernel);
         let step = kernel.step(started, Event::Take { take, cause, now_unix: self.clock.unix() });
         let fenced = self.fence(started, &kernel, &step.effects);
         let answer = step.answer?;
+        let changed = owned(&kernel).filter(|after| Some(*after) != before);
+        if let (Some((region, ..)), Take::Owner { undoes, .. }) = (changed, take)
+            && let Some(memory) = self.cells.memory(region)
+        {
+            // In the same step as the kernel's own table.
+            match undoes {
+                None => memory.meters.put_aside(),
+                Some(_) => memory.meters.bring_back(),
+            }
+        }
         if let Answer::Taking { region, .. } = answer {
             // Under the kernel's lock: the region's end cannot be reported before its waiter is in the list.
             lock(&self.waiting).entry(region).or_default().push(sender);
@@ -181,7 +239,7 @@ impl Shared {
         let fence = fenced.fenced.since(started);
         let drain = fenced.drain(None);
         self.execute(step.effects, fenced);
-        Ok(Begun { answer, fence, drain, rotated })
+        Ok(Begun { answer, fence, drain, rotated, changed })
     }
 
     /// Steps 2 to 7, on the threads that are for them.

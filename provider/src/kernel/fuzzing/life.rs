@@ -43,6 +43,9 @@ impl World {
                     unspent: Vec::new(),
                     owner: super::owner::first_owner(lease),
                     since: UnixMicros(0),
+                    tried: UnixMicros(0),
+                    given: None,
+                    aside: Aside::default(),
                 };
                 let fresh = self.regions.insert(region, region_row);
                 assert!(fresh.is_none(), "a key names one region");

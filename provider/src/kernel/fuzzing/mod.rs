@@ -139,6 +139,21 @@ struct Region {
     owner: PrincipalKey,
     /// When its owner's time began.
     since: UnixMicros,
+    /// The latest change of the owner that was told.
+    tried: UnixMicros,
+    /// The change that can be undone.
+    given: Option<UnixMicros>,
+    /// What was known of it then, and is again if that is undone.
+    aside: Aside,
+}
+
+/// What is known of a region's tokens.
+#[derive(Default)]
+struct Aside {
+    revoked: Vec<(RegionKey, GrantId, UnixMicros)>,
+    narrowed: Vec<Narrowing>,
+    cut: Vec<(RegionKey, Mark, UnixMicros)>,
+    counted: Vec<Counted>,
 }
 
 impl Region {

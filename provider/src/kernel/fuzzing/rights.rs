@@ -65,6 +65,7 @@ impl World {
             narrowed,
             path,
             first_holder: payer,
+            delegate: None,
             marks: marks.clone().into(),
             meters: meters.clone(),
             quota: asked(payer, path),
