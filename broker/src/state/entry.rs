@@ -422,27 +422,23 @@ pub(super) fn transfer_accepted(transfer: &Transfer, accepted: &Accepted, policy
         .cause(EndCause::Transfer.name())
 }
 
-/// An acceptance, that whose `first_time` it is, came to nothing, and the offer stands again.
-pub(super) fn transfer_stands(transfer: &Transfer, since: UnixMicros) -> Draft {
+fn transfer_over(transfer: &Transfer) -> Draft {
     let contract = &transfer.contract;
     contract_id(Draft::ok(Event::LeaseOffer), contract.transfer)
         .subject(contract.from)
         .owner(contract.from)
         .receiver(contract.to)
         .lease(contract.lease)
-        .first_time(since)
-        .cause("offer_stands")
+}
+
+/// An acceptance, that whose `first_time` it is, came to nothing, and the offer stands again.
+pub(super) fn transfer_stands(transfer: &Transfer, since: UnixMicros) -> Draft {
+    transfer_over(transfer).first_time(since).cause("offer_stands")
 }
 
 /// An offer ended, for this cause. The lease stays where it is.
 pub(super) fn transfer_ended(transfer: &Transfer, cause: EndCause) -> Draft {
-    let contract = &transfer.contract;
-    contract_id(Draft::ok(Event::LeaseOffer), contract.transfer)
-        .subject(contract.from)
-        .owner(contract.from)
-        .receiver(contract.to)
-        .lease(contract.lease)
-        .cause(cause.name())
+    transfer_over(transfer).cause(cause.name())
 }
 
 /// The former owner's lease is over for it: every token whose time began before `first_time` is dead.

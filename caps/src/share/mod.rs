@@ -18,8 +18,10 @@
 //! |---|---|
 //! | this one | the contract, and a signature on it |
 //! | `pair.rs` | all signatures, for whoever was not there: [`SharePair`], [`AgreedShare`], their file |
+//! | `digest.rs` | what names a contract |
 //! | `ownership.rs` | the contract by which a whole lease changes its owner: [`TransferContract`] |
 
+mod digest;
 mod ownership;
 mod pair;
 

@@ -4,8 +4,8 @@
 //! its own, signed for a purpose of its own: no signature on a share can be passed off as one on a transfer.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use super::digest::contract_digest;
 use crate::error::{Code, Error, Result};
 use crate::id::{ClusterEpoch, LeaseId, PrincipalKey, RegionId, TransferId};
 use crate::key::{Purpose, Signature, SigningKey, VerifyingKey};
@@ -31,32 +31,9 @@ pub struct TransferContract {
     pub ttl: Micros,
 }
 
-/// SHA-256 of the bytes that both parties sign: names one contract, to the last field.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TransferDigest(pub [u8; 32]);
-
-impl TransferDigest {
-    /// Reads 64 lowercase hexadecimal digits.
-    ///
-    /// # Errors
-    /// `E_RANGE` for any other text.
-    pub fn parse(text: &str) -> Result<Self> {
-        let key = PrincipalKey::parse(text);
-        key.map(|key| Self(key.0))
-            .map_err(|_| Error::new(Code::Range, "a contract's digest is 64 lowercase hexadecimal digits"))
-    }
-}
-
-impl std::fmt::Display for TransferDigest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
-    }
-}
-
-impl std::fmt::Debug for TransferDigest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TransferDigest({self})")
-    }
+contract_digest! {
+    /// SHA-256 of the bytes that both parties sign: names one contract, to the last field.
+    TransferDigest
 }
 
 /// A contract with what was signed of it so far. No signature is checked.
@@ -87,8 +64,7 @@ impl TransferContract {
     /// Names exactly what is signed, so that what was seen can be bound to what is signed later.
     #[must_use]
     pub fn digest(&self) -> TransferDigest {
-        let hash = Sha256::new().chain_update(Purpose::Transfer.prefix()).chain_update(self.message());
-        TransferDigest(hash.finalize().into())
+        TransferDigest::of(Purpose::Transfer, &self.message())
     }
 
     /// Signs as the one who gives or as the one who receives: the contract names both, so one text serves.
@@ -112,6 +88,8 @@ impl TransferContract {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
 
     fn key(seed: u8) -> SigningKey {

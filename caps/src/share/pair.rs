@@ -8,9 +8,9 @@
 //! ```
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::ShareContract;
+use super::digest::contract_digest;
 use crate::error::{Code, Error, Result};
 use crate::id::{ClusterEpoch, GrantId, LeaseId, PrincipalKey, RegionId};
 use crate::key::{Purpose, Signature};
@@ -18,40 +18,16 @@ use crate::range::ByteRange;
 use crate::rights::Rights;
 use crate::time::Micros;
 
-/// SHA-256 of the bytes that all parties sign: names one contract, to the last field.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ShareDigest(pub [u8; 32]);
-
-impl ShareDigest {
-    /// Reads 64 lowercase hexadecimal digits.
-    ///
-    /// # Errors
-    /// `E_RANGE` for any other text.
-    pub fn parse(text: &str) -> Result<Self> {
-        let key = PrincipalKey::parse(text);
-        key.map(|key| Self(key.0))
-            .map_err(|_| Error::new(Code::Range, "a contract's digest is 64 lowercase hexadecimal digits"))
-    }
-}
-
-impl std::fmt::Display for ShareDigest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
-    }
-}
-
-impl std::fmt::Debug for ShareDigest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ShareDigest({self})")
-    }
+contract_digest! {
+    /// SHA-256 of the bytes that all parties sign: names one contract, to the last field.
+    ShareDigest
 }
 
 impl ShareContract {
     /// Names exactly what is signed, so that what was seen can be bound to what is signed later.
     #[must_use]
     pub fn digest(&self) -> ShareDigest {
-        let hash = Sha256::new().chain_update(Purpose::Share.prefix()).chain_update(self.message());
-        ShareDigest(hash.finalize().into())
+        ShareDigest::of(Purpose::Share, &self.message())
     }
 
     /// Checks that the co-signer signed if one is named, and that nobody did if none is.
@@ -276,6 +252,8 @@ fn signature(text: &str) -> Result<Signature> {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
     use crate::key::SigningKey;
 
