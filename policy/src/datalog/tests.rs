@@ -70,7 +70,7 @@ fn the_examples_of_the_default_work() {
         })
         .map(|line| format!("{line}\n"))
         .collect();
-    assert_eq!(examples.lines().count(), 10, "{examples}");
+    assert_eq!(examples.lines().count(), 11, "{examples}");
     let policy = ok(&(examples + DEFAULT));
     assert_eq!(policy.lint(false), []);
     let mut create = facts(Kind::LeaseCreate);
@@ -101,6 +101,10 @@ fn the_examples_of_the_default_work() {
     }
     give.receiver = None;
     assert!(!policy.decide(&give).unwrap().allowed, "to somebody who is not registered");
+    let mut accept = facts(Kind::TransferAccept);
+    assert!(policy.decide(&accept).unwrap().allowed);
+    accept.class = Some(name("training"));
+    assert!(!policy.decide(&accept).unwrap().allowed, "of that class for one alone");
     let mut transfer = facts(Kind::TransferOffer);
     transfer.receiver = Some((PrincipalKey([9; 32]), name("bob")));
     assert!(!policy.decide(&transfer).unwrap().allowed, "a lease goes to the archive or nowhere");
