@@ -81,8 +81,8 @@ impl Provider {
     /// # Errors
     /// `E_LEASE_UNKNOWN` if there is no memory of the lease; `E_INTERNAL` if the kernel's answer makes no sense. A client
     /// cannot cause these here. Of a change of the owner, which alone can be refused, also `E_TOKEN_REVOKED` if it comes
-    /// too late or the region ended before all of it was done, `E_LEASE_EXPIRED`, `E_NO_MEMORY`, and what
-    /// [`Self::record`] says of giving: then the region is the new owner's until that is undone.
+    /// too late or the region ended before all of it was done, `E_LEASE_EXPIRED`, `E_NOMEM`, and what
+    /// `record` says of giving: then the region is the new owner's until that is undone.
     pub async fn take(&self, take: Take, cause: EndCause) -> Result<Taken> {
         let shared = &self.0;
         let (sender, receiver) = oneshot::channel();
