@@ -30,9 +30,12 @@ struct Memory {
     files: Vec<OwnedFd>,
 }
 
+/// A segment of zeros whose pages are all there, as the provider populates them. Of a hole a pipe holds the kernel's
+/// zero page, and what is written between that and the cut would be lost.
 fn file(bytes: u64) -> OwnedFd {
     let file = rustix::fs::memfd_create("segment", MemfdFlags::CLOEXEC).unwrap();
-    rustix::fs::ftruncate(&file, bytes).unwrap();
+    let zeros = vec![0; bytes as usize];
+    assert_eq!(rustix::io::pwrite(&file, &zeros, 0).unwrap(), zeros.len());
     file
 }
 
