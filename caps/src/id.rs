@@ -29,26 +29,13 @@ macro_rules! id16 {
             /// # Errors
             /// `E_RANGE` for any other text.
             pub fn parse(text: &str) -> Result<Self, Error> {
-                data_encoding::HEXLOWER
-                    .decode(text.as_bytes())
-                    .ok()
-                    .and_then(|bytes| <[u8; 16]>::try_from(bytes).ok())
+                crate::hex::parse(text)
                     .map(Self)
                     .ok_or(Error::new(Code::Range, concat!(stringify!($name), " is 32 lowercase hexadecimal digits")))
             }
         }
 
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
-            }
-        }
-
-        impl std::fmt::Debug for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                write!(f, concat!(stringify!($name), "({})"), self)
-            }
-        }
+        crate::hex::shown_as_hex!($name);
     };
 }
 
@@ -99,26 +86,13 @@ impl PrincipalKey {
     /// # Errors
     /// `E_RANGE` for any other text.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        data_encoding::HEXLOWER
-            .decode(text.as_bytes())
-            .ok()
-            .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+        crate::hex::parse(text)
             .map(Self)
             .ok_or(Error::new(Code::Range, "a principal's key is 64 lowercase hexadecimal digits"))
     }
 }
 
-impl std::fmt::Display for PrincipalKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
-    }
-}
-
-impl std::fmt::Debug for PrincipalKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PrincipalKey({self})")
-    }
-}
+crate::hex::shown_as_hex!(PrincipalKey);
 
 /// An open right, as a session names it to the provider: an index into the provider's slot table and the
 /// generation the index had when the right was opened.

@@ -31,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+mod hex;
 pub mod id;
 pub mod key;
 pub mod limits;

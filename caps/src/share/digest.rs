@@ -14,13 +14,10 @@ macro_rules! contract_digest {
             /// # Errors
             /// `E_RANGE` for any other text.
             pub fn parse(text: &str) -> crate::error::Result<Self> {
-                let key = crate::id::PrincipalKey::parse(text);
-                key.map(|key| Self(key.0)).map_err(|_| {
-                    crate::error::Error::new(
-                        crate::error::Code::Range,
-                        "a contract's digest is 64 lowercase hexadecimal digits",
-                    )
-                })
+                crate::hex::parse(text).map(Self).ok_or(crate::error::Error::new(
+                    crate::error::Code::Range,
+                    "a contract's digest is 64 lowercase hexadecimal digits",
+                ))
             }
 
             /// Of a contract's bytes, as they are signed for `purpose`.
@@ -31,17 +28,7 @@ macro_rules! contract_digest {
             }
         }
 
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
-            }
-        }
-
-        impl std::fmt::Debug for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                write!(f, concat!(stringify!($name), "({})"), self)
-            }
-        }
+        crate::hex::shown_as_hex!($name);
     };
 }
 

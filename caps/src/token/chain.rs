@@ -26,23 +26,13 @@ impl RevocationId {
     /// # Errors
     /// `E_RANGE` if these are not 128 lowercase digits.
     pub fn parse(text: &str) -> Result<Self> {
-        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).ok();
-        let id = bytes.and_then(|bytes| bytes.try_into().ok()).map(Self);
-        id.ok_or(Error::new(Code::Range, "a revocation id has 128 hexadecimal digits"))
+        crate::hex::parse(text)
+            .map(Self)
+            .ok_or(Error::new(Code::Range, "a revocation id has 128 hexadecimal digits"))
     }
 }
 
-impl std::fmt::Display for RevocationId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
-    }
-}
-
-impl std::fmt::Debug for RevocationId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "RevocationId({self})")
-    }
-}
+crate::hex::shown_as_hex!(RevocationId);
 
 /// One delegation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -35,23 +35,13 @@ impl RootPublic {
     /// # Errors
     /// `E_RANGE` for any other text.
     pub fn parse(text: &str) -> Result<Self> {
-        let key = crate::id::PrincipalKey::parse(text);
-        key.map(|key| Self(key.0))
-            .map_err(|_| Error::new(Code::Range, "a root key is 64 lowercase hexadecimal digits"))
+        crate::hex::parse(text)
+            .map(Self)
+            .ok_or(Error::new(Code::Range, "a root key is 64 lowercase hexadecimal digits"))
     }
 }
 
-impl std::fmt::Display for RootPublic {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
-    }
-}
-
-impl std::fmt::Debug for RootPublic {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "RootPublic({self})")
-    }
-}
+crate::hex::shown_as_hex!(RootPublic);
 
 /// The secret that mints tokens. No `Debug`, no `Clone`; the library wipes it when it is dropped.
 ///

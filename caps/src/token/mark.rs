@@ -45,17 +45,7 @@ impl Mark {
     }
 }
 
-impl std::fmt::Display for Mark {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
-    }
-}
-
-impl std::fmt::Debug for Mark {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Mark({self})")
-    }
-}
+crate::hex::shown_as_hex!(Mark);
 
 /// Every mark of a token: its signatures first, ancestors before descendants, then whom it was delegated to.
 pub(super) fn marks(ids: &[RevocationId], chain: &Chain) -> Box<[Mark]> {
