@@ -5,20 +5,15 @@ use caps::share::{ShareFile, Signed};
 use caps::wire::row::{CosignerRow, GrantState};
 use serde_json::json;
 
-use super::share::{contract_pairs, named, pairs, seen_before};
+use super::share::{ToSign, pairs, to_sign};
 use crate::args::share::Cosign;
 use crate::context::{Context, Session};
 use crate::failure::{Failure, Result};
 use crate::output::{self, Report, json, table};
 
 pub(super) fn run(arguments: &Cosign, session: &Session, context: &Context) -> Result<Report> {
-    let proposal = session.client.share_show(arguments.id)?;
-    context.meet(named(&proposal.grant))?;
-    // What is signed is what was shown: this very value goes on to be signed.
-    let contract = proposal.contract;
-    let digest = contract.digest();
-    seen_before(arguments.only_if, digest)?;
-    let shown = table::pairs(context.style.stdout, &contract_pairs(&proposal));
+    let ToSign { proposal, contract, digest, shown } =
+        to_sign(arguments.id, arguments.only_if, session, context)?;
     if arguments.dry_run {
         let value = json!({
             "contract": json::contract(&contract),

@@ -8,7 +8,7 @@ use caps::wire::row::{Lifetime, TransferRow, TransferState};
 use libmem::TransferProposal;
 use serde_json::{Value, json};
 
-use super::pair;
+use super::share;
 use crate::args::ownership::{Accept, Offer, Transfer};
 use crate::context::{Context, Session};
 use crate::failure::{Failure, Result};
@@ -73,11 +73,7 @@ fn accept(arguments: &Accept, session: &Session, context: &Context) -> Result<Re
     context.meet(named(&proposal.transfer))?;
     // What is signed is what was shown: this very value goes on to be signed.
     let digest = proposal.contract.digest();
-    if let Some(expected) = arguments.only_if.filter(|expected| *expected != digest) {
-        let message = format!("the contract's digest is {digest} and not {expected}: nothing was signed");
-        let help = "look at it with --dry-run; whoever wrote the digest down saw another contract";
-        return Err(pair::tampered(Error::with(Code::ContractSignature, message)).help(help));
-    }
+    share::seen_before(arguments.only_if, digest)?;
     let shown = table::pairs(context.style.stdout, &contract_pairs(&proposal));
     if arguments.dry_run {
         let value = json!({
@@ -105,7 +101,7 @@ fn accept(arguments: &Accept, session: &Session, context: &Context) -> Result<Re
     if let Some(path) = &arguments.output {
         tokens::write(path, token)?;
     }
-    let text = format!("the lease {} is yours; the token is in {}\n", lease.id, crate::files::show(&file),);
+    let text = format!("the lease {} is yours; the token is in {}\n", lease.id, crate::files::show(&file));
     let value = json!({
         "lease": json::lease(lease),
         "contract": contract(&proposal),

@@ -1,8 +1,10 @@
 //! `leasehold share`: `MEM_SHARE`, in which nothing is shared until the receiver signs what the owner signed.
 
+use std::fmt::Display;
+
 use caps::error::{Code, Error};
 use caps::id::GrantId;
-use caps::share::{ShareDigest, ShareFile, Signed};
+use caps::share::{ShareContract, ShareDigest, ShareFile, Signed};
 use caps::wire::row::{GrantRow, GrantState, Lifetime};
 use libmem::{Narrowing, Proposal, ShareOptions};
 use serde_json::json;
@@ -59,13 +61,7 @@ fn offer(arguments: &Offer, session: &Session, context: &Context) -> Result<Repo
 
 fn accept(arguments: &Accept, session: &Session, context: &Context) -> Result<Report> {
     let id = arguments.id.map_or_else(|| only_waiting(session), Ok)?;
-    let proposal = session.client.share_show(id)?;
-    context.meet(named(&proposal.grant))?;
-    // What is signed is what was shown: this very value goes on to be signed.
-    let contract = proposal.contract;
-    let digest = contract.digest();
-    seen_before(arguments.only_if, digest)?;
-    let shown = table::pairs(context.style.stdout, &contract_pairs(&proposal));
+    let ToSign { proposal, contract, digest, shown } = to_sign(id, arguments.only_if, session, context)?;
     if arguments.dry_run {
         let value = json!({
             "contract": json::contract(&contract),
@@ -102,8 +98,32 @@ fn accept(arguments: &Accept, session: &Session, context: &Context) -> Result<Re
     Ok(Report::new(value, text))
 }
 
+/// A contract before it is signed. What is signed is what was shown: this very value goes on to be signed.
+pub(super) struct ToSign {
+    pub(super) proposal: Proposal,
+    pub(super) contract: ShareContract,
+    pub(super) digest: ShareDigest,
+    pub(super) shown: String,
+}
+
+/// Asks for a contract and shows it, if it is the one that was seen before.
+pub(super) fn to_sign(
+    id: GrantId,
+    only_if: Option<ShareDigest>,
+    session: &Session,
+    context: &Context,
+) -> Result<ToSign> {
+    let proposal = session.client.share_show(id)?;
+    context.meet(named(&proposal.grant))?;
+    let contract = proposal.contract;
+    let digest = contract.digest();
+    seen_before(only_if, digest)?;
+    let shown = table::pairs(context.style.stdout, &contract_pairs(&proposal));
+    Ok(ToSign { proposal, contract, digest, shown })
+}
+
 /// Refuses to sign another contract than the one that was seen.
-pub(super) fn seen_before(only_if: Option<ShareDigest>, digest: ShareDigest) -> Result<()> {
+pub(super) fn seen_before<T: PartialEq + Display>(only_if: Option<T>, digest: T) -> Result<()> {
     let Some(expected) = only_if.filter(|expected| *expected != digest) else { return Ok(()) };
     let message = format!("the contract's digest is {digest} and not {expected}: nothing was signed");
     let help = "look at it with --dry-run; whoever wrote the digest down saw another contract";

@@ -27,6 +27,23 @@ struct Run {
     draws: u8,
 }
 
+/// Of Alice with Bob.
+fn contract(ticket: &ClaimTicket) -> ShareContract {
+    ShareContract {
+        cluster: small_genesis().cluster,
+        grant: GRANT,
+        lease: ticket.lease,
+        region: ticket.region,
+        owner: key(1).public(),
+        receiver: key(2).public(),
+        rights: Rights::READ,
+        range: ByteRange::new(0, 4096).expect("a range"),
+        ttl: Micros(500),
+        max_hops: 1,
+        cosigner: None,
+    }
+}
+
 impl Run {
     /// Alice and Bob are registered.
     fn new() -> Self {
@@ -91,19 +108,7 @@ impl Run {
     }
 
     fn share(&mut self, ticket: &ClaimTicket) {
-        let contract = ShareContract {
-            cluster: small_genesis().cluster,
-            grant: GRANT,
-            lease: ticket.lease,
-            region: ticket.region,
-            owner: key(1).public(),
-            receiver: key(2).public(),
-            rights: Rights::READ,
-            range: ByteRange::new(0, 4096).expect("a range"),
-            ttl: Micros(500),
-            max_hops: 1,
-            cosigner: None,
-        };
+        let contract = contract(ticket);
         self.by(1, Kind::Offer { contract, signature: contract.sign(&key(1)) });
         self.by(1, Kind::Issue { grant: GRANT });
         let signature = contract.sign(&key(2));
@@ -118,17 +123,10 @@ impl Run {
         let add = Kind::PrincipalAdd { name, key: key(3).public() };
         self.apply(Actor::Principal(small_genesis().admin), add);
         let contract = ShareContract {
-            cluster: small_genesis().cluster,
-            grant: GRANT,
-            lease: ticket.lease,
-            region: ticket.region,
-            owner: key(1).public(),
-            receiver: key(2).public(),
             rights: Rights::READ_WRITE,
-            range: ByteRange::new(0, 4096).expect("a range"),
-            ttl: Micros(500),
             max_hops: 0,
             cosigner: Some(key(3).public()),
+            ..contract(ticket)
         };
         self.by(1, Kind::OfferToCosign { contract, signature: contract.sign(&key(1)), uid: 1000 });
         self.by(3, Kind::Cosign { grant: GRANT, signature: contract.sign(&key(3)) });
