@@ -132,7 +132,7 @@ fn refusals(report: &mut Report, attacks: Vec<Attack>) -> Refused {
 /// An honest token, by both sides.
 struct Shape {
     honest: Honest,
-    library: Library,
+    biscuit: Library,
     ours: Vec<f64>,
     theirs: Vec<f64>,
 }
@@ -140,14 +140,14 @@ struct Shape {
 impl Shape {
     fn new(honest: Honest, keys: &RootKeys) -> Result<Self> {
         let verified = gate(honest.token.as_bytes())?.verify(keys)?;
-        let library = Library::new(verified, keys, honest.request)?;
-        Ok(Self { honest, library, ours: Vec::new(), theirs: Vec::new() })
+        let biscuit = Library::new(verified, keys, honest.request)?;
+        Ok(Self { honest, biscuit, ours: Vec::new(), theirs: Vec::new() })
     }
 
     fn turn(&mut self, keys: &RootKeys, warm: bool) -> Result<()> {
         let bytes = self.honest.token.as_bytes();
         let (ours, allowed) = spent(|| gate(bytes)?.verify(keys)?.authorize(&self.honest.request));
-        let (theirs, decided) = spent(|| self.library.decide(bytes));
+        let (theirs, decided) = spent(|| self.biscuit.decide(bytes));
         let _evidence = allowed?;
         decided?;
         if warm {
