@@ -31,6 +31,7 @@
 //! | [`reply`] | what it is told |
 //! | [`row`] | leases, grants and principals as lists show them |
 //! | [`link`] | what broker and provider say to each other |
+//! | [`remote`] | what travels over TLS |
 //! | [`name`] | short texts that people chose, checked once |
 //! | [`wrap`] | a token on its way through a node, to be fetched once |
 
@@ -38,6 +39,7 @@ pub mod channel;
 pub mod frame;
 pub mod link;
 pub mod name;
+pub mod remote;
 pub mod reply;
 pub mod request;
 pub mod row;
