@@ -20,6 +20,7 @@
 //! | `identity`, `contacts`, `tokens` | own keys, keys of others and tokens on disk |
 //! | `people` | who a key is |
 //! | `interrupt` | Ctrl-C for commands that have something to undo |
+//! | `pki/` | a certificate authority for people who have none |
 //! | `node/` | the node that `leasehold up` runs |
 //! | `canary/` | two clients of the node's own that try whether revocations work |
 //! | `demo/` | the story that `leasehold demo` plays |
@@ -45,6 +46,7 @@ mod interrupt;
 mod node;
 mod output;
 mod people;
+mod pki;
 mod tokens;
 
 use std::process::ExitCode;

@@ -38,8 +38,8 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Reads files and makes sure that they fit: the certificate is of `domain`, it is believed by the same roots that
-    /// its peers are held to, and the key is its.
+    /// Reads files and makes sure that they fit: the certificate is of `domain` and good now, it is believed by the same
+    /// roots that its peers are held to, and the key is its.
     ///
     /// # Errors
     /// `E_CONFIG_TLS` with the name of the file and what is wrong with it.
@@ -56,10 +56,7 @@ impl Credentials {
                 wrong(files.lists.as_deref().unwrap_or(&files.roots), "one of its lists is damaged")
             })?;
         let judge = Arc::new(Judge::new(domain.clone(), roots, lists, crypto.clone()));
-        let id = pems.chain.first().map_or_else(
-            || Err(wrong(&files.chain, "it holds no certificate")),
-            |leaf| judge.identity(leaf).map_err(|error| wrong(&files.chain, error.detail())),
-        )?;
+        let id = judge.own(&pems.chain).map_err(|error| wrong(&files.chain, error.detail()))?;
         let fits = |_| wrong(&files.key, "it is not the key of the certificate");
         let server = server(crypto.clone(), judge.clone(), pems.chain.clone(), pems.key.clone_key());
         let server = Arc::new(server.map_err(fits)?);

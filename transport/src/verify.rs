@@ -100,6 +100,19 @@ impl Judge {
         Ok(id)
     }
 
+    /// Whom a chain of one's own names, which has to be good for one end at least.
+    pub(crate) fn own(&self, chain: &[CertificateDer<'_>]) -> Result<PeerId> {
+        let (leaf, between) =
+            chain.split_first().ok_or(Error::new(Code::ConfigTls, "it holds no certificate"))?;
+        let id = self.identity(leaf)?;
+        let now = UnixTime::now();
+        let as_client = self.judge(leaf, between, now, End::Client);
+        as_client.or_else(|_| self.judge(leaf, between, now, End::Server)).map_err(|error| {
+            Error::with(Code::ConfigTls, format!("it would not be believed by its own roots: {error}"))
+        })?;
+        Ok(id)
+    }
+
     /// Who a certificate of a finished handshake names.
     pub(crate) fn identity(&self, leaf: &CertificateDer<'_>) -> Result<PeerId> {
         let unread = |_| Error::new(Code::PeerIdentity, "the certificate cannot be read");

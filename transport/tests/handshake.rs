@@ -220,10 +220,13 @@ fn d2_d3_d4_flawed_certificates_are_refused_by_either_end() {
         ("a CA's own", files("ca", Flaws { is_ca: true, ..Flaws::default() })),
     ];
     for (what, files) in &bad {
-        let them = load(files);
-        assert!(met(&them, &good).is_err(), "{what}, at a server");
-        assert!(met(&good, &them).is_err(), "{what}, at a client");
+        let refused = Credentials::load(&domain(), &Files { roots: ca.path("roots.pem"), ..files.clone() });
+        assert_eq!(refused.unwrap_err().code(), Code::ConfigTls, "{what}, by its owner");
+        assert!(meet(Arc::new(careless_client(files)), good.server()).is_err(), "{what}, at a server");
+        assert!(meet(good.client(), Arc::new(careless_server(files))).is_err(), "{what}, at a client");
     }
+    let fine = ca.issue("fine", NODE, 3, Flaws::default());
+    assert!(meet(good.client(), Arc::new(careless_server(&fine))).is_ok(), "it is not the carelessness");
     let client_only = load(&files("client_only", Flaws { usage: client_only, ..Flaws::default() }));
     let server_only = load(&files("server_only", Flaws { usage: server_only, ..Flaws::default() }));
     assert!(met(&client_only, &good).is_ok() && met(&good, &server_only).is_ok());
@@ -298,6 +301,20 @@ fn careless_client(files: &Files) -> rustls::ClientConfig {
         .unwrap();
     client.alpn_protocols = vec![transport::ALPN.to_vec()];
     client
+}
+
+/// A server that asks nobody who he is.
+fn careless_server(files: &Files) -> rustls::ServerConfig {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let chain = vec![CertificateDer::from_pem_file(&files.chain).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
+    let mut server = rustls::ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    server.alpn_protocols = vec![transport::ALPN.to_vec()];
+    server
 }
 
 #[derive(Debug)]

@@ -8,6 +8,7 @@ pub(crate) mod check;
 pub(crate) mod id;
 pub(crate) mod lease;
 pub(crate) mod ownership;
+pub(crate) mod pki;
 pub(crate) mod quarantine;
 pub(crate) mod quota;
 pub(crate) mod revoke;
@@ -119,6 +120,9 @@ pub(crate) enum Command {
     /// Root keys: which mints tokens, and whose tokens are believed; for the administrator
     #[command(subcommand, after_help = "Example:\n  leasehold root list --as admin")]
     Root(root::Root),
+    /// Certificates for TLS, for people who have no certificate authority
+    #[command(subcommand, after_help = "Example:\n  leasehold pki init --domain mem.example")]
+    Pki(pki::Pki),
     /// A program in the sandbox, with the leases it may use and no way to anything else
     Run(run::Run),
     /// Capability tokens: narrowed and delegated offline, handed over through the node

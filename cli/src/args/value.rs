@@ -96,6 +96,11 @@ pub(crate) fn reason(text: &str) -> Parsed<Reason> {
     Reason::new(text).map_err(detail)
 }
 
+/// A trust domain.
+pub(crate) fn domain(text: &str) -> Parsed<transport::Domain> {
+    transport::Domain::new(text).map_err(detail)
+}
+
 /// A public key.
 pub(crate) fn key(text: &str) -> Parsed<PrincipalKey> {
     PrincipalKey::parse(text).map_err(detail)

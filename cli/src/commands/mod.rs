@@ -12,6 +12,7 @@ mod inspect;
 mod lease;
 mod ownership;
 mod pair;
+mod pki;
 mod quarantine;
 mod quota;
 mod receipt;
@@ -49,6 +50,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Report> {
         Command::Revoke(arguments) => revoke::run(arguments, context),
         Command::Quarantine(command) => quarantine::run(command, context),
         Command::Root(command) => root::run(command, context),
+        Command::Pki(command) => pki::run(command, context),
         Command::Run(arguments) => run::run(arguments, context),
         Command::Token(command) => token::run(command, context),
         Command::Audit(command) => audit::run(command, context),
