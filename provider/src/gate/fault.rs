@@ -21,7 +21,7 @@ use caps::id::{LeaseId, SlotHandle};
 use caps::rights::Rights;
 use policy::fault::{FaultKind, FaultPolicy, Reaction};
 
-use super::session::Session;
+use super::visitor::Visitor;
 use crate::runtime::{Client, Force, Misuse, Terms, Violation};
 
 /// One fault.
@@ -173,7 +173,7 @@ impl Conduct {
     }
 }
 
-impl Session {
+impl Visitor {
     /// Records a fault and does what the operator said. A session that the gate ends anyway is recorded as ended.
     pub(super) fn fault(&mut self, fault: &Fault, at_least: Reaction) {
         if !fault.honest && fault.kind != FaultKind::Quota {
@@ -184,7 +184,9 @@ impl Session {
         let quarantine = fault.lease().filter(|_| policy.quarantines(fault.kind));
         if reaction >= Reaction::Kill {
             let node = self.shared.provider.node();
-            self.conduct.killed = Client::new(self.opener, self.process.clone()).kill(Force::Policy, node);
+            let process = self.process.clone();
+            self.conduct.killed =
+                process.is_some_and(|process| Client::new(self.opener, process).kill(Force::Policy, node));
             if !self.conduct.killed && reaction == Reaction::Kill {
                 reaction = Reaction::Fault;
             }

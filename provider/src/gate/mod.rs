@@ -21,7 +21,10 @@
 //! | `refusals` | how often a principal was refused by its quota lately |
 //! | `rejects` | refusals in the log, gathered so that nobody can fill it |
 //! | `answered` | the changing requests that were answered last, so that asking again is no second effect |
-//! | `memory` | the requests about memory: open, read, write, close |
+//! | `visitor` | a client with a proven key, whichever way it speaks |
+//! | `rights` | what a session remembers of the rights that it opened |
+//! | `memory` | rights to memory: opened, closed, refused |
+//! | `access` | bytes and descriptors over the local socket |
 //! | `check` | what a token is worth now, for those whom it concerns |
 //! | `quarantine` | the administrator's requests about dead memory that is kept |
 //! | `revoke` | the request to take back a token below its grant |
@@ -34,6 +37,7 @@
 //! A client can make the gate work on its own session only: every packet is bounded, every wait has a deadline, and
 //! a session has one request in work at a time. What it sends as a descriptor is never received.
 
+mod access;
 mod answered;
 mod channel;
 mod check;
@@ -49,11 +53,13 @@ mod quarantine;
 mod refusals;
 mod rejects;
 mod revoke;
+mod rights;
 mod roots;
 mod session;
 mod socket;
 mod verified;
 mod verify_pool;
+mod visitor;
 mod wrap;
 mod wraps;
 

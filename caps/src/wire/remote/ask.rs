@@ -138,7 +138,7 @@ impl<'a> Further<'a> {
 }
 
 /// A body that is one value.
-fn alone<'a, T>(body: &'a [u8], judge: impl Fn(&T) -> Result<()>) -> Result<&'a T>
+fn alone<T>(body: &[u8], judge: impl Fn(&T) -> Result<()>) -> Result<&T>
 where
     T: zerocopy::FromBytes + zerocopy::Immutable + zerocopy::KnownLayout + zerocopy::Unaligned,
 {
