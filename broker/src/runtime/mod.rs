@@ -105,7 +105,7 @@ pub struct Caller {
     /// The key whose possession it proved.
     pub holder: PrincipalKey,
     /// The user id of its process, of which the policy knows.
-    pub uid: u32,
+    pub uid: Option<u32>,
     /// The session. Rights with the lifetime of a process end with [`Handle::holder_exit`] of it.
     pub session: u64,
 }

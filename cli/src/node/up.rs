@@ -338,7 +338,7 @@ async fn keep(
     let start = async || -> Result<Keeper> {
         let (keeper, public) = Keeper::of(canary?).await?;
         for (name, key) in canary::NAMES.into_iter().zip(public) {
-            let caller = broker_runtime::Caller { holder: admin, uid, session: 0 };
+            let caller = broker_runtime::Caller { holder: admin, uid: Some(uid), session: 0 };
             // Not remembered for the next start, as those are that people register: its keys live as long as it.
             handle.request(caller, Request::PrincipalAdd { name: Name::new(name)?, key }).await?;
         }
@@ -368,7 +368,7 @@ fn watch(
 /// Registers the principals of earlier lives. One that is refused is reported; the node serves the others.
 async fn register_known(handle: &Handle, dir: &NodeDir, admin: caps::id::PrincipalKey, uid: u32) {
     for (name, key) in dir.principals() {
-        let caller = broker_runtime::Caller { holder: admin, uid, session: 0 };
+        let caller = broker_runtime::Caller { holder: admin, uid: Some(uid), session: 0 };
         let shown = name.clone();
         if let Err(error) = handle.request(caller, Request::PrincipalAdd { name, key }).await {
             tracing::warn!(%error, principal = %shown, "a known principal could not be registered");

@@ -162,7 +162,7 @@ fn the_first_match_decides_and_the_rest_is_denied() {
     let text = "\n// one\nallow if uid(1), size($b);\n\ndeny if uid(1); allow if  // here\n  uid(2)\n;";
     let policy = ok(text);
     let ask = |uid, bytes| {
-        let mut facts = Facts::new(Kind::Revoke, PrincipalKey([7; 32]), None, uid);
+        let mut facts = Facts::new(Kind::Revoke, PrincipalKey([7; 32]), None, Some(uid));
         facts.bytes = bytes;
         let decision = policy.decide(&facts).unwrap();
         assert_eq!(decision.policy, policy.hash());

@@ -193,7 +193,7 @@ impl Visitor {
         }
         self.conduct.worst = self.conduct.worst.max(Some(reaction));
         let entry = self.opener.identified(fault.entry()).reaction(reaction.name());
-        self.shared.rejects.deny(self.opener.uid, entry);
+        self.shared.rejects.deny(self.opener.origin.source(), entry);
         if let Some(lease) = quarantine {
             let provider = self.shared.provider.clone();
             let cause = fault.kind.name();

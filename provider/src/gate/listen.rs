@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use audit::rejects::Source;
 use caps::error::{Code, Error, Result};
 use policy::fault::Faults;
 use policy::limits;
@@ -197,7 +198,7 @@ impl Gate {
                 });
             }
             Err(error) => {
-                shared.rejects.note(peer.uid, &error);
+                shared.rejects.note(Source::Uid(peer.uid), &error);
                 tokio::spawn(session::refuse(socket, error));
             }
         }

@@ -73,14 +73,14 @@ impl Visitor {
             return Ok(verified);
         }
         let verified = Arc::new(self.verified_in_turn(token).await?);
-        self.rights.verified.keep(&self.shared.tokens, self.opener.uid, token, roots, &verified);
+        self.rights.verified.keep(&self.shared.tokens, self.opener.origin.source(), token, roots, &verified);
         Ok(verified)
     }
 
     /// Verifies a token when it is this user's turn, and remembers nothing. Whatever has signatures checked comes here:
     /// it is what keeps a worker busy.
     pub(super) async fn verified_in_turn(&self, token: &Token) -> Result<VerifiedToken> {
-        let _turn = self.shared.verifying.turn(self.opener.uid).await;
+        let _turn = self.shared.verifying.turn(self.opener.origin.source()).await;
         self.shared.provider.verify(token).inspect_err(|error| self.denied(token, None, error))
     }
 
@@ -107,7 +107,7 @@ impl Visitor {
             entry =
                 entry.lease(verified.terms().lease).maybe(verified.terms().grant, Draft::grant).chain(&chain);
         }
-        self.shared.rejects.deny(self.opener.uid, entry);
+        self.shared.rejects.deny(self.opener.origin.source(), entry);
     }
 
     /// Records a violation and gives back what the client is told.

@@ -80,8 +80,8 @@ pub use peer::{Exit, Peer};
 pub struct Caller {
     /// The key that the session proved.
     pub holder: PrincipalKey,
-    /// The uid of its process.
-    pub uid: u32,
+    /// The uid of its process, if it is one of this machine's.
+    pub uid: Option<u32>,
     /// The session, numbered from the node's start.
     pub session: u64,
 }

@@ -56,7 +56,7 @@ impl Visitor {
             return Ok(());
         }
         let entry = self.opener.identified(Draft::deny(Entry::LeaseDeny, Code::Denied));
-        self.shared.rejects.deny(self.opener.uid, entry.maybe(lease, Draft::lease));
+        self.shared.rejects.deny(self.opener.origin.source(), entry.maybe(lease, Draft::lease));
         Err(Error::new(Code::Denied, whose))
     }
 }

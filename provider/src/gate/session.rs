@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit::rejects::Source;
 use audit::{Draft, Event as Entry};
 use caps::error::{Blame, Code, Error, Result};
 use caps::id::RequestId;
@@ -27,7 +28,7 @@ use super::memory::Answer;
 use super::peer::{Exit, Peer};
 use super::socket::{Socket, lost};
 use super::visitor::Visitor;
-use crate::runtime::{Client, Opener, Post, Terms};
+use crate::runtime::{Client, Opener, Origin, Post, Terms};
 
 /// A session with a proven key.
 pub(super) struct Session {
@@ -67,7 +68,7 @@ impl Session {
         let (request, proven) = match greeted {
             Ok(greeted) => greeted,
             Err(error) => {
-                shared.rejects.note(uid, &error);
+                shared.rejects.note(Source::Uid(uid), &error);
                 return tell(&socket, RequestId(0), &error).await;
             }
         };
@@ -75,7 +76,8 @@ impl Session {
             exe = executable::hash(uid, pid) => exe,
             _ = death.readable() => return,
         };
-        let opener = Opener { session: id, uid, pid, exe, proven, sandboxed: false };
+        let origin = Origin::Process { uid, pid, exe, sandboxed: false };
+        let opener = Opener { session: id, origin, proven };
         let ender = socket.clone();
         let post = shared.provider.register_session(
             id,
@@ -197,7 +199,7 @@ impl Session {
     async fn duplicate(&self, id: RequestId, error: Error) -> Result<()> {
         let entry =
             self.visitor.opener.identified(Fault::protocol(&error).entry()).reaction(Reaction::Log.name());
-        self.visitor.shared.rejects.deny(self.visitor.opener.uid, entry);
+        self.visitor.shared.rejects.deny(self.visitor.opener.origin.source(), entry);
         timed(self.socket.send(&encode_error(id, &error), None)).await
     }
 
@@ -209,12 +211,12 @@ impl Session {
     /// says so loses all that is not about memory, so a program that was handed a session cannot lease, share or
     /// revoke in the name of the key that opened it.
     async fn confine(&mut self) -> Answer {
-        self.visitor.opener.sandboxed = true;
         self.answered.forget();
-        // The program that takes the session over says it again: from then on the log names that program.
-        self.visitor.opener.exe = executable::hash(self.visitor.opener.uid, self.visitor.opener.pid)
-            .await
-            .or(self.visitor.opener.exe);
+        if let Origin::Process { uid, pid, exe, sandboxed } = &mut self.visitor.opener.origin {
+            *sandboxed = true;
+            // The program that takes the session over says it again: from then on the log names that program.
+            *exe = executable::hash(*uid, *pid).await.or(*exe);
+        }
         let holder = self.visitor.opener.proven.holder();
         Answer::Reply(Reply::Confined { holder, welcome: self.visitor.standing().await })
     }
@@ -232,9 +234,6 @@ impl Session {
             Request::Channel => self.open_channel().await,
             Request::Close { handle } => self.visitor.close(handle),
             Request::Confine => Ok(self.confine().await),
-            _ if self.visitor.opener.sandboxed => {
-                Err(Error::new(Code::Denied, "a program in the sandbox opens, reads, writes and closes"))
-            }
             request => self.visitor.answer(request).await.map(Answer::Reply),
         }
     }
@@ -261,7 +260,8 @@ impl Session {
         if timeout(Duration::from_millis(limits::EXIT_SOON_MS), death.readable()).await.is_err() {
             // It lives, or the machine is very busy. Few sessions of a user wait for longer: one that connects and
             // hangs up in a loop would otherwise keep every place of its user taken.
-            let Some(_lingering) = self.visitor.shared.linger(self.visitor.opener.uid) else { return };
+            let uid = self.visitor.opener.origin.uid();
+            let Some(_lingering) = uid.and_then(|uid| self.visitor.shared.linger(uid)) else { return };
             if timeout(Duration::from_millis(limits::EXIT_NOTICE_MS_MAX), death.readable()).await.is_err() {
                 return;
             }

@@ -35,7 +35,7 @@ impl Visitor {
     /// Answers what is not about bytes and needs nothing of the way the client came.
     pub(super) async fn answer(&mut self, request: Request) -> Result<Reply> {
         match request {
-            _ if self.opener.sandboxed => {
+            _ if self.opener.origin.is_sandboxed() => {
                 Err(Error::new(Code::Denied, "a program in the sandbox opens, reads, writes and closes"))
             }
             Request::QuarantineAdd { lease, reason } => self.quarantine_add(lease, reason).await,
@@ -87,7 +87,11 @@ impl Visitor {
 
     /// This session's client, as the control plane knows it.
     pub(super) const fn caller(&self) -> Caller {
-        Caller { holder: self.opener.proven.holder(), uid: self.opener.uid, session: self.opener.session }
+        Caller {
+            holder: self.opener.proven.holder(),
+            uid: self.opener.origin.uid(),
+            session: self.opener.session,
+        }
     }
 
     /// What this client is here, and how strongly its mappings are held.

@@ -133,7 +133,7 @@ impl Visitor {
         if let Some((about, receiver, first)) = about {
             entry = about.entry(entry).maybe(receiver, Draft::receiver).maybe(first, Draft::first_time);
         }
-        self.shared.rejects.deny(self.opener.uid, entry);
+        self.shared.rejects.deny(self.opener.origin.source(), entry);
         error
     }
 
@@ -146,7 +146,7 @@ impl Visitor {
             return Ok(Reply::Wrap(row));
         }
         let entry = Draft::deny(Entry::LeaseDeny, UNKNOWN.code()).cause("wrap_show");
-        self.shared.rejects.deny(self.opener.uid, self.opener.identified(entry));
+        self.shared.rejects.deny(self.opener.origin.source(), self.opener.identified(entry));
         Err(UNKNOWN)
     }
 }

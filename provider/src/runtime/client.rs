@@ -8,6 +8,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 
 use super::open::Opener;
+use super::origin::Origin;
 
 /// Why a process may be killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ impl Client {
         }
         let sent = pidfd_send_signal(self.process.get_ref(), Signal::KILL);
         if let Err(error) = sent {
-            tracing::warn!(%error, pid = self.opener.pid, "a client could not be killed");
+            tracing::warn!(%error, origin = ?self.opener.origin, "a client could not be killed");
         }
         sent.is_ok()
     }
@@ -62,20 +63,17 @@ impl Client {
 impl Opener {
     /// Says who this client is, in an entry.
     pub fn identified(&self, entry: Draft) -> Draft {
-        entry
-            .subject(self.proven.holder())
-            .peer_uid(self.uid)
-            .peer_pid(self.pid)
-            .maybe(self.exe.as_ref(), Draft::exe_sha256)
+        self.origin.identified(entry.subject(self.proven.holder()))
     }
 
     /// Whether force may be used on it. Never on the node and on process 1. By policy only on those who have a
     /// boundary towards the node: an unconfined process of its own user, or root, is the operator's own, the
     /// administrator's session among them. Whoever blocks a take-back is killed whoever it is.
     fn may_be_killed(&self, force: Force, node: Node) -> bool {
-        let bounded = (self.uid != 0 && self.uid != node.uid) || self.sandboxed;
+        let Origin::Process { uid, pid, sandboxed, .. } = self.origin else { return false };
+        let bounded = (uid != 0 && uid != node.uid) || sandboxed;
         // 0: a process of a PID namespace that this one does not see, which is neither.
-        self.pid != 1 && self.pid != node.pid && (bounded || force == Force::Blockade)
+        pid != 1 && pid != node.pid && (bounded || force == Force::Blockade)
     }
 }
 
@@ -93,7 +91,10 @@ mod tests {
         let node = caps::id::ProviderId([0; 16]);
         let transcript = Transcript { node, server: nonce, client: nonce, holder: key.public() };
         let proven = transcript.verify(&transcript.sign(&key)).unwrap();
-        let opener = |uid, pid, sandboxed| Opener { session: 1, uid, pid, exe: None, proven, sandboxed };
+        let opener = |uid, pid, sandboxed| {
+            let origin = Origin::Process { uid, pid, exe: None, sandboxed };
+            Opener { session: 1, origin, proven }
+        };
         let own = Node { uid: 500, pid: 7 };
         for (uid, pid, sandboxed, policy, blockade) in [
             (1_000, 50, false, true, true),

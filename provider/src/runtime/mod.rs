@@ -46,6 +46,7 @@ mod hand_out;
 mod memory;
 mod meters;
 mod open;
+mod origin;
 mod pool;
 mod post;
 mod quarantine;
@@ -82,6 +83,7 @@ pub use client::{Client, Force, Node};
 pub use clock::Clock;
 pub use hand_out::Delivery;
 pub use open::{Opened, Opener};
+pub use origin::Origin;
 pub use post::Post;
 
 use cells::{Cells, Right};
