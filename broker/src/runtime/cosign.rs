@@ -47,7 +47,12 @@ impl Handle {
     }
 
     /// What the policy is told of a contract that `owner` has, or wants to have, issued from a process of `uid`.
-    pub(super) fn facts_of_issue(&self, contract: &ShareContract, owner: PrincipalKey, uid: Option<u32>) -> Facts {
+    pub(super) fn facts_of_issue(
+        &self,
+        contract: &ShareContract,
+        owner: PrincipalKey,
+        uid: Option<u32>,
+    ) -> Facts {
         let directory = &self.shared.directory;
         Facts {
             bytes: Some(contract.range.len()),
