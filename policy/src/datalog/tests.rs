@@ -12,7 +12,7 @@ fn name(text: &str) -> Name {
 }
 
 fn facts(kind: Kind) -> Facts {
-    let mut facts = Facts::new(kind, PrincipalKey([7; 32]), Some(name("alice")), 1000);
+    let mut facts = Facts::new(kind, PrincipalKey([7; 32]), Some(name("alice")), Some(1000));
     facts.bytes = Some(65_536);
     facts.ttl = Some(Micros(60_000_000));
     facts
@@ -143,7 +143,7 @@ fn every_fact_can_be_asked_for() {
     ] {
         assert_eq!(allowed(&format!("allow if {condition};"), &all), expected, "{condition}");
     }
-    let bare = Facts::new(Kind::Revoke, PrincipalKey([7; 32]), None, 0);
+    let bare = Facts::new(Kind::Revoke, PrincipalKey([7; 32]), None, Some(0));
     for absent in [
         "principal($a, $b)",
         "size($a)",
