@@ -22,6 +22,8 @@ pub enum Purpose {
     Receipt,
     /// The contract by which a lease changes its owner.
     Transfer,
+    /// Proof of possession at the start of a session over TLS, bound to its connection.
+    PossessionOverTls,
 }
 
 impl Purpose {
@@ -33,6 +35,7 @@ impl Purpose {
             Self::Share => b"leasehold-share-v1\0",
             Self::Receipt => b"leasehold-receipt-v1\0",
             Self::Transfer => b"leasehold-transfer-v1\0",
+            Self::PossessionOverTls => b"leasehold-pop-tls-v1\0",
         }
     }
 }

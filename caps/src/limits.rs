@@ -27,6 +27,13 @@ pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
 pub const FRAME_BYTES_MAX: usize = 128 * 1024;
 /// Most items in one frame of a batch over TLS: with their bytes they fit a frame.
 pub const REMOTE_BATCH_ITEMS_MAX: usize = 512;
+/// Most leases in one request over TLS to make some or to give some back: the answers, with their tokens, fit a frame.
+pub const REMOTE_LEASES_MAX: usize = 64;
+/// Least bytes of a value made over TLS: smaller ones are not worth a region each.
+pub const VALUE_BYTES_MIN: u64 = 64 * 1024;
+/// Most requests of one connection over TLS that may be unanswered. A node that is sent more stops reading until it has
+/// answered some.
+pub const REMOTE_WINDOW_MAX: usize = 32;
 /// Most bytes that one operation over TLS moves, and most bytes of a value.
 pub const VALUE_BYTES_MAX: u64 = 1 << 30;
 /// Longest name of a principal, a lease or a reason text in bytes.

@@ -26,6 +26,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`cbor`] | what stands in a body |
 //! | [`frame`] | header, bounds, encode and decode |
 //! | [`request`] | what a client asks |
 //! | [`reply`] | what it is told |
@@ -35,6 +36,7 @@
 //! | [`name`] | short texts that people chose, checked once |
 //! | [`wrap`] | a token on its way through a node, to be fetched once |
 
+pub mod cbor;
 pub mod channel;
 pub mod frame;
 pub mod link;

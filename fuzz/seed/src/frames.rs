@@ -111,6 +111,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         Request::TransferShow { transfer },
         Request::TransferList { after: Some(transfer) },
         Request::TransferWithdraw { transfer },
+        Request::Resume { client: caps::id::ClientId([7; 16]) },
     ];
     let replies = [
         Reply::Done,

@@ -299,7 +299,7 @@ impl Session {
 
 /// Hello, challenge, proof. Returns the number of the last request, which the welcome answers.
 async fn greet(shared: &Shared, socket: &Socket) -> Result<(RequestId, Proven)> {
-    let mut handshake = Handshake::new(shared.provider.config().provider, Nonce::random());
+    let mut handshake = Handshake::new(shared.provider.config().provider, Nonce::random(), None);
     loop {
         let Asked { id, request, .. } = receive(socket)
             .await

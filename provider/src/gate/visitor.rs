@@ -81,7 +81,8 @@ impl Visitor {
             | Request::Segment { .. }
             | Request::Channel
             | Request::Close { .. }
-            | Request::Confine => Err(Error::new(Code::Protocol, "this is not asked for here")),
+            | Request::Confine
+            | Request::Resume { .. } => Err(Error::new(Code::Protocol, "this is not asked for here")),
         }
     }
 

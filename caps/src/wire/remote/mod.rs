@@ -21,6 +21,7 @@
 //! | `body.rs` | the fixed parts of bodies: spans, pieces, words |
 //! | `ask.rs` | what a client's frame means |
 //! | `answer.rs` | what a node's frame means |
+//! | `leases.rs` | leases made and given back many at a time |
 //! | `fuzzing.rs` | what must hold of any bytes |
 
 pub mod answer;
@@ -29,6 +30,7 @@ pub mod body;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod header;
+pub mod leases;
 pub mod stream;
 
 pub use answer::Answer;
