@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `job` | one data request under way: begun, fed, run until it is answered |
 //! | `read`, `write`, `batch`, `stat` | its verbs |
+//! | `trial` | requests without a socket, for tests and measurements |
 //!
 //! What has left a connection and what must not leave any more is in [`crate::runtime::Outgoing`].
 
@@ -11,4 +12,6 @@ mod batch;
 mod job;
 mod read;
 mod stat;
+#[doc(hidden)]
+pub mod trial;
 mod write;
