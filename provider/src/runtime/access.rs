@@ -95,7 +95,7 @@ impl From<Error> for Refused {
 const GONE: Error = Error::new(Code::Revoked, "no open right of this session has that handle");
 
 /// An access met a dead segment: the right ended, or the segment is being rotated.
-fn interrupted(
+pub(super) fn interrupted(
     gone: impl FnOnce() -> Refused,
     error: Error,
     inside: &InFlight<'_>,
@@ -139,7 +139,7 @@ impl Provider {
         }
     }
 
-    fn gone(&self, session: u64, handle: SlotHandle) -> Refused {
+    pub(super) fn gone(&self, session: u64, handle: SlotHandle) -> Refused {
         Refused { error: GONE, violation: Some(self.misuse(session, handle)) }
     }
 
@@ -227,7 +227,7 @@ impl Provider {
     }
 
     /// Whether this right allows this access now. The deadline is asked here too: a timer may be late, a clock is not.
-    fn judge(
+    pub(super) fn judge(
         &self,
         session: u64,
         handle: SlotHandle,

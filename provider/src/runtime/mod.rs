@@ -15,6 +15,7 @@
 //! | `open` | opening a right: descriptor, slot, record |
 //! | `check` | what opening would find, without opening |
 //! | `access` | mediated reads and writes under the slot |
+//! | `words` | words that are read and changed in one step, under the slot |
 //! | `meters` | bytes under tokens that limit them, counted for all who share a limit |
 //! | `memory` | a region's segments: their files, and the rotations that replace them |
 //! | `take_back` | fence, cut, shut, wipe, acknowledge; each on its thread |
@@ -60,6 +61,7 @@ mod summary;
 mod take_back;
 mod timer;
 mod watchdog;
+mod words;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
