@@ -3,7 +3,16 @@
 //! | file | holds |
 //! |---|---|
 //! | `job` | one data request under way: begun, fed, run until it is answered |
+//! | `words` | words that are compared and swapped, or added to |
+//! | `effects` | what clients asked for last that cannot be done twice, and what they were answered |
+//! | `fingerprint` | what such a request is told apart by |
+//! | `keeping` | an answer kept before it leaves, and sent again |
 //!
 //! What has left a connection and what must not leave any more is in [`crate::runtime::Outgoing`].
 
 mod job;
+
+mod effects;
+mod fingerprint;
+mod keeping;
+mod words;
