@@ -235,7 +235,7 @@ impl Connected {
             return Err(Error::new(Code::Busy, "the request is being worked on; ask again"));
         }
         drop(state);
-        Ok(Begun::New(UnderWay { table: self.table.clone(), id }))
+        Ok(Begun::New(UnderWay(Arc::new(Mark { table: self.table.clone(), id }))))
     }
 
     /// The frames that a request was answered with, once all of it is here and says what it is; `None` for one that only
@@ -354,21 +354,24 @@ impl Drop for Table {
     }
 }
 
-/// A changing request that is being worked on. Dropped without an answer it is nobody's number again: what broke off is
-/// done again.
-pub(super) struct UnderWay {
+/// A changing request that is being worked on. Once every clone is dropped without an answer its number is nobody's
+/// again: what broke off, and whatever it left is undone, is done again.
+#[derive(Clone)]
+pub(super) struct UnderWay(Arc<Mark>);
+
+struct Mark {
     table: Arc<Table>,
     id: RequestId,
 }
 
 impl UnderWay {
     /// Keeps its answer: whole frames. Before they are sent, since whoever asks again may do so because sending failed.
-    pub(super) fn answered(self, identity: Identity, frames: &[u8]) {
-        self.table.keep(self.id, identity, frames);
+    pub(super) fn answered(&self, identity: Identity, frames: &[u8]) {
+        self.0.table.keep(self.0.id, identity, frames);
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for Mark {
     fn drop(&mut self) {
         self.table.lock().under_way.remove(&self.id);
     }
