@@ -25,14 +25,14 @@ impl Provider {
     ///
     /// # Errors
     /// As [`Self::write`] but `E_CHECKSUM`; `E_RANGE` for a word that does not stand at a multiple of 8. Nothing was
-    /// changed then. The error of `send`, after which the word is changed.
+    /// changed then.
     pub(crate) fn change_word(
         &self,
         session: u64,
         handle: SlotHandle,
         offset: u64,
         change: Change,
-        send: impl FnOnce(u64) -> Result<()>,
+        send: impl FnOnce(u64),
     ) -> Result<Progress, Refused> {
         if !offset.is_multiple_of(WORD_BYTES as u64) {
             return Err(Error::new(Code::Range, "a word has 8 bytes and stands at a multiple of 8").into());
@@ -40,7 +40,7 @@ impl Provider {
         let key = RegionKey { index: handle.slot, generation: handle.epoch };
         let gone = || self.gone(session, handle);
         let (inside, right) = self.0.cells.enter(key).ok_or_else(gone)?;
-        self.judge(session, handle, &right, Rights::READ_WRITE, offset, WORD_BYTES)?;
+        self.judge(session, handle, &right, Rights::READ_WRITE, offset, WORD_BYTES as u64)?;
         if right.is_superseded() {
             return Ok(Progress::Full);
         }
@@ -53,7 +53,7 @@ impl Provider {
         charge.kept();
         right.operations.fetch_add(1, Ordering::Relaxed);
         right.bytes.fetch_add(WORD_BYTES as u64, Ordering::Relaxed);
-        send(before)?;
+        send(before);
         Ok(Progress::Done)
     }
 

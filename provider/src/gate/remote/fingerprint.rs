@@ -8,6 +8,14 @@ use caps::wire::request::Effect;
 use sha2::{Digest, Sha256};
 
 use crate::gate::answered::Identity;
+use crate::gate::visitor::Visitor;
+
+impl Visitor {
+    /// Of which lease a handle is by which this client has a right open.
+    pub(super) fn lease_of(&self, handle: SlotHandle) -> Option<LeaseId> {
+        self.shared.provider.lease_of(self.opener.session, handle)
+    }
+}
 
 /// The fingerprint of a request, as far as it has come.
 #[derive(Clone)]

@@ -1,11 +1,12 @@
 //! Words that a client compares and swaps, or adds to.
 
-use caps::error::{Code, Error, Result};
-use caps::id::SlotHandle;
+use caps::error::Result;
+use caps::id::{RequestId, SlotHandle};
 use caps::rights::Rights;
-use caps::wire::remote::{Add, Header, Swap};
+use caps::wire::remote::{Add, Swap};
 
-use super::job::Sink;
+use super::job::{Answering, Sink, Went};
+use super::keeping;
 use crate::gate::fault::Access;
 use crate::gate::visitor::Visitor;
 use crate::mem::{Change, WORD_BYTES};
@@ -33,29 +34,46 @@ impl From<&Add> for Word {
 }
 
 impl Word {
-    /// Changes the word, if it can be changed now, and gives what it was before to `out`, which had room, under the header
-    /// that `header` makes for the answer's body. After [`Progress::Done`] that is done, and the word must not be changed
-    /// again; after the others nothing is done.
-    ///
-    /// # Errors
-    /// Why the word is not changed: `E_REVOKED`, `E_LEASE_EXPIRED`, `E_DENIED`, `E_RANGE`, `E_BUSY`, `E_SYSTEM`; what the
-    /// client did wrong by it is on record. `E_UNREACHABLE` if it was changed and the connection is gone.
-    pub(super) fn change(
-        self,
-        visitor: &mut Visitor,
-        out: &mut dyn Sink,
-        header: impl FnOnce(&[u8]) -> Result<Header>,
-    ) -> Result<Progress> {
-        let Self { handle, offset, change } = self;
+    /// Changes the word, if it can be changed now, and gives what it was before to `out` while the slot is held. Only
+    /// then is it done; otherwise nothing is.
+    pub(super) fn step(&self, answer: &Answering, visitor: &mut Visitor, out: &mut dyn Sink) -> Result<Went> {
+        if !out.has_room() {
+            return Ok(Went::Full);
+        }
+        let Self { handle, offset, change } = *self;
         let changed =
             visitor.shared.provider.change_word(visitor.opener.session, handle, offset, change, |before| {
-                let body = before.to_le_bytes();
-                out.frame(header(&body)?, &[&body], &[handle]).map_err(|error| {
-                    Error::with(Code::Unreachable, format!("a word was changed for nobody: {error}"))
-                })
+                // It was changed: nobody to tell is no failure of that.
+                let _ = answer.frame(out, false, 0, &[&before.to_le_bytes()], &[handle]);
             });
         let asked = Access { rights: Rights::READ_WRITE, offset, bytes: WORD_BYTES as u64 };
-        changed.map_err(|refused| visitor.refused(handle, asked, refused))
+        match changed.map_err(|refused| visitor.refused(handle, asked, refused))? {
+            Progress::Done => Ok(Went::Done),
+            Progress::Rotating(rotating) => Ok(Went::Rotating(rotating)),
+            // Narrowed: it is judged again.
+            Progress::Full => Ok(Went::On),
+        }
+    }
+
+    /// Gives an answer that was kept to `out`, under the number `request`, while the right is open: what a word was is
+    /// not told after a revoke, also not once more.
+    ///
+    /// # Errors
+    /// Why it is not told, which is what changing a word by this right would be refused with.
+    pub(super) fn repeat(
+        &self,
+        frames: &[u8],
+        request: RequestId,
+        visitor: &mut Visitor,
+        out: &mut dyn Sink,
+    ) -> Result<()> {
+        let Self { handle, offset, .. } = *self;
+        let told =
+            visitor.shared.provider.while_open(visitor.opener.session, handle, Rights::READ_WRITE, || {
+                keeping::repeat(frames, request, out, &[handle])
+            });
+        let asked = Access { rights: Rights::READ_WRITE, offset, bytes: WORD_BYTES as u64 };
+        told.map_err(|refused| visitor.refused(handle, asked, refused))
     }
 }
 
