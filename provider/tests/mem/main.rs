@@ -101,7 +101,11 @@ const TESTS: &[Test] = &[
     Test::new("death::guardian_told_to_end_cuts_first", User::Any, death::guardian_told_to_end_cuts_first),
     Test::new("death::killed_guardian_is_noticed", User::Any, death::killed_guardian_is_noticed),
     Test::new("words::only_whole_words_are_changed", User::Any, words::only_whole_words_are_changed),
-    Test::new("words::every_change_before_a_cut_is_kept", User::Any, words::every_change_before_a_cut_is_kept),
+    Test::new(
+        "words::every_change_before_a_cut_is_kept",
+        User::Any,
+        words::every_change_before_a_cut_is_kept,
+    ),
     Test::new(
         "words::every_change_before_a_cut_is_kept_open",
         User::Nobody,

@@ -89,19 +89,21 @@ const UPPER: u64 = 1 << 32;
 /// counted, with at most one more each, between which and its count it was killed.
 pub(crate) fn no_change_is_lost_to_a_rotation() {
     const ROUNDS: usize = 8;
-    for bytes in [LEN, 4 << 20] {
-        let memory_page = rustix::fs::memfd_create("tally", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        rustix::fs::ftruncate(&memory_page, 4096).unwrap();
-        let tally = map(&memory_page, 4096, READ_WRITE).unwrap();
-        let clients: Vec<_> = (0..ROUNDS)
-            .map(|_| {
-                Client::fork(NOBODY, |line| {
-                    let at = map(line.take(), bytes as usize, READ_WRITE).unwrap();
-                    add_until_killed(at, tally, || line.say(b'r'));
-                })
+    let scenes = [LEN, 4 << 20].map(|bytes| {
+        let page = rustix::fs::memfd_create("tally", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&page, 4096).unwrap();
+        let tally = map(&page, 4096, READ_WRITE).unwrap();
+        let client = |_| {
+            Client::fork(NOBODY, |line| {
+                let at = map(line.take(), bytes as usize, READ_WRITE).unwrap();
+                add_until_killed(at, tally, || line.say(b'r'));
             })
-            .collect();
-        rotate_among(clients, &start(), bytes, tally);
+        };
+        (bytes, tally, (0..ROUNDS).map(client).collect())
+    });
+    let memory = start();
+    for (bytes, tally, clients) in scenes {
+        rotate_among(clients, &memory, bytes, tally);
     }
 }
 
