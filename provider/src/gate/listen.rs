@@ -164,6 +164,11 @@ impl Gate {
         Ok(Self { listener, shared, path })
     }
 
+    /// What the remote gate has in common with this one.
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
     /// Accepts and serves until the future is dropped. Sessions that began go on.
     pub async fn serve(&self) {
         loop {

@@ -53,8 +53,7 @@ mod peer;
 mod quarantine;
 mod refusals;
 mod rejects;
-#[allow(dead_code)] // until its listener is there
-mod remote;
+pub mod remote;
 mod revoke;
 mod rights;
 mod roots;

@@ -10,6 +10,12 @@ use sha2::{Digest, Sha256};
 use crate::gate::answered::Identity;
 use crate::gate::visitor::Visitor;
 
+/// Whether doing a data request again is as good as answering it again, so that it has no fingerprint and its number must
+/// be nobody else's. A changing one without a fingerprint is by a handle that has no lease, and is refused as such.
+pub(super) const fn only_reads(ask: &Ask<'_>) -> bool {
+    matches!(ask, Ask::Read(_) | Ask::Gather(_) | Ask::Stat(_))
+}
+
 impl Visitor {
     /// Of which lease a handle is by which this client has a right open.
     pub(super) fn lease_of(&self, handle: SlotHandle) -> Option<LeaseId> {
@@ -36,7 +42,7 @@ impl Fingerprint {
         (request.effect() == Effect::Lasting).then(|| Self::new(Verb::Control).and_bytes(body))
     }
 
-    /// Of a request's first frame. `None` for one that only reads, for `CONTROL`, and for one by a handle that has no
+    /// Of a request's first frame. `None` for one that [`only_reads`], for `CONTROL`, and for one by a handle that has no
     /// lease, which will be refused. `lease_of` says of which lease a handle is.
     pub(super) fn of(ask: &Ask<'_>, lease_of: impl Fn(SlotHandle) -> Option<LeaseId>) -> Option<Self> {
         Some(match ask {

@@ -45,7 +45,7 @@ pub(super) struct Job {
 }
 
 /// What [`Job::run`] came to.
-pub(super) enum Step {
+pub enum Step {
     /// It is answered, or the connection is gone. What the client did wrong is in `visitor.conduct`.
     Done,
     /// It has moved as much as one request may at a time: to be run again when the others had their turn.
@@ -60,7 +60,7 @@ pub(super) enum Step {
 }
 
 /// Where answers go. Never waits.
-pub(super) trait Sink {
+pub trait Sink {
     /// Whether one frame more may be given now.
     fn has_room(&self) -> bool;
 

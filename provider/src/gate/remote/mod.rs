@@ -9,6 +9,7 @@
 //! | `effects` | what clients asked for last that cannot be done twice, and what they were answered |
 //! | `fingerprint` | what such a request is told apart by |
 //! | `keeping` | an answer kept before it leaves, and sent again |
+//! | `trial` | requests without a socket, for tests and measurements |
 //!
 //! What has left a connection and what must not leave any more is in [`crate::runtime::Outgoing`].
 
@@ -20,5 +21,7 @@ mod keeping;
 mod leases;
 mod read;
 mod stat;
+#[doc(hidden)]
+pub mod trial;
 mod words;
 mod write;
