@@ -179,7 +179,7 @@ pub(crate) fn random_batches_do_what_vectors_do(world: &World) {
                 ask_all(world, &mut guest, scatters(&handles, &items, &bytes)).told()
             } else {
                 // Now and then an item that is longer than everything.
-                let long = |item: &Item| if item.3 % 7 == 0 { 1 << 29 } else { item.2 };
+                let long = |item: &Item| if item.3.is_multiple_of(7) { 1 << 29 } else { item.2 };
                 let spans: Vec<_> =
                     items.iter().map(|item| (handle(&handles, item), item.1, long(item))).collect();
                 let items: Vec<Item> =
@@ -194,9 +194,9 @@ pub(crate) fn random_batches_do_what_vectors_do(world: &World) {
         Ok(())
     });
     outcome.unwrap();
-    leases.into_iter().for_each(|lease| {
-        let _ = world.revoke(lease);
-    });
+    for lease in leases {
+        world.revoke(lease);
+    }
 }
 
 fn handle(handles: &[SlotHandle], item: &Item) -> SlotHandle {
