@@ -63,23 +63,25 @@ impl Sink for Recording {
     }
 }
 
+/// What became of an item: its bytes, how many, and why no more.
+pub(crate) type Item = (Vec<u8>, u64, Option<Code>);
+
 /// What a request was answered.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     Bytes(Vec<u8>),
     Written(u64),
     Failed(Code),
-    /// Of each item: its bytes, how many, and why no more.
-    Items(Vec<(Vec<u8>, u64, Option<Code>)>),
+    Items(Vec<Item>),
     Standing(u64, (u64, u64)),
 }
 
 impl Recording {
     /// Puts an answer together; a failure is the last word.
     pub(crate) fn told(&self) -> Told {
-        let (mut bytes, mut items): (Vec<u8>, Vec<(Vec<u8>, u64, Option<Code>)>) = Default::default();
+        let (mut bytes, mut items) = (Vec::new(), Vec::<Item>::new());
         for (at, (header, body)) in self.frames.iter().enumerate() {
-            assert_eq!(header.has_more(), at + 1 < self.frames.len() && !self.failed_at(at + 1));
+            assert_eq!(header.has_more(), at + 1 < self.frames.len(), "the last frame is known as the last");
             match Answer::decode(header, body).unwrap() {
                 Answer::Failed(error) => return Told::Failed(error.code()),
                 Answer::Read(data) => bytes.extend_from_slice(data),
@@ -110,10 +112,6 @@ impl Recording {
             Some(_) => Told::Items(items),
             None => panic!("nothing was told"),
         }
-    }
-
-    fn failed_at(&self, at: usize) -> bool {
-        self.frames.get(at).is_some_and(|(header, _)| header.deadline_or_code != 0)
     }
 }
 

@@ -150,22 +150,12 @@ pub(crate) fn a_frame_out_of_step_is_refused(world: &World) {
     let mut guest = world.anybody();
     let handle = open(world, &mut guest, &world.whole(lease), Rights::READ_WRITE);
     let frames = write_frames(handle, 0, &pattern(300, 3), 100);
-    let begin = || {
-        let request = Request::begin(&frames[0].0, &frames[0].1, world.provider.clock().boot());
-        let mut request = request.unwrap();
-        assert!(matches!(request.run(&mut world.anybody(), &mut Recording::default()), Step::Wants));
-        request
-    };
-    let refused = |header: Header, body: &[u8]| {
-        let mut request = Request::begin(&frames[0].0, &frames[0].1, world.provider.clock().boot()).unwrap();
-        let mut guest = world.anybody();
-        // It fails for the handle, and still knows what has to come.
-        let _ = request.run(&mut guest, &mut Recording::default());
-        request.feed(&header, body).map_err(|error| error.code())
-    };
-    let _ = begin;
+    // It fails for a foreign handle, and still knows what has to come.
+    let mut failed = Request::begin(&frames[0].0, &frames[0].1, world.provider.clock().boot()).unwrap();
+    assert!(matches!(failed.run(&mut world.anybody(), &mut Recording::default()), Step::Wants));
     let other = Header { request: caps::id::RequestId(10), ..frames[1].0 };
-    assert_eq!(refused(other, &frames[1].1), Err(Code::FrameType), "another request's");
+    let fed = failed.feed(&other, &frames[1].1);
+    assert_eq!(fed.map_err(|error| error.code()), Err(Code::FrameType), "another request's");
     // Of one that goes on: too many bytes, too few, an end too early and one too late.
     for (more, bytes) in [(true, 201), (false, 201), (false, 199), (true, 200)] {
         let mut request = Request::begin(&frames[0].0, &frames[0].1, world.provider.clock().boot()).unwrap();
