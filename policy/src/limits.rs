@@ -575,6 +575,39 @@ const _: () = assert!(WRAP_TTL_MS_MIN <= WRAP_TTL_MS_MAX && WRAP_TTL_MS_MAX <= L
 /// it believes a key whose last token has expired, which lets nobody in.
 pub const ROOT_LOOK_MS_MAX: u64 = 60_000;
 
+// ---- What is asked again over the network
+
+/// How long a node knows what a client asked of it last after the client's last connection went, in milliseconds: a
+/// client that has lost its connection is back within that, or begins anew.
+pub const EFFECTS_KEPT_MS: u64 = 60_000;
+/// How long a node waits at most before it looks again which of them are over, in milliseconds: their time counts while the
+/// machine sleeps, and waiting does not.
+pub const EFFECTS_LOOK_MS_MAX: u64 = 10_000;
+/// Clients whose last requests a node knows, in all.
+pub const EFFECTS_CLIENTS_MAX: usize = 1_024;
+/// Of these, the ones of one principal: programs that it runs side by side.
+pub const EFFECTS_CLIENTS_PER_HOLDER_MAX: usize = 16;
+/// Connections of one client that share what is known of it: a lost one that the node has not noticed yet beside its next.
+pub const EFFECTS_CONNECTIONS_MAX: usize = 4;
+/// Changing requests that are known of one client: as many as its connections have unanswered.
+pub const EFFECTS_ANSWERS_MAX: usize = EFFECTS_CONNECTIONS_MAX * REMOTE_WINDOW_MAX;
+/// Bytes of these requests' answers, of one client. The oldest make room; their numbers stay.
+pub const EFFECTS_CLIENT_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
+/// Bytes of all clients' answers. Clients without a connection are forgotten to make room, the oldest first.
+pub const EFFECTS_BYTES_MAX: usize = 16 << 20;
+
+const _: () = assert!(
+    EFFECTS_CLIENTS_PER_HOLDER_MAX * 16 <= EFFECTS_CLIENTS_MAX
+        && EFFECTS_CLIENTS_PER_HOLDER_MAX * EFFECTS_CLIENT_BYTES_MAX * 4 <= EFFECTS_BYTES_MAX,
+    "one principal cannot take the room of others"
+);
+const _: () = assert!(
+    (EFFECTS_BYTES_MAX + EFFECTS_CLIENTS_MAX * EFFECTS_ANSWERS_MAX * 128) as u64
+        <= NODE_RAM_BYTES_RESERVED / 4,
+    "remembered answers of remote clients fit what the node keeps for itself"
+);
+const _: () = assert!(EFFECTS_LOOK_MS_MAX < EFFECTS_KEPT_MS && REQUEST_MS_DEFAULT < EFFECTS_KEPT_MS);
+
 #[cfg(test)]
 mod tests {
     /// Every bound says its unit and its reason: a doc comment of its own stands above it.

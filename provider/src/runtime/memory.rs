@@ -24,7 +24,7 @@ use super::lock;
 use super::meters::Meters;
 use super::quarantine::Keep;
 use crate::kernel::RotationId;
-use crate::mem::Region;
+use crate::mem::{Change, Region};
 
 /// One segment's memory of one generation.
 #[derive(Debug)]
@@ -228,6 +228,17 @@ impl Memory {
             done = end;
         }
         Ok(())
+    }
+
+    /// Changes the word at `offset`, which lies in the region, and returns what it was before.
+    ///
+    /// # Errors
+    /// `E_REVOKED` while its segment is rotated or once the region is cut, `E_RANGE` unless it stands at a multiple of 8.
+    /// Nothing was changed then, in any segment's file: making the change again is the way to go on.
+    pub(super) fn change_word(&self, offset: u64, change: Change) -> Result<u64> {
+        // Segments are whole pages, so a word lies in one of them.
+        let (file, at, _) = self.locate(offset)?;
+        file.region.change_word(at, change)
     }
 
     /// The file that holds a byte, the byte's place in it, and how many bytes follow there.

@@ -16,6 +16,7 @@
 //! | `check` | what opening would find, without opening |
 //! | `access` | mediated reads and writes under the slot |
 //! | `stream` | the same chunk by chunk, for requests of any length
+//! | `words` | words that are read and changed in one step, under the slot |
 //! | `meters` | bytes under tokens that limit them, counted for all who share a limit |
 //! | `memory` | a region's segments: their files, and the rotations that replace them |
 //! | `take_back` | fence, cut, shut, wipe, acknowledge; each on its thread |
@@ -62,6 +63,7 @@ mod summary;
 mod take_back;
 mod timer;
 mod watchdog;
+mod words;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;

@@ -5,6 +5,8 @@
 //! `world` is the provider and its leases, `line` the other end of a request, the rest are tests by subject.
 
 mod batches;
+mod broker;
+mod effects;
 mod line;
 mod settling;
 mod spans;
@@ -52,6 +54,12 @@ tests! {
     settling::a_narrowing_is_settled,
     settling::a_session_ends_with_nothing_under_way,
     settling::nobody_waits_for_a_lease_that_left_nothing_under_way,
+    effects::a_word_is_changed_by_who_may_read_and_write_it,
+    effects::no_addition_is_lost_to_rotations_and_none_is_made_twice,
+    effects::what_was_done_is_answered_again_by_another_connection,
+    effects::leases_are_made_with_their_first_bytes,
+    effects::leases_are_made_once_however_often_they_are_asked_for,
+    effects::leases_whose_first_bytes_broke_off_are_given_back,
 }
 
 fn main() {

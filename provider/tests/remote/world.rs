@@ -1,4 +1,4 @@
-//! One provider with a gate, and a broker that says yes to everything.
+//! One provider with a gate, and a broker.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -8,23 +8,23 @@ use std::time::Duration;
 use audit::log::Identity;
 use audit::salt::Salt;
 use audit::{LogKey, Origin as LogName, Recorder};
-use caps::error::Result;
-use caps::id::{ClusterEpoch, GrantId, LeaseId, PrincipalKey, ProviderId, RegionId};
+use caps::id::{ClusterEpoch, GrantId, LeaseId, ProviderId, RegionId};
 use caps::key::SigningKey;
 use caps::pop::{Nonce, Proven, Transcript};
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::time::{Micros, UnixMicros};
-use caps::token::{Cut, RootKey, RootKeys, Terms, Token};
+use caps::token::{RootKey, RootKeys, Terms, Token};
 use caps::wire::link::{ClaimTicket, Take, Taken};
 use caps::wire::row::{EndCause, Lifetime};
-use caps::wire::{Name, Reason, Reply, Request};
 use policy::limits;
 use provider::factory::{Factory, FactoryConfig, Namespace};
 use provider::gate::remote::trial::Guest;
-use provider::gate::{BoxFuture, Caller, ControlPlane, Gate, GateConfig};
+use provider::gate::{Gate, GateConfig};
 use provider::mem::{Memory, Strength};
 use provider::runtime::{Clock, Opener, Origin, Outgoing, Parts, Provider};
+
+use crate::broker::Broker;
 
 /// Bytes of the pool: far below any machine's memory.
 const POOL_BYTES: u64 = 256 << 20;
@@ -33,6 +33,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(600);
 
 pub(crate) struct World {
     pub(crate) provider: Provider,
+    pub(crate) broker: Arc<Broker>,
     gate: Gate,
     root: RootKey,
     next: AtomicU64,
@@ -48,37 +49,6 @@ pub(crate) struct Lease {
     pub(crate) bytes: u64,
 }
 
-/// Answers whatever a test asks of a broker.
-struct Anything;
-
-impl ControlPlane for Anything {
-    fn request(&self, _: Caller, request: Request) -> BoxFuture<'_, Result<Reply>> {
-        panic!("no test asks for {request:?}")
-    }
-
-    fn principal(&self, _: PrincipalKey) -> BoxFuture<'_, (Option<Name>, bool)> {
-        Box::pin(std::future::ready((None, false)))
-    }
-
-    fn may_open(&self, _: Caller, _: u64, _: Rights, _: u8) -> Result<()> {
-        Ok(())
-    }
-
-    fn quota(&self, _: PrincipalKey) -> policy::Quota {
-        policy::Quota::UNLIMITED
-    }
-
-    fn revoke_holder(&self, _: PrincipalKey) -> BoxFuture<'_, Result<()>> {
-        panic!("no test is that bad")
-    }
-
-    fn revoke_token(&self, _: Caller, _: Cut, _: Reason) -> BoxFuture<'_, Result<Reply>> {
-        panic!("no test asks for that")
-    }
-
-    fn session_ended(&self, _: u64) {}
-}
-
 impl World {
     /// Call it before any thread is started.
     pub(crate) fn start() -> Self {
@@ -90,7 +60,7 @@ impl World {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let (root, clock) = (RootKey::from_seed(&[5; 32]), Clock::start());
-        let (provider, gate) = runtime.block_on(async {
+        let (provider, broker, gate) = runtime.block_on(async {
             let name = LogName::parse("trial.example/provider-1").unwrap();
             let identity = Identity::new(name, LogKey::from_seed(&[6; 32]));
             let recorder = Recorder::open(&dir.path().join("log"), identity, Arc::new(move || clock.unix()));
@@ -128,10 +98,11 @@ impl World {
                 sessions_per_uid_max: limits::SESSIONS_PER_UID_MAX,
                 faults: policy::fault::Faults::default(),
             };
-            let gate = Gate::bind(config, provider.clone(), Arc::new(Anything)).unwrap();
-            (provider, gate)
+            let broker = Arc::new(Broker::new(provider.clone(), RootKey::from_seed(&[5; 32])));
+            let gate = Gate::bind(config, provider.clone(), broker.clone()).unwrap();
+            (provider, broker, gate)
         });
-        Self { provider, gate, root, next: AtomicU64::new(1), runtime, _dir: dir }
+        Self { provider, broker, gate, root, next: AtomicU64::new(1), runtime, _dir: dir }
     }
 
     pub(crate) fn wait<T>(&self, for_it: impl Future<Output = T>) -> T {

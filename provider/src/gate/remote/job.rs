@@ -25,8 +25,10 @@ use policy::limits::{
 };
 
 use super::batch::{Gather, Scatter};
+use super::leases::Filling;
 use super::read::Read;
 use super::stat::Stat;
+use super::words::Word;
 use super::write::Write;
 use crate::gate::visitor::Visitor;
 use crate::runtime::Rotating;
@@ -78,6 +80,8 @@ enum Work {
     Gather(Gather),
     Scatter(Scatter),
     Stat(Stat),
+    Word(Word),
+    Filling(Box<Filling>),
     /// It failed, which is to be told.
     Failed(Error),
     /// It is answered.
@@ -112,7 +116,9 @@ impl Job {
             Ask::Gather(spans) => Work::Gather(Gather::new(spans)),
             Ask::Scatter { spans, data } => Work::Scatter(Scatter::new(spans, data)),
             Ask::Stat(span) => Work::Stat(Stat::new(*span)),
-            Ask::Cas(_) | Ask::FetchAdd(_) | Ask::Control(_) | Ask::Create(_) | Ask::Delete(_) => {
+            Ask::Cas(swap) => Work::Word(swap.into()),
+            Ask::FetchAdd(add) => Work::Word(add.into()),
+            Ask::Control(_) | Ask::Create(_) | Ask::Delete(_) => {
                 Work::Failed(Error::new(Code::Protocol, "this request is not about bytes"))
             }
         };
@@ -122,6 +128,11 @@ impl Job {
         };
         let deadline = now.plus(Micros::from_millis(span));
         Self { answer, work, more: header.has_more(), deadline, waiting: None }
+    }
+
+    /// Goes on with a CREATE whose leases are made, and whose first frame came at `now`.
+    pub(super) fn filling(header: &Header, filling: Box<Filling>, now: BootNanos) -> Self {
+        Self { work: Work::Filling(filling), ..Self::begin(header, Ask::Create(&[]), now) }
     }
 
     /// A further frame of the same request. To be run after it.
@@ -137,6 +148,12 @@ impl Job {
             (Work::Write(write), Further::Write(data)) => write.feed(data, self.more),
             (Work::Scatter(scatter), Further::Scatter { spans, data }) => {
                 if let Err(error) = scatter.feed(spans, data) {
+                    self.work = Work::Failed(error);
+                }
+                Ok(())
+            }
+            (Work::Filling(filling), Further::Create { pieces, data }) => {
+                if let Err(error) = filling.feed(pieces, data) {
                     self.work = Work::Failed(error);
                 }
                 Ok(())
@@ -189,6 +206,7 @@ impl Job {
                     match &mut self.work {
                         Work::Gather(gather) => gather.skip(busy.code()),
                         Work::Scatter(scatter) => scatter.skip(busy.code()),
+                        Work::Filling(filling) => filling.skip(busy),
                         _ => self.work = Work::Failed(busy),
                     }
                 }
@@ -212,6 +230,8 @@ impl Job {
             Work::Gather(gather) => gather.step(&self.answer, visitor, out),
             Work::Scatter(scatter) => scatter.step(self.more, &self.answer, visitor, out),
             Work::Stat(stat) => stat.step(&self.answer, visitor, out),
+            Work::Word(word) => word.step(&self.answer, visitor, out),
+            Work::Filling(filling) => filling.step(self.more, &self.answer, visitor, out),
             Work::Failed(_) | Work::Over => Ok(Went::On),
         }
     }

@@ -102,3 +102,6 @@ impl Request {
         self.0.deadline()
     }
 }
+
+mod exchange;
+pub use exchange::{Clients, Connection};
