@@ -2,7 +2,9 @@
 
 use caps::error::Code;
 use caps::id::{RequestId, SlotHandle};
+use caps::range::ByteRange;
 use caps::wire::remote::{Flags, Header, Piece, Verb};
+use caps::wire::reply::Opened;
 use caps::wire::{Reply, cbor};
 use libmem::Mediated;
 use zerocopy::IntoBytes;
@@ -13,7 +15,8 @@ use crate::node::{Frame, HANDLE, Peer, World, opened};
 fn told(ask: impl Fn(&Mediated) -> Code, lie: impl FnOnce(&mut Peer, &Frame) + Send + 'static) -> Code {
     let world = World::new(move |door| {
         let mut peer = door.welcome();
-        peer.open(HANDLE);
+        let range = ByteRange::new(0, LONG as u64).unwrap();
+        peer.open_as(Opened { range, region_bytes: LONG as u64, ..opened(HANDLE) });
         let asked = peer.next();
         lie(&mut peer, &asked);
         // The client hangs up; there is no other connection, which the script would not be there for.
@@ -151,11 +154,17 @@ fn a_write_that_was_another() {
     let writing = |memory: &Mediated| memory.write_at(0, b"abc").unwrap_err().code();
     assert_eq!(told(writing, |peer, asked| peer.answer(asked, &2_u64.to_le_bytes())), Code::Protocol);
     assert_eq!(told(writing, |peer, asked| peer.answer(asked, &[0; 7])), Code::FrameType);
-    // Two frames, and the answer after the first.
-    let long = |memory: &Mediated| memory.write_at(0, &vec![0; 3 << 20]).unwrap_err().code();
-    let early = |peer: &mut Peer, asked: &Frame| peer.answer(asked, &(3_u64 << 20).to_le_bytes());
+    // Many frames, and the answer after the first: nothing is read any more, so that the others are still to come.
+    let long = |memory: &Mediated| memory.write_at(0, &vec![0; LONG]).unwrap_err().code();
+    let early = |peer: &mut Peer, asked: &Frame| {
+        peer.answer(asked, &(LONG as u64).to_le_bytes());
+        peer.wait_until_gone();
+    };
     assert_eq!(told(long, early), Code::Protocol);
 }
+
+/// Bytes of a write that no socket's buffers hold.
+const LONG: usize = 64 << 20;
 
 #[test]
 fn an_end_in_the_middle_of_a_frame() {
@@ -183,7 +192,7 @@ fn a_right_that_nobody_asked_for() {
         cbor::append(&reply, &mut body).unwrap();
         peer.answer(&frame, &body);
     };
-    let mapped = caps::wire::reply::Opened { mapped: true, ..opened(SlotHandle { slot: 9, epoch: 9 }) };
+    let mapped = Opened { mapped: true, ..opened(SlotHandle { slot: 9, epoch: 9 }) };
     for reply in [Reply::Opened(opened(HANDLE)), Reply::Opened(mapped), Reply::Channel] {
         let world = World::with(move |peer| status(peer, reply));
         let client = world.client();

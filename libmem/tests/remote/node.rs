@@ -23,6 +23,7 @@ use caps::wire::row::{LeaseRow, LeaseState, Tier};
 use caps::wire::{Reply, Request, cbor};
 use libmem::remote::Credentials;
 use libmem::{Client, Endpoint, Mediated, SigningKey};
+use rustix::event::{PollFd, PollFlags};
 use transport::rustls::{ServerConnection, StreamOwned};
 use zerocopy::IntoBytes;
 
@@ -34,8 +35,9 @@ pub const REGION_BYTES: u64 = 4 << 20;
 
 /// A node that runs a script, and the client's half of what belongs to it.
 pub struct World {
-    pub authority: Authority,
     pub alice: Arc<Credentials>,
+    /// Holds the files of the certificates.
+    _authority: Authority,
     address: String,
     thread: Option<JoinHandle<()>>,
 }
@@ -73,7 +75,7 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let thread = std::thread::spawn(move || script(&Door { listener, credentials }));
-        Self { authority, alice, address, thread: Some(thread) }
+        Self { alice, _authority: authority, address, thread: Some(thread) }
     }
 
     /// A node with one session, which is begun as it should be.
@@ -94,6 +96,11 @@ impl World {
         let client = self.client();
         let memory = client.open_mediated(&token(), Rights::READ_WRITE).unwrap();
         (client, memory)
+    }
+
+    /// Comes and goes.
+    pub fn knock(&self) {
+        drop(TcpStream::connect(&self.address).unwrap());
     }
 
     /// Waits for the script's end: its assertions count.
@@ -258,11 +265,21 @@ impl Peer {
     }
 
     /// Answers an open, as it should be.
-    pub fn open(&mut self, handle: SlotHandle) -> RequestId {
+    pub fn open(&mut self, handle: SlotHandle) {
+        self.open_as(opened(handle));
+    }
+
+    /// Answers an open by something in particular.
+    pub fn open_as(&mut self, opened: Opened) {
         let (frame, request) = self.control();
         let Request::Open { path: Path::Mediated, .. } = request else { panic!("{request:?}") };
-        self.reply(&frame, &Reply::Opened(opened(handle)));
-        frame.header.request
+        self.reply(&frame, &Reply::Opened(opened));
+    }
+
+    /// Waits until the client hung up, without reading anything.
+    pub fn wait_until_gone(&self) {
+        let mut sockets = [PollFd::new(&self.stream.sock, PollFlags::RDHUP)];
+        rustix::event::poll(&mut sockets, None).unwrap();
     }
 
     /// Cuts the connection without a word.
