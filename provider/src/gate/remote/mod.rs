@@ -35,10 +35,12 @@
 //! | `control` | the requests of the local socket, worked on beside the shard |
 //! | `parting` | the ends of a connection: told, recorded, closed |
 //! | `job` | one data request under way: begun, fed, run until it is answered |
+//! | `read`, `write`, `batch`, `stat` | its verbs |
 //!
 //! What has left a connection and what must not leave any more is in [`crate::runtime::Outgoing`].
 
 mod admission;
+mod batch;
 mod config;
 mod connection;
 mod control;
@@ -49,9 +51,12 @@ mod line;
 mod listener;
 mod mailbox;
 mod parting;
+mod read;
 mod requests;
 mod shard;
+mod stat;
 mod table;
+mod write;
 
 pub use config::RemoteConfig;
 pub use listener::RemoteGate;
