@@ -200,6 +200,8 @@ pub const REMOTE_SEND_BYTES_MAX: usize = 256 << 10;
 /// How long the node goes on reading after it has refused a connection's frame, in milliseconds: what is closed with bytes
 /// unread is reset, and the reason with it.
 pub const REMOTE_PARTING_MS_MAX: u64 = 500;
+/// Pause between two looks whether the reason has arrived, in milliseconds.
+pub const REMOTE_PARTING_LOOK_MS: u64 = 5;
 /// After which silence a connection is asked whether it is still there, in milliseconds.
 pub const REMOTE_KEEPALIVE_MS: u64 = 30_000;
 /// Pause between such questions, in milliseconds.

@@ -88,6 +88,8 @@ pub(super) enum Work {
 
 /// What a data request waits for.
 pub(super) enum Waits {
+    /// That others have had their turn.
+    Turn,
     /// Room for its answer.
     Room,
     /// Its next frame.
@@ -180,10 +182,7 @@ impl Connection {
                 Ok(turn) => turn,
                 Err(end) => self.part(desk, end),
             },
-            Stage::Parting(_) => {
-                let listens = self.line.flush().is_ok() && self.line.discard(&mut desk.cipher);
-                if listens { Turn::Waits } else { self.die(desk) }
-            }
+            Stage::Parting(_) => self.go_on_parting(desk),
             Stage::Dead => self.die(desk),
         }
     }
@@ -216,7 +215,8 @@ impl Connection {
             self.frame_by
                 .unwrap_or_else(|| Instant::now() + Duration::from_millis(limits::REMOTE_FRAME_MS_MAX))
         });
-        Ok(turn)
+        let more = matches!(self.session.as_ref().map(|session| &session.work), Some(Work::Job(_, Waits::Turn)));
+        Ok(if more { Turn::Again } else { turn })
     }
 
     /// Takes the frames of what is there, and reads more. `taken` counts the bytes of `plain` that are done with.
@@ -303,7 +303,13 @@ impl Connection {
         let after = |since: Instant, ms| since + Duration::from_millis(ms);
         let stuck = self.line.stuck_since().map(|since| after(since, limits::SEND_MS_MAX));
         let own = match &self.stage {
-            Stage::Greeting(_, until) | Stage::Parting(until) => Some(*until),
+            Stage::Greeting(_, until) => Some(*until),
+            // Nothing tells that what was sent has arrived.
+            Stage::Parting(until) if self.session.is_some() => {
+                let look = Instant::now() + Duration::from_millis(limits::REMOTE_PARTING_LOOK_MS);
+                Some(look.min(*until))
+            }
+            Stage::Parting(until) => Some(*until),
             Stage::Open => {
                 let work = self.session.as_ref().map(|session| &session.work);
                 match work {
@@ -314,7 +320,7 @@ impl Connection {
                             Waits::Rotation(_, over) => Some(until.min(*over)),
                             Waits::Frame => Some(until),
                             // There is no room to say that it is late either: it is found out when there is.
-                            Waits::Room => None,
+                            Waits::Room | Waits::Turn => None,
                         }
                     }
                     // It has a deadline of its own.
@@ -330,6 +336,9 @@ impl Connection {
     /// A deadline may have passed.
     pub(super) fn overdue(&mut self, desk: &mut Desk) -> Turn {
         let now = Instant::now();
+        if let Stage::Parting(until) = self.stage {
+            return if until <= now { self.die(desk) } else { self.go_on_parting(desk) };
+        }
         if self.deadline(desk).is_none_or(|deadline| deadline > now) && !self.has_late_job(desk) {
             return Turn::Waits;
         }

@@ -10,6 +10,7 @@ use policy::limits;
 use super::connection::{Connection, End, Stage, Turn, Work};
 use super::shard::Desk;
 use crate::gate::fault::Fault;
+use crate::runtime::Outgoing;
 
 impl Connection {
     /// Ends the connection: what lives with it at once, the rest once the client has been told.
@@ -36,7 +37,9 @@ impl Connection {
             }
             End::Faulted => true,
         };
-        self.end_session(desk);
+        if let Some(Work::Errand(task)) = self.session.as_ref().map(|session| &session.work) {
+            task.abort();
+        }
         if !told {
             return self.die(desk);
         }
@@ -67,14 +70,26 @@ impl Connection {
         self.record(desk, &crate::gate::session::unread());
     }
 
-    /// Ends what lives with the session, as soon as nobody acts in its name any more.
-    pub(super) fn end_session(&mut self, desk: &Desk) {
-        let Some(session) = &mut self.session else { return };
-        if let Work::Errand(task) = &session.work {
-            task.abort();
+    /// Goes on with parting: sends what is left, throws away what comes, and ends the session once all has arrived.
+    pub(super) fn go_on_parting(&mut self, desk: &mut Desk) -> Turn {
+        if self.line.flush().is_err() || !self.line.discard(&mut desk.cipher) {
+            return self.die(desk);
         }
+        // What has not arrived when the session ends never will.
+        if self.line.is_drained() && self.line.outgoing().is_none_or(Outgoing::is_settled) {
+            self.end_session(desk);
+        }
+        Turn::Waits
+    }
+
+    /// Ends what lives with the session, as soon as nobody acts in its name any more.
+    fn end_session(&mut self, desk: &Desk) {
+        let Some(session) = &self.session else { return };
         if session.visitor.is_none() {
             return; // its letter is on the way
+        }
+        if let Some(outgoing) = self.line.outgoing() {
+            outgoing.end();
         }
         let id = session.opener.session;
         desk.shared.provider.session_ended(id);
@@ -84,9 +99,9 @@ impl Connection {
 
     /// Closes the socket.
     pub(super) fn die(&mut self, desk: &Desk) -> Turn {
-        self.line.hang_up();
         self.stage = Stage::Dead;
         self.end_session(desk);
+        self.line.hang_up();
         if self.session.is_some() { Turn::Waits } else { Turn::Over }
     }
 }

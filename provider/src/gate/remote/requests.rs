@@ -161,7 +161,7 @@ impl Connection {
         let errand = Errand { visitor, request: id, identity, answer: None };
         let limit = match header.deadline_or_code {
             0 => limits::REQUEST_MS_DEFAULT,
-            ms => u64::from(ms),
+            ms => u64::from(ms).min(limits::REMOTE_REQUEST_MS_MAX),
         };
         let limit = Duration::from_millis(limit);
         let task = control::send_off(&desk.runtime, &desk.mailbox, self.key, errand, request, limit);
@@ -180,8 +180,7 @@ impl Connection {
         let ends = visitor.conduct.ends();
         session.visitor = Some(visitor);
         if !matches!(self.stage, Stage::Open) {
-            self.end_session(desk);
-            return Ok(());
+            return Ok(()); // it is parting, and ends the session at its next turn
         }
         // Given up by nobody but this shard, which then closes: or it panicked.
         let answer =
@@ -201,6 +200,7 @@ impl Connection {
     pub(super) fn go_on_with_work(&mut self, desk: &mut Desk) -> Result<(), End> {
         let Some(session) = &self.session else { return Ok(()) };
         match &session.work {
+            Work::Job(_, Waits::Turn) => self.go_on_with_job(desk),
             Work::Job(_, Waits::Room) if self.line.is_drained() => self.go_on_with_job(desk),
             Work::Job(_, Waits::Rotation(task, _)) if task.is_finished() => self.go_on_with_job(desk),
             _ => Ok(()),
@@ -219,7 +219,7 @@ impl Connection {
         };
         let late = || job.deadline() <= desk.shared.provider.clock().boot();
         match waits {
-            Waits::Room => false,
+            Waits::Room | Waits::Turn => false,
             Waits::Frame => late(),
             Waits::Rotation(_, until) => *until <= Instant::now() || late(),
         }
@@ -255,6 +255,7 @@ impl Connection {
 fn after(desk: &Desk, key: Key, before: Option<&Waits>, step: Step) -> Option<Waits> {
     match step {
         Step::Done => None,
+        Step::Turn => Some(Waits::Turn),
         Step::Full => Some(Waits::Room),
         Step::Wants => Some(Waits::Frame),
         Step::Rotating(rotating) => {
