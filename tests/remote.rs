@@ -12,7 +12,7 @@ use caps::wire::request::Path as By;
 use common::shell::Shell;
 use common::tls::{HEADER, Tls, credentials, issued};
 use common::{Node, PATIENCE, code, log, pattern, refused, until};
-use libmem::{Code, Rights, Token};
+use libmem::{Code, Error, Rights, SigningKey, Token};
 use zerocopy::IntoBytes;
 
 /// Bytes of the lease.
@@ -46,7 +46,7 @@ impl Scene {
 
     fn opened(&self) -> (Tls, SlotHandle) {
         let mut tls = self.connect();
-        let handle = tls.open(&self.token, Rights::READ | Rights::WRITE).unwrap();
+        let handle = tls.open(&self.token, Rights::READ.union(Rights::WRITE)).unwrap();
         (tls, handle)
     }
 
@@ -87,13 +87,18 @@ fn a_certificate_and_a_key_have_to_be_of_the_same_principal() {
     let mut scene = Scene::set();
     let address = scene.node.address();
     let bob = scene.node.key("bob");
-    let connect =
-        |credentials: &transport::Credentials, key| Tls::connect(address, credentials, key).map(drop);
-    refused(connect(&scene.alice, &bob), Code::PeerIdentity);
-    refused(connect(&scene.alice, &libmem::SigningKey::from_seed(&[9; 32])), Code::PeerIdentity);
+    fn connect(
+        at: std::net::SocketAddr,
+        who: &transport::Credentials,
+        key: &SigningKey,
+    ) -> Result<(), Error> {
+        Tls::connect(at, who, key).map(drop)
+    }
+    refused(connect(address, &scene.alice, &bob), Code::PeerIdentity);
+    refused(connect(address, &scene.alice, &SigningKey::from_seed(&[9; 32])), Code::PeerIdentity);
     // A node's certificate opens no session, whoever proves what.
     let other = issued(&scene.node, "node-2", "provider");
-    refused(connect(&other, &scene.node.key("alice")), Code::PeerIdentity);
+    refused(connect(address, &other, &scene.node.key("alice")), Code::PeerIdentity);
     // Nor does the proof of another connection.
     let (mut here, mut there) = (Tls::silent(address, &scene.alice), Tls::silent(address, &scene.alice));
     let alice = scene.node.key("alice");

@@ -42,6 +42,8 @@ pub(super) struct Connection {
     input: Vec<u8>,
     /// Whether the socket may have something.
     readable: bool,
+    /// Whether the client has said its last: its end is told once, perhaps together with bytes before it.
+    hung_up: bool,
     /// By when a frame that has begun has to be whole.
     frame_by: Option<Instant>,
     /// When the client last asked for something.
@@ -159,6 +161,7 @@ impl Connection {
             session: None,
             input: Vec::new(),
             readable: true,
+            hung_up: false,
             frame_by: None,
             quiet_since: now,
             stands: None,
@@ -170,9 +173,10 @@ impl Connection {
         matches!(self.stage, Stage::Greeting(..))
     }
 
-    /// The socket says that something may have come.
-    pub(super) fn may_read(&mut self) {
+    /// The socket says that something may have come; `last` if nothing more will.
+    pub(super) fn may_read(&mut self, last: bool) {
         self.readable = true;
+        self.hung_up |= last;
     }
 
     /// Goes on as far as possible.
@@ -230,7 +234,7 @@ impl Connection {
             plain.drain(..*taken);
             *taken = 0;
             match self.line.receive(&mut desk.cipher, plain) {
-                Ok(Received::Some { more }) => self.readable = more,
+                Ok(Received::Some { more }) => self.readable = more || self.hung_up,
                 Ok(Received::Nothing) => self.readable = false,
                 Ok(Received::End) | Err(Broken::Gone) if plain.is_empty() && !self.is_in_a_message() => {
                     return Err(End::Gone);

@@ -123,11 +123,12 @@ impl Shard {
                     mail = true;
                     continue;
                 }
-                let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+                let last = event.is_read_closed() || event.is_error();
+                let readable = event.is_readable() || last;
                 let lost = event.is_write_closed();
                 self.visit(Key::of(event.token()), |connection, desk| {
                     if readable {
-                        connection.may_read();
+                        connection.may_read(last);
                     }
                     let turn = connection.turn(desk);
                     // Held up, it does not find out by reading, and nobody is there to wait for the answer.
