@@ -62,7 +62,8 @@ pub(super) struct Shared {
     /// Tokens that wait to be fetched.
     pub(super) wraps: Arc<Wraps>,
     pub(super) config: GateConfig,
-    next: AtomicU64,
+    /// The number of the next session, whichever way it comes.
+    pub(super) next: AtomicU64,
     /// Sessions by uid. Guards the counts; held for an addition.
     counts: Mutex<HashMap<u32, usize>>,
     /// Of these, the ended ones that wait for their process' end. Held for an addition.
@@ -165,6 +166,7 @@ impl Gate {
     }
 
     /// What the remote gate has in common with this one.
+    #[cfg(feature = "remote")]
     pub(super) fn shared(&self) -> Arc<Shared> {
         self.shared.clone()
     }
