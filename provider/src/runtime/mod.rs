@@ -21,6 +21,7 @@
 //! | `spare` | memory for the next rotation, made ready before it is needed |
 //! | `rotate` | the same for one holder among several: cut, copy, hand out, wipe |
 //! | `hand_out`, `post` | segments' descriptors on their way to holders, and what holders must be told of them |
+//! | `outgoing` | what a network session was sent, and what must not leave any more
 //! | `pool` | a bounded pool of threads that grows while all are busy |
 //! | `client` | the process at the other end of a session: who it is, and how it is killed |
 //! | `watchdog` | kills who holds up a cut |
@@ -47,6 +48,7 @@ mod memory;
 mod meters;
 mod open;
 mod origin;
+mod outgoing;
 mod pool;
 mod post;
 mod quarantine;
@@ -84,6 +86,7 @@ pub use clock::Clock;
 pub use hand_out::Delivery;
 pub use open::{Opened, Opener};
 pub use origin::Origin;
+pub use outgoing::Outgoing;
 pub use post::Post;
 
 use cells::{Cells, Right};
@@ -162,6 +165,8 @@ struct SessionLink {
     client: Client,
     /// What its holder has to be told.
     post: Arc<Post>,
+    /// What it was sent, if it came over the network.
+    outgoing: Option<Arc<Outgoing>>,
 }
 
 /// Waits until the guardian is gone. Then nobody would cut if this process were killed: whoever waits here should
@@ -282,15 +287,18 @@ impl Provider {
         self.0.step(Event::Close { session: crate::kernel::SessionId(session), handle }).map(drop)
     }
 
-    /// Lets the runtime end a session's socket, and gives back what it will have to tell the session.
+    /// Lets the runtime end a session's socket, and gives back what it will have to tell the session. `outgoing` is what
+    /// a session over the network was sent: before a take-back is acknowledged, what is under way there is waited for or
+    /// thrown away.
     pub(crate) fn register_session(
         &self,
         session: u64,
         client: Client,
         end: Box<dyn Fn() + Send>,
+        outgoing: Option<Arc<Outgoing>>,
     ) -> Arc<Post> {
         let post = Arc::new(Post::default());
-        lock(&self.0.sessions).insert(session, SessionLink { end, client, post: post.clone() });
+        lock(&self.0.sessions).insert(session, SessionLink { end, client, post: post.clone(), outgoing });
         post
     }
 
