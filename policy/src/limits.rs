@@ -226,6 +226,18 @@ pub const POLICY_WORKERS_MAX: usize = 4;
 pub const FENCE_MS_MAX: u64 = 10;
 /// How long a take-back waits for operations in flight in milliseconds.
 pub const DRAIN_MS_MAX: u64 = 100;
+/// How often a take-back looks whether what was sent over the network has left, in microseconds: a tenth of what a reset
+/// takes on a slow link, and no burden for a processor.
+pub const SETTLE_LOOK_US: u64 = 100;
+/// Most rights for which a connection over TLS knows apart which of its bytes are whose: those of two batches. Of more it
+/// knows that there are bytes under way, and a take-back waits for all of them.
+pub const OUTGOING_RIGHTS_MAX: usize = 2 * REMOTE_BATCH_ITEMS_MAX;
+/// How long a data request over TLS may take that does not say, in milliseconds: a gibibyte at 18 MB/s.
+pub const REMOTE_REQUEST_MS_DEFAULT: u64 = 60_000;
+/// How long such a request may take at most, whatever it says, in milliseconds.
+pub const REMOTE_REQUEST_MS_MAX: u64 = 10 * REMOTE_REQUEST_MS_DEFAULT;
+/// Chunks that one data request moves before the others of its thread have their turn: 1 MiB, some 200 us.
+pub const REMOTE_TURN_CHUNKS_MAX: u32 = 16;
 /// Mappings under tokens that a client narrowed or delegated end on multiples of this time, in milliseconds since boot: at
 /// the last one before the token's end. Such an end rotates segments that others map, and their number and times are the
 /// client's to choose; so a region meets one for all of them in each of these spans, and no more.
@@ -425,6 +437,8 @@ const _: () = assert!(
     DRAIN_MS_MAX * 10 <= MAPPING_END_STEP_MS,
     "rotations that clients cause take a tenth of the time"
 );
+const _: () = assert!(SETTLE_LOOK_US * 100 < DRAIN_MS_MAX * 1_000, "many looks fit the bound");
+const _: () = assert!(REMOTE_REQUEST_MS_DEFAULT > ROTATION_WAIT_MS_MAX, "a rotation is waited for");
 const _: () =
     assert!(KILL_MS_MAX + DRAIN_MS_MAX < RESERVATION_MS_MAX, "a take-back can make room for a claim");
 const _: () =

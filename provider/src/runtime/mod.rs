@@ -15,6 +15,7 @@
 //! | `open` | opening a right: descriptor, slot, record |
 //! | `check` | what opening would find, without opening |
 //! | `access` | mediated reads and writes under the slot |
+//! | `stream` | the same chunk by chunk, for requests of any length
 //! | `meters` | bytes under tokens that limit them, counted for all who share a limit |
 //! | `memory` | a region's segments: their files, and the rotations that replace them |
 //! | `take_back` | fence, cut, shut, wipe, acknowledge; each on its thread |
@@ -56,6 +57,7 @@ mod record;
 mod roots;
 mod rotate;
 mod spare;
+mod stream;
 mod summary;
 mod take_back;
 mod timer;
@@ -88,6 +90,7 @@ pub use open::{Opened, Opener};
 pub use origin::Origin;
 pub use outgoing::Outgoing;
 pub use post::Post;
+pub(crate) use stream::Passage;
 
 use cells::{Cells, Right};
 use pool::{Pool, Urgency};
@@ -320,7 +323,11 @@ impl Provider {
 
     /// A session is over.
     pub(crate) fn session_ended(&self, session: u64) {
-        lock(&self.0.sessions).remove(&session);
+        let link = lock(&self.0.sessions).remove(&session);
+        if let Some(outgoing) = link.and_then(|link| link.outgoing) {
+            // From here on no take-back finds it.
+            outgoing.end();
+        }
         let ended = self.0.step(Event::SessionEnded { session: crate::kernel::SessionId(session) });
         debug_assert!(ended.is_ok(), "a session can always end");
         self.0.record_closes(self.0.summaries.of_session(session));
@@ -343,7 +350,9 @@ impl Shared {
         let fenced = self.fence(started, &kernel, &step.effects);
         self.timer.arm(kernel.next_deadline());
         drop(kernel);
+        let expired = self.expired_alone(&step.effects, &fenced);
         self.execute(step.effects, fenced);
+        self.settle_expired(expired);
         step.answer
     }
 

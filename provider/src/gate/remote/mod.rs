@@ -3,7 +3,12 @@
 //! | file | holds |
 //! |---|---|
 //! | `job` | one data request under way: begun, fed, run until it is answered |
+//! | `read`, `write`, `batch`, `stat` | its verbs |
 //!
 //! What has left a connection and what must not leave any more is in [`crate::runtime::Outgoing`].
 
+mod batch;
 mod job;
+mod read;
+mod stat;
+mod write;
