@@ -655,7 +655,7 @@ fn free_port() -> u16 {
 fn a_node_that_nobody_hears_at_is_exit_4_and_named_by_its_address() {
     let (_directory, dir) = with_certificate();
     let address = format!("127.0.0.1:{}", free_port());
-    for command in [&["lease", "list"][..], &["put", "frames"], &["get", "frames"], &["status"]] {
+    for command in [&["lease", "list"][..], &["put", "frames"], &["get", "frames", "-o", "got"], &["status"]] {
         let arguments = [&["--dir", &dir, "--broker", &address], command].concat();
         let output = leasehold(&arguments);
         assert_eq!(error(&output, 4), "E_UNREACHABLE", "{command:?}");
