@@ -32,7 +32,7 @@
 //! | `wrap`, `wraps` | tokens that are handed over through the node, each fetched once |
 //! | `channel` | fresh segments for those who keep their rights through a rotation |
 //! | `verified` | the tokens that were verified lately, within a bound of bytes |
-//! | `verify_pool` | whose token is verified next
+//! | `verify_pool` | whose token is verified next |
 //! | `remote` | the same over TLS, and bytes with it |
 //!
 //! A client can make the gate work on its own session only: every packet is bounded, every wait has a deadline, and
@@ -53,8 +53,8 @@ mod peer;
 mod quarantine;
 mod refusals;
 mod rejects;
-#[allow(dead_code)] // until its listener is there
-mod remote;
+#[cfg(feature = "remote")]
+pub mod remote;
 mod revoke;
 mod rights;
 mod roots;
