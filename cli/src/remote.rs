@@ -144,7 +144,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let dirs = Dirs::below(directory.path());
         let authority = Authority::new(dirs.pki());
-        let remote = Remote { broker: Some("node.example:7070".into()), tls: None, node: None };
+        let remote = Remote { broker: Some("node.example:7171".into()), tls: None, node: None };
         let way = Way::of(&remote, &dirs).unwrap();
         Scene { _directory: directory, authority, way }
     }

@@ -119,12 +119,12 @@ fn wrong_usage_is_exit_2_in_both_forms() {
         &["--broker", "node.example", "status"],
         &["--broker", "node.example:0", "status"],
         &["--broker", "node.example:65536", "status"],
-        &["--broker", "::1:7070", "status"],
+        &["--broker", "::1:7171", "status"],
         &["--broker", "", "status"],
-        &["--broker", "\u{1b}[2J:7070", "status"],
-        &["--broker", "node.example:7070", "--node", "-x", "status"],
+        &["--broker", "\u{1b}[2J:7171", "status"],
+        &["--broker", "node.example:7171", "--node", "-x", "status"],
         &["--node", "node-1", "status"],
-        &["--broker", "node.example:7070", "run", "--", "true"],
+        &["--broker", "node.example:7171", "run", "--", "true"],
     ];
     for arguments in cases {
         let wants_json = arguments.contains(&"--json");
@@ -655,7 +655,8 @@ fn free_port() -> u16 {
 fn a_node_that_nobody_hears_at_is_exit_4_and_named_by_its_address() {
     let (_directory, dir) = with_certificate();
     let address = format!("127.0.0.1:{}", free_port());
-    for command in [&["lease", "list"][..], &["put", "frames"], &["get", "frames", "-o", "got"], &["status"]] {
+    for command in [&["lease", "list"][..], &["put", "frames"], &["get", "frames", "-o", "got"], &["status"]]
+    {
         let arguments = [&["--dir", &dir, "--broker", &address], command].concat();
         let output = leasehold(&arguments);
         assert_eq!(error(&output, 4), "E_UNREACHABLE", "{command:?}");

@@ -99,7 +99,7 @@ struct Header {
 pub(crate) struct Client<S> {
     stream: S,
     /// The number of the request before.
-    last: u64,
+    pub(crate) last: u64,
     /// Milliseconds, for the requests that follow.
     pub(crate) deadline: u32,
     /// Whether requests get a checksum.

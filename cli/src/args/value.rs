@@ -138,7 +138,7 @@ pub(crate) fn principal(text: &str) -> Parsed<String> {
 
 /// `HOST:PORT`: a name or an address, an IPv6 address in brackets, and where somebody listens.
 pub(crate) fn address(text: &str) -> Parsed<String> {
-    let wrong = || "an address is written HOST:PORT, as in node.example:7070 or [::1]:7070".to_owned();
+    let wrong = || "an address is written HOST:PORT, as in node.example:7171 or [::1]:7171".to_owned();
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     match host.strip_prefix('[') {
         Some(rest) => {
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn addresses_have_a_host_and_a_port_where_somebody_may_listen() {
-        for good in ["localhost:1", "10.0.0.1:65535", "node-1.example:7070", "[::1]:7070", "[fe80::1]:1"] {
+        for good in ["localhost:1", "10.0.0.1:65535", "node-1.example:7171", "[::1]:7171", "[fe80::1]:1"] {
             assert_eq!(address(good).unwrap(), good);
         }
         let bad = [
@@ -179,7 +179,7 @@ mod tests {
             ":",
             "host",
             "host:",
-            ":7070",
+            ":7171",
             "host:0",
             "host:00000",
             "host:65536",
@@ -189,10 +189,10 @@ mod tests {
             "ho st:1",
             "host/x:1",
             "tls://host:1",
-            "::1:7070",
+            "::1:7171",
             "[::1]",
             "[::1",
-            "[::1]7070",
+            "[::1]7171",
             "[host]:1",
             "[]:1",
             "h\u{e4}:1",
