@@ -1,4 +1,5 @@
 //! A node that serves TLS, with an authority of its own, and what a user types beside it.
+#![allow(dead_code)] // each test program uses a part
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
