@@ -36,9 +36,22 @@
 //!
 //! [`aio::Client`] is the same for tokio.
 //!
+//! # On another machine
+//!
+//! [`Endpoint::tls`] is a node that listens on the network, and everything else stays as it is: the same calls, the same
+//! codes. Nothing can be mapped there, so [`Client::open`] gives [`Memory::Mediated`], whose bytes come and go over mutual
+//! TLS 1.3. A socket is for whoever runs beside the node: a mapping costs nothing an access, a mediated call a microsecond
+//! or two. Over TLS a call costs a round trip; [`Mediated::gather`] and [`Mediated::scatter`] have many places share one,
+//! and [`Mediated::fetch_add_u64`] and its like change words in one step. [`remote`] says what becomes of calls whose
+//! connection is lost.
+//!
 //! # Limits
 //!
-//! - One mediated read or write moves **64 KiB**; longer ones are split, and a revoke stops them between two pieces.
+//! - One mediated read or write at a node's socket moves **64 KiB**, over TLS **1 GiB** in frames of 64 KiB; longer ones are
+//!   split, and a revoke stops them between two pieces.
+//! - Over TLS a batch has **512** places a request, and 1 to **64** leases are made or given back at a time, each of
+//!   **64 KiB to 1 GiB**. A lost connection is made again after **10 ms**, then twice as long each time up to **2 s**, with
+//!   jitter, for as long as the request may take unless [`Endpoint::reconnect`] says otherwise.
 //! - A request takes at most **30 s** unless the [`Endpoint`] says otherwise; connecting and each step of the handshake
 //!   **5 s**. A change whose answer did not come is `E_UNCERTAIN`: it may have taken effect.
 //! - At most **32** requests of a session may be unanswered, those included that nobody waits for any more.
@@ -86,6 +99,9 @@
 //! | [`wrap`] | a token handed over through the node, to be fetched once |
 //! | [`snapshot`] | a copy in a lease of one's own |
 //! | `region` | opened rights: mapped, and the parts that mediated access shares |
+//! | `mediated` | leased memory behind the node, at its socket or over TLS |
+//! | `local` | the blocking session over the socket |
+//! | [`remote`] | the session over TLS |
 //! | `calls` | every request with the answer that belongs to it; lists page by page |
 //! | `session/` | the protocol without I/O, the socket, the hang-up and who reads the rotation channel |
 //! | [`mapping`] | leased memory as one range of addresses: guarded, volatile and raw access |

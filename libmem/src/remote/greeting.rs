@@ -43,7 +43,8 @@ impl Greeting {
         deadline: Deadline,
     ) -> Result<(Connection, Welcome), Failure> {
         let step = Duration::from_secs(HANDSHAKE_SECONDS).min(self.timeout);
-        let (mut tls, peer) = Tls::connect(&self.address, &self.credentials, sooner(deadline, step))?;
+        let (mut tls, peer) =
+            Tls::connect(&self.address, &self.credentials, sooner(deadline, step)).map_err(begun)?;
         self.judge(&peer)?;
         let channel = tls.binding()?;
         tls.set_timeout(step)?;
@@ -97,7 +98,9 @@ fn begun(failure: Failure) -> Failure {
             Failure::Lost(error)
         }
         Failure::Own(error) => Failure::Refused(error),
-        Failure::Late => Failure::lost("the node did not begin the session in time"),
+        Failure::Late => {
+            Failure::Lost(Error::new(Code::Timeout, "the node did not begin the session in time"))
+        }
         Failure::Ended => Failure::lost("the node ended the connection before the session had begun"),
         other => other,
     }

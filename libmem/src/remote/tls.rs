@@ -12,7 +12,7 @@ use caps::pop::Nonce;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
-use transport::rustls::{self, AlertDescription, ClientConnection, pki_types::ServerName};
+use transport::rustls::{self, AlertDescription, ClientConnection, InvalidMessage, pki_types::ServerName};
 use transport::{Credentials, PeerId};
 
 use super::failure::Failure;
@@ -22,6 +22,8 @@ use crate::local::Deadline;
 const INCOMING_BYTES: usize = 128 * 1024;
 /// Bytes before a record: its type, its version, its length.
 const RECORD_HEADER_BYTES: usize = 5;
+/// What a record can begin with: RFC 8446 section 5.1.
+const RECORD_KINDS: std::ops::RangeInclusive<u8> = 20..=23;
 /// Longest record, framing included: RFC 8446 section 5.2.
 const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + (1 << 14) + 256;
 /// Bytes that may wait here to be sent. A frame more is put on top at most, so this bounds the memory and decides how
@@ -208,10 +210,16 @@ impl Tls {
     /// Decrypts the next record; false if it is not here whole.
     fn feed(&mut self) -> Result<bool, Failure> {
         let here = &self.incoming[self.start..self.end];
-        let Some(&[_, _, _, high, low]) = here.first_chunk::<RECORD_HEADER_BYTES>() else { return Ok(false) };
+        let Some(&[kind, major, _, high, low]) = here.first_chunk::<RECORD_HEADER_BYTES>() else {
+            return Ok(false);
+        };
+        // What is no record is known as such before its supposed length is waited for.
+        if !RECORD_KINDS.contains(&kind) || major != 3 {
+            return Err(self.told(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)));
+        }
         let length = RECORD_HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]));
         if length > RECORD_BYTES_MAX {
-            return Err(judged(rustls::Error::PeerSentOversizedRecord));
+            return Err(self.told(rustls::Error::PeerSentOversizedRecord));
         }
         let Some(mut record) = here.get(..length) else { return Ok(false) };
         while !record.is_empty() {
