@@ -8,6 +8,7 @@ fn the_times_in_the_document_are_ours() {
     for (what, ms) in [
         ("TLS handshake", limits::HANDSHAKE_MS_MAX),
         ("from there to the welcome", limits::HELLO_MS_MAX),
+        ("a frame, from its first byte to its last", limits::REMOTE_FRAME_MS_MAX),
         ("an answer that the client does not take", limits::SEND_MS_MAX),
         ("data verbs without a deadline", limits::REMOTE_REQUEST_MS_DEFAULT),
         ("data verbs with any", limits::REMOTE_REQUEST_MS_MAX),
