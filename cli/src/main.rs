@@ -15,6 +15,7 @@
 //! | `commands/` | what each does; one file a noun |
 //! | `output/` | tables, JSON, errors, colours, progress |
 //! | `context`, `dirs` | which node and which directories |
+//! | `remote` | the way to a node on another machine |
 //! | `failure` | how a command fails: code, message, help, exit code |
 //! | `files` | files that hold secrets: made and read with care |
 //! | `identity`, `contacts`, `tokens` | own keys, keys of others and tokens on disk |
@@ -47,6 +48,7 @@ mod node;
 mod output;
 mod people;
 mod pki;
+mod remote;
 mod tokens;
 
 use std::process::ExitCode;

@@ -11,6 +11,7 @@ pub(crate) mod ownership;
 pub(crate) mod pki;
 pub(crate) mod quarantine;
 pub(crate) mod quota;
+pub(crate) mod remote;
 pub(crate) mod revoke;
 pub(crate) mod root;
 pub(crate) mod run;
@@ -68,6 +69,8 @@ pub(crate) struct Global {
     /// One JSON document on standard output, errors as JSON on standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) remote: remote::Remote,
 }
 
 /// What to do.

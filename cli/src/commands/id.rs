@@ -80,7 +80,7 @@ fn new(name: &Name, must_register: bool, context: &Context) -> Result<Report> {
 fn register(name: &Name, key: PrincipalKey, context: &Context) -> Result<()> {
     let admin = Name::new(ADMIN)?;
     let identities = context.identities();
-    if !context.dirs.socket().exists() {
+    if !context.may_be_up() {
         let message = format!("no node is up at {}", crate::files::show(&context.dirs.socket()));
         return Err(Failure::of(Code::Unreachable, message));
     }
@@ -89,7 +89,7 @@ fn register(name: &Name, key: PrincipalKey, context: &Context) -> Result<()> {
         Failure { message, ..failure }
             .help("ask the administrator to register the key that `leasehold id show` prints")
     })?;
-    let client = context.connect_with(&admin_key)?;
+    let client = context.connect_with(&admin, &admin_key)?;
     match client.principal_add(name.clone(), key) {
         // The same key under the same name is what was asked for.
         Err(error) if error.code() == Code::Exists && knows(&client, name, key) => Ok(()),
