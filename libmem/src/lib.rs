@@ -129,10 +129,13 @@ mod guard;
 #[allow(unsafe_code)] // takes ownership of descriptors by their numbers
 mod inherited;
 mod lease;
+mod local;
 #[allow(unsafe_code)] // mmap, munmap, and slices of what they gave
 pub mod mapping;
+mod mediated;
 mod ownership;
 mod region;
+pub mod remote;
 mod session;
 mod share;
 pub mod snapshot;
@@ -147,6 +150,7 @@ pub use caps::range::ByteRange;
 pub use caps::receipt::Receipt;
 pub use caps::rights::Rights;
 pub use caps::token::Token;
+pub use caps::wire::remote::leases::Created;
 pub use caps::wire::row::CosignerRow;
 pub use caps::wire::row::{
     DonationRow, DonationState, GrantRow, LeaseRow, Lifetime, QuarantineCause, QuarantineRow, QuotaRow,
@@ -154,11 +158,12 @@ pub use caps::wire::row::{
 };
 pub use caps::wire::wrap::{Fetched, WrapId, WrapRow};
 pub use caps::wire::{Name, Reason};
-pub use client::{Client, Mediated, Memory};
+pub use client::Client;
 pub use endpoint::{Endpoint, HANDSHAKE_SECONDS, REQUEST_SECONDS};
 pub use inherited::{InheritedToken, SESSION_VARIABLE, TOKENS_VARIABLE, inherited_tokens, is_inherited};
 pub use lease::{LeaseOptions, LeaseView, Leased};
 pub use mapping::{Access, Mapping, Revocation, Segment, Volatile};
+pub use mediated::{Mediated, Memory, Stat};
 pub use ownership::{TakenOver, TransferProposal};
 pub use region::{Facts, Region};
 #[doc(hidden)]
