@@ -267,7 +267,8 @@ impl Handle {
             | Request::RootList
             | Request::Wrap { .. }
             | Request::Unwrap { .. }
-            | Request::WrapShow { .. } => {
+            | Request::WrapShow { .. }
+            | Request::Resume { .. } => {
                 Err(Error::new(Code::Protocol, "this is a request to the node, not to the broker"))
             }
         }
