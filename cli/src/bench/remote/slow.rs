@@ -9,12 +9,13 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use caps::error::Result;
 use caps::key::SigningKey;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use transport::Credentials;
 
 use super::child::Guest;
@@ -46,13 +47,8 @@ pub fn keep(guest: &Guest, peers: usize, stand: impl FnOnce(usize) -> Result<()>
     let mut held: Vec<_> =
         (0..peers).map(|n| Peer::dial(n, guest, &credentials, &key)).collect::<Result<_>>()?;
     stand(held.len())?;
-    let (told, over) = channel::<()>();
-    std::thread::spawn(move || {
-        // Nothing more is said: the input's end is the end.
-        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-        drop(told);
-    });
-    while over.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+    // Nothing more is said: whatever comes, or the input's end, is the end.
+    while !says(std::io::stdin().as_fd(), PollFlags::IN, BEAT) {
         let mut anew = 0;
         for (n, peer) in held.iter_mut().enumerate() {
             if peer.beat() || anew == ANEW_MAX {
@@ -123,9 +119,13 @@ fn is_open(socket: &mut TcpStream) -> bool {
 
 /// The same, without taking anything off its socket.
 fn is_up(session: &Session) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut socket = [PollFd::from_borrowed_fd(session.socket(), PollFlags::RDHUP)];
-    let polled = poll(&mut socket, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-    let over = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-    polled.is_ok() && !socket[0].revents().intersects(over)
+    !says(session.socket(), PollFlags::RDHUP, Duration::ZERO)
+}
+
+/// Whether a descriptor says this, or is at its end, within a time.
+fn says(descriptor: BorrowedFd<'_>, what: PollFlags, within: Duration) -> bool {
+    let mut descriptor = [PollFd::from_borrowed_fd(descriptor, what)];
+    let within = Timespec::try_from(within).ok();
+    // Interrupted: asked again at the next beat.
+    poll(&mut descriptor, within.as_ref()).is_ok_and(|many| many > 0)
 }

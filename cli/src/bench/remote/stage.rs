@@ -1,0 +1,109 @@
+//! Who takes part in one run: the node, the bare TLS server, and Redis where it is installed.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use caps::error::Result;
+use transport::Credentials;
+
+use super::child::{Order, Process};
+use super::echo::Echo;
+use super::ours::Node;
+use super::papers::Papers;
+use super::redis::{self, Redis};
+use super::side::Side;
+use crate::files;
+
+/// One of those that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    Leasehold,
+    Echo,
+    Redis,
+}
+
+impl Who {
+    /// As it stands in the report.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Leasehold => "leasehold",
+            Self::Echo => "rustls_echo",
+            Self::Redis => "redis_tls",
+        }
+    }
+}
+
+/// All of them. Dropping it ends them.
+pub struct Stage {
+    pub node: Node,
+    echo: (Process, SocketAddr),
+    redis: Option<redis::Server>,
+    credentials: Arc<Credentials>,
+    _directory: Directory,
+}
+
+/// A directory that is gone when this is dropped.
+struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0); // throw-away keys, in a temporary directory
+    }
+}
+
+impl Stage {
+    /// Starts them, the node with room for so many sessions.
+    pub fn start(scratch: &Path, sessions: usize, lengths: &[usize]) -> Result<Self> {
+        let directory = Directory(scratch.join(format!("leasehold-bench-remote-{}", std::process::id())));
+        files::make_directory(&directory.0)?;
+        let papers = Papers::begin(&directory.0)?;
+        let credentials = papers.client("bench-other")?.load()?;
+        let echo = Process::server(&Order::Echo { paper: papers.node() })?;
+        let redis = redis::Server::start(&directory.0, &papers.node())?;
+        if let Some(redis) = &redis {
+            Redis::connect(redis.address, &credentials)?.fill(lengths)?;
+        }
+        let node = Node::start(scratch, &papers, sessions)?;
+        Ok(Self { node, echo, redis, credentials, _directory: directory })
+    }
+
+    /// Who is there.
+    pub fn who(&self) -> Vec<Who> {
+        let redis = self.redis.as_ref().map(|_| Who::Redis);
+        [Who::Leasehold, Who::Echo].into_iter().chain(redis).collect()
+    }
+
+    /// What Redis says that it is, where it is installed.
+    pub fn redis_version(&self) -> Option<&str> {
+        self.redis.as_ref().map(|redis| redis.version.as_str())
+    }
+
+    /// Where somebody listens.
+    pub fn address(&self, who: Who) -> SocketAddr {
+        match (who, &self.redis) {
+            (Who::Leasehold, _) => self.node.address,
+            (Who::Redis, Some(redis)) => redis.address,
+            (Who::Echo | Who::Redis, _) => self.echo.1,
+        }
+    }
+
+    /// Somebody's server process.
+    pub fn pid(&self, who: Who) -> Result<u32> {
+        match (who, &self.redis) {
+            (Who::Leasehold, _) => self.node.pid(),
+            (Who::Redis, Some(redis)) => Ok(redis.pid()),
+            (Who::Echo | Who::Redis, _) => Ok(self.echo.0.pid()),
+        }
+    }
+
+    /// A connection to somebody, at their own address or at that of a hop to them.
+    pub fn connect(&self, who: Who, address: SocketAddr) -> Result<Box<dyn Side>> {
+        Ok(match who {
+            Who::Leasehold => Box::new(self.node.honest.connect(address)?),
+            Who::Echo => Box::new(Echo::connect(address, &self.credentials)?),
+            Who::Redis => Box::new(Redis::connect(address, &self.credentials)?),
+        })
+    }
+}
