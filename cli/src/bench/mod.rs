@@ -52,7 +52,7 @@ use clap::Subcommand;
 
 use crate::args::value;
 
-pub(crate) use remote::{Paper, serve as peer};
+pub(crate) use remote::serve as peer;
 pub(crate) use revoke::serve as mapper;
 
 /// What to measure.

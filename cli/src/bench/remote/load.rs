@@ -39,6 +39,8 @@ const LOST: Bound = Bound::AtMost(0.2);
 const TURN: Duration = Duration::from_secs(2);
 const QUICK: Duration = Duration::from_millis(200);
 const TURNS: usize = 3;
+/// Descriptors of a node beside its sessions, and some.
+const NODE_DESCRIPTORS: u64 = 16_384;
 
 /// How many sessions there are of each kind.
 #[derive(Clone, Copy, Debug)]
@@ -149,5 +151,6 @@ fn slow(stage: &Stage, peers: usize, turn: Duration, report: &mut Report) -> Res
 
 /// Whether this machine lets the node and its clients have as many descriptors as they need; why not, if not.
 pub fn is_possible(many: Many) -> Result<()> {
-    idle::raise(many.sum() as u64 + 2_048)
+    // The node has two for each session, and those of its leases and logs; it has the limit that this process has.
+    idle::raise(3 * many.sum() as u64 + NODE_DESCRIPTORS)
 }

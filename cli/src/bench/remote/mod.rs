@@ -54,7 +54,6 @@ use load::Many;
 use stage::{Stage, Who};
 
 pub use child::serve;
-pub use papers::Paper;
 
 /// Turns of each side.
 pub const ROUNDS: u32 = 20;

@@ -1,5 +1,6 @@
 //! Leasehold's side: a node that listens for TLS, and the client library.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub struct Visitor {
 impl Node {
     /// Starts it, with room for so many sessions.
     pub fn start(scratch: &Path, papers: &Papers, sessions: usize) -> Result<Self> {
-        let (node, address) = Spawned::listening(scratch, POOL_BYTES, &papers.node(), sessions)?;
+        let (node, address) = listening(scratch, &papers.node(), sessions)?;
         let honest = Visitor::join(&node, papers, "bench-client")?;
         let slow = Visitor::join(&node, papers, "bench-slow")?;
         Ok(Self { node, address, honest, slow })
@@ -52,6 +53,19 @@ impl Node {
     pub fn pid(&self) -> Result<u32> {
         self.node.pid().ok_or(Error::new(Code::Unreachable, "the node was stopped"))
     }
+}
+
+/// A node that listens for TLS on a free port of the loopback.
+fn listening(scratch: &Path, paper: &Paper, _sessions: usize) -> Result<(Spawned, SocketAddr)> {
+    let config = format!(
+        "[tls]\nchain = {:?}\nkey = {:?}\nroots = {:?}\nlists = {:?}\n",
+        paper.chain, paper.key, paper.roots, paper.lists
+    );
+    let arguments = ["--listen", "127.0.0.1:0"].map(OsStr::new);
+    let node = Spawned::start_with(scratch, "bench", POOL_BYTES, Some(&config), &arguments)?;
+    let address = node.ready()?["listen"].as_str().and_then(|address| address.parse().ok());
+    let address = address.ok_or(Error::new(Code::Unreachable, "the node does not say where it listens"))?;
+    Ok((node, address))
 }
 
 impl Visitor {
