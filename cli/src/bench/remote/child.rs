@@ -30,6 +30,8 @@ pub enum Order {
     Load { bytes: u64, unanswered: usize, ms: u64 },
     /// Keep up so many connections that say too little, or take too little.
     Slow { guest: Guest, peers: usize },
+    /// Try to begin so many sessions, one after the other.
+    Knock { guest: Guest, times: usize },
 }
 
 /// Whose sessions they are.
@@ -53,6 +55,8 @@ pub enum Answer {
     Stand { sessions: usize },
     /// What came of a load.
     Loaded(crowd::Loaded),
+    /// So many were let in; the others were refused with `E_BUSY` after so many microseconds, sorted.
+    Knocked { let_in: usize, refused_us: Vec<f64> },
     /// It could not.
     Failed { why: String },
 }
@@ -81,6 +85,10 @@ pub fn serve() -> Result<()> {
             Ok(())
         }),
         Order::Slow { guest, peers } => slow::keep(&guest, peers, |stand| say(&Answer::Stand { sessions: stand })),
+        Order::Knock { guest, times } => idle::knock(&guest, times).and_then(|(let_in, refused_us)| {
+            say(&Answer::Knocked { let_in, refused_us })?;
+            wait(&mut orders)
+        }),
         Order::Load { .. } => Err(Error::new(Code::Protocol, "a load needs a crowd")),
     };
     done.or_else(|error| say(&Answer::Failed { why: format!("{}: {}", error.code(), error.detail()) }))
@@ -169,6 +177,14 @@ impl Process {
     pub fn stands(&mut self) -> Result<usize> {
         match self.hear()? {
             Answer::Stand { sessions } => Ok(sessions),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Waits until it has knocked. How often it was let in, and the microseconds of the other times.
+    pub fn knocked(&mut self) -> Result<(usize, Vec<f64>)> {
+        match self.hear()? {
+            Answer::Knocked { let_in, refused_us } => Ok((let_in, refused_us)),
             other => Err(unexpected(&other)),
         }
     }

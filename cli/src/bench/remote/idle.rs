@@ -10,6 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::child::Guest;
 use super::session::Session;
+use crate::bench::numbers::timed;
 use crate::identity;
 
 /// Threads that prove sessions: what the node does for each of them is more than what the client does.
@@ -35,6 +36,21 @@ pub fn hold(guest: &Guest, sessions: usize) -> Result<Vec<TcpStream>> {
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panicked())).collect();
         Ok(held?.into_iter().flatten().collect())
     })
+}
+
+/// Tries to begin sessions, one after the other, and leaves again where it is let in. How often it was, and after how
+/// many microseconds it was refused with `E_BUSY`, connecting and the TLS handshake included.
+pub fn knock(guest: &Guest, times: usize) -> Result<(usize, Vec<f64>)> {
+    let (credentials, key) = (guest.paper.load()?, identity::key_of_seed(&guest.seed)?);
+    let (mut let_in, mut refused_us) = (0, Vec::new());
+    for _ in 0..times {
+        match timed(|| Session::open(guest.address, &credentials, &key)) {
+            (_, Ok(_)) => let_in += 1,
+            (micros, Err(error)) if error.code() == Code::Busy => refused_us.push(micros),
+            (_, Err(error)) => return Err(error),
+        }
+    }
+    Ok((let_in, refused_us))
 }
 
 /// Makes sure that this process, and those that it starts, may have so many descriptors.

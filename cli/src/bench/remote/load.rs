@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use caps::error::Result;
+use policy::limits::REMOTE_SESSIONS_PER_NETWORK_MAX;
 use serde_json::json;
 
 use super::child::{Order, Process};
@@ -19,7 +20,7 @@ use super::side::{Side, What, together};
 use super::stage::{Stage, Who};
 use super::{Shape, idle, tell};
 use crate::bench::machine;
-use crate::bench::numbers::{Spread, micros, round};
+use crate::bench::numbers::{Spread, Times, micros, round};
 use crate::bench::report::{Bound, Report};
 
 /// Sessions of one process of idle ones.
@@ -39,6 +40,8 @@ const LOST: Bound = Bound::AtMost(0.2);
 const TURN: Duration = Duration::from_secs(2);
 const QUICK: Duration = Duration::from_millis(200);
 const TURNS: usize = 3;
+/// Sessions that are tried to begin when there is no place left.
+const KNOCKS: usize = 100;
 /// Descriptors of a node beside its sessions, and some.
 const NODE_DESCRIPTORS: u64 = 16_384;
 
@@ -65,6 +68,9 @@ pub fn measure(stage: &Stage, shape: &Shape, report: &mut Report) -> Result<()> 
     let turn = if shape.quick { QUICK } else { TURN };
     let idle = idle(stage, shape.many.idle, report)?;
     overload(stage, shape.many.active, turn, report)?;
+    if !shape.quick {
+        refused(stage, shape.many, report)?;
+    }
     drop(idle);
     slow(stage, shape.many.slow, turn, report)
 }
@@ -123,6 +129,28 @@ fn overload(stage: &Stage, sessions: usize, turn: Duration, report: &mut Report)
     }
     report.bound("overload_goodput_kept", kept / normal.max(f64::MIN_POSITIVE), KEPT);
     report.bound("overload_busy_max_us", under.iter().map(|load| load.busy_max_us).fold(0.0, f64::max), BUSY_US);
+    Ok(())
+}
+
+/// Takes the places that are left, so that who comes then is refused, and looks at how long that takes while the node has
+/// all of them. The idle sessions stand.
+fn refused(stage: &Stage, many: Many, report: &mut Report) -> Result<()> {
+    let guest = stage.node.honest.guest(stage.node.address);
+    let sessions = REMOTE_SESSIONS_PER_NETWORK_MAX.saturating_sub(many.idle);
+    let mut rest = Process::start(&Order::Idle { guest: guest.clone(), sessions })?;
+    let stand = rest.stands()?;
+    let (let_in, refused) = Process::start(&Order::Knock { guest, times: KNOCKS })?.knocked()?;
+    let refused = Times::of(refused);
+    let value = json!({
+        "sessions": many.idle + stand,
+        "let_in": let_in,
+        "refused": refused.len(),
+        "p50_us": round(refused.p50()),
+        "max_us": round(refused.max()),
+    });
+    let text = format!("{} of {KNOCKS} beyond {} sessions; {}", refused.len(), many.idle + stand, refused.text());
+    tell(report, Who::Leasehold, "refused", value, text);
+    report.bound("refused_session_max_us", refused.max(), BUSY_US);
     Ok(())
 }
 

@@ -25,7 +25,7 @@ const VS_REDIS: Bound = Bound::AtLeast(1.2);
 pub fn measure(stage: &Stage, shape: &Shape, report: &mut Report) -> Result<()> {
     let who = stage.who();
     let connect = |&who: &Who| {
-        (0..CONNECTIONS).map(|_| stage.connect(who, stage.address(who))).collect::<Result<Vec<_>>>()
+        (0..CONNECTIONS).map(|_| stage.connect(who, stage.address(who)?)).collect::<Result<Vec<_>>>()
     };
     let mut sides: Vec<Vec<Box<dyn Side>>> = who.iter().map(connect).collect::<Result<_>>()?;
     let turn = if shape.quick { QUICK } else { TURN };

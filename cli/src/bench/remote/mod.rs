@@ -42,6 +42,8 @@ mod single;
 mod slow;
 mod stack;
 mod stage;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 

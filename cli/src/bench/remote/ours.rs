@@ -14,7 +14,7 @@ use libmem::{Client, Endpoint, LeaseOptions, Lifetime, Mediated};
 use transport::Credentials;
 
 use super::child::Guest;
-use super::papers::{NODE, Paper, Papers};
+use super::papers::{DOMAIN, NODE, Paper, Papers};
 use super::side::{FILL, GATHER_ITEM_BYTES, GATHER_ITEMS, Side, VALUE_BYTES_MAX, judge};
 use crate::bench::crew::LEASE_TTL;
 use crate::node::Spawned;
@@ -58,12 +58,12 @@ impl Node {
 /// A node that listens for TLS on a free port of the loopback.
 fn listening(scratch: &Path, paper: &Paper, _sessions: usize) -> Result<(Spawned, SocketAddr)> {
     let config = format!(
-        "[tls]\nchain = {:?}\nkey = {:?}\nroots = {:?}\nlists = {:?}\n",
+        "[remote]\ndomain = {DOMAIN:?}\ncertificate = {:?}\nkey = {:?}\nroots = {:?}\nlists = {:?}\n",
         paper.chain, paper.key, paper.roots, paper.lists
     );
     let arguments = ["--listen", "127.0.0.1:0"].map(OsStr::new);
     let node = Spawned::start_with(scratch, "bench", POOL_BYTES, Some(&config), &arguments)?;
-    let address = node.ready()?["listen"].as_str().and_then(|address| address.parse().ok());
+    let address = node.ready()?["ready"]["address"].as_str().and_then(|address| address.parse().ok());
     let address = address.ok_or(Error::new(Code::Unreachable, "the node does not say where it listens"))?;
     Ok((node, address))
 }

@@ -11,7 +11,7 @@ use caps::error::{Code, Error, Result};
 use transport::Credentials;
 
 use super::papers::{Paper, failed};
-use super::side::{FILL, GATHER_ITEM_BYTES, GATHER_ITEMS, Side, judge};
+use super::side::{FILL, GATHER_ITEM_BYTES, GATHER_ITEMS, Side, VALUE_BYTES_MAX, judge};
 use super::stack::{self, Stream};
 
 /// How often a port is drawn: somebody may take it between its choice and its use.
@@ -93,23 +93,26 @@ pub struct Redis {
     stream: BufReader<Stream>,
     command: Vec<u8>,
     value: Vec<u8>,
+    /// What is written.
+    fill: Vec<u8>,
 }
 
 impl Redis {
     pub fn connect(address: SocketAddr, credentials: &Arc<Credentials>) -> Result<Self> {
         let stream = BufReader::new(stack::connect(address, credentials)?);
-        Ok(Self { stream, command: Vec::new(), value: Vec::new() })
+        Ok(Self { stream, command: Vec::new(), value: Vec::new(), fill: vec![FILL; VALUE_BYTES_MAX] })
     }
 
     /// Puts there what is read later: a value of each of these lengths, and those of a gather.
     pub fn fill(&mut self, lengths: &[usize]) -> Result<()> {
         lengths.iter().try_for_each(|&bytes| self.write(bytes))?;
-        let value = vec![FILL; GATHER_ITEM_BYTES];
-        (0..GATHER_ITEMS).try_for_each(|n| self.set(&item(n), &value))
+        (0..GATHER_ITEMS).try_for_each(|n| self.set(&item(n), GATHER_ITEM_BYTES))
     }
 
-    fn set(&mut self, key: &str, value: &[u8]) -> Result<()> {
-        self.ask(&[b"SET", key.as_bytes(), value])?;
+    /// Puts so many bytes there.
+    fn set(&mut self, key: &str, bytes: usize) -> Result<()> {
+        spell(&[b"SET", key.as_bytes(), &self.fill[..bytes]], &mut self.command);
+        self.stream.get_mut().write_all(&self.command).map_err(gone)?;
         let line = self.line()?;
         if line == "+OK" { Ok(()) } else { Err(unexpected(&line)) }
     }
@@ -146,8 +149,7 @@ impl Side for Redis {
     }
 
     fn write(&mut self, bytes: usize) -> Result<()> {
-        let value = vec![FILL; bytes];
-        self.set(&key(bytes), &value)
+        self.set(&key(bytes), bytes)
     }
 
     fn gather(&mut self) -> Result<()> {

@@ -21,7 +21,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Listens on a free port of the loopback. Its threads end with the connections they serve.
+    /// Listens on a free port of the loopback. It stays as long as the process does; a connection's threads end with it.
     pub fn to(server: SocketAddr) -> Result<Self> {
         let no_socket = failed("cannot listen");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(&no_socket)?;

@@ -49,7 +49,7 @@ const COUNTED_TIMES: u64 = 20;
 pub fn measure(stage: &Stage, shape: &Shape, report: &mut Report) -> Result<()> {
     let who = stage.who();
     let mut sides: Vec<Box<dyn Side>> =
-        who.iter().map(|&who| stage.connect(who, stage.address(who))).collect::<Result<_>>()?;
+        who.iter().map(|&who| stage.connect(who, stage.address(who)?)).collect::<Result<_>>()?;
     for (name, what, often, vs_echo, vs_redis) in LATENCIES {
         let found = all(&mut sides, what, shape, often)?;
         for (&who, times) in who.iter().zip(&found) {
@@ -142,7 +142,7 @@ fn stalls(sides: &mut [Box<dyn Side>], who: &[Who], report: &mut Report) -> Resu
 /// Counts the bytes between client and server. Nothing is timed here.
 fn overhead(stage: &Stage, who: &[Who], report: &mut Report) -> Result<()> {
     for &who in who {
-        let relay = Relay::to(stage.address(who))?;
+        let relay = Relay::to(stage.address(who)?)?;
         let mut side = stage.connect(who, relay.address)?;
         for (name, what) in COUNTED {
             what.of(side.as_mut())?;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use caps::error::Result;
+use caps::error::{Code, Error, Result};
 use transport::Credentials;
 
 use super::child::{Order, Process};
@@ -81,21 +81,28 @@ impl Stage {
     }
 
     /// Where somebody listens.
-    pub fn address(&self, who: Who) -> SocketAddr {
-        match (who, &self.redis) {
-            (Who::Leasehold, _) => self.node.address,
-            (Who::Redis, Some(redis)) => redis.address,
-            (Who::Echo | Who::Redis, _) => self.echo.1,
+    ///
+    /// # Errors
+    /// `E_INTERNAL` for who is not there.
+    pub fn address(&self, who: Who) -> Result<SocketAddr> {
+        match who {
+            Who::Leasehold => Ok(self.node.address),
+            Who::Echo => Ok(self.echo.1),
+            Who::Redis => self.redis().map(|redis| redis.address),
         }
     }
 
     /// Somebody's server process.
     pub fn pid(&self, who: Who) -> Result<u32> {
-        match (who, &self.redis) {
-            (Who::Leasehold, _) => self.node.pid(),
-            (Who::Redis, Some(redis)) => Ok(redis.pid()),
-            (Who::Echo | Who::Redis, _) => Ok(self.echo.0.pid()),
+        match who {
+            Who::Leasehold => self.node.pid(),
+            Who::Echo => Ok(self.echo.0.pid()),
+            Who::Redis => self.redis().map(redis::Server::pid),
         }
+    }
+
+    fn redis(&self) -> Result<&redis::Server> {
+        self.redis.as_ref().ok_or(Error::new(Code::Internal, "redis-server is not there to be asked"))
     }
 
     /// A connection to somebody, at their own address or at that of a hop to them.
