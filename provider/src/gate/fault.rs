@@ -184,9 +184,7 @@ impl Visitor {
         let quarantine = fault.lease().filter(|_| policy.quarantines(fault.kind));
         if reaction >= Reaction::Kill {
             let node = self.shared.provider.node();
-            let process = self.process.clone();
-            self.conduct.killed =
-                process.is_some_and(|process| Client::new(self.opener, process).kill(Force::Policy, node));
+            self.conduct.killed = Client::new(self.opener, self.process.clone()).kill(Force::Policy, node);
             if !self.conduct.killed && reaction == Reaction::Kill {
                 reaction = Reaction::Fault;
             }

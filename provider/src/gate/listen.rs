@@ -62,7 +62,8 @@ pub(super) struct Shared {
     /// Tokens that wait to be fetched.
     pub(super) wraps: Arc<Wraps>,
     pub(super) config: GateConfig,
-    next: AtomicU64,
+    /// The number of the next session, whichever way it comes.
+    pub(super) next: AtomicU64,
     /// Sessions by uid. Guards the counts; held for an addition.
     counts: Mutex<HashMap<u32, usize>>,
     /// Of these, the ended ones that wait for their process' end. Held for an addition.
@@ -162,6 +163,12 @@ impl Gate {
         let listener =
             crate::sys::watch(listener).map_err(|_| Error::new(Code::System, "cannot watch the socket"))?;
         Ok(Self { listener, shared, path })
+    }
+
+    /// What the remote gate has in common with this one.
+    #[cfg(feature = "remote")]
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
     }
 
     /// Accepts and serves until the future is dropped. Sessions that began go on.

@@ -33,6 +33,7 @@
 //! | `channel` | fresh segments for those who keep their rights through a rotation |
 //! | `verified` | the tokens that were verified lately, within a bound of bytes |
 //! | `verify_pool` | whose token is verified next |
+//! | `remote` | the same over TLS, and bytes with it |
 //!
 //! A client can make the gate work on its own session only: every packet is bounded, every wait has a deadline, and
 //! a session has one request in work at a time. What it sends as a descriptor is never received.
@@ -52,6 +53,8 @@ mod peer;
 mod quarantine;
 mod refusals;
 mod rejects;
+#[cfg(feature = "remote")]
+pub mod remote;
 mod revoke;
 mod rights;
 mod roots;

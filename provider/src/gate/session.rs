@@ -81,8 +81,9 @@ impl Session {
         let ender = socket.clone();
         let post = shared.provider.register_session(
             id,
-            Client::new(opener, death.clone()),
+            Client::new(opener, Some(death.clone())),
             Box::new(move || ender.shut_down()),
+            None,
         );
         let visitor = Visitor::new(shared.clone(), opener, Some(death.clone()));
         let mut session = Self { visitor, socket, post, channel: None, answered: Answered::default() };

@@ -1,4 +1,4 @@
-//! The process at the other end of a session: who it is in an entry, and how it is killed.
+//! The client at the other end of a session: who it is in an entry, and how its process is killed.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -28,16 +28,16 @@ pub struct Node {
     pub pid: u32,
 }
 
-/// A client's process, as the kernel named it when it connected.
+/// A client: its process, as the kernel named it when it connected, if it is one of this machine's.
 #[derive(Clone, Debug)]
 pub struct Client {
     opener: Opener,
-    process: Arc<AsyncFd<OwnedFd>>,
+    process: Option<Arc<AsyncFd<OwnedFd>>>,
 }
 
 impl Client {
-    /// The client of a session, with its pidfd.
-    pub fn new(opener: Opener, process: Arc<AsyncFd<OwnedFd>>) -> Self {
+    /// The client of a session, with the pidfd of its process.
+    pub fn new(opener: Opener, process: Option<Arc<AsyncFd<OwnedFd>>>) -> Self {
         Self { opener, process }
     }
 
@@ -47,12 +47,14 @@ impl Client {
     }
 
     /// Kills its process through the pidfd, which can never come to mean another one. `false` if it may not be killed
-    /// or could not be: the kernel refuses a node without privileges the processes of other users.
+    /// or could not be: the kernel refuses a node without privileges the processes of other users. A client that came
+    /// over the network has no process here.
     pub fn kill(&self, force: Force, node: Node) -> bool {
+        let Some(process) = &self.process else { return false };
         if !self.opener.may_be_killed(force, node) {
             return false;
         }
-        let sent = pidfd_send_signal(self.process.get_ref(), Signal::KILL);
+        let sent = pidfd_send_signal(process.get_ref(), Signal::KILL);
         if let Err(error) = sent {
             tracing::warn!(%error, origin = ?self.opener.origin, "a client could not be killed");
         }

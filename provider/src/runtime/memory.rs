@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use caps::error::{Code, Error, Result};
 use caps::range::ByteRange;
 use caps::time::BootNanos;
+use policy::limits::SESSIONS_MAX;
 use tokio::sync::Notify;
 
 use super::lock;
@@ -56,6 +57,8 @@ pub struct Memory {
     changed: Notify,
     /// Sessions of processes that were given a file of it whose lock they can hold. Guards the set only.
     holders: Mutex<BTreeSet<u64>>,
+    /// Sessions over the network that opened a right to it: where bytes of it may be under way. Guards the set only.
+    readers: Mutex<BTreeSet<u64>>,
     /// Why it is to be kept once it is dead. Held for a look or a change.
     kept: Mutex<Option<Keep>>,
     /// What its tokens with limits on use still allow.
@@ -77,6 +80,7 @@ impl Memory {
             version: AtomicU64::new(0),
             changed: Notify::new(),
             holders: Mutex::default(),
+            readers: Mutex::default(),
             kept: Mutex::default(),
             meters: Meters::default(),
         }
@@ -95,6 +99,25 @@ impl Memory {
     /// Who was.
     pub(super) fn holders(&self) -> BTreeSet<u64> {
         lock(&self.holders).clone()
+    }
+
+    /// A session over the network is about to have a right to it. Those that are over are forgotten when there are more
+    /// than can live at one time.
+    pub(super) fn read_by(&self, session: u64, lives: impl Fn(u64) -> bool) {
+        let mut readers = lock(&self.readers);
+        if readers.insert(session) && readers.len() > SESSIONS_MAX {
+            readers.retain(|&known| known == session || lives(known));
+        }
+    }
+
+    /// Which are.
+    pub(super) fn readers(&self) -> BTreeSet<u64> {
+        lock(&self.readers).clone()
+    }
+
+    /// Whether there are any.
+    pub(super) fn is_read_remotely(&self) -> bool {
+        !lock(&self.readers).is_empty()
     }
 
     /// Has the memory kept once it is dead. Who says it first says why.

@@ -15,12 +15,14 @@
 //! | `open` | opening a right: descriptor, slot, record |
 //! | `check` | what opening would find, without opening |
 //! | `access` | mediated reads and writes under the slot |
+//! | `stream` | the same chunk by chunk, for requests of any length
 //! | `meters` | bytes under tokens that limit them, counted for all who share a limit |
 //! | `memory` | a region's segments: their files, and the rotations that replace them |
 //! | `take_back` | fence, cut, shut, wipe, acknowledge; each on its thread |
 //! | `spare` | memory for the next rotation, made ready before it is needed |
 //! | `rotate` | the same for one holder among several: cut, copy, hand out, wipe |
 //! | `hand_out`, `post` | segments' descriptors on their way to holders, and what holders must be told of them |
+//! | `outgoing` | what a network session was sent, and what must not leave any more
 //! | `pool` | a bounded pool of threads that grows while all are busy |
 //! | `client` | the process at the other end of a session: who it is, and how it is killed |
 //! | `watchdog` | kills who holds up a cut |
@@ -47,6 +49,7 @@ mod memory;
 mod meters;
 mod open;
 mod origin;
+mod outgoing;
 mod pool;
 mod post;
 mod quarantine;
@@ -54,6 +57,7 @@ mod record;
 mod roots;
 mod rotate;
 mod spare;
+mod stream;
 mod summary;
 mod take_back;
 mod timer;
@@ -84,7 +88,9 @@ pub use clock::Clock;
 pub use hand_out::Delivery;
 pub use open::{Opened, Opener};
 pub use origin::Origin;
+pub use outgoing::Outgoing;
 pub use post::Post;
+pub(crate) use stream::Passage;
 
 use cells::{Cells, Right};
 use pool::{Pool, Urgency};
@@ -162,6 +168,8 @@ struct SessionLink {
     client: Client,
     /// What its holder has to be told.
     post: Arc<Post>,
+    /// What it was sent, if it came over the network.
+    outgoing: Option<Arc<Outgoing>>,
 }
 
 /// Waits until the guardian is gone. Then nobody would cut if this process were killed: whoever waits here should
@@ -282,15 +290,18 @@ impl Provider {
         self.0.step(Event::Close { session: crate::kernel::SessionId(session), handle }).map(drop)
     }
 
-    /// Lets the runtime end a session's socket, and gives back what it will have to tell the session.
+    /// Lets the runtime end a session's socket, and gives back what it will have to tell the session. `outgoing` is what
+    /// a session over the network was sent: before a take-back is acknowledged, what is under way there is waited for or
+    /// thrown away.
     pub(crate) fn register_session(
         &self,
         session: u64,
         client: Client,
         end: Box<dyn Fn() + Send>,
+        outgoing: Option<Arc<Outgoing>>,
     ) -> Arc<Post> {
         let post = Arc::new(Post::default());
-        lock(&self.0.sessions).insert(session, SessionLink { end, client, post: post.clone() });
+        lock(&self.0.sessions).insert(session, SessionLink { end, client, post: post.clone(), outgoing });
         post
     }
 
@@ -312,7 +323,11 @@ impl Provider {
 
     /// A session is over.
     pub(crate) fn session_ended(&self, session: u64) {
-        lock(&self.0.sessions).remove(&session);
+        let link = lock(&self.0.sessions).remove(&session);
+        if let Some(outgoing) = link.and_then(|link| link.outgoing) {
+            // From here on no take-back finds it.
+            outgoing.end();
+        }
         let ended = self.0.step(Event::SessionEnded { session: crate::kernel::SessionId(session) });
         debug_assert!(ended.is_ok(), "a session can always end");
         self.0.record_closes(self.0.summaries.of_session(session));
@@ -335,7 +350,9 @@ impl Shared {
         let fenced = self.fence(started, &kernel, &step.effects);
         self.timer.arm(kernel.next_deadline());
         drop(kernel);
+        let expired = self.expired_alone(&step.effects, &fenced);
         self.execute(step.effects, fenced);
+        self.settle_expired(expired);
         step.answer
     }
 

@@ -215,6 +215,9 @@ impl Provider {
         {
             shared.notify(Notice::GrantOpened { grant });
         }
+        if matches!(opener.origin, Origin::Network { .. }) {
+            memory.read_by(opener.session, |session| lock(&shared.sessions).contains_key(&session));
+        }
         // The slot opens last. The index' previous right may still have an operation inside, for microseconds.
         loop {
             {

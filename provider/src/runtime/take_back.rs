@@ -1,4 +1,4 @@
-//! Taking memory back: fence, cut, shut, wipe, give back, acknowledge.
+//! Taking memory back: fence, cut, shut, wipe, settle, give back, acknowledge.
 //!
 //! One sequence for release, expiry, revocation and a holder's death. Each step says what a crash there leaves; in
 //! every case the guardian cuts what is still mapped, because the provider's process is gone.
@@ -9,13 +9,15 @@
 //! | 2 cut | a cut thread, real-time where allowed | orphaned pages, freed with the process |
 //! | 3 shut | the same thread | the same |
 //! | 4 drain | a wipe thread | the same; operations died with the process |
-//! | 5 wipe | the same thread | zeros; what cannot be wiped, or is to be kept, goes into quarantine instead of 6 |
-//! | 6 give back | the same thread | the same: pages are unpinned and free, the factory's books say so |
-//! | 7 acknowledge | the same thread | nothing: the row, the bytes and the waiters are settled |
+//! | 5 wipe | the same thread | zeros; what cannot be wiped, or is to be kept, goes into quarantine instead of 7 |
+//! | 6 settle: what was sent over the network has left, or never will | the same thread | the same |
+//! | 7 give back | the same thread | the same: pages are unpinned and free, the factory's books say so |
+//! | 8 acknowledge | the same thread | nothing: the row, the bytes and the waiters are settled |
 //!
 //! Cutting and wiping have threads of their own, because a wipe takes as long as the memory is large and the next
 //! region's cut must not wait for it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -68,6 +70,9 @@ struct Begun {
     rotated: Option<oneshot::Receiver<Taken>>,
     /// Whose the region became.
     changed: Option<Changed>,
+    /// Of which lease, and the sessions over the network where bytes of it may be under way.
+    lease: LeaseId,
+    readers: BTreeSet<u64>,
 }
 
 /// A region that has become somebody else's, and since when.
@@ -128,7 +133,7 @@ impl Provider {
         receiver: oneshot::Receiver<Taken>,
     ) -> Result<Taken> {
         let shared = &self.0;
-        let Begun { answer, fence, drain, rotated, .. } = begun;
+        let Begun { answer, fence, drain, rotated, lease, readers, .. } = begun;
         match answer {
             Answer::Gone => {
                 Err(Error::new(Code::LeaseUnknown, "this provider holds no memory of that lease"))
@@ -142,9 +147,14 @@ impl Provider {
                         Error::new(Code::Internal, "a rotation's end was not reported to its waiter")
                     })?,
                     None => {
-                        // The operations that were inside the fenced rights are all there is to wait for.
+                        // The operations that were inside the fenced rights, and what they sent, are all there is to
+                        // wait for.
                         let drainer = shared.clone();
-                        let drained = tokio::task::spawn_blocking(move || drainer.drain(&drain)).await;
+                        let drained = tokio::task::spawn_blocking(move || {
+                            drainer.drain(&drain);
+                            drainer.settle(lease, &readers, &drain);
+                        });
+                        let drained = drained.await;
                         drained.map_err(|_| Error::new(Code::Internal, "draining a right panicked"))?;
                         let dead = self.0.clock.boot().since(started);
                         Taken { fence, dead, mappings_closed: mappings, ..Taken::default() }
@@ -235,14 +245,21 @@ impl Shared {
         });
         // A narrowing can bring the next deadline nearer.
         self.timer.arm(kernel.next_deadline());
+        let readers = match answer {
+            // Under the lock: after it the region may end at once, and its memory be no longer found.
+            Answer::Fenced { region, .. } => {
+                self.cells.memory(region).map(|memory| memory.readers()).unwrap_or_default()
+            }
+            _ => BTreeSet::new(),
+        };
         drop(kernel);
         let fence = fenced.fenced.since(started);
         let drain = fenced.drain(None);
         self.execute(step.effects, fenced);
-        Ok(Begun { answer, fence, drain, rotated, changed })
+        Ok(Begun { answer, fence, drain, rotated, changed, lease: lease_of(&take), readers })
     }
 
-    /// Steps 2 to 7, on the threads that are for them.
+    /// Steps 2 to 8, on the threads that are for them.
     pub(super) fn take_back(self: &Arc<Self>, mut job: Job) {
         let Some(memory) = self.cells.take_memory(job.region) else {
             debug_assert!(false, "a live region has memory");
@@ -279,7 +296,7 @@ impl Shared {
         self.watch_cut(lease, holders, &returned);
     }
 
-    /// Steps 4 to 7.
+    /// Steps 4 to 8.
     fn finish(self: &Arc<Self>, job: &Job, memory: Arc<Memory>, dead: BootNanos) {
         self.drain(&job.drain);
         let kept = memory.kept();
@@ -288,6 +305,8 @@ impl Shared {
             Ok(wiped) => (wiped, kept),
             Err(wiped) => (wiped, Some(Keep::UNWIPED)),
         };
+        // Before anybody can find it dead and kept, or gone.
+        self.settle(job.lease, &memory.readers(), &job.drain);
         let bytes = memory.len();
         let mut taken = Taken {
             lease: Some(job.lease),
@@ -339,6 +358,9 @@ impl Shared {
         let started = Instant::now();
         let end = |session: u64| {
             if let Some(session) = lock(&self.sessions).get(&session) {
+                if let Some(outgoing) = &session.outgoing {
+                    outgoing.cut_off();
+                }
                 (session.end)();
             }
         };
@@ -360,6 +382,18 @@ impl Shared {
                 std::thread::yield_now();
             }
         }
+    }
+}
+
+/// Of which lease something is taken back.
+const fn lease_of(take: &Take) -> LeaseId {
+    match take {
+        Take::Lease(lease)
+        | Take::Grant { lease, .. }
+        | Take::Narrow { lease, .. }
+        | Take::Marks { lease, .. }
+        | Take::Root { lease, .. }
+        | Take::Owner { lease, .. } => *lease,
     }
 }
 
