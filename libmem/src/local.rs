@@ -121,16 +121,24 @@ impl Local {
 
 /// When waiting ends. `None`: never, for a time-out past what a clock can count.
 #[derive(Clone, Copy)]
-struct Deadline(Option<Instant>);
+pub(crate) struct Deadline(Option<Instant>);
 
 impl Deadline {
-    fn after(timeout: Duration) -> Self {
-        Self(Instant::now().checked_add(timeout))
+    pub(crate) fn after(timeout: Duration) -> Self {
+        Self::at(Instant::now(), timeout)
     }
 
-    fn left(self) -> Timespec {
-        let left = self.0.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
-        Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
+    /// `timeout` after `start`.
+    pub(crate) fn at(start: Instant, timeout: Duration) -> Self {
+        Self(start.checked_add(timeout))
+    }
+
+    pub(crate) fn remaining(self) -> Duration {
+        self.0.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()))
+    }
+
+    pub(crate) fn left(self) -> Timespec {
+        Timespec::try_from(self.remaining()).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
     }
 }
 

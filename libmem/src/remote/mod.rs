@@ -1,92 +1,80 @@
-//! A node over mutual TLS.
+//! A node over mutual TLS: what a program on another machine uses instead of a socket.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use libmem::remote::{Credentials, Domain, Files};
+//! use libmem::{Client, Endpoint, Rights, SigningKey, Token};
+//!
+//! fn first_word(key: &SigningKey, token: &Token) -> libmem::Result<u64> {
+//!     let files = Files {
+//!         chain: "alice.pem".into(),
+//!         key: "alice.key".into(),
+//!         roots: "roots.pem".into(),
+//!         lists: None,
+//!     };
+//!     let credentials = Arc::new(Credentials::load(&Domain::new("mem.example")?, &files)?);
+//!     let client = Client::connect(&Endpoint::tls("node-1.example:7411", credentials), key)?;
+//!     let memory = client.open_mediated(token, Rights::READ_WRITE)?;
+//!     memory.write_at(4096, b"over there")?;
+//!     memory.fetch_add_u64(0, 1)
+//! }
+//! ```
+//!
+//! # What happens to a call when the connection is lost
+//!
+//! ```text
+//!            ┌──── answered ────────────────────────────────────────────────────────────▶ the node's answer
+//!  call ──▶ asked ── lost ──▶ back-off ──▶ TLS, proof, Resume ──▶ open the right again ──▶ asked again, same number
+//!                               │ over            │ another life of the node    │ refused
+//!                               ▼                 ▼                             ▼
+//!                         E_UNREACHABLE     E_UNCERTAIN for a change      the node's code
+//! ```
+//!
+//! A request that changes something is asked again under its number, and the node, which remembers what it answered to
+//! whom ([`Request::Resume`](caps::wire::Request::Resume)), does it once. A node that began a new life remembers nothing:
+//! then a change whose answer did not come is `E_UNCERTAIN`, and it is `E_UNCERTAIN` too where the node cannot be reached
+//! again in time or no longer opens the right. What changes nothing is simply asked again. A right is opened again when
+//! it is next used, from its token, which is kept for that.
+//!
+//! A node that does not keep to the protocol is not asked again: the session is over, with the code of what it did first.
+//!
+//! # Files
+//!
+//! | file | idea |
+//! |---|---|
+//! | `failure.rs` | how an attempt can fail, and what follows from it |
+//! | `tls.rs` | one connection: bytes in, bytes out, and the only places that wait |
+//! | `incoming.rs` | frames out of what came, whole or in parts |
+//! | `talk.rs` | requests and their answers in order: what may be sent now, what may come next |
+//! | `greeting.rs` | certificates, proof and resumption: how a connection becomes a session |
+//! | `backoff.rs` | how long to wait before the next attempt |
+//! | `session.rs` | connections one after the other behind one session |
+//! | `right.rs` | an open right that is opened again when its connection was lost |
+//! | `control.rs` | one request of the socket's protocol |
+//! | `reading.rs`, `writing.rs` | bytes of one place |
+//! | `gathering.rs`, `scattering.rs` | bytes of many places |
+//! | `single.rs` | words, and what a right reaches |
+//! | `leases.rs` | leases made and given back many at a time |
 
-use std::sync::Arc;
-
-use caps::error::{Code, Error, Result};
-use caps::id::LeaseId;
-use caps::key::SigningKey;
-use caps::rights::Rights;
-use caps::token::Token;
-use caps::wire::remote::leases::Created;
-use caps::wire::reply::{Opened, Welcome};
-
-use crate::calls::Call;
-use crate::endpoint::Endpoint;
-use crate::lease::LeaseOptions;
-use crate::mediated::Stat;
+mod backoff;
+mod control;
+mod failure;
+mod gathering;
+mod greeting;
+mod incoming;
+mod leases;
+mod reading;
+mod right;
+mod scattering;
+mod session;
+mod single;
+mod talk;
+mod tls;
+mod writing;
 
 pub use transport::{Credentials, Domain, Files, PeerId, Reload, Reloaded, Role};
 
-const LATER: Error = Error::new(Code::Unreachable, "this end of TLS is being built");
+pub(crate) use right::Right;
+pub(crate) use session::Session;
 
-pub(crate) struct Session;
-
-impl Session {
-    pub(crate) fn connect(
-        _: &str,
-        _: &Arc<Credentials>,
-        endpoint: &Endpoint,
-        _: &SigningKey,
-    ) -> Result<(Self, Welcome)> {
-        let _ = (endpoint.expected_node(), endpoint.is_checked(), endpoint.reconnect_bound());
-        Err(LATER)
-    }
-
-    pub(crate) fn call<T>(&self, _: Call<T>) -> Result<T> {
-        Err(LATER)
-    }
-
-    pub(crate) fn create(&self, _: &[(LeaseOptions, &[u8])]) -> Result<Vec<Result<Created>>> {
-        Err(LATER)
-    }
-
-    pub(crate) fn delete(&self, _: &[LeaseId]) -> Result<Vec<Result<()>>> {
-        Err(LATER)
-    }
-}
-
-pub(crate) struct Right {
-    opened: Opened,
-}
-
-impl Right {
-    pub(crate) fn open(_: Arc<Session>, _: &Token, _: Rights) -> Result<Self> {
-        Err(LATER)
-    }
-
-    pub(crate) const fn opened(&self) -> &Opened {
-        &self.opened
-    }
-
-    pub(crate) fn read_at(&self, _: u64, _: &mut [u8]) -> Result<()> {
-        Err(LATER)
-    }
-
-    pub(crate) fn read_into(&self, _: u64, _: &mut [u8]) -> Result<usize> {
-        Err(LATER)
-    }
-
-    pub(crate) fn write_at(&self, _: u64, _: &[u8]) -> Result<()> {
-        Err(LATER)
-    }
-
-    pub(crate) fn gather(&self, _: &mut [(u64, &mut [u8])]) -> Result<Vec<Result<usize>>> {
-        Err(LATER)
-    }
-
-    pub(crate) fn scatter(&self, _: &[(u64, &[u8])]) -> Result<Vec<Result<usize>>> {
-        Err(LATER)
-    }
-
-    pub(crate) fn compare_exchange_u64(&self, _: u64, _: u64, _: u64) -> Result<u64> {
-        Err(LATER)
-    }
-
-    pub(crate) fn fetch_add_u64(&self, _: u64, _: u64) -> Result<u64> {
-        Err(LATER)
-    }
-
-    pub(crate) fn stat(&self) -> Result<Stat> {
-        Err(LATER)
-    }
-}
+pub use backoff::{RECONNECT_MS_FIRST, RECONNECT_MS_MAX};
