@@ -6,20 +6,48 @@ use serde_json::Value;
 
 /// Everything that is measured of Leasehold.
 const OURS: [&str; 18] = [
-    "p50_us", "p99_us", "read_64", "read_4k", "write_64k", "read_1m", "gather_64x64k", "write_any", "wire_read_4k",
-    "wire_write_4k", "wire_read_64k", "wire_write_64k", "wire_read_1m", "clients_16_read_4k", "idle", "active",
-    "overload", "slow_peers",
+    "p50_us",
+    "p99_us",
+    "read_64",
+    "read_4k",
+    "write_64k",
+    "read_1m",
+    "gather_64x64k",
+    "write_any",
+    "wire_read_4k",
+    "wire_write_4k",
+    "wire_read_64k",
+    "wire_write_64k",
+    "wire_read_1m",
+    "clients_16_read_4k",
+    "idle",
+    "active",
+    "overload",
+    "slow_peers",
 ];
 /// And of each baseline.
 const THEIRS: usize = 14;
 const RATIOS: [&str; 6] = [
-    "read_64_time_vs_", "read_4k_time_vs_", "write_64k_time_vs_", "read_1m_rate_vs_", "gather_64x64k_rate_vs_",
+    "read_64_time_vs_",
+    "read_4k_time_vs_",
+    "write_64k_time_vs_",
+    "read_1m_rate_vs_",
+    "gather_64x64k_rate_vs_",
     "clients_16_read_4k_rate_vs_",
 ];
 const BOUNDS: [&str; 12] = [
-    "read_64_p99_us", "read_4k_p99_us", "write_any_p50_max_us", "wire_overhead_read_4k", "wire_overhead_write_4k",
-    "wire_overhead_read_64k", "wire_overhead_write_64k", "wire_overhead_read_1m", "idle_resident_kib_each",
-    "overload_goodput_kept", "overload_busy_max_us", "slow_peers_honest_lost",
+    "read_64_p99_us",
+    "read_4k_p99_us",
+    "write_any_p50_max_us",
+    "wire_overhead_read_4k",
+    "wire_overhead_write_4k",
+    "wire_overhead_read_64k",
+    "wire_overhead_write_64k",
+    "wire_overhead_read_1m",
+    "idle_resident_kib_each",
+    "overload_goodput_kept",
+    "overload_busy_max_us",
+    "slow_peers_honest_lost",
 ];
 
 #[test]
@@ -43,7 +71,10 @@ fn everything_is_measured_and_said() {
             assert!(!found["baselines"][baseline][key].is_null(), "baselines.{baseline}.{key}");
         }
         for ratio in RATIOS {
-            assert!(found["ratios"][format!("{ratio}{baseline}")].as_f64().unwrap() > 0.0, "{ratio}{baseline}");
+            assert!(
+                found["ratios"][format!("{ratio}{baseline}")].as_f64().unwrap() > 0.0,
+                "{ratio}{baseline}"
+            );
         }
     }
     for bound in BOUNDS {

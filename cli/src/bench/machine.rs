@@ -60,10 +60,8 @@ pub fn processor_us(pid: u32) -> Result<f64> {
     let children = read(&format!("/proc/{pid}/task/{pid}/children"))?;
     let mut pids: Vec<u32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
     pids.push(pid);
-    let ticks: u64 = pids
-        .into_iter()
-        .map(|pid| ticks(&read(&format!("/proc/{pid}/stat"))?))
-        .sum::<Result<_>>()?;
+    let ticks: u64 =
+        pids.into_iter().map(|pid| ticks(&read(&format!("/proc/{pid}/stat"))?)).sum::<Result<_>>()?;
     Ok(ticks as f64 * 1e6 / rustix::param::clock_ticks_per_second() as f64)
 }
 

@@ -84,7 +84,9 @@ pub fn serve() -> Result<()> {
             }
             Ok(())
         }),
-        Order::Slow { guest, peers } => slow::keep(&guest, peers, |stand| say(&Answer::Stand { sessions: stand })),
+        Order::Slow { guest, peers } => {
+            slow::keep(&guest, peers, |stand| say(&Answer::Stand { sessions: stand }))
+        }
         Order::Knock { guest, times } => idle::knock(&guest, times).and_then(|(let_in, refused_us)| {
             say(&Answer::Knocked { let_in, refused_us })?;
             wait(&mut orders)
@@ -103,7 +105,8 @@ fn wait(orders: &mut impl Iterator<Item = std::io::Result<String>>) -> Result<()
 fn receive<T: for<'a> Deserialize<'a>, R: Iterator<Item = std::io::Result<String>>>(
     lines: &mut R,
 ) -> Option<Result<T>> {
-    let unread = |_| Error::new(Code::Protocol, "a line between the benchmark and its process is not understood");
+    let unread =
+        |_| Error::new(Code::Protocol, "a line between the benchmark and its process is not understood");
     let line = lines.next()?.ok()?;
     Some(serde_json::from_str(&line).map_err(unread))
 }

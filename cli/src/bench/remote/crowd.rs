@@ -81,7 +81,8 @@ impl Crowd {
         for n in 0..sessions {
             let mut session = Session::open(guest.address, &credentials, &key)?;
             let right = session.open_right(&guest.token)?;
-            epoll::add(&poll, session.socket(), EventData::new_u64(n as u64), EventFlags::IN).map_err(failed)?;
+            epoll::add(&poll, session.socket(), EventData::new_u64(n as u64), EventFlags::IN)
+                .map_err(failed)?;
             members.push(Member { session, right, sent: Default::default(), ended: false });
         }
         Ok(Self { members, poll })

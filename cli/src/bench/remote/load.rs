@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use caps::error::Result;
-use policy::limits::REMOTE_SESSIONS_PER_NETWORK_MAX;
+use policy::limits::{FDS_REMOTE_MAX, REMOTE_SESSIONS_PER_NETWORK_MAX};
 use serde_json::json;
 
 use super::child::{Order, Process};
@@ -42,8 +42,8 @@ const QUICK: Duration = Duration::from_millis(200);
 const TURNS: usize = 3;
 /// Sessions that are tried to begin when there is no place left.
 const KNOCKS: usize = 100;
-/// Descriptors of a node beside its sessions, and some.
-const NODE_DESCRIPTORS: u64 = 16_384;
+/// Descriptors of a node and of its clients beside their sessions, where these are few.
+const SPARE: u64 = 4_096;
 
 /// How many sessions there are of each kind.
 #[derive(Clone, Copy, Debug)]
@@ -81,8 +81,9 @@ fn idle(stage: &Stage, sessions: usize, report: &mut Report) -> Result<Vec<Proce
     let before = machine::resident_bytes(pid)?;
     let guest = stage.node.honest.guest(stage.node.address);
     let shares = (0..sessions).step_by(IDLE_EACH).map(|from| IDLE_EACH.min(sessions - from));
-    let mut processes: Vec<_> =
-        shares.map(|sessions| Process::start(&Order::Idle { guest: guest.clone(), sessions })).collect::<Result<_>>()?;
+    let mut processes: Vec<_> = shares
+        .map(|sessions| Process::start(&Order::Idle { guest: guest.clone(), sessions }))
+        .collect::<Result<_>>()?;
     let stand = processes.iter_mut().map(Process::stands).sum::<Result<usize>>()?;
     let kib = (machine::resident_bytes(pid)? - before) as f64 / 1024.0 / stand.max(1) as f64;
     let value = json!({ "sessions": stand, "resident_kib_each": round(kib) });
@@ -128,7 +129,11 @@ fn overload(stage: &Stage, sessions: usize, turn: Duration, report: &mut Report)
         tell(report, Who::Leasehold, name, value, text);
     }
     report.bound("overload_goodput_kept", kept / normal.max(f64::MIN_POSITIVE), KEPT);
-    report.bound("overload_busy_max_us", under.iter().map(|load| load.busy_max_us).fold(0.0, f64::max), BUSY_US);
+    report.bound(
+        "overload_busy_max_us",
+        under.iter().map(|load| load.busy_max_us).fold(0.0, f64::max),
+        BUSY_US,
+    );
     Ok(())
 }
 
@@ -148,7 +153,8 @@ fn refused(stage: &Stage, many: Many, report: &mut Report) -> Result<()> {
         "p50_us": round(refused.p50()),
         "max_us": round(refused.max()),
     });
-    let text = format!("{} of {KNOCKS} beyond {} sessions; {}", refused.len(), many.idle + stand, refused.text());
+    let text =
+        format!("{} of {KNOCKS} beyond {} sessions; {}", refused.len(), many.idle + stand, refused.text());
     tell(report, Who::Leasehold, "refused", value, text);
     report.bound("refused_session_max_us", refused.max(), BUSY_US);
     Ok(())
@@ -179,6 +185,6 @@ fn slow(stage: &Stage, peers: usize, turn: Duration, report: &mut Report) -> Res
 
 /// Whether this machine lets the node and its clients have as many descriptors as they need; why not, if not.
 pub fn is_possible(many: Many) -> Result<()> {
-    // The node has two for each session, and those of its leases and logs; it has the limit that this process has.
-    idle::raise(3 * many.sum() as u64 + NODE_DESCRIPTORS)
+    // The node has the limit that this process has when it is started, and gives at most half of it to sessions.
+    idle::raise(if many.idle < Many::FULL.idle { 3 * many.sum() as u64 + SPARE } else { 2 * FDS_REMOTE_MAX })
 }

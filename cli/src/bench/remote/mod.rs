@@ -83,7 +83,7 @@ pub fn bench(scratch: &Path, shape: Shape) -> Result<Report> {
     // Before the node is started: it has this process' limit.
     let possible = load::is_possible(shape.many);
     let lengths = [64, 4 << 10, 64 << 10, 1 << 20];
-    let stage = Stage::start(scratch, shape.many.sum(), &lengths)?;
+    let stage = Stage::start(scratch, &lengths)?;
     let mut report = Report::new("remote");
     report.param("rounds", shape.rounds);
     report.param("quick", shape.quick);

@@ -41,9 +41,9 @@ pub struct Visitor {
 }
 
 impl Node {
-    /// Starts it, with room for so many sessions.
-    pub fn start(scratch: &Path, papers: &Papers, sessions: usize) -> Result<Self> {
-        let (node, address) = listening(scratch, &papers.node(), sessions)?;
+    /// Starts it, with two clients that have a lease each.
+    pub fn start(scratch: &Path, papers: &Papers) -> Result<Self> {
+        let (node, address) = listening(scratch, &papers.node())?;
         let honest = Visitor::join(&node, papers, "bench-client")?;
         let slow = Visitor::join(&node, papers, "bench-slow")?;
         Ok(Self { node, address, honest, slow })
@@ -56,7 +56,7 @@ impl Node {
 }
 
 /// A node that listens for TLS on a free port of the loopback.
-fn listening(scratch: &Path, paper: &Paper, _sessions: usize) -> Result<(Spawned, SocketAddr)> {
+fn listening(scratch: &Path, paper: &Paper) -> Result<(Spawned, SocketAddr)> {
     let config = format!(
         "[remote]\ndomain = {DOMAIN:?}\ncertificate = {:?}\nkey = {:?}\nroots = {:?}\nlists = {:?}\n",
         paper.chain, paper.key, paper.roots, paper.lists

@@ -53,7 +53,8 @@ impl Session {
         let channel = binding(&stream.conn)?;
         let mut session = Self { stream, held: Vec::new(), requests: 0 };
         let (holder, client) = (key.public(), Nonce::random());
-        let Reply::Challenge { node, nonce } = session.control(&Request::Hello { holder, nonce: client })? else {
+        let Reply::Challenge { node, nonce } = session.control(&Request::Hello { holder, nonce: client })?
+        else {
             return Err(Error::new(Code::Protocol, "the node answered hello with no challenge"));
         };
         let transcript = Transcript { node, server: nonce, client, holder };

@@ -28,8 +28,8 @@ const RATES: [(&str, What, usize, Option<f64>, Option<f64>); 2] = [
 const STALL_US: f64 = 10_000.0;
 /// Bytes of the writes in which such a wait is looked for: around the sizes of segments, TLS records and frames.
 pub const STALL_BYTES: [usize; 18] = [
-    1, 7, 64, 512, 1_400, 1_461, 4_096, 4_097, 16_384, 16_385, 32_768, 65_483, 65_536, 65_537, 131_072, 262_144,
-    524_288, 1_048_576,
+    1, 7, 64, 512, 1_400, 1_461, 4_096, 4_097, 16_384, 16_385, 32_768, 65_483, 65_536, 65_537, 131_072,
+    262_144, 524_288, 1_048_576,
 ];
 /// Writes of each of them.
 const STALL_TIMES: usize = 7;

@@ -54,8 +54,8 @@ impl Drop for Directory {
 }
 
 impl Stage {
-    /// Starts them, the node with room for so many sessions.
-    pub fn start(scratch: &Path, sessions: usize, lengths: &[usize]) -> Result<Self> {
+    /// Starts them. Redis gets values of these lengths to be read.
+    pub fn start(scratch: &Path, lengths: &[usize]) -> Result<Self> {
         let directory = Directory(scratch.join(format!("leasehold-bench-remote-{}", std::process::id())));
         files::make_directory(&directory.0)?;
         let papers = Papers::begin(&directory.0)?;
@@ -65,7 +65,7 @@ impl Stage {
         if let Some(redis) = &redis {
             Redis::connect(redis.address, &credentials)?.fill(lengths)?;
         }
-        let node = Node::start(scratch, &papers, sessions)?;
+        let node = Node::start(scratch, &papers)?;
         Ok(Self { node, echo, redis, credentials, _directory: directory })
     }
 

@@ -44,7 +44,9 @@ fn the_bare_server_answers_with_as_many_bytes_as_leasehold_sends() {
     assert_eq!(counted(What::Read(64)), (22 + 56) + (22 + 32 + 64));
     assert_eq!(counted(What::Write(64)), (22 + 56 + 64) + (22 + 40));
     let gathered = counted(What::Gather) as usize;
-    assert!((GATHER_ITEMS * GATHER_ITEM_BYTES..GATHER_ITEMS * GATHER_ITEM_BYTES * 101 / 100).contains(&gathered));
+    assert!(
+        (GATHER_ITEMS * GATHER_ITEM_BYTES..GATHER_ITEMS * GATHER_ITEM_BYTES * 101 / 100).contains(&gathered)
+    );
 }
 
 #[test]
