@@ -209,6 +209,8 @@ pub const REMOTE_KEEPALIVE_STEP_MS: u64 = 10_000;
 /// Questions without an answer after which a connection is gone: with those before, two spans of
 /// [`REMOTE_KEEPALIVE_MS`].
 pub const REMOTE_KEEPALIVES_MAX: u32 = 3;
+/// Longest trust domain in bytes, as the SPIFFE specification has it.
+pub const DOMAIN_BYTES_MAX: usize = 255;
 /// How often certificates, keys and lists are looked at, in milliseconds.
 pub const REMOTE_RELOAD_MS: u64 = 2_000;
 /// How long the end of the gate waits for requests that are being worked on, in milliseconds.

@@ -215,7 +215,8 @@ impl Connection {
             self.frame_by
                 .unwrap_or_else(|| Instant::now() + Duration::from_millis(limits::REMOTE_FRAME_MS_MAX))
         });
-        let more = matches!(self.session.as_ref().map(|session| &session.work), Some(Work::Job(_, Waits::Turn)));
+        let more =
+            matches!(self.session.as_ref().map(|session| &session.work), Some(Work::Job(_, Waits::Turn)));
         Ok(if more { Turn::Again } else { turn })
     }
 

@@ -170,7 +170,7 @@ impl Connection {
     }
 
     /// A control request was worked on.
-    pub(super) fn back(&mut self, desk: &mut Desk, errand: Errand) -> Result<(), End> {
+    pub(super) fn back(&mut self, errand: Errand) -> Result<(), End> {
         let Errand { mut visitor, request, identity, answer } = errand;
         let Some(session) = &mut self.session else { return Ok(()) };
         session.work = Work::None;

@@ -205,12 +205,10 @@ impl Shard {
                     Err(end) => connection.part(desk, end),
                 })
             }
-            Letter::Back(key, errand) => {
-                self.visit(key, |connection, desk| match connection.back(desk, errand) {
-                    Ok(()) => connection.turn(desk),
-                    Err(end) => connection.part(desk, end),
-                })
-            }
+            Letter::Back(key, errand) => self.visit(key, |connection, desk| match connection.back(errand) {
+                Ok(()) => connection.turn(desk),
+                Err(end) => connection.part(desk, end),
+            }),
             Letter::GoOn(key) => self.visit(key, Connection::turn),
             Letter::End(key) => self.visit(key, |connection, desk| connection.part(desk, End::Gone)),
             Letter::Stop => {
