@@ -90,6 +90,9 @@ pub(crate) enum Command {
     /// A process that maps what a benchmark takes back
     #[command(hide = true)]
     BenchMapper,
+    /// A server or a crowd of clients beside which a benchmark measures
+    #[command(hide = true)]
+    BenchPeer,
     /// What is running, in numbers
     #[command(after_help = "Example:\n  leasehold status --json")]
     Status,

@@ -57,6 +57,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Report> {
         Command::Policy(command) => check::policy(command),
         Command::Config(command) => check::config(command),
         Command::BenchMapper => bench::mapper(),
+        Command::BenchPeer => bench::peer(),
         Command::Bench(arguments) => bench::run(arguments, context),
         Command::Quota(command) => quota::run(command, context),
         Command::Completions { shell } => completions::run(*shell),
