@@ -44,12 +44,16 @@ fn the_default_file_says_what_is() {
         }
         text.push('\n');
     }
-    assert_eq!(keys, 4 + 5 + 7 + 4 + 5 + 2 + 1, "{text}");
+    assert_eq!(keys, 4 + 5 + 7 + 4 + 5 + 2 + 1 + 6, "{text}");
     let mut stated = ok(&text);
     assert_eq!(stated.node.pool.take(), Some(4 * GIB));
     assert_eq!(stated.node.allow_uids.take(), Some(vec![1000]));
     assert_eq!(stated.audit.devices.pop(), Some("/var/lib/leasehold/audit".into()));
     assert_eq!(stated.policy.file.take(), Some("policy.dl".into()));
+    let remote = std::mem::take(&mut stated.remote);
+    assert_eq!(remote.listen, Some("127.0.0.1:7171".parse().unwrap()));
+    assert!(remote.domain.is_some() && remote.certificate.is_some() && remote.key.is_some());
+    assert!(remote.roots.is_some() && remote.lists.is_some());
     assert_eq!(stated, Config::default());
 }
 

@@ -41,7 +41,7 @@ struct Carrier {
 impl Drop for Carrier {
     fn drop(&mut self) {
         if let Some(errand) = self.errand.take() {
-            self.mailbox.put(Letter::Back(self.key, errand));
+            self.mailbox.put(Letter::Back(self.key, Box::new(errand)));
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) enum Greeting {
     /// TLS is not through. With why the client is refused, once it can be told.
     Tls(Arc<Credentials>, Option<Error>),
     /// It is, and the certificate names somebody.
-    Hello(PeerId, Handshake),
+    Hello(Box<(PeerId, Handshake)>),
     /// A key is proven; the broker is asked whose it is.
     Asked,
 }
@@ -45,6 +45,7 @@ pub(super) struct Greeted {
 }
 
 /// What a step of the beginning came to.
+#[expect(clippy::large_enum_variant, reason = "it lives for one match at the beginning of a session")]
 pub(super) enum Stepped {
     /// Say this and wait for the next message.
     Say(Greeting, Reply),
@@ -71,7 +72,7 @@ pub(super) fn begin(
     }
     let node = desk.shared.provider.config().provider;
     let channel = transport::binding(line.tls())?;
-    Ok(Greeting::Hello(peer, Handshake::new(node, Nonce::random(), Some(channel))))
+    Ok(Greeting::Hello(Box::new((peer, Handshake::new(node, Nonce::random(), Some(channel))))))
 }
 
 /// One frame of the beginning.
@@ -90,7 +91,7 @@ pub(super) fn step(
         return Err(Error::new(Code::Protocol, "a session begins with Hello, then Prove"));
     };
     match handshake.step(cbor::decode::<Request>(body)?)? {
-        Next::Say(handshake, reply) => Ok(Stepped::Say(Greeting::Hello(peer, handshake), reply)),
+        Next::Say(handshake, reply) => Ok(Stepped::Say(Greeting::Hello(Box::new((peer, handshake))), reply)),
         Next::Done(proven) => {
             ask(desk, key, address, peer, header.request, proven);
             Ok(Stepped::Asked)

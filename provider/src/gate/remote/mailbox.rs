@@ -20,7 +20,7 @@ pub(super) enum Letter {
     /// It is known who has the key that a connection proved.
     Greeted(Key, Box<Greeted>),
     /// A control request was worked on, or given up.
-    Back(Key, Errand),
+    Back(Key, Box<Errand>),
     /// What a connection waited for is over.
     GoOn(Key),
     /// A connection is to end.

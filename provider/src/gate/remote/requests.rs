@@ -34,10 +34,10 @@ impl Connection {
     pub(super) fn frame(&mut self, desk: &mut Desk, header: &Header, body: &[u8]) -> Result<(), End> {
         match &mut self.stage {
             Stage::Greeting(greeting, _) => {
-                let Greeting::Hello(peer, handshake) = std::mem::replace(greeting, Greeting::Asked) else {
+                let Greeting::Hello(hello) = std::mem::replace(greeting, Greeting::Asked) else {
                     return Err(End::Gone); // held up: no frame is taken
                 };
-                let stepped = greeting::step(desk, self.key, self.address, (peer, handshake), header, body)
+                let stepped = greeting::step(desk, self.key, self.address, *hello, header, body)
                     .map_err(|error| End::Refused(header.verb, header.request, error))?;
                 if let Stepped::Say(next, reply) = stepped {
                     *greeting = next;

@@ -206,7 +206,7 @@ impl Shard {
                     Err(end) => connection.part(desk, end),
                 })
             }
-            Letter::Back(key, errand) => self.visit(key, |connection, desk| match connection.back(errand) {
+            Letter::Back(key, errand) => self.visit(key, |connection, desk| match connection.back(*errand) {
                 Ok(()) => connection.turn(desk),
                 Err(end) => connection.part(desk, end),
             }),
