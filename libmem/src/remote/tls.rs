@@ -43,6 +43,8 @@ pub(super) struct Tls {
     incoming: Box<[u8]>,
     start: usize,
     end: usize,
+    /// Whether the stream ended: nothing comes behind what is here.
+    ended: bool,
     /// Bytes put since the kernel had everything.
     pending: usize,
     /// The socket's own time-out.
@@ -63,14 +65,25 @@ impl Tls {
         let mut connection = ClientConnection::new(credentials.client(), nobody).map_err(judged)?;
         connection.set_buffer_limit(None); // `is_full` is the bound
         let incoming = vec![0; INCOMING_BYTES].into_boxed_slice();
-        let mut tls =
-            Self { stream, connection, incoming, start: 0, end: 0, pending: 0, timeout: Duration::ZERO };
+        let mut tls = Self {
+            stream,
+            connection,
+            incoming,
+            start: 0,
+            end: 0,
+            ended: false,
+            pending: 0,
+            timeout: Duration::ZERO,
+        };
         loop {
             let flushed = tls.flush()?;
             if !tls.connection.is_handshaking() {
                 break;
             }
             if !tls.feed()? {
+                if tls.ended {
+                    return Err(Failure::lost("the node took the connection and ended it at once"));
+                }
                 tls.pending = usize::from(!flushed);
                 tls.wait(deadline)?;
             }
@@ -201,6 +214,7 @@ impl Tls {
         let (count, _) = rustix::net::recv(&self.stream, &mut self.incoming[self.end..], flags)?;
         self.end += count;
         if count == 0 {
+            self.ended = true;
             // Tells the library of the end of the stream, which it then tells apart from an end that was announced.
             let _ = self.connection.read_tls(&mut std::io::empty());
         }
@@ -245,11 +259,8 @@ impl Tls {
 
     /// Reads what the other side said before it went: an alert that refuses a certificate comes so.
     fn last_words(&mut self) -> Result<(), Failure> {
-        while self.receive(RecvFlags::DONTWAIT).is_ok() && self.end > self.start {
+        while !self.ended && self.receive(RecvFlags::DONTWAIT).is_ok() {
             while self.feed()? {}
-            if self.end - self.start >= RECORD_BYTES_MAX {
-                break;
-            }
         }
         Ok(())
     }

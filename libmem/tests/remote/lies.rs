@@ -155,10 +155,15 @@ fn a_write_that_was_another() {
     assert_eq!(told(writing, |peer, asked| peer.answer(asked, &2_u64.to_le_bytes())), Code::Protocol);
     assert_eq!(told(writing, |peer, asked| peer.answer(asked, &[0; 7])), Code::FrameType);
     // Many frames, and the answer after the first: nothing is read any more, so that the others are still to come.
-    let long = |memory: &Mediated| memory.write_at(0, &vec![0; LONG]).unwrap_err().code();
-    let early = |peer: &mut Peer, asked: &Frame| {
+    let (over, wait) = std::sync::mpsc::channel();
+    let long = move |memory: &Mediated| {
+        let code = memory.write_at(0, &vec![0; LONG]).unwrap_err().code();
+        over.send(()).unwrap();
+        code
+    };
+    let early = move |peer: &mut Peer, asked: &Frame| {
         peer.answer(asked, &(LONG as u64).to_le_bytes());
-        peer.wait_until_gone();
+        wait.recv().unwrap();
     };
     assert_eq!(told(long, early), Code::Protocol);
 }

@@ -23,7 +23,6 @@ use caps::wire::row::{LeaseRow, LeaseState, Tier};
 use caps::wire::{Reply, Request, cbor};
 use libmem::remote::Credentials;
 use libmem::{Client, Endpoint, Mediated, SigningKey};
-use rustix::event::{PollFd, PollFlags};
 use transport::rustls::{ServerConnection, StreamOwned};
 use zerocopy::IntoBytes;
 
@@ -274,12 +273,6 @@ impl Peer {
         let (frame, request) = self.control();
         let Request::Open { path: Path::Mediated, .. } = request else { panic!("{request:?}") };
         self.reply(&frame, &Reply::Opened(opened));
-    }
-
-    /// Waits until the client hung up, without reading anything.
-    pub fn wait_until_gone(&self) {
-        let mut sockets = [PollFd::new(&self.stream.sock, PollFlags::RDHUP)];
-        rustix::event::poll(&mut sockets, None).unwrap();
     }
 
     /// Cuts the connection without a word.
