@@ -17,7 +17,8 @@ use super::papers::{Paper, failed};
 use super::{crowd, echo, idle, slow};
 
 /// What a process is to be, and then what it is to do.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+// No Debug: a guest has secrets.
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Order {
     /// Be the bare TLS server.
@@ -35,14 +36,22 @@ pub enum Order {
 }
 
 /// Whose sessions they are.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Guest {
     pub address: SocketAddr,
     pub paper: Paper,
     /// In hexadecimal.
     pub seed: String,
-    pub token: Token,
+    /// As in a token's file: JSON has no bytes.
+    pub token: String,
+}
+
+impl Guest {
+    /// Its right to the region.
+    pub fn token(&self) -> Result<Token> {
+        Token::parse_text(&self.token)
+    }
 }
 
 /// What a process answers.
@@ -215,5 +224,26 @@ impl Drop for Process {
         self.orders = None; // ends it
         let _ = self.child.kill(); // and if it was in the middle of something, too
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_is_told_reads_as_it_was_written() {
+        let token = Token::from_bytes(vec![0, 255]).unwrap();
+        let file = std::path::PathBuf::from("/f");
+        let paper = Paper { chain: file.clone(), key: file.clone(), roots: file.clone(), lists: file };
+        let (address, seed) = (([127, 0, 0, 1], 1).into(), "00".to_owned());
+        let guest = Guest { address, paper, seed, token: token.to_text().to_string() };
+        let mut line = Vec::new();
+        write(&mut line, &Order::Slow { guest, peers: 3 }).unwrap();
+        let line = String::from_utf8(line).unwrap();
+        let told = receive::<Order, _>(&mut [Ok(line)].into_iter());
+        let Some(Ok(Order::Slow { guest, peers: 3 })) = told else { panic!("something else was told") };
+        assert_eq!(guest.token().unwrap(), token);
+        assert!(receive::<Order, _>(&mut [Ok("{}".to_owned())].into_iter()).unwrap().is_err());
     }
 }

@@ -77,10 +77,10 @@ impl Crowd {
         idle::raise(sessions as u64 + 256)?;
         let (credentials, key) = (guest.paper.load()?, identity::key_of_seed(&guest.seed)?);
         let poll = epoll::create(CreateFlags::CLOEXEC).map_err(failed)?;
-        let mut members = Vec::with_capacity(sessions);
+        let (token, mut members) = (guest.token()?, Vec::with_capacity(sessions));
         for n in 0..sessions {
             let mut session = Session::open(guest.address, &credentials, &key)?;
-            let right = session.open_right(&guest.token)?;
+            let right = session.open_right(&token)?;
             epoll::add(&poll, session.socket(), EventData::new_u64(n as u64), EventFlags::IN)
                 .map_err(failed)?;
             members.push(Member { session, right, sent: Default::default(), ended: false });

@@ -84,7 +84,7 @@ impl Visitor {
     /// What a process of the benchmark needs to be this client at `address`.
     pub fn guest(&self, address: SocketAddr) -> Guest {
         let seed = data_encoding::HEXLOWER.encode(&*self.key.seed());
-        Guest { address, paper: self.paper.clone(), seed, token: self.token.clone() }
+        Guest { address, paper: self.paper.clone(), seed, token: self.token.to_text().to_string() }
     }
 
     /// A session over TLS.

@@ -76,7 +76,7 @@ impl Peer {
             1 => socket().map(|socket| Self::Handshaking(socket, 0)),
             which => {
                 let mut session = Session::open(guest.address, credentials, key)?;
-                let right = session.open_right(&guest.token)?;
+                let right = session.open_right(&guest.token()?)?;
                 let frame = session.frame(right)?;
                 if which == 3 {
                     session.ask(right, BYTES, TIMES)?;
