@@ -85,6 +85,7 @@
 //! | `endpoint`, `lease`, `share`, `ownership` | what to say and what comes back |
 //! | [`wrap`] | a token handed over through the node, to be fetched once |
 //! | [`snapshot`] | a copy in a lease of one's own |
+//! | [`sealed`] | memory that the node cannot read: a key for each lease, which the clients share among themselves |
 //! | `region` | opened rights: mapped, and the parts that mediated access shares |
 //! | `calls` | every request with the answer that belongs to it; lists page by page |
 //! | `session/` | the protocol without I/O, the socket, the hang-up and who reads the rotation channel |
@@ -133,6 +134,7 @@ mod lease;
 pub mod mapping;
 mod ownership;
 mod region;
+pub mod sealed;
 mod session;
 mod share;
 pub mod snapshot;
