@@ -49,6 +49,8 @@ mod people;
 mod pki;
 mod tokens;
 
+mod lease_keys;
+
 use std::process::ExitCode;
 
 use context::Context;
