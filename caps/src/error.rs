@@ -179,6 +179,8 @@ codes! {
     Checksum = 503, "E_CHECKSUM", Client, "send the chunk again";
     /// A system call that must not fail did.
     System = 504, "E_SYSTEM", Ours, "`leasehold doctor` shows what this machine lacks";
+    /// Sealed bytes do not authenticate: somebody without the key changed them, or the key is another one.
+    Seal = 505, "E_SEAL", Tampering, "somebody without the key changed these bytes, or the key is not theirs; nothing of them was given out";
     // 6xx: files of the operator
     /// A file cannot be read or written.
     ConfigIo = 600, "E_CONFIG_IO", Operator, "check the path and its permissions";

@@ -51,6 +51,8 @@ mod pki;
 mod remote;
 mod tokens;
 
+mod lease_keys;
+
 use std::process::ExitCode;
 
 use context::Context;

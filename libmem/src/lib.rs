@@ -98,6 +98,7 @@
 //! | `endpoint`, `lease`, `share`, `ownership` | what to say and what comes back |
 //! | [`wrap`] | a token handed over through the node, to be fetched once |
 //! | [`snapshot`] | a copy in a lease of one's own |
+//! | [`sealed`] | memory that the node cannot read: a key for each lease, which the clients share among themselves |
 //! | `region` | opened rights: mapped, and the parts that mediated access shares |
 //! | `mediated` | leased memory behind the node, at its socket or over TLS |
 //! | `local` | the blocking session over the socket |
@@ -152,6 +153,7 @@ mod mediated;
 mod ownership;
 mod region;
 pub mod remote;
+pub mod sealed;
 mod session;
 mod share;
 pub mod snapshot;

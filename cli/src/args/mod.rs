@@ -23,6 +23,8 @@ mod usage;
 pub(crate) mod value;
 pub(crate) mod wrap;
 
+pub(crate) mod lease_key;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 

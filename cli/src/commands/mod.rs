@@ -28,6 +28,9 @@ mod up;
 mod verify;
 mod wrap;
 
+mod encrypted;
+mod lease_key;
+
 use crate::args::Command;
 use crate::context::Context;
 use crate::failure::Result;

@@ -13,6 +13,7 @@ use caps::token::{Token, inspect};
 use libmem::{Client, InheritedToken, Memory};
 use serde_json::json;
 
+use super::encrypted::Opened;
 use crate::args::transfer::{Get, Put};
 use crate::context::{Context, Session};
 use crate::failure::{Failure, Result};
@@ -66,10 +67,11 @@ pub(crate) fn put(arguments: &Put, context: &Context) -> Result<Report> {
         progress.at(done);
     }
     drop(progress);
-    let path = path_word(&memory, context);
+    let path = path_word(memory.memory(), context);
     let text = format!("wrote {} at {offset} of {}, {path}\n", human::bytes(done), arguments.lease);
     let value = json!({ "put": {
         "lease": arguments.lease.to_string(), "offset": offset, "bytes": done, "path": path,
+        "encrypted": memory.is_encrypted(),
     }});
     Ok(Report::new(value, text))
 }
@@ -141,25 +143,27 @@ pub(crate) fn get(arguments: &Get, context: &Context) -> Result<Report> {
     room(range, offset, length)?;
     let read = |done, buffer: &mut [u8]| memory.read_at(offset + done, buffer);
     let done = pour(arguments.output.as_deref(), length, step_bytes(context), read)?;
-    let path = path_word(&memory, context);
+    let path = path_word(memory.memory(), context);
     if arguments.output.is_none() {
         return Ok(Report::silent());
     }
     let text = format!("read {} at {offset} of {}, {path}\n", human::bytes(done), arguments.lease);
     let value = json!({ "get": {
         "lease": arguments.lease.to_string(), "offset": offset, "bytes": done, "path": path,
+        "encrypted": memory.is_encrypted(),
     }});
     Ok(Report::new(value, text))
 }
 
-fn open(lease: &LeaseArg, rights: Rights, checked: bool, context: &Context) -> Result<Memory> {
+fn open(lease: &LeaseArg, rights: Rights, checked: bool, context: &Context) -> Result<Opened> {
     if libmem::is_inherited() {
         // Started by `leasehold run`: there are no files here, and no key.
         let token = inherited(lease, libmem::inherited_tokens()?)?;
-        return Ok(Client::inherited()?.open(&token, rights)?);
+        return Ok(Opened::Plain(Client::inherited()?.open(&token, rights)?));
     }
     let session = context.connect_checked(checked)?;
-    Ok(session.client.open(&token(lease, &session)?, rights)?)
+    let token = token(lease, &session)?;
+    Opened::new(session.client.open(&token, rights)?, &token, context)
 }
 
 /// The token that an argument names.
