@@ -162,7 +162,7 @@ impl Connection {
             }
             Err(error) => return self.refuse(desk, header, &error),
         };
-        let limit = bound(header, limits::REMOTE_REQUEST_MS_DEFAULT);
+        let limit = bound(header);
         let asked = |under_way| Asked { header: *header, under_way, identity: print.identity() };
         match ask {
             Ask::Create(body) => {
@@ -225,7 +225,7 @@ impl Connection {
                 Err(error) => self.fail(header.verb, header.request, &error),
             };
         }
-        let limit = bound(header, limits::REQUEST_MS_DEFAULT);
+        let limit = bound(header);
         self.send_off(desk, header, Wish::Control(Box::new(request), kept), None, limit)
     }
 
@@ -361,9 +361,9 @@ fn run(job: &mut Job, keeping: Option<&mut Keeping>, visitor: &mut Visitor, line
 }
 
 /// How long a request may take that waits for others.
-fn bound(header: &Header, default_ms: u64) -> Duration {
+fn bound(header: &Header) -> Duration {
     Duration::from_millis(match header.deadline_or_code {
-        0 => default_ms,
+        0 => limits::REQUEST_MS_DEFAULT,
         ms => u64::from(ms).min(limits::REMOTE_REQUEST_MS_MAX),
     })
 }
