@@ -1,6 +1,8 @@
 //! The gate over TLS: a real node, certificates of its own authority, and a client that speaks by hand.
 
 mod common;
+#[path = "remote/repeats.rs"]
+mod repeats;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -649,21 +649,25 @@ pub const EFFECTS_KEPT_MS: u64 = 60_000;
 /// machine sleeps, and waiting does not.
 pub const EFFECTS_LOOK_MS_MAX: u64 = 10_000;
 /// Clients whose last requests a node knows, in all.
-pub const EFFECTS_CLIENTS_MAX: usize = 1_024;
+pub const EFFECTS_CLIENTS_MAX: usize = 4_096;
 /// Of these, the ones of one principal: programs that it runs side by side.
-pub const EFFECTS_CLIENTS_PER_HOLDER_MAX: usize = 16;
+pub const EFFECTS_CLIENTS_PER_HOLDER_MAX: usize = 256;
 /// Connections of one client that share what is known of it: a lost one that the node has not noticed yet beside its next.
 pub const EFFECTS_CONNECTIONS_MAX: usize = 4;
-/// Changing requests that are known of one client: as many as its connections have unanswered.
-pub const EFFECTS_ANSWERS_MAX: usize = EFFECTS_CONNECTIONS_MAX * REMOTE_WINDOW_MAX;
+/// Changing requests that are known of one client: as many as it has unanswered. A client asks over one connection at a
+/// time; what it asked over a lost one is what it asks again over the next.
+pub const EFFECTS_ANSWERS_MAX: usize = REMOTE_WINDOW_MAX;
 /// Bytes of these requests' answers, of one client. The oldest make room; their numbers stay.
 pub const EFFECTS_CLIENT_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
 /// Bytes of all clients' answers. Clients without a connection are forgotten to make room, the oldest first.
 pub const EFFECTS_BYTES_MAX: usize = 16 << 20;
+/// Of these, the ones of one principal's clients.
+pub const EFFECTS_HOLDER_BYTES_MAX: usize = EFFECTS_BYTES_MAX / 4;
 
 const _: () = assert!(
     EFFECTS_CLIENTS_PER_HOLDER_MAX * 16 <= EFFECTS_CLIENTS_MAX
-        && EFFECTS_CLIENTS_PER_HOLDER_MAX * EFFECTS_CLIENT_BYTES_MAX * 4 <= EFFECTS_BYTES_MAX,
+        && EFFECTS_CLIENT_BYTES_MAX * 16 <= EFFECTS_HOLDER_BYTES_MAX
+        && EFFECTS_HOLDER_BYTES_MAX * 4 <= EFFECTS_BYTES_MAX,
     "one principal cannot take the room of others"
 );
 const _: () = assert!(

@@ -32,16 +32,20 @@ pub(super) struct Greeting {
     pub(super) client: ClientId,
 }
 
+/// A session as it begins.
+pub(super) struct Begun {
+    pub(super) connection: Connection,
+    pub(super) welcome: Welcome,
+    /// Whether the node remembers what it answers to this program, for the next connection.
+    pub(super) resumed: bool,
+}
+
 /// No right: the requests here name none.
 const NONE: SlotHandle = SlotHandle { slot: 0, epoch: 0 };
 
 impl Greeting {
     /// Connects, proves the key over this very connection, and says which program this is. `next` numbers the requests.
-    pub(super) fn connect(
-        &self,
-        next: &mut u64,
-        deadline: Deadline,
-    ) -> Result<(Connection, Welcome), Failure> {
+    pub(super) fn connect(&self, next: &mut u64, deadline: Deadline) -> Result<Begun, Failure> {
         let step = Duration::from_secs(HANDSHAKE_SECONDS).min(self.timeout);
         let (mut tls, peer) =
             Tls::connect(&self.address, &self.credentials, sooner(deadline, step)).map_err(begun)?;
@@ -54,28 +58,35 @@ impl Greeting {
             let mut progress = Progress::new(&control, *next);
             *next += 1;
             let outcome = connection.run(&mut control, &mut progress, NONE, sooner(deadline, step));
-            outcome.and_then(|()| control.reply().map_err(Failure::Lied)).map_err(begun)
+            outcome.and_then(|()| control.reply().map_err(Failure::Lied))
         };
 
         let (holder, nonce) = (self.key.public(), Nonce::random());
-        let Reply::Challenge { node, nonce: server } = ask(Request::Hello { holder, nonce })? else {
+        let Reply::Challenge { node, nonce: server } =
+            ask(Request::Hello { holder, nonce }).map_err(begun)?
+        else {
             return Err(Failure::lied("the node answered hello with something else than a challenge"));
         };
         let transcript = Transcript { node, server, client: nonce, holder };
         let signature = transcript.sign_over(&channel, &self.key);
-        let Reply::Welcome(welcome) = ask(Request::Prove { signature })? else {
+        let Reply::Welcome(welcome) = ask(Request::Prove { signature }).map_err(begun)? else {
             return Err(Failure::lied("the node answered the proof with something else than a welcome"));
         };
         if welcome.provider != node {
             return Err(Failure::lied("the node welcomes under another id than it challenged under"));
         }
-        let Reply::Done = ask(Request::Resume { client: self.client })? else {
-            return Err(Failure::lied(
-                "the node answered the name of a client with something else than done",
-            ));
+        let resumed = match ask(Request::Resume { client: self.client }) {
+            Ok(Reply::Done) => true,
+            Ok(_) => {
+                let other = "the node answered the name of a client with something else than done";
+                return Err(Failure::lied(other));
+            }
+            // It remembers as many programs as it can: what is asked here is of this connection alone.
+            Err(Failure::Own(error)) if error.code() == Code::Busy => false,
+            Err(failure) => return Err(begun(failure)),
         };
         connection.set_timeout(self.timeout)?;
-        Ok((connection, welcome))
+        Ok(Begun { connection, welcome, resumed })
     }
 
     /// Whether who answered may be a node, and this one.

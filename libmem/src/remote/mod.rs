@@ -33,7 +33,9 @@
 //! A request that changes something is asked again under its number, and the node, which remembers what it answered to
 //! whom ([`Request::Resume`](caps::wire::Request::Resume)), does it once. A node that began a new life remembers nothing:
 //! then a change whose answer did not come is `E_UNCERTAIN`, and it is `E_UNCERTAIN` too where the node cannot be reached
-//! again in time or no longer opens the right. What changes nothing is simply asked again. A right is opened again when
+//! again in time or no longer opens the right. A node remembers so many programs and no more; one that it has no room for
+//! (`Resume` is answered with `E_BUSY`) is served like the others, and each change of its whose answer is lost is
+//! `E_UNCERTAIN`. What changes nothing is simply asked again. A right is opened again when
 //! it is next used, from its token, which is kept for that.
 //!
 //! A node that does not keep to the protocol is not asked again: the session is over, with the code of what it did first.

@@ -14,7 +14,7 @@ use transport::Credentials;
 use super::backoff::{Backoff, random};
 use super::control::Control;
 use super::failure::Failure;
-use super::greeting::Greeting;
+use super::greeting::{Begun, Greeting};
 use super::right::Right;
 use super::talk::{Connection, Progress, Talk};
 use super::tls::sooner;
@@ -49,6 +49,8 @@ struct Wire {
     next: u64,
     /// Which life of which node the last connection was to.
     life: (ClusterEpoch, ProviderId),
+    /// Whether the node remembers what it answered over the last connection, for the next one.
+    resumed: bool,
     /// What ended the session for good.
     broken: Option<Error>,
     /// When reaching the node was given up last, and why.
@@ -74,12 +76,14 @@ impl Session {
         };
         let mut next = 1;
         let deadline = Deadline::after(endpoint.request_timeout());
-        let (connection, welcome) = greeting.connect(&mut next, deadline).map_err(Failure::error)?;
+        let Begun { connection, welcome, resumed } =
+            greeting.connect(&mut next, deadline).map_err(Failure::error)?;
         let wire = Wire {
             connection: Some(connection),
             generation: 1,
             next,
             life: (welcome.cluster, welcome.provider),
+            resumed,
             broken: None,
             down: None,
         };
@@ -158,12 +162,15 @@ impl Session {
                     }
                     let open = progress.is_open();
                     progress.rewind(talk);
-                    let life = wire.life;
+                    let (life, resumed) = (wire.life, wire.resumed);
                     if let Err(failure) = self.reconnect(wire, &mut backoff, deadline) {
                         return Err(told(talk, open, failure.error()));
                     }
                     if open && talk.changes() && wire.life != life {
                         return Err(UNCERTAIN);
+                    }
+                    if open && talk.changes() && !(resumed && wire.resumed) {
+                        return Err(FORGOTTEN);
                     }
                 }
                 Err(Failure::Own(error)) => return Err(told_by_node(talk, &progress, error)),
@@ -230,8 +237,9 @@ impl Session {
             // The first attempt is always made; it has a little time even where no more of it was to be spent.
             let most = if until.remaining().is_zero() { deadline } else { until };
             match self.greeting.connect(&mut wire.next, most) {
-                Ok((connection, welcome)) => {
+                Ok(Begun { connection, welcome, resumed }) => {
                     wire.connection = Some(connection);
+                    wire.resumed = resumed;
                     wire.generation += 1;
                     wire.life = (welcome.cluster, welcome.provider);
                     wire.down = None;
@@ -321,6 +329,11 @@ impl Drop for Session {
 const UNCERTAIN: Error = Error::new(
     Code::Uncertain,
     "the connection was lost before the answer came, and the node began another life: it may have taken effect",
+);
+
+const FORGOTTEN: Error = Error::new(
+    Code::Uncertain,
+    "the connection was lost before the answer came, and the node had no room to remember it: it may have taken effect",
 );
 
 /// What a caller is told whose request may have been done, if it was asked (`open`) and is one that changes something.

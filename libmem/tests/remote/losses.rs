@@ -295,3 +295,34 @@ fn a_node_that_does_not_answer_is_left_in_time_and_nothing_of_the_call_stays() {
         world.finish();
     }
 }
+
+#[test]
+fn a_node_without_room_to_remember_serves_and_leaves_a_lost_change_uncertain() {
+    for full in [(true, false), (false, true), (true, true)] {
+        let world = World::new(move |door| {
+            let welcome = |full| if full { door.welcome_without_room() } else { door.welcome() };
+            let mut peer = welcome(full.0);
+            peer.open(HANDLE);
+            let asked = peer.next();
+            peer.answer(&asked, &1_u64.to_le_bytes());
+            assert_eq!(peer.next().header.verb, Verb::FetchAdd);
+            peer.cut();
+            let mut peer = welcome(full.1);
+            // What changes nothing is asked again, and what is new is asked.
+            peer.open(AGAIN);
+            assert_eq!(peer.next().header.verb, Verb::Read);
+            peer.cut();
+            let mut peer = welcome(full.1);
+            peer.open(AGAIN);
+            let read = peer.next();
+            peer.answer(&read, b"all is well");
+        });
+        let (_client, memory) = world.memory();
+        assert_eq!(memory.fetch_add_u64(8, 1).unwrap(), 1);
+        assert_eq!(memory.fetch_add_u64(8, 1).unwrap_err().code(), Code::Uncertain, "{full:?}");
+        let mut buffer = [0; 11];
+        memory.read_at(0, &mut buffer).unwrap();
+        assert_eq!(&buffer, b"all is well");
+        world.finish();
+    }
+}

@@ -52,6 +52,8 @@ pub struct Peer {
     stream: StreamOwned<ServerConnection, TcpStream>,
     /// What the client said it is, once it did.
     pub client: Option<ClientId>,
+    /// Whether it has no room to remember that.
+    full: bool,
 }
 
 /// A frame as it came.
@@ -145,12 +147,20 @@ impl Door {
         while connection.is_handshaking() {
             connection.complete_io(&mut stream).unwrap();
         }
-        Peer { stream: StreamOwned::new(connection, stream), client: None }
+        Peer { stream: StreamOwned::new(connection, stream), client: None, full: false }
     }
 
     /// The next connection, once it is a session.
     pub fn welcome(&self) -> Peer {
         self.welcome_of(LIFE)
+    }
+
+    /// The same of a node that cannot remember one client more.
+    pub fn welcome_without_room(&self) -> Peer {
+        let mut peer = self.accept();
+        peer.full = true;
+        peer.greet(LIFE);
+        peer
     }
 
     /// The same of another life of the node.
@@ -194,6 +204,9 @@ impl Peer {
                 }
                 Request::Resume { client } => {
                     self.client = Some(client);
+                    if self.full {
+                        return self.refuse(&frame, Code::Busy);
+                    }
                     Reply::Done
                 }
                 other => panic!("{other:?} before the session"),

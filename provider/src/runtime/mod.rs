@@ -15,7 +15,7 @@
 //! | `open` | opening a right: descriptor, slot, record |
 //! | `check` | what opening would find, without opening |
 //! | `access` | mediated reads and writes under the slot |
-//! | `stream` | the same chunk by chunk, for requests of any length
+//! | `stream` | the same chunk by chunk, for requests of any length |
 //! | `words` | words that are read and changed in one step, under the slot |
 //! | `meters` | bytes under tokens that limit them, counted for all who share a limit |
 //! | `memory` | a region's segments: their files, and the rotations that replace them |

@@ -209,6 +209,9 @@ pub(crate) fn what_was_done_is_answered_again_by_another_connection(world: &Worl
     assert_eq!(ask(world, &mut late, &third, add(right), false), Err(Code::Revoked));
 }
 
+/// As small as a value may be.
+const SMALL: u64 = caps::limits::VALUE_BYTES_MIN;
+
 fn spec(bytes: u64) -> LeaseSpec {
     let ttl = Micros(LONG.as_micros() as u64);
     let lifetime = Lifetime::Detached;
@@ -275,15 +278,18 @@ pub(crate) fn leases_are_made_with_their_first_bytes(world: &World) {
     let (mut guest, alone, bytes) = (world.anybody(), Connection::alone(), pattern(200_000, 5));
     let before = world.broker.live();
     let values = [
-        (10, &bytes[..70_000]),           // more than there is room for
+        (65_536, &bytes[..70_000]),       // more than there is room for
         ((1 << 30) + 1, &bytes[..3_000]), // larger than a value may be
         (100_000, &bytes[50_000..150_000]),
         (65_537, &[][..]),
         (65_536, &bytes[..1]),
+        (65_535, &bytes[..1]), // smaller
     ];
     let made = creations(ask(world, &mut guest, &alone, create(1, &values, 40_000), false));
     assert_eq!(made.len(), values.len());
-    assert_eq!(made[1].as_ref().unwrap_err().code(), Code::Range);
+    for at in [1, 5] {
+        assert_eq!(made[at].as_ref().unwrap_err().code(), Code::Range, "{at}");
+    }
     for (at, length, written) in [(0, 65_536, 65_536), (2, 102_400, 100_000), (3, 69_632, 0), (4, 65_536, 1)]
     {
         let created = made[at].as_ref().unwrap();
@@ -295,10 +301,11 @@ pub(crate) fn leases_are_made_with_their_first_bytes(world: &World) {
     }
     assert_eq!(world.broker.live().difference(&before).count(), 4);
     // Nothing follows.
-    let none = creations(ask(world, &mut guest, &alone, create(2, &[(1, &[]), (2, &[])], 1), false));
+    let none =
+        creations(ask(world, &mut guest, &alone, create(2, &[(65_536, &[]), (65_537, &[])], 1), false));
     assert_eq!(ids(&none).len(), 2);
     for count in [0, 65] {
-        let many = create(3, &vec![(1, &[][..]); count], 1);
+        let many = create(3, &vec![(SMALL, &[][..]); count], 1);
         assert_eq!(ask(world, &mut guest, &alone, many, false), Err(Code::Range), "{count}");
     }
     given_back(world, [ids(&made), ids(&none)].concat(), guest);
@@ -310,7 +317,9 @@ pub(crate) fn leases_are_made_once_however_often_they_are_asked_for(world: &Worl
     let before = world.broker.live();
     let clients = world.wait(async { Clients::start(&guest) });
     let client = || ClientId([2; 16]);
-    for (id, values) in [(1, vec![(1, &[][..]); 3]), (2, vec![(1, &bytes[..]), (1, &bytes[..10])])] {
+    for (id, values) in
+        [(1, vec![(SMALL, &[][..]); 3]), (2, vec![(SMALL, &bytes[..]), (SMALL, &bytes[..10])])]
+    {
         let first = clients.resume(&guest, client()).unwrap();
         let made = world.broker.made.load(Ordering::SeqCst);
         assert_eq!(ask(world, &mut guest, &first, create(id, &values, 30_000), true).ok().flatten(), None);
@@ -339,7 +348,7 @@ pub(crate) fn leases_whose_first_bytes_broke_off_are_given_back(world: &World) {
     let before = world.broker.live();
     let clients = world.wait(async { Clients::start(&guest) });
     let connection = clients.resume(&guest, ClientId([3; 16])).unwrap();
-    let values = [(1, &bytes[..]), (1, &bytes[..10])];
+    let values = [(SMALL, &bytes[..]), (SMALL, &bytes[..10])];
     let whole = create(1, &values, 30_000);
     for kept in 1..whole.len() {
         let made = world.broker.made.load(Ordering::SeqCst);

@@ -10,8 +10,11 @@ use super::{Shape, tell};
 use crate::bench::numbers::{Times, micros, round};
 use crate::bench::report::{Bound, Report};
 
-/// What is measured as a time: what, how often in a round, and what it must be of the bare server's and of Redis'.
-const LATENCIES: [(&str, What, usize, Option<f64>, Option<f64>); 3] = [
+/// A name, what is measured, how often in a round, and what it must be of the bare server's and of Redis'.
+type Row = (&'static str, What, usize, Option<f64>, Option<f64>);
+
+/// What is measured as a time.
+const LATENCIES: [Row; 3] = [
     ("read_64", What::Read(64), 200, Some(1.3), Some(0.6)),
     ("read_4k", What::Read(4 << 10), 200, Some(1.3), Some(0.6)),
     ("write_64k", What::Write(64 << 10), 20, None, None), // what it must be is known when it was measured: see `write`
@@ -19,7 +22,7 @@ const LATENCIES: [(&str, What, usize, Option<f64>, Option<f64>); 3] = [
 /// The 99th of a hundred reads up to 4 KiB, in microseconds.
 const P99: Bound = Bound::AtMost(100.0);
 /// What is measured as a rate.
-const RATES: [(&str, What, usize, Option<f64>, Option<f64>); 2] = [
+const RATES: [Row; 2] = [
     ("read_1m", What::Read(1 << 20), 10, Some(0.9), Some(2.0)),
     ("gather_64x64k", What::Gather, 4, None, Some(2.0)),
 ];

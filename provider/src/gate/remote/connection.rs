@@ -20,12 +20,15 @@ use tokio::task::AbortHandle;
 use transport::Credentials;
 
 use super::admission::Seat;
+use super::control::Task;
+use super::effects::Connected;
 use super::greeting::{self, Greeting};
 use super::job::Job;
+use super::keeping::Keeping;
+use super::known::Again;
 use super::line::{Broken, Line, Received};
 use super::shard::Desk;
 use super::table::Key;
-use crate::gate::answered::Answered;
 use crate::gate::visitor::Visitor;
 use crate::runtime::Opener;
 
@@ -74,18 +77,20 @@ pub(super) struct Session {
     pub(super) work: Work,
     /// The request of which more frames come.
     pub(super) expects: Option<(Verb, RequestId)>,
-    /// The control requests that were answered last.
-    pub(super) answered: Answered,
+    /// What was answered last of what cannot be done twice.
+    pub(super) connected: Connected,
 }
 
 /// What a session is busy with.
 pub(super) enum Work {
     /// Nothing.
     None,
-    /// A control request, in a task.
-    Errand(AbortHandle),
-    /// A data request.
-    Job(Box<Job>, Waits),
+    /// What waits for somebody, in a task.
+    Errand(Task),
+    /// A data request; with its answer so far, if that is kept.
+    Job(Box<Job>, Option<Box<Keeping>>, Waits),
+    /// More frames of a request that is answered as it was before.
+    Again(Box<Again>),
 }
 
 /// What a data request waits for.
@@ -220,7 +225,7 @@ impl Connection {
                 .unwrap_or_else(|| Instant::now() + Duration::from_millis(limits::REMOTE_FRAME_MS_MAX))
         });
         let more =
-            matches!(self.session.as_ref().map(|session| &session.work), Some(Work::Job(_, Waits::Turn)));
+            matches!(self.session.as_ref().map(|session| &session.work), Some(Work::Job(.., Waits::Turn)));
         Ok(if more { Turn::Again } else { turn })
     }
 
@@ -296,7 +301,7 @@ impl Connection {
         match &self.stage {
             Stage::Greeting(greeting, _) => matches!(greeting, Greeting::Asked),
             Stage::Open => self.session.as_ref().is_none_or(|session| match &session.work {
-                Work::None | Work::Job(_, Waits::Frame) => session.visitor.is_none(),
+                Work::None | Work::Again(_) | Work::Job(.., Waits::Frame) => session.visitor.is_none(),
                 Work::Errand(_) | Work::Job(..) => true,
             }),
             Stage::Parting(_) | Stage::Dead => true,
@@ -318,7 +323,7 @@ impl Connection {
             Stage::Open => {
                 let work = self.session.as_ref().map(|session| &session.work);
                 match work {
-                    Some(Work::Job(job, waits)) => {
+                    Some(Work::Job(job, _, waits)) => {
                         let left = job.deadline().since(desk.shared.provider.clock().boot());
                         let until = Instant::now() + Duration::from_micros(left.0 + 1);
                         match waits {
@@ -330,7 +335,9 @@ impl Connection {
                     }
                     // It has a deadline of its own.
                     Some(Work::Errand(_)) => None,
-                    Some(Work::None) | None => Some(after(self.quiet_since, limits::SESSION_IDLE_MS_MAX)),
+                    Some(Work::None | Work::Again(_)) | None => {
+                        Some(after(self.quiet_since, limits::SESSION_IDLE_MS_MAX))
+                    }
                 }
             }
             Stage::Dead => None,

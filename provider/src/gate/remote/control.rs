@@ -1,21 +1,31 @@
-//! The requests of the local socket, worked on beside the shard.
+//! What waits for somebody, worked on beside the shard: the requests of the local socket, and leases by the batch.
 //!
 //! Whatever the broker or the audit log decides is waited for, and a shard waits for nothing. So the visitor goes with the
-//! request to a task of its own and comes back with the answer; until then its connection is held up. It comes back
-//! however the task ends, also when it is given up: a session is over when nobody can open anything in its name.
+//! request to a task of its own and comes back with the answer; until then its connection is held up, and what its client
+//! sends meanwhile, more frames of the same request among it, is taken afterwards. It comes back however the task ends,
+//! also when it is given up: a session is over when nobody can open anything in its name.
+//!
+//! A request whose effect outlives the connection is not given up with it: its answer is kept in the task, so that who asks
+//! again on another connection is told of the effect that there is.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use caps::error::{Code, Error, Result};
-use caps::id::RequestId;
+use caps::time::BootNanos;
+use caps::wire::remote::{Flags, Header, Verb};
 use caps::wire::request::Path;
-use caps::wire::{Reply, Request};
+use caps::wire::{Reply, Request, cbor};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
+use super::effects::UnderWay;
+use super::keeping::{Keeping, whole};
+use super::leases::{self, Asked, Filling, Made};
 use super::mailbox::{Letter, Mailbox};
+use super::requests::failure;
 use super::table::Key;
 use crate::gate::answered::Identity;
 use crate::gate::memory::Answer;
@@ -24,11 +34,53 @@ use crate::gate::visitor::Visitor;
 /// A visitor with what it asked for.
 pub(super) struct Errand {
     pub(super) visitor: Box<Visitor>,
-    pub(super) request: RequestId,
-    /// `None` for a request that only reads.
-    pub(super) identity: Option<Identity>,
+    /// Of the request's first frame, which came at `begun`.
+    pub(super) header: Header,
+    pub(super) begun: BootNanos,
+    /// For a request that goes on with more frames: what its answer is kept by.
+    pub(super) keeping: Option<Box<Keeping>>,
     /// `None` if it was given up.
-    pub(super) answer: Option<Result<Reply>>,
+    pub(super) outcome: Option<Result<Brought>>,
+}
+
+/// What a task asks for.
+pub(super) enum Wish {
+    /// A request of the local socket. With its number, held, and what it is told apart by, if its effect lasts.
+    Control(Box<Request>, Option<(UnderWay, Identity)>),
+    /// Leases to be made, as the body says.
+    Create(Asked, Vec<u8>),
+    /// Leases to be given back.
+    Delete(Asked, Vec<u8>),
+}
+
+impl Wish {
+    /// Whether it is carried to its end, whoever still listens.
+    fn lasts(&self) -> bool {
+        matches!(self, Self::Control(_, Some(_)))
+    }
+}
+
+/// What it came to. What went wrong with the request as a whole is an error instead.
+pub(super) enum Brought {
+    /// The answer's frame, which is kept already if it is to be.
+    Frame(Zeroizing<Vec<u8>>),
+    /// Leases that are made and whose first bytes are still to come.
+    Filling(Box<Filling>),
+}
+
+/// A task with somebody's visitor.
+pub(super) struct Task {
+    handle: AbortHandle,
+    lasts: bool,
+}
+
+impl Task {
+    /// Nobody waits for it any more: it is given up, unless its effect would outlive the connection.
+    pub(super) fn give_up(&self) {
+        if !self.lasts {
+            self.handle.abort();
+        }
+    }
 }
 
 /// Brings an errand back when dropped.
@@ -46,23 +98,63 @@ impl Drop for Carrier {
     }
 }
 
-/// Sends an errand off. It is back in the mailbox at the latest after `limit`, or soon after it was aborted.
+/// Sends an errand off. It is back in the mailbox at the latest after `limit`, or soon after it was given up.
 pub(super) fn send_off(
     runtime: &Handle,
     mailbox: &Arc<Mailbox>,
     key: Key,
     errand: Errand,
-    request: Request,
+    wish: Wish,
     limit: Duration,
-) -> AbortHandle {
+) -> Task {
+    let lasts = wish.lasts();
     let mut carrier = Carrier { errand: Some(errand), key, mailbox: mailbox.clone() };
     let task = runtime.spawn(async move {
         let Some(errand) = &mut carrier.errand else { return };
-        let answered = timeout(limit, answer(&mut errand.visitor, request)).await;
-        let late = |_| Err(Error::new(Code::Timeout, "the request was not answered within its deadline"));
-        errand.answer = Some(answered.unwrap_or_else(late));
+        errand.outcome = Some(grant(&mut errand.visitor, &errand.header, wish, limit).await);
     });
-    task.abort_handle()
+    Task { handle: task.abort_handle(), lasts }
+}
+
+async fn grant(visitor: &mut Visitor, header: &Header, wish: Wish, limit: Duration) -> Result<Brought> {
+    let late = || Error::new(Code::Timeout, "the request was not answered within its deadline");
+    match wish {
+        Wish::Control(request, kept) => {
+            let answer = timeout(limit, answer(visitor, *request)).await.unwrap_or_else(|_| Err(late()));
+            if answer.as_ref().is_err_and(|error| error.code() == Code::Quota) {
+                visitor.refused_by_quota();
+            }
+            let frame = match &answer {
+                Ok(reply) => control_frame(header, reply)?,
+                Err(error) => Zeroizing::new(failure(Verb::Control, header.request, error).concat()),
+            };
+            // A refusal as well, and that the time was over: the broker may have done it after that.
+            if let Some((under_way, identity)) = kept {
+                under_way.answered(identity, &frame);
+            }
+            Ok(Brought::Frame(frame))
+        }
+        Wish::Create(asked, body) => {
+            match timeout(limit, leases::create(visitor, asked, &body)).await.map_err(|_| late())?? {
+                Made::Answered(frame) => Ok(Brought::Frame(frame)),
+                Made::Filling(filling) => Ok(Brought::Filling(filling)),
+            }
+        }
+        Wish::Delete(asked, body) => {
+            let deleted = timeout(limit, leases::delete(visitor, asked, &body)).await;
+            deleted.map_err(|_| late())?.map(Brought::Frame)
+        }
+    }
+}
+
+/// A reply with its header before it.
+///
+/// # Errors
+/// `E_FRAME_SIZE` for one that fits no frame.
+pub(super) fn control_frame(asked: &Header, reply: &Reply) -> Result<Zeroizing<Vec<u8>>> {
+    let mut body = Zeroizing::default();
+    cbor::append(reply, &mut body)?;
+    Ok(whole(Header::of(Verb::Control, Flags::ANSWER, asked.request, body.len())?, &body))
 }
 
 /// Answers one request. What hands out descriptors is the local socket's.

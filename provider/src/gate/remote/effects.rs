@@ -20,8 +20,8 @@
 //! and one checksum. Frames may be cut differently the second time.
 //!
 //! **How long.** [`EFFECTS_KEPT_MS`](policy::limits::EFFECTS_KEPT_MS) after the last connection of the client went, and
-//! within bounds of clients and bytes before that: where there is no room, the client that has been away the longest is
-//! forgotten. Answers may hold tokens, and are erased when they go.
+//! within bounds of clients and bytes, of one principal and of all, before that: where there is no room, the client that
+//! has been away the longest is forgotten. Answers may hold tokens, and are erased when they go.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,7 +33,8 @@ use caps::id::{ClientId, PrincipalKey, RequestId};
 use caps::time::BootNanos;
 use policy::limits::{
     EFFECTS_ANSWERS_MAX, EFFECTS_BYTES_MAX, EFFECTS_CLIENT_BYTES_MAX, EFFECTS_CLIENTS_MAX,
-    EFFECTS_CLIENTS_PER_HOLDER_MAX, EFFECTS_CONNECTIONS_MAX, EFFECTS_KEPT_MS, EFFECTS_LOOK_MS_MAX,
+    EFFECTS_CLIENTS_PER_HOLDER_MAX, EFFECTS_CONNECTIONS_MAX, EFFECTS_HOLDER_BYTES_MAX, EFFECTS_KEPT_MS,
+    EFFECTS_LOOK_MS_MAX,
 };
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -92,7 +93,12 @@ impl Rows {
         oldest.is_some_and(|key| self.0.remove(&key).is_some())
     }
 
-    fn connect(&mut self, now: BootNanos, key: Key, table: impl FnOnce() -> Table) -> Result<Arc<Table>> {
+    fn connect(
+        &mut self,
+        now: BootNanos,
+        key: Key,
+        table: impl FnOnce(Arc<AtomicUsize>) -> Table,
+    ) -> Result<Arc<Table>> {
         self.drop_due(now);
         let busy = |detail| Err(Error::new(Code::Busy, detail));
         if let Some(row) = self.0.get_mut(&key) {
@@ -111,7 +117,9 @@ impl Rows {
         if self.0.len() == EFFECTS_CLIENTS_MAX && !self.make_room(|_| true) {
             return busy("as many clients are connected as may be");
         }
-        let table = Arc::new(table());
+        let of_same = self.0.iter().find(|(other, _)| of_holder(other));
+        let bytes = of_same.and_then(|(_, row)| row.table.home.as_ref()).map(|home| home.bytes.clone());
+        let table = Arc::new(table(bytes.unwrap_or_default()));
         self.0.insert(key, Row { table: table.clone(), connections: 1, away: None });
         Ok(table)
     }
@@ -167,30 +175,45 @@ impl Effects {
     /// # Errors
     /// `E_BUSY` if the client, its principal or the node has as many as it may.
     pub(super) fn connect(self: &Arc<Self>, holder: PrincipalKey, client: ClientId) -> Result<Connected> {
-        let (key, home) = ((holder, client), Arc::downgrade(self));
-        let table = self.lock().connect((self.boot)(), key, || Table {
+        let (key, effects) = ((holder, client), Arc::downgrade(self));
+        let table = self.lock().connect((self.boot)(), key, |bytes| Table {
             state: Mutex::new(State::bounded(EFFECTS_ANSWERS_MAX, EFFECTS_CLIENT_BYTES_MAX)),
-            home: Some(home),
+            home: Some(Home { effects, holder, bytes }),
         })?;
         Ok(Connected { table, left: Some((self.clone(), key)) })
     }
 
-    /// Counts `bytes` in, if there is room or some can be made.
-    fn reserve(&self, bytes: usize) -> bool {
+    /// Counts `bytes` of a holder's in, if there is room or some can be made.
+    fn reserve(&self, bytes: usize, home: &Home) -> bool {
+        let own = |key: &Key| key.0 == home.holder;
+        if !self.count(bytes, &home.bytes, EFFECTS_HOLDER_BYTES_MAX, own) {
+            return false;
+        }
+        let fits = self.count(bytes, &self.bytes, EFFECTS_BYTES_MAX, |_| true);
+        if !fits {
+            home.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    /// Counts `bytes` in, if that makes at most `most`. Clients `among` those of the count are forgotten for it.
+    fn count(&self, bytes: usize, count: &AtomicUsize, most: usize, among: impl Fn(&Key) -> bool) -> bool {
         loop {
-            let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= EFFECTS_BYTES_MAX);
-            if self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok() {
+            let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= most);
+            if count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok() {
                 return true;
             }
-            if !self.lock().make_room(|_| true) {
+            if !self.lock().make_room(&among) {
                 return false;
             }
         }
     }
 
-    fn release(&self, bytes: usize) {
-        let before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        debug_assert!(before >= bytes, "what is released was reserved");
+    fn release(&self, bytes: usize, home: &Home) {
+        for count in [&self.bytes, &*home.bytes] {
+            let before = count.fetch_sub(bytes, Ordering::Relaxed);
+            debug_assert!(before >= bytes, "what is released was reserved");
+        }
     }
 }
 
@@ -298,7 +321,15 @@ pub(super) struct Table {
     /// Held for a look or a change.
     state: Mutex<State>,
     /// Where its bytes are counted.
-    home: Option<Weak<Effects>>,
+    home: Option<Home>,
+}
+
+/// Where the bytes of a client's answers are counted.
+struct Home {
+    effects: Weak<Effects>,
+    holder: PrincipalKey,
+    /// Those of all clients of this holder.
+    bytes: Arc<AtomicUsize>,
 }
 
 struct State {
@@ -317,30 +348,30 @@ impl Table {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn home(&self) -> Option<Arc<Effects>> {
-        self.home.as_ref().and_then(Weak::upgrade)
+    fn home(&self) -> Option<(Arc<Effects>, &Home)> {
+        self.home.as_ref().and_then(|home| Some((home.effects.upgrade()?, home)))
     }
 
     fn keep(&self, id: RequestId, identity: Identity, frames: &[u8]) {
         let home = self.home();
-        if let Some(home) = &home {
+        if let Some((effects, home)) = &home {
             // Its own oldest answers go before anybody else's.
             let mut state = self.lock();
             let before = state.answered.bytes();
             state.answered.make_room(frames.len());
-            home.release(before - state.answered.bytes());
+            effects.release(before - state.answered.bytes(), home);
         }
         // Without the table's lock: making room looks at tables under the rows' lock.
-        let has_room = home.as_ref().is_none_or(|home| home.reserve(frames.len()));
+        let has_room = home.as_ref().is_none_or(|(effects, home)| effects.reserve(frames.len(), home));
         let mut state = self.lock();
         let before = state.answered.bytes();
         state.answered.keep(id, identity, has_room.then_some(frames));
         state.under_way.remove(&id);
         let after = state.answered.bytes();
         drop(state);
-        if let Some(home) = home {
+        if let Some((effects, home)) = home {
             let reserved = if has_room { frames.len() } else { 0 };
-            home.release(before + reserved - after);
+            effects.release(before + reserved - after, home);
         }
     }
 }
@@ -348,8 +379,8 @@ impl Table {
 impl Drop for Table {
     fn drop(&mut self) {
         let bytes = self.lock().answered.bytes();
-        if let Some(home) = self.home() {
-            home.release(bytes);
+        if let Some((effects, home)) = self.home() {
+            effects.release(bytes, home);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use caps::error::{Code, Error, Result};
-use caps::id::{PrincipalKey, RequestId};
+use caps::id::PrincipalKey;
 use caps::pop::{Nonce, Proven};
 use caps::wire::remote::{Ask, Header};
 use caps::wire::reply::Welcome;
@@ -39,7 +39,7 @@ pub(super) enum Greeting {
 /// Whether a session begins.
 pub(super) struct Greeted {
     /// The request that this answers.
-    pub(super) request: RequestId,
+    pub(super) asked: Header,
     /// The visitor with its welcome.
     pub(super) outcome: Result<(Box<Visitor>, Welcome)>,
 }
@@ -93,14 +93,14 @@ pub(super) fn step(
     match handshake.step(cbor::decode::<Request>(body)?)? {
         Next::Say(handshake, reply) => Ok(Stepped::Say(Greeting::Hello(Box::new((peer, handshake))), reply)),
         Next::Done(proven) => {
-            ask(desk, key, address, peer, header.request, proven);
+            ask(desk, key, address, peer, *header, proven);
             Ok(Stepped::Asked)
         }
     }
 }
 
 /// Asks the broker whose key it is, beside the shard.
-fn ask(desk: &Desk, key: Key, address: IpAddr, peer: PeerId, request: RequestId, proven: Proven) {
+fn ask(desk: &Desk, key: Key, address: IpAddr, peer: PeerId, asked: Header, proven: Proven) {
     let (shared, mailbox) = (desk.shared.clone(), desk.mailbox.clone());
     desk.runtime.spawn(async move {
         let (name, _) = shared.control.principal(proven.holder()).await;
@@ -114,7 +114,7 @@ fn ask(desk: &Desk, key: Key, address: IpAddr, peer: PeerId, request: RequestId,
             }
             Err(error) => Err(error),
         };
-        mailbox.put(Letter::Greeted(key, Box::new(Greeted { request, outcome })));
+        mailbox.put(Letter::Greeted(key, Box::new(Greeted { asked, outcome })));
     });
 }
 

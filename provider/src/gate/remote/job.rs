@@ -44,7 +44,7 @@ pub(super) struct Job {
     waiting: Option<BootNanos>,
 }
 
-/// What [`Job::run`] came to.
+/// What running a data request came to.
 pub enum Step {
     /// It is answered, or the connection is gone. What the client did wrong is in `visitor.conduct`.
     Done,

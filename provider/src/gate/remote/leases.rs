@@ -177,12 +177,12 @@ const fn panicked() -> Error {
     Error::new(Code::Internal, "a request for leases panicked")
 }
 
-/// A value's lease, as large as values are.
+/// A value's lease, if it is as large as values are.
 fn value(spec: LeaseSpec) -> Result<LeaseSpec> {
-    if spec.bytes > VALUE_BYTES_MAX {
-        return Err(Error::new(Code::Range, "a value has at most 1 GiB"));
+    if !(VALUE_BYTES_MIN..=VALUE_BYTES_MAX).contains(&spec.bytes) {
+        return Err(Error::new(Code::Range, "a value has 64 KiB to 1 GiB"));
     }
-    Ok(LeaseSpec { bytes: spec.bytes.max(VALUE_BYTES_MIN), ..spec })
+    Ok(spec)
 }
 
 /// Leases that were made for a request that is not answered. Dropped, it gives them back, and holds the request's number

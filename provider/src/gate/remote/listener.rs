@@ -17,6 +17,7 @@ use transport::{Reload, Reloaded};
 
 use super::admission::Admission;
 use super::config::RemoteConfig;
+use super::effects::Effects;
 use super::mailbox::{Letter, Mailbox};
 use super::shard::Shard;
 use crate::gate::Gate;
@@ -43,11 +44,14 @@ impl RemoteGate {
         let (listener, address) = listener(config.listen)?;
         let admission = Admission::new(config.sessions_max, config.sessions_per_network_max);
         let shared = local.shared();
+        let provider = shared.provider.clone();
+        let effects = Effects::start(move || provider.clock().boot());
         let beginning_max = limits::REMOTE_GREETINGS_MAX.div_ceil(config.shards.max(1));
         let mut shards = Vec::new();
         for _ in 0..config.shards.max(1) {
+            let (shared, effects) = (shared.clone(), effects.clone());
             let (shard, mailbox) =
-                Shard::new(shared.clone(), Handle::current(), config.credentials.clone(), beginning_max)?;
+                Shard::new(shared, effects, Handle::current(), config.credentials.clone(), beginning_max)?;
             let thread = std::thread::Builder::new().name("lh-remote".into()).spawn(move || shard.run());
             let thread = thread.map_err(|_| Error::new(Code::System, "cannot start a thread for TLS"))?;
             shards.push((mailbox, Some(thread)));

@@ -32,7 +32,7 @@
 //! | `connection` | one connection from accept to end |
 //! | `greeting` | a session's beginning: certificates, proof of a key, and that both mean the same |
 //! | `requests` | what a frame asks for, and who does it |
-//! | `control` | the requests of the local socket, worked on beside the shard |
+//! | `control` | the requests of the local socket and leases by the batch, worked on beside the shard |
 //! | `parting` | the ends of a connection: told, recorded, closed |
 //! | `job` | one data request under way: begun, fed, run until it is answered |
 //! | `read`, `write`, `batch`, `stat` | its verbs |
@@ -41,6 +41,7 @@
 //! | `effects` | what clients asked for last that cannot be done twice, and what they were answered |
 //! | `fingerprint` | what such a request is told apart by |
 //! | `keeping` | an answer kept before it leaves, and sent again |
+//! | `known` | requests that are answered as they were before |
 //! | `trial` | requests without a socket, for tests and measurements |
 //!
 //! What has left a connection and what must not leave any more is in [`crate::runtime::Outgoing`].
@@ -56,6 +57,7 @@ mod fingerprint;
 mod greeting;
 mod job;
 mod keeping;
+mod known;
 mod leases;
 mod line;
 mod listener;

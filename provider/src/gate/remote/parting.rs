@@ -38,7 +38,7 @@ impl Connection {
             End::Faulted => true,
         };
         if let Some(Work::Errand(task)) = self.session.as_ref().map(|session| &session.work) {
-            task.abort();
+            task.give_up();
         }
         if !told {
             return self.die(desk);

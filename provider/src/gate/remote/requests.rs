@@ -11,17 +11,20 @@ use policy::limits;
 use tokio::time::timeout;
 
 use super::connection::{Connection, End, Session, Stage, Waits, Work};
-use super::control::{self, Errand};
+use super::control::{self, Brought, Errand, Wish, control_frame};
+use super::effects::{Begun, Connected};
+use super::fingerprint::{Fingerprint, only_reads};
 use super::greeting::{self, Greeted, Greeting, Stepped};
 use super::job::{Job, Sink, Step};
+use super::keeping::Keeping;
+use super::known::Again;
+use super::leases::Asked;
 use super::line::Line;
 use super::mailbox::Letter;
 use super::shard::Desk;
 use super::table::Key;
-use crate::gate::answered::{Answered, Identity, Known};
-use crate::gate::fault::Fault;
+use crate::gate::visitor::Visitor;
 use crate::runtime::Client;
-use policy::fault::Reaction;
 
 /// Errors after which the stream has no next frame.
 fn is_of_frames(error: &Error) -> bool {
@@ -41,7 +44,7 @@ impl Connection {
                     .map_err(|error| End::Refused(header.verb, header.request, error))?;
                 if let Stepped::Say(next, reply) = stepped {
                     *greeting = next;
-                    self.reply(header.request, &reply)?;
+                    self.reply(header, &reply)?;
                 }
                 Ok(())
             }
@@ -52,11 +55,11 @@ impl Connection {
 
     /// The broker has said whose key it is.
     pub(super) fn greeted(&mut self, desk: &mut Desk, greeted: Greeted) -> Result<(), End> {
-        let Greeted { request, outcome } = greeted;
+        let Greeted { asked, outcome } = greeted;
         if !self.is_greeting() {
             return Ok(()); // it is parting: nothing was registered in its name
         }
-        let refused = |error| End::Refused(Verb::Control, request, error);
+        let refused = |error| End::Refused(Verb::Control, asked.request, error);
         let (visitor, welcome) = outcome.map_err(refused)?;
         let opener = visitor.opener;
         let outgoing = self.line.keep_books().map_err(refused)?;
@@ -73,11 +76,11 @@ impl Connection {
             visitor: Some(visitor),
             work: Work::None,
             expects: None,
-            answered: Answered::default(),
+            connected: Connected::alone(),
         }));
         self.stage = Stage::Open;
         self.seat.greeted();
-        self.reply(request, &Reply::Welcome(welcome))
+        self.reply(&asked, &Reply::Welcome(welcome))
     }
 
     /// One frame of an open session.
@@ -92,11 +95,29 @@ impl Connection {
             if !header.has_more() {
                 session.expects = None;
             }
-            // Without a job the request has failed already, and nobody reads the rest of it.
-            let Work::Job(job, _) = &mut session.work else { return Ok(()) };
             let further = Further::decode(header, body).map_err(refused)?;
-            job.feed(header, further).map_err(refused)?;
-            return self.go_on_with_job(desk);
+            let Some(visitor) = &session.visitor else { return Err(End::Gone) };
+            match &mut session.work {
+                Work::Job(job, keeping, _) => {
+                    if let Some(keeping) = keeping {
+                        keeping.print().feed(&further, |handle| visitor.lease_of(handle));
+                    }
+                    job.feed(header, further).map_err(refused)?;
+                    return self.go_on_with_job(desk);
+                }
+                Work::Again(again) => {
+                    again.feed(&further, visitor);
+                    if header.has_more() {
+                        return Ok(());
+                    }
+                    let Work::Again(again) = std::mem::replace(&mut session.work, Work::None) else {
+                        return Ok(());
+                    };
+                    return self.answer_again(desk, &again);
+                }
+                // The request has failed already, and nobody reads the rest of it.
+                Work::None | Work::Errand(_) => return Ok(()),
+            }
         }
         if header.has_more() {
             session.expects = Some((header.verb, header.request));
@@ -112,87 +133,142 @@ impl Connection {
         }
         match ask {
             Ask::Control(body) => self.control(desk, header, body),
-            Ask::Create(_) | Ask::Delete(_) => {
-                let none = Error::new(Code::Protocol, "this node makes no leases over TLS");
-                self.fail(header.verb, header.request, &none)
+            ask => self.data(desk, header, ask),
+        }
+    }
+
+    /// A request of a verb of its own.
+    fn data(&mut self, desk: &mut Desk, header: &Header, ask: Ask<'_>) -> Result<(), End> {
+        let Some(session) = &mut self.session else { return Err(End::Gone) };
+        let Some(visitor) = &mut session.visitor else { return Err(End::Gone) };
+        if only_reads(&ask) {
+            if let Err(error) = session.connected.refuse_known(header.request) {
+                return self.refuse(desk, header, &error);
+            }
+            return self.begin_job(desk, Job::begin(header, ask, desk.now()), None);
+        }
+        let Some(print) = Fingerprint::of(&ask, |handle| visitor.lease_of(handle)) else {
+            return self.begin_job(desk, Job::begin(header, ask, desk.now()), None); // which refuses it
+        };
+        let under_way = match session.connected.begin(header.request) {
+            Ok(Begun::New(under_way)) => under_way,
+            Ok(Begun::Answered) => {
+                let again = Again::new(header, &ask, print);
+                if !header.has_more() {
+                    return self.answer_again(desk, &again);
+                }
+                session.work = Work::Again(Box::new(again));
+                return Ok(());
+            }
+            Err(error) => return self.refuse(desk, header, &error),
+        };
+        let limit = bound(header);
+        let asked = |under_way| Asked { header: *header, under_way, identity: print.identity() };
+        match ask {
+            Ask::Create(body) => {
+                let wish = Wish::Create(asked(under_way.clone()), body.to_vec());
+                // With nothing to follow the answer is kept where the leases are made.
+                let keeping = header.has_more().then(|| Box::new(Keeping::new(under_way, print)));
+                self.send_off(desk, header, wish, keeping, limit)
+            }
+            Ask::Delete(body) => {
+                let wish = Wish::Delete(asked(under_way), body.to_vec());
+                self.send_off(desk, header, wish, None, limit)
             }
             ask => {
-                let mut job = Job::begin(header, ask, desk.shared.provider.clock().boot());
-                let Some(visitor) = &mut session.visitor else { return Err(End::Gone) };
-                let step = job.run(visitor, &mut Out(&mut self.line));
-                let Some(waits) = after(desk, self.key, None, step) else {
-                    return if visitor.conduct.ends() { Err(End::Faulted) } else { Ok(()) };
-                };
-                // Most are done by now, and cost no memory of their own.
-                session.work = Work::Job(Box::new(job), waits);
-                Ok(())
+                let job = Job::begin(header, ask, desk.now());
+                self.begin_job(desk, job, Some(Keeping::new(under_way, print)))
             }
         }
     }
 
+    fn begin_job(&mut self, desk: &mut Desk, mut job: Job, mut keeping: Option<Keeping>) -> Result<(), End> {
+        let Some(session) = &mut self.session else { return Err(End::Gone) };
+        let Some(visitor) = &mut session.visitor else { return Err(End::Gone) };
+        let step = run(&mut job, keeping.as_mut(), visitor, &mut self.line);
+        let Some(waits) = after(desk, self.key, None, step) else {
+            return if visitor.conduct.ends() { Err(End::Faulted) } else { Ok(()) };
+        };
+        // Most are done by now, and cost no memory of their own.
+        session.work = Work::Job(Box::new(job), keeping.map(Box::new), waits);
+        Ok(())
+    }
+
     /// A request of the local socket.
     fn control(&mut self, desk: &mut Desk, header: &Header, body: &[u8]) -> Result<(), End> {
-        let id = header.request;
-        let refused = |error| End::Refused(Verb::Control, id, error);
+        let refused = |error| End::Refused(Verb::Control, header.request, error);
         let request: Request = cbor::decode(body).map_err(refused)?;
         if matches!(request, Request::Hello { .. } | Request::Prove { .. }) {
             return Err(refused(Error::new(Code::Protocol, "the session has begun already")));
         }
         let Some(session) = &mut self.session else { return Err(End::Gone) };
-        let identity = Identity::of(&request, body);
-        let known = match session.answered.find(id, identity) {
-            Known::New => None,
-            Known::Answered(frame) => Some(Ok(frame)),
-            Known::NotRepeatable => Some(Err("the request was answered, and its answer is not kept")),
-            Known::Other => Some(Err("the number is that of another request of this session")),
+        let kept = match Fingerprint::of_control(&request, body) {
+            None => match session.connected.refuse_known(header.request) {
+                Ok(()) => None,
+                Err(error) => return self.refuse(desk, header, &error),
+            },
+            Some(print) => match session.connected.begin(header.request) {
+                Ok(Begun::New(under_way)) => Some((under_way, print.identity())),
+                Ok(Begun::Answered) => {
+                    return self.answer_again(desk, &Again::new(header, &Ask::Control(body), print));
+                }
+                Err(error) => return self.refuse(desk, header, &error),
+            },
         };
-        match known {
-            Some(Ok(frame)) => return self.line.send(&[frame]).map_err(|_| End::Gone),
-            Some(Err(why)) => {
-                let error = Error::new(Code::FrameDuplicate, why);
-                let opener = session.opener;
-                let entry = opener.identified(Fault::protocol(&error).entry()).reaction(Reaction::Log.name());
-                desk.shared.rejects.deny(opener.origin.source(), entry);
-                return self.fail(Verb::Control, id, &error);
-            }
-            None => {}
+        if let Request::Resume { client } = request {
+            let Some(visitor) = &session.visitor else { return Err(End::Gone) };
+            return match visitor.resume(&desk.effects, client) {
+                Ok(connected) => {
+                    session.connected = connected;
+                    self.reply(header, &Reply::Done)
+                }
+                Err(error) => self.fail(header.verb, header.request, &error),
+            };
         }
+        let limit = bound(header);
+        self.send_off(desk, header, Wish::Control(Box::new(request), kept), None, limit)
+    }
+
+    /// Has a task see to a request, with the visitor.
+    fn send_off(
+        &mut self,
+        desk: &Desk,
+        header: &Header,
+        wish: Wish,
+        keeping: Option<Box<Keeping>>,
+        limit: Duration,
+    ) -> Result<(), End> {
+        let Some(session) = &mut self.session else { return Err(End::Gone) };
         let Some(visitor) = session.visitor.take() else { return Err(End::Gone) };
-        let errand = Errand { visitor, request: id, identity, answer: None };
-        let limit = match header.deadline_or_code {
-            0 => limits::REQUEST_MS_DEFAULT,
-            ms => u64::from(ms).min(limits::REMOTE_REQUEST_MS_MAX),
-        };
-        let limit = Duration::from_millis(limit);
-        let task = control::send_off(&desk.runtime, &desk.mailbox, self.key, errand, request, limit);
+        let errand = Errand { visitor, header: *header, begun: desk.now(), keeping, outcome: None };
+        let task = control::send_off(&desk.runtime, &desk.mailbox, self.key, errand, wish, limit);
         session.work = Work::Errand(task);
         Ok(())
     }
 
-    /// A control request was worked on.
-    pub(super) fn back(&mut self, errand: Errand) -> Result<(), End> {
-        let Errand { mut visitor, request, identity, answer } = errand;
+    /// A task has seen to a request.
+    pub(super) fn back(&mut self, desk: &mut Desk, errand: Errand) -> Result<(), End> {
+        let Errand { visitor, header, begun, keeping, outcome } = errand;
         let Some(session) = &mut self.session else { return Ok(()) };
         session.work = Work::None;
-        if answer.as_ref().is_some_and(|answer| answer.as_ref().is_err_and(|e| e.code() == Code::Quota)) {
-            visitor.refused_by_quota();
-        }
         let ends = visitor.conduct.ends();
         session.visitor = Some(visitor);
         if !matches!(self.stage, Stage::Open) {
             return Ok(()); // it is parting, and ends the session at its next turn
         }
         // Given up by nobody but this shard, which then closes: or it panicked.
-        let answer =
-            answer.unwrap_or(Err(Error::new(Code::Internal, "the request was not worked on to its end")));
-        let frame = match &answer {
-            Ok(reply) => control_frame(request, reply)?,
-            Err(error) => failure(Verb::Control, request, error).concat(),
-        };
-        if let Some(identity) = identity {
-            session.answered.keep(request, identity, Some(&frame));
+        let panicked = || Err(Error::new(Code::Internal, "the request was not worked on to its end"));
+        match outcome.unwrap_or_else(panicked) {
+            Ok(Brought::Frame(frame)) => self.line.send(&[&frame]).map_err(|_| End::Gone)?,
+            Ok(Brought::Filling(filling)) => {
+                let job = Job::filling(&header, filling, begun);
+                return self.begin_job(desk, job, keeping.map(|keeping| *keeping));
+            }
+            Err(error) if is_of_frames(&error) => {
+                return Err(End::Refused(header.verb, header.request, error));
+            }
+            Err(error) => self.fail(header.verb, header.request, &error)?,
         }
-        self.line.send(&[&frame]).map_err(|_| End::Gone)?;
         if ends { Err(End::Faulted) } else { Ok(()) }
     }
 
@@ -200,9 +276,9 @@ impl Connection {
     pub(super) fn go_on_with_work(&mut self, desk: &mut Desk) -> Result<(), End> {
         let Some(session) = &self.session else { return Ok(()) };
         match &session.work {
-            Work::Job(_, Waits::Turn) => self.go_on_with_job(desk),
-            Work::Job(_, Waits::Room) if self.line.is_drained() => self.go_on_with_job(desk),
-            Work::Job(_, Waits::Rotation(task, _)) if task.is_finished() => self.go_on_with_job(desk),
+            Work::Job(.., Waits::Turn) => self.go_on_with_job(desk),
+            Work::Job(.., Waits::Room) if self.line.is_drained() => self.go_on_with_job(desk),
+            Work::Job(.., Waits::Rotation(task, _)) if task.is_finished() => self.go_on_with_job(desk),
             _ => Ok(()),
         }
     }
@@ -214,7 +290,7 @@ impl Connection {
 
     /// Whether a data request has to be looked at because of the time.
     pub(super) fn has_late_job(&self, desk: &Desk) -> bool {
-        let Some(Work::Job(job, waits)) = self.session.as_ref().map(|session| &session.work) else {
+        let Some(Work::Job(job, _, waits)) = self.session.as_ref().map(|session| &session.work) else {
             return false;
         };
         let late = || job.deadline() <= desk.shared.provider.clock().boot();
@@ -227,9 +303,9 @@ impl Connection {
 
     fn go_on_with_job(&mut self, desk: &mut Desk) -> Result<(), End> {
         let Some(session) = &mut self.session else { return Ok(()) };
-        let Work::Job(job, waits) = &mut session.work else { return Ok(()) };
+        let Work::Job(job, keeping, waits) = &mut session.work else { return Ok(()) };
         let Some(visitor) = &mut session.visitor else { return Ok(()) };
-        let step = job.run(visitor, &mut Out(&mut self.line));
+        let step = run(job, keeping.as_deref_mut(), visitor, &mut self.line);
         let Some(next) = after(desk, self.key, Some(waits), step) else {
             session.work = Work::None;
             return if visitor.conduct.ends() { Err(End::Faulted) } else { Ok(()) };
@@ -239,8 +315,9 @@ impl Connection {
     }
 
     /// Answers a control request.
-    pub(super) fn reply(&mut self, request: RequestId, reply: &Reply) -> Result<(), End> {
-        let frame = control_frame(request, reply)?;
+    pub(super) fn reply(&mut self, asked: &Header, reply: &Reply) -> Result<(), End> {
+        let failed = |error| End::Refused(Verb::Control, asked.request, error);
+        let frame = control_frame(asked, reply).map_err(failed)?;
         self.line.send(&[&frame]).map_err(|_| End::Gone)
     }
 
@@ -275,17 +352,24 @@ fn after(desk: &Desk, key: Key, before: Option<&Waits>, step: Step) -> Option<Wa
     }
 }
 
-/// A reply with its header before it.
-fn control_frame(request: RequestId, reply: &Reply) -> Result<Vec<u8>, End> {
-    let failed = |error| End::Refused(Verb::Control, request, error);
-    let mut body = Vec::new();
-    cbor::append(reply, &mut body).map_err(failed)?;
-    let header = Header::of(Verb::Control, Flags::ANSWER, request, body.len()).map_err(failed)?;
-    Ok([&header.encode()[..], &body].concat())
+/// Has a data request do as much as it can. With its answer kept, if it is one that changes something.
+fn run(job: &mut Job, keeping: Option<&mut Keeping>, visitor: &mut Visitor, line: &mut Line) -> Step {
+    match keeping {
+        Some(keeping) => job.run(visitor, &mut keeping.through(&mut Out(line))),
+        None => job.run(visitor, &mut Out(line)),
+    }
+}
+
+/// How long a request may take that waits for others.
+fn bound(header: &Header) -> Duration {
+    Duration::from_millis(match header.deadline_or_code {
+        0 => limits::REQUEST_MS_DEFAULT,
+        ms => u64::from(ms).min(limits::REMOTE_REQUEST_MS_MAX),
+    })
 }
 
 /// The header and the body of a failure.
-fn failure(verb: Verb, request: RequestId, error: &Error) -> [Vec<u8>; 2] {
+pub(super) fn failure(verb: Verb, request: RequestId, error: &Error) -> [Vec<u8>; 2] {
     let detail = error.detail().as_bytes().to_vec();
     let header = Header {
         verb,
@@ -300,7 +384,7 @@ fn failure(verb: Verb, request: RequestId, error: &Error) -> [Vec<u8>; 2] {
 }
 
 /// Where the answers of a data request go.
-struct Out<'a>(&'a mut Line);
+pub(super) struct Out<'a>(pub(super) &'a mut Line);
 
 impl Sink for Out<'_> {
     fn has_room(&self) -> bool {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caps::error::{Code, Error, Result};
+use caps::time::BootNanos;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use policy::limits;
@@ -16,6 +17,7 @@ use transport::Reload;
 use super::admission::Seat;
 use super::connection::{Connection, End, Turn};
 use super::deadlines::Deadlines;
+use super::effects::Effects;
 use super::line::Line;
 use super::mailbox::{Letter, Mailbox};
 use super::table::{Key, Table};
@@ -29,6 +31,7 @@ const WAKER: Token = Token(usize::MAX);
 /// What a connection needs of its shard.
 pub(super) struct Desk {
     pub(super) shared: Arc<Shared>,
+    pub(super) effects: Arc<Effects>,
     pub(super) runtime: Handle,
     pub(super) mailbox: Arc<Mailbox>,
     /// What is read is read into this.
@@ -40,6 +43,11 @@ pub(super) struct Desk {
 }
 
 impl Desk {
+    /// The time that requests are measured by.
+    pub(super) fn now(&self) -> BootNanos {
+        self.shared.provider.clock().boot()
+    }
+
     /// Whether what the poll told of has waited for so long that it is not begun any more.
     pub(super) fn is_late(&self) -> bool {
         self.woke.elapsed() > Duration::from_millis(limits::REMOTE_WAIT_MS_MAX)
@@ -71,6 +79,7 @@ impl Shard {
     /// `E_SYSTEM` if no poll is to be had.
     pub(super) fn new(
         shared: Arc<Shared>,
+        effects: Arc<Effects>,
         runtime: Handle,
         credentials: Arc<Reload>,
         beginning_max: usize,
@@ -80,6 +89,7 @@ impl Shard {
         let mailbox = Mailbox::new(mio::Waker::new(poll.registry(), WAKER).map_err(failed)?);
         let desk = Desk {
             shared,
+            effects,
             runtime,
             mailbox: mailbox.clone(),
             cipher: vec![0; limits::REMOTE_READ_BYTES],
@@ -206,10 +216,12 @@ impl Shard {
                     Err(end) => connection.part(desk, end),
                 })
             }
-            Letter::Back(key, errand) => self.visit(key, |connection, desk| match connection.back(*errand) {
-                Ok(()) => connection.turn(desk),
-                Err(end) => connection.part(desk, end),
-            }),
+            Letter::Back(key, errand) => {
+                self.visit(key, |connection, desk| match connection.back(desk, *errand) {
+                    Ok(()) => connection.turn(desk),
+                    Err(end) => connection.part(desk, end),
+                })
+            }
             Letter::GoOn(key) => self.visit(key, Connection::turn),
             Letter::End(key) => self.visit(key, |connection, desk| connection.part(desk, End::Gone)),
             Letter::Stop => {

@@ -138,7 +138,7 @@ fn nobody_has_more_clients_or_connections_than_it_may() {
     let mut own: Vec<_> = (0..EFFECTS_CLIENTS_PER_HOLDER_MAX)
         .map(|number| effects.connect(holder(1), client(number)).unwrap())
         .collect();
-    assert_eq!(code(effects.connect(holder(1), client(99))), Some(Code::Busy));
+    assert_eq!(code(effects.connect(holder(1), client(EFFECTS_CLIENTS_PER_HOLDER_MAX))), Some(Code::Busy));
     let others: Vec<_> =
         (1..EFFECTS_CONNECTIONS_MAX).map(|_| effects.connect(holder(1), client(0)).unwrap()).collect();
     assert_eq!(code(effects.connect(holder(1), client(0))), Some(Code::Busy));
@@ -149,7 +149,7 @@ fn nobody_has_more_clients_or_connections_than_it_may() {
     drop(own.remove(5));
     hand.fetch_add(1, Ordering::SeqCst);
     drop(own.remove(3));
-    own.push(effects.connect(holder(1), client(99)).unwrap());
+    own.push(effects.connect(holder(1), client(EFFECTS_CLIENTS_PER_HOLDER_MAX)).unwrap());
     assert_eq!(effects.lock().0.len(), EFFECTS_CLIENTS_PER_HOLDER_MAX);
     own.push(effects.connect(holder(1), client(3)).unwrap());
     assert_eq!(again(own.last().unwrap(), 7, 1), Ok(b"done".to_vec()), "and no other");
@@ -202,6 +202,32 @@ fn answers_take_no_more_bytes_than_they_may() {
     hand.fetch_add(EFFECTS_KEPT_MS, Ordering::SeqCst);
     effects.lock().drop_due((effects.boot)());
     assert_eq!(used(), 0);
+}
+
+#[test]
+fn one_principal_does_not_take_the_bytes_of_others() {
+    let (effects, hand) = effects();
+    let large = vec![1; EFFECTS_CLIENT_BYTES_MAX];
+    let clients = EFFECTS_HOLDER_BYTES_MAX / EFFECTS_CLIENT_BYTES_MAX;
+    let mut own: Vec<_> =
+        (0..=clients).map(|number| effects.connect(holder(1), client(number)).unwrap()).collect();
+    let away = effects.connect(holder(2), client(1)).unwrap();
+    new(&away, 1).answered(identity(1), b"theirs");
+    drop(away);
+    hand.fetch_add(1, Ordering::SeqCst);
+    for one in &own[..clients] {
+        new(one, 1).answered(identity(1), &large);
+    }
+    // Nobody of its own is away, and others do not make room.
+    new(&own[clients], 1).answered(identity(1), b"small");
+    assert_eq!(again(&own[clients], 1, 1), Err(Code::Uncertain));
+    let back = effects.connect(holder(2), client(1)).unwrap();
+    assert_eq!(again(&back, 1, 1), Ok(b"theirs".to_vec()));
+    drop(own.remove(0));
+    new(&own[clients - 1], 2).answered(identity(1), b"small");
+    assert_eq!(again(&own[clients - 1], 2, 1), Ok(b"small".to_vec()), "its own makes room");
+    let bytes = effects.bytes.load(Ordering::SeqCst);
+    assert_eq!(bytes, EFFECTS_HOLDER_BYTES_MAX - large.len() + 5 + 6);
 }
 
 /// One thing that happens.
