@@ -132,7 +132,8 @@ impl Session {
         match conn.reader().read_to_end(&mut self.held) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()), // all that there is
             Err(error) => Err(gone(error)),
-            Ok(_) => Err(Error::new(Code::Unreachable, "the node hung up")),
+            Ok(0) => Err(Error::new(Code::Unreachable, "the node hung up")),
+            Ok(_) => Ok(()), // its last words
         }
     }
 
