@@ -499,7 +499,11 @@ fn keys_of_others_are_taken_once_and_delegated_to_by_name() {
     let file = path("contacts/carol.pub");
     assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o7777, 0o600);
     assert_eq!(json(&here(&["id", "show", "carol", "--json"]))["contact"]["key"], carol[..]);
-    assert_eq!(json(&here(&["id", "list", "--json"]))["contacts"][0]["name"], "carol");
+    let listed = json(&here(&["id", "list", "--json"]));
+    assert_eq!(
+        (&listed["contacts"][0]["name"], &listed["contacts"][0]["by_hand"]),
+        (&"carol".into(), &true.into())
+    );
     assert!(done(&here(&["id", "list"])).contains(&carol));
 
     let output = here(&["id", "trust", "carol", &other]);
