@@ -35,7 +35,7 @@ pub(crate) fn create(path: &Path, text: &str) -> Result<()> {
         ErrorKind::AlreadyExists => Error::with(Code::Exists, format!("{} exists", show(path))),
         _ => failed(path, &error),
     })?;
-    fill(&mut file, text).map_err(|error| {
+    fill(&mut file, text).and_then(|()| settle(path)).map_err(|error| {
         let _ = std::fs::remove_file(path); // half a secret is worse than none
         failed(path, &error)
     })
@@ -49,7 +49,20 @@ pub(crate) fn replace(path: &Path, text: &str) -> Result<()> {
     std::fs::rename(&temporary, path).map_err(|error| {
         let _ = std::fs::remove_file(&temporary);
         failed(path, &error)
-    })
+    })?;
+    settle(path).map_err(|error| failed(path, &error))
+}
+
+/// Opens a file that is there to be locked, and makes it if it is not there.
+pub(crate) fn lock_file(path: &Path) -> Result<File> {
+    options().create(true).truncate(false).write(true).open(path).map_err(|error| failed(path, &error))
+}
+
+/// Makes an entry of a directory last through a loss of power. Where the directory cannot be opened it is as lasting as the file
+/// system makes it by itself.
+fn settle(path: &Path) -> std::io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent).map_or(Ok(()), |directory| directory.sync_all())
 }
 
 fn fill(file: &mut File, text: &str) -> std::io::Result<()> {
