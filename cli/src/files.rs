@@ -41,6 +41,28 @@ pub(crate) fn create(path: &Path, text: &str) -> Result<()> {
     })
 }
 
+/// As [`create`], and through a loss of power the file is there whole or not at all: for what nobody can draw again. Where the
+/// file system has no second names it is as [`create`].
+///
+/// Not for the daemons, whose lists of system calls have no links.
+pub(crate) fn create_whole(path: &Path, text: &str) -> Result<()> {
+    let temporary = path.with_file_name(format!(".{}.new", LeaseId::random()));
+    create(&temporary, text)?;
+    // A link takes nobody's place, as a rename would.
+    let linked = std::fs::hard_link(&temporary, path);
+    let removed = std::fs::remove_file(&temporary);
+    match linked.map_err(|error| error.kind()) {
+        // A second name of the secret would outlive its destruction by the first.
+        Ok(()) => removed.and_then(|()| settle(path)).map_err(|error| {
+            let _ = std::fs::remove_file(path);
+            failed(path, &error)
+        }),
+        Err(ErrorKind::PermissionDenied | ErrorKind::Unsupported) => create(path, text),
+        Err(ErrorKind::AlreadyExists) => Err(Error::with(Code::Exists, format!("{} exists", show(path)))),
+        Err(kind) => Err(failed(path, &kind.into())),
+    }
+}
+
 /// Makes a file with a secret, or replaces the one of that name as one step.
 pub(crate) fn replace(path: &Path, text: &str) -> Result<()> {
     // A name that nobody else draws, in the same directory, so that the rename stays in one file system.
@@ -193,6 +215,13 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, FILE_MODE);
         assert_eq!(read_secret(&path, BYTES_MAX).unwrap().as_str(), "s3cret");
         assert_eq!(create(&path, "other").unwrap_err().code(), Code::Exists);
+        assert_eq!(create_whole(&path, "other").unwrap_err().code(), Code::Exists);
+        let whole = directory.path().join("whole");
+        create_whole(&whole, "s3cret").unwrap();
+        let status = std::fs::metadata(&whole).unwrap();
+        assert_eq!((status.mode() & 0o777, status.nlink()), (FILE_MODE, 1));
+        assert_eq!(read_secret(&whole, BYTES_MAX).unwrap().as_str(), "s3cret");
+        std::fs::remove_file(whole).unwrap();
         replace(&path, "other").unwrap();
         assert_eq!(read_secret(&path, BYTES_MAX).unwrap().as_str(), "other");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
@@ -213,6 +242,7 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert_eq!(read_secret(&link, BYTES_MAX).unwrap_err().code(), Code::ConfigPerms);
         assert_eq!(create(&link, "x").unwrap_err().code(), Code::Exists);
+        assert_eq!(create_whole(&link, "x").unwrap_err().code(), Code::Exists);
         assert_eq!(read_secret(directory.path(), BYTES_MAX).unwrap_err().code(), Code::ConfigPerms);
     }
 

@@ -53,7 +53,7 @@ impl LeaseKeys {
     pub(crate) fn keep(&self, key: &DataKey) -> Result<bool> {
         files::make_directory(&self.directory)?;
         files::check_directory(&self.directory)?;
-        match files::create(&self.path(key.lease()), &key.to_text()) {
+        match files::create_whole(&self.path(key.lease()), &key.to_text()) {
             Err(error) if error.code() == Code::Exists => match self.find(key.lease())? {
                 Some(known) if known.is(key) => Ok(false),
                 _ => {
@@ -90,7 +90,7 @@ impl LeaseKeys {
         }
         files::make_directory(&self.directory)?;
         files::check_directory(&self.directory)?;
-        match files::create(&self.path(lease), &key.to_text()) {
+        match files::create_whole(&self.path(lease), &key.to_text()) {
             Err(error) if error.code() == Code::Exists => Err(known()),
             made => Ok(made?),
         }

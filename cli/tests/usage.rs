@@ -717,6 +717,35 @@ fn without_a_good_certificate_nobody_is_called() {
 }
 
 #[test]
+fn an_authority_keeps_its_own_files_and_what_it_issued_once() {
+    let (_directory, dir) = with_certificate();
+    let pki = |arguments: &[&str]| leasehold(&[&["--dir", &dir, "pki"], arguments].concat());
+    for name in ["ca", "ca-before", "roots", "lists", "domain", "issued"] {
+        assert_eq!(error(&pki(&["issue", name]), 1), "E_CONFIG_VALUE", "{name}");
+    }
+    let again = pki(&["issue", "alice"]);
+    assert_eq!(error(&again, 1), "E_EXISTS");
+    assert!(text(&again.stderr).contains("leasehold pki rotate alice"), "{}", text(&again.stderr));
+    for command in ["rotate", "revoke"] {
+        let nobody = pki(&[command, "bob"]);
+        assert_eq!(error(&nobody, 1), "E_CONFIG_VALUE");
+        assert!(text(&nobody.stderr).contains("leasehold pki list"), "{}", text(&nobody.stderr));
+    }
+    let lists = format!("{dir}/pki/lists.pem");
+    let before = std::fs::read(&lists).unwrap();
+    let renewed = json(&pki(&["list", "--renew", "--json"]));
+    assert_eq!(renewed["lists"]["file"], lists[..]);
+    assert_ne!(std::fs::read(&lists).unwrap(), before);
+    done(&pki(&["rotate", "--ca"]));
+    let twice = pki(&["rotate", "--ca"]);
+    assert_eq!(error(&twice, 1), "E_CONFIG_VALUE");
+    let until = &json(&pki(&["list", "--json"]))["certificates"][0]["until"];
+    assert!(text(&twice.stderr).contains(until.as_str().unwrap()), "{}", text(&twice.stderr));
+    done(&pki(&["revoke", "alice"]));
+    done(&pki(&["rotate", "--ca"]));
+}
+
+#[test]
 fn what_answers_without_tls_is_no_node() {
     let (_directory, dir) = with_certificate();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
