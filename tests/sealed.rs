@@ -184,6 +184,43 @@ fn a_stranger_cannot_slip_a_key_under_a_receiver() {
 }
 
 #[test]
+fn a_key_that_the_node_told_is_not_taken_for_its_name() {
+    let scene = Scene::new();
+    let (shell, dir) = (&scene.shell, scene.world.node.path().to_owned());
+    // A name that only the node vouches for: it could have told a key of its own.
+    let dave = scene.world.register();
+    let list = shell.json(&["id", "list", "--as", "alice"]);
+    let told =
+        list["contacts"].as_array().unwrap().iter().find(|row| row["key"] == dave.public().to_string());
+    let told = told.expect("it is met");
+    assert_eq!(told["by_hand"], false);
+    let (name, key) = (told["name"].as_str().unwrap(), dave.public().to_string());
+
+    let export = |to: &str, exit, code: &str| {
+        shell.fails(&["lease", "key", "export", "frames", "--as", "alice", "--to", to], exit, code);
+    };
+    export(name, 3, "E_DENIED");
+    let alice = shell.json(&["id", "show", "alice"]);
+    let alice = libmem::PrincipalKey::parse(alice["identity"]["key"].as_str().unwrap()).unwrap();
+    let other = libmem::LeaseId::parse("00112233445566778899aabbccddeeff").unwrap();
+    let sent = Envelope::seal(&DataKey::generate(other), &dave, alice).unwrap();
+    std::fs::write(dir.join("dave.key"), sent.to_text()).unwrap();
+    let import = ["lease", "key", "import", "dave.key", "--as", "alice"];
+    shell.fails(&import, 3, "E_DENIED");
+    shell.fails(&[&import[..], &["--from", name]].concat(), 3, "E_DENIED");
+
+    // The key itself is the user's word, and so is a name that the user gave it to.
+    shell.json(&["lease", "key", "export", "frames", "--as", "alice", "--to", &key, "-o", "by-key"]);
+    shell.json(&["id", "trust", name, &key]);
+    shell.json(&["lease", "key", "export", "frames", "--as", "alice", "--to", name, "-o", "by-name"]);
+    shell.json(&import);
+    shell.bytes(&["id", "list", "--as", "alice"]);
+    shell.json(&[&import[..], &["--from", name]].concat());
+    shell.bytes(&["lease", "release", "frames", "--as", "alice"]);
+    scene.finish();
+}
+
+#[test]
 fn what_somebody_without_the_key_writes_is_refused() {
     let scene = Scene::new();
     let shell = &scene.shell;

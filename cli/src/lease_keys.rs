@@ -4,9 +4,9 @@
 //! alone. Nobody can draw such a key again: where the last copy of it is gone, so are the lease's bytes. `<lease>.destroyed` says
 //! that one was here, so that nothing is read or written past it: without the key `put` would store plain bytes.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use caps::error::{Code, Error};
@@ -53,7 +53,7 @@ impl LeaseKeys {
     pub(crate) fn keep(&self, key: &DataKey) -> Result<bool> {
         files::make_directory(&self.directory)?;
         files::check_directory(&self.directory)?;
-        match files::create(&self.path(key.lease()), &key.to_text()) {
+        match files::create_whole(&self.path(key.lease()), &key.to_text()) {
             Err(error) if error.code() == Code::Exists => match self.find(key.lease())? {
                 Some(known) if known.is(key) => Ok(false),
                 _ => {
@@ -68,6 +68,31 @@ impl LeaseKeys {
                 let _ = std::fs::remove_file(self.destroyed_path(key.lease())); // a key that is here counts for more
                 Ok(true)
             }
+        }
+    }
+
+    /// Keeps the key of a lease that was just made.
+    ///
+    /// Fails with `E_EXISTS` if a key of that lease is here or was destroyed here, and changes nothing then: ids of leases are
+    /// a node's word, and one that comes twice is another lease's.
+    pub(crate) fn keep_new(&self, key: &DataKey) -> Result<()> {
+        let lease = key.lease();
+        let known = || {
+            let message = format!(
+                "the node gave a new lease the id {lease}, and a key of a lease {lease} is, or was, here"
+            );
+            Failure::of(Code::Exists, message)
+                .help("that key is as it was, and nothing was written; do not trust that node, or another one that gives the same ids")
+        };
+        // Whatever is there, a link that leads nowhere too.
+        if self.destroyed_path(lease).symlink_metadata().is_ok() {
+            return Err(known());
+        }
+        files::make_directory(&self.directory)?;
+        files::check_directory(&self.directory)?;
+        match files::create_whole(&self.path(lease), &key.to_text()) {
+            Err(error) if error.code() == Code::Exists => Err(known()),
+            made => Ok(made?),
         }
     }
 
@@ -95,26 +120,43 @@ impl LeaseKeys {
         self.find(lease)?.ok_or_else(|| missing(lease))
     }
 
-    /// Overwrites a key's file, and removes it. A damaged one, too.
-    pub(crate) fn destroy(&self, lease: LeaseId) -> Result<()> {
+    /// Overwrites a key's file, and removes it. A damaged one, too. `false` if it could not be opened for writing, and was
+    /// removed as it was: its blocks may show what it held.
+    pub(crate) fn destroy(&self, lease: LeaseId) -> Result<bool> {
         let path = self.path(lease);
         let failed = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::NotFound => missing(lease),
             _ => files::failed(&path, &error).into(),
         };
+        // One that was made read-only is its owner's to make writable; nobody else can put a link here meanwhile.
+        if path.symlink_metadata().map_err(failed)?.is_file() {
+            files::check_directory(&self.directory)?;
+            let _ = std::fs::set_permissions(&path, Permissions::from_mode(0o600)); // opening it says whether it served
+        }
         // Its blocks are written over where the file system writes in place; through a link nothing is.
         let open =
             || OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
-        if let Ok(mut file) = open() {
-            let bytes = file.metadata().map_or(0, |about| about.len()).min(FILE_BYTES_MAX as u64);
-            let zeros = vec![0; bytes as usize]; // at most FILE_BYTES_MAX
-            file.write_all(&zeros).and_then(|()| file.sync_all()).map_err(failed)?;
-        }
-        if path.symlink_metadata().is_ok() {
-            files::replace(&self.destroyed_path(lease), "")?;
-        }
+        let overwritten = match open() {
+            Ok(mut file) => {
+                let bytes = file.metadata().map_or(0, |about| about.len()).min(FILE_BYTES_MAX as u64);
+                let zeros = vec![0; bytes as usize]; // at most FILE_BYTES_MAX
+                file.write_all(&zeros).and_then(|()| file.sync_all()).map_err(failed)?;
+                true
+            }
+            Err(_) => false,
+        };
+        files::replace(&self.destroyed_path(lease), "")?;
         std::fs::remove_file(&path).map_err(failed)?;
-        File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(failed)
+        File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
+        Ok(overwritten)
+    }
+
+    /// Destroys the key of a lease that was made and came to nothing: nothing was ever to be read with it, so nothing says
+    /// that it was here.
+    pub(crate) fn undo(&self, lease: LeaseId) -> Result<()> {
+        self.destroy(lease)?;
+        let mark = self.destroyed_path(lease);
+        std::fs::remove_file(&mark).map_err(|error| files::failed(&mark, &error).into())
     }
 }
 
@@ -134,8 +176,6 @@ fn missing(lease: LeaseId) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     const LEASE: LeaseId = LeaseId([5; 16]);
@@ -190,7 +230,7 @@ mod tests {
         // A second name of the same file shows what its blocks hold after.
         let witness = directory.path().join("witness");
         std::fs::hard_link(keys.path(LEASE), &witness).unwrap();
-        keys.destroy(LEASE).unwrap();
+        assert!(keys.destroy(LEASE).unwrap());
         assert!(!keys.path(LEASE).exists());
         assert_eq!(std::fs::read(&witness).unwrap(), vec![0; KEY_TEXT_BYTES]);
         assert_eq!(keys.destroy(LEASE).unwrap_err().code, "E_CONFIG_IO");
@@ -198,7 +238,37 @@ mod tests {
         let victim = directory.path().join("victim");
         std::fs::write(&victim, b"somebody else's").unwrap();
         std::os::unix::fs::symlink(&victim, keys.path(LEASE)).unwrap();
-        keys.destroy(LEASE).unwrap();
+        assert!(!keys.destroy(LEASE).unwrap(), "and it is said");
         assert_eq!(std::fs::read(&victim).unwrap(), b"somebody else's");
+    }
+
+    #[test]
+    fn a_key_that_was_made_read_only_is_overwritten_too() {
+        let (directory, keys) = keys();
+        keys.keep(&DataKey::generate(LEASE)).unwrap();
+        let witness = directory.path().join("witness");
+        std::fs::hard_link(keys.path(LEASE), &witness).unwrap();
+        std::fs::set_permissions(&witness, std::fs::Permissions::from_mode(0o400)).unwrap();
+        assert!(keys.destroy(LEASE).unwrap());
+        assert_eq!(std::fs::metadata(&witness).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(std::fs::read(&witness).unwrap(), vec![0; KEY_TEXT_BYTES]);
+    }
+
+    #[test]
+    fn a_new_lease_takes_no_other_leases_key_away() {
+        let (_directory, keys) = keys();
+        let first = DataKey::generate(LEASE);
+        keys.keep_new(&first).unwrap();
+        // Not even with the same key: who drew it now did not draw it before.
+        for again in [&first, &DataKey::generate(LEASE)] {
+            assert_eq!(keys.keep_new(again).unwrap_err().code, "E_EXISTS");
+            assert!(keys.get(LEASE).unwrap().is(&first));
+        }
+        keys.destroy(LEASE).unwrap();
+        assert_eq!(keys.keep_new(&first).unwrap_err().code, "E_EXISTS", "its bytes may be there");
+        let other = LeaseId([6; 16]);
+        keys.keep_new(&DataKey::generate(other)).unwrap();
+        keys.undo(other).unwrap();
+        assert!(keys.find(other).unwrap().is_none(), "as if it had never been");
     }
 }

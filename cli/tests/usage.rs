@@ -499,7 +499,11 @@ fn keys_of_others_are_taken_once_and_delegated_to_by_name() {
     let file = path("contacts/carol.pub");
     assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o7777, 0o600);
     assert_eq!(json(&here(&["id", "show", "carol", "--json"]))["contact"]["key"], carol[..]);
-    assert_eq!(json(&here(&["id", "list", "--json"]))["contacts"][0]["name"], "carol");
+    let listed = json(&here(&["id", "list", "--json"]));
+    assert_eq!(
+        (&listed["contacts"][0]["name"], &listed["contacts"][0]["by_hand"]),
+        (&"carol".into(), &true.into())
+    );
     assert!(done(&here(&["id", "list"])).contains(&carol));
 
     let output = here(&["id", "trust", "carol", &other]);
@@ -710,6 +714,35 @@ fn without_a_good_certificate_nobody_is_called() {
     refused(&[], "E_CONFIG_TLS", "alice.pem");
     mode("", 0o777);
     refused(&[], "E_CONFIG_PERMS", "others may put files there");
+}
+
+#[test]
+fn an_authority_keeps_its_own_files_and_what_it_issued_once() {
+    let (_directory, dir) = with_certificate();
+    let pki = |arguments: &[&str]| leasehold(&[&["--dir", &dir, "pki"], arguments].concat());
+    for name in ["ca", "ca-before", "roots", "lists", "domain", "issued"] {
+        assert_eq!(error(&pki(&["issue", name]), 1), "E_CONFIG_VALUE", "{name}");
+    }
+    let again = pki(&["issue", "alice"]);
+    assert_eq!(error(&again, 1), "E_EXISTS");
+    assert!(text(&again.stderr).contains("leasehold pki rotate alice"), "{}", text(&again.stderr));
+    for command in ["rotate", "revoke"] {
+        let nobody = pki(&[command, "bob"]);
+        assert_eq!(error(&nobody, 1), "E_CONFIG_VALUE");
+        assert!(text(&nobody.stderr).contains("leasehold pki list"), "{}", text(&nobody.stderr));
+    }
+    let lists = format!("{dir}/pki/lists.pem");
+    let before = std::fs::read(&lists).unwrap();
+    let renewed = json(&pki(&["list", "--renew", "--json"]));
+    assert_eq!(renewed["lists"]["file"], lists[..]);
+    assert_ne!(std::fs::read(&lists).unwrap(), before);
+    done(&pki(&["rotate", "--ca"]));
+    let twice = pki(&["rotate", "--ca"]);
+    assert_eq!(error(&twice, 1), "E_CONFIG_VALUE");
+    let until = &json(&pki(&["list", "--json"]))["certificates"][0]["until"];
+    assert!(text(&twice.stderr).contains(until.as_str().unwrap()), "{}", text(&twice.stderr));
+    done(&pki(&["revoke", "alice"]));
+    done(&pki(&["rotate", "--ca"]));
 }
 
 #[test]

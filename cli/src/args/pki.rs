@@ -53,9 +53,13 @@ pub(crate) enum Pki {
         #[arg(value_parser = value::name)]
         name: Name,
     },
-    /// Lists what is in use
-    #[command(after_help = "Example:\n  leasehold pki list")]
-    List,
+    /// Lists what is in use; or makes the list of the revoked anew, which counts for 30 days
+    #[command(after_help = "Example:\n  leasehold pki list --renew")]
+    List {
+        /// The list of the revoked, for another 30 days: without a newer one nobody is let in then
+        #[arg(long)]
+        renew: bool,
+    },
 }
 
 /// What a certificate is for.

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use caps::error::Code;
 use caps::id::LeaseId;
 use caps::range::ByteRange;
 use caps::rights::Rights;
@@ -76,7 +77,10 @@ impl Opened {
 }
 
 /// Draws the key of a new lease, keeps it, and seals the memory. If any of that fails, or somebody interrupts it, the lease is
-/// released and the key destroyed: memory that was to be encrypted is not left as it is.
+/// released and the key that was drawn here destroyed: memory that was to be encrypted is not left as it is.
+///
+/// Fails with `E_EXISTS` if the id of the lease has a key here: then the id is another lease's too, and neither of the two is
+/// touched.
 pub(super) fn encrypt(
     leased: &Leased,
     interrupt: &Interrupt,
@@ -86,13 +90,29 @@ pub(super) fn encrypt(
     let lease = leased.lease.id;
     let keys = context.lease_keys()?;
     let key = DataKey::generate(lease);
-    let sealed = keys.keep(&key).and_then(|_| format(leased, &key, interrupt, session));
-    if sealed.is_err() {
-        // It is the first error that says what happened.
-        let _ = session.client.release(lease);
-        let _ = keys.destroy(lease);
+    let release = |failure: Failure| match session.client.release(lease) {
+        Ok(_) => failure,
+        Err(error) => also(failure, &format!("lease {lease} was not released: {}", error.detail())),
+    };
+    match keys.keep_new(&key) {
+        Ok(()) => {}
+        Err(failure) if failure.code == Code::Exists.text() => return Err(failure),
+        Err(failure) => return Err(release(failure)),
     }
-    sealed.map(|()| key)
+    format(leased, &key, interrupt, session).map_err(|failure| {
+        let failure = release(failure);
+        match keys.undo(lease) {
+            Ok(()) => failure,
+            Err(undone) => also(failure, &format!("its key was not destroyed: {}", undone.message)),
+        }
+    })?;
+    Ok(key)
+}
+
+/// It is the first error that says what happened; what could not be cleaned up after it is told with it.
+fn also(failure: Failure, more: &str) -> Failure {
+    let message = format!("{}; {more}", failure.message);
+    Failure { message, ..failure }
 }
 
 fn format(leased: &Leased, key: &DataKey, interrupt: &Interrupt, session: &Session) -> Result<()> {
@@ -106,7 +126,7 @@ fn format(leased: &Leased, key: &DataKey, interrupt: &Interrupt, session: &Sessi
     match done {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Failure::interrupted(
-            "interrupted; the lease that was half encrypted was released",
+            "interrupted; the lease that was half encrypted is given back",
             "type it again",
         )),
     }

@@ -27,7 +27,7 @@ pub(super) fn run(command: &LeaseKey, context: &Context) -> Result<Report> {
 
 fn export(arguments: &Export, context: &Context) -> Result<Report> {
     let key = context.lease_keys()?.get(lease(&arguments.lease, context)?)?;
-    let receiver = context.principal_here(&arguments.to)?;
+    let receiver = context.principal_by_hand(&arguments.to)?;
     let sender = context.identities().load(&context.identity()?)?;
     let text = Envelope::seal(&key, &sender, receiver)?.to_text();
     let mut value = about(&key);
@@ -55,7 +55,7 @@ fn import(arguments: &Import, context: &Context) -> Result<Report> {
         Failure::of(Code::ConfigSyntax, message).help("give what `leasehold lease key export` wrote")
     })?;
     let people = People::of(context, None);
-    let from = sender(arguments, &envelope, &people, context)?;
+    let from = sender(arguments, &envelope, context)?;
     let receiver = context.identities().load(&context.identity()?)?;
     let key = envelope.open(&receiver, from).map_err(|error| match error.code() {
         Code::Denied if envelope.receiver() != receiver.public() => {
@@ -86,22 +86,17 @@ fn import(arguments: &Import, context: &Context) -> Result<Report> {
     Ok(Report::new(json!({ "lease_key": value }), table::pairs(context.style.stdout, &pairs)))
 }
 
-/// Whose key to take: whom the user named, or else somebody who is known here. What the node says of anybody is not
-/// asked, because the key is to be kept from it.
-fn sender(
-    arguments: &Import,
-    envelope: &Envelope,
-    people: &People,
-    context: &Context,
-) -> Result<PrincipalKey> {
+/// Whose key to take: whom the user named, or else this user or somebody whose key the user gave. What a node says of
+/// anybody, now or when a name was first met, does not count, because the key is to be kept from it.
+fn sender(arguments: &Import, envelope: &Envelope, context: &Context) -> Result<PrincipalKey> {
     if let Some(from) = &arguments.from {
-        return context.principal_here(from);
+        return context.principal_by_hand(from);
     }
     let said = envelope.sender();
-    if people.name(&said.to_string()).is_some() {
+    if context.is_by_hand(said)? {
         return Ok(said);
     }
-    let message = format!("the key says that it is from {said}, and nobody here has that key");
+    let message = format!("the key says that it is from {said}, a key that was not trusted here by hand");
     Err(Failure::of(Code::Denied, message).help(
         "whose key is used reads what is written with it: if you know whose that is, say `--from` with it, or `leasehold id \
          trust NAME KEY` first",
@@ -110,11 +105,18 @@ fn sender(
 
 fn destroy(arguments: &Destroy, context: &Context) -> Result<Report> {
     let lease = lease(&arguments.lease, context)?;
-    context.lease_keys()?.destroy(lease)?;
-    let text = format!(
-        "destroyed the key of lease {lease}: what was written with it is shredded, unless somebody has another copy\n"
-    );
-    Ok(Report::new(json!({ "lease_key": { "lease": lease.to_string(), "destroyed": true } }), text))
+    let overwritten = context.lease_keys()?.destroy(lease)?;
+    let text = match overwritten {
+        true => format!(
+            "destroyed the key of lease {lease}: what was written with it is shredded, unless somebody has another copy\n"
+        ),
+        false => format!(
+            "removed the key of lease {lease}, but could not overwrite it: the disk may still hold it, and a copy elsewhere, \
+             or where a link led\n"
+        ),
+    };
+    let value = json!({ "lease": lease.to_string(), "destroyed": true, "overwritten": overwritten });
+    Ok(Report::new(json!({ "lease_key": value }), text))
 }
 
 /// The lease that an argument means, from what is kept here alone.

@@ -1,8 +1,6 @@
 //! `leasehold pki`: a certificate authority for people who have none.
 
-use caps::error::Code;
-use caps::time::UnixMicros;
-use caps::wire::Name;
+use caps::error::{Code, Error};
 use serde_json::{Value, json};
 use transport::PeerId;
 
@@ -39,18 +37,19 @@ pub(crate) fn run(command: &Pki, context: &Context) -> Result<Report> {
                     "leave out --holder",
                 ));
             }
-            if let Some((_, taken)) = find(&authority, name, now)? {
-                let message = format!("{} has a certificate", taken.id);
-                return Err(Failure::of(Code::Exists, message)
-                    .help(format!("`leasehold pki rotate {name}` issues it again")));
-            }
             let role = match role {
                 Role::Principal => transport::Role::Principal,
                 Role::Provider => transport::Role::Provider,
                 Role::Broker => transport::Role::Broker,
             };
             let id = PeerId { domain: authority.domain()?, role, name: name.clone(), key: *holder };
-            Ok(issued(&authority.issue(&id, *ttl, now)?, context))
+            let issue = authority.issue(&id, *ttl, now).map_err(|error| match error.code() {
+                Code::Exists => {
+                    Failure::from(error).help(format!("`leasehold pki rotate {name}` issues it again"))
+                }
+                _ => error.into(),
+            })?;
+            Ok(issued(&issue, context))
         }
         Pki::Rotate { ca: true, .. } => {
             authority.renew(now)?;
@@ -64,32 +63,32 @@ pub(crate) fn run(command: &Pki, context: &Context) -> Result<Report> {
         Pki::Rotate { name, ttl, .. } => {
             let name =
                 name.as_ref().ok_or_else(|| Failure::usage("whose certificate?", "name it, or say --ca"))?;
-            let (_, before) = find(&authority, name, now)?.ok_or_else(|| unknown(name))?;
-            Ok(issued(&authority.issue(&PeerId::parse(&before.id)?, *ttl, now)?, context))
+            Ok(issued(&authority.reissue(name, *ttl, now).map_err(unknown)?, context))
         }
         Pki::Revoke { name } => {
-            let (_, before) = find(&authority, name, now)?.ok_or_else(|| unknown(name))?;
-            let many = authority.revoke(&PeerId::parse(&before.id)?, now)?;
+            let (id, many) = authority.revoke(name, now).map_err(unknown)?;
             let lists = files::show(&authority.lists());
-            let value = json!({ "revoked": { "id": before.id, "certificates": many, "lists": lists } });
-            let text = format!("revoked {many} of {}; give {lists} to every node and client\n", before.id);
+            let value = json!({ "revoked": { "id": id.to_string(), "certificates": many, "lists": lists } });
+            let text = format!("revoked {many} of {id}; give {lists} to every node and client\n");
             Ok(Report::new(value, text))
         }
-        Pki::List => Ok(list(&authority.issued(now)?, context)),
+        Pki::List { renew: true } => {
+            let (until, lists) = (authority.renew_list(now)?, files::show(&authority.lists()));
+            let value = json!({ "lists": { "file": lists, "until": human::time(until) } });
+            let until = human::time(until);
+            Ok(Report::new(value, format!("good until {until}; give {lists} to every node and client\n")))
+        }
+        Pki::List { renew: false } => Ok(list(&authority.issued(now)?, context)),
     }
 }
 
-/// The newest good certificate of a name.
-fn find(authority: &Authority, name: &Name, now: UnixMicros) -> Result<Option<(u64, Issued)>> {
-    let of_name = |issued: &Issued| PeerId::parse(&issued.id).is_ok_and(|id| id.name == *name);
-    let good =
-        authority.issued(now)?.into_iter().filter(|(_, issued)| issued.revoked.is_none() && of_name(issued));
-    Ok(good.max_by_key(|(_, issued)| issued.until))
-}
-
-fn unknown(name: &Name) -> Failure {
-    Failure::of(Code::ConfigValue, format!("`{name}` has no certificate that is good"))
-        .help("`leasehold pki list` shows what was issued, `leasehold pki issue` makes one")
+/// With what to do about a name that has no certificate.
+fn unknown(error: Error) -> Failure {
+    match error.code() {
+        Code::ConfigValue => Failure::from(error)
+            .help("`leasehold pki list` shows what was issued, `leasehold pki issue` makes one"),
+        _ => error.into(),
+    }
 }
 
 fn issued(issue: &Issue, context: &Context) -> Report {

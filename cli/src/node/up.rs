@@ -163,13 +163,14 @@ fn check_pool(pool_bytes: u64, machine: &Machine) -> Result<()> {
 }
 
 /// As many regions as there are descriptors for, at most the system's bound, and beside them as many connections over TLS:
-/// where descriptors are few, each has half of them.
+/// where descriptors are few, each has half of them, and what the regions cannot use.
 fn share(descriptors: u64, remote: bool) -> (usize, usize) {
     let sessions = limits::FDS_PER_SESSION * limits::SESSIONS_MAX as u64;
     let left = descriptors.saturating_sub(limits::FDS_RESERVED + sessions);
     let refusals = limits::REMOTE_REFUSALS_MAX as u64;
     let wanted = (limits::REMOTE_SESSIONS_MAX as u64 + refusals) * limits::FDS_PER_REMOTE_SESSION;
-    let theirs = if remote { wanted.min(left / 2) } else { 0 };
+    let beside = left.saturating_sub(limits::LEASES_MAX as u64 * limits::FDS_PER_REGION);
+    let theirs = if remote { wanted.min(beside.max(left / 2)) } else { 0 };
     let regions = (left - theirs) / limits::FDS_PER_REGION;
     let connections = (theirs / limits::FDS_PER_REMOTE_SESSION).saturating_sub(refusals);
     (

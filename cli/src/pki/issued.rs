@@ -5,6 +5,7 @@ use std::path::Path;
 
 use caps::error::{Code, Error, Result};
 use caps::time::UnixMicros;
+use caps::wire::Name;
 use serde::{Deserialize, Serialize};
 use transport::PeerId;
 
@@ -26,6 +27,9 @@ pub(crate) struct Issued {
     /// Since when it is believed no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) revoked: Option<UnixMicros>,
+    /// The authority that issued it; not on record in books of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<String>,
 }
 
 /// All of them, by serial number.
@@ -67,6 +71,19 @@ impl Book {
         self.0.iter().filter(move |(_, issued)| issued.until > now).map(|(&serial, issued)| (serial, issued))
     }
 
+    /// The newest certificate of a name that is good.
+    pub(super) fn good(&self, name: &Name, now: UnixMicros) -> Option<(u64, &Issued)> {
+        let of_name = |issued: &Issued| PeerId::parse(&issued.id).is_ok_and(|id| id.name == *name);
+        let good = self.in_use(now).filter(|(_, issued)| issued.revoked.is_none() && of_name(issued));
+        good.max_by_key(|(_, issued)| issued.until)
+    }
+
+    /// The certificate that is good for longest of those that this authority did not issue, as far as is known.
+    pub(super) fn not_by(&self, authority: &str, now: UnixMicros) -> Option<&Issued> {
+        let good = self.in_use(now).map(|(_, issued)| issued).filter(|issued| issued.revoked.is_none());
+        good.filter(|issued| issued.by.as_deref() != Some(authority)).max_by_key(|issued| issued.until)
+    }
+
     /// Revokes all certificates of an identity. Returns how many were good until now.
     pub(super) fn revoke(&mut self, id: &PeerId, now: UnixMicros) -> usize {
         let id = id.to_string();
@@ -80,7 +97,7 @@ mod tests {
     use super::*;
 
     fn issued(id: &str, until: u64) -> Issued {
-        Issued { id: id.into(), until: UnixMicros(until), revoked: None }
+        Issued { id: id.into(), until: UnixMicros(until), revoked: None, by: None }
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! ```text
 //!  <state>/pki/ca.key      its private key, for its owner's eyes alone
 //!              roots.pem   who is believed: the authority, and the one before it while what it issued may be in use
+//!              ca-before.key  the private key of the one before it
+//!              lock        taken by whoever changes any of this, for as long as that takes
+//!              domain      whose certificates it issues
 //!              issued.json what was issued: serial, identity, until when, whether it was revoked
 //!              lists.pem   who is believed no longer
 //!              NAME.pem    certificates, and
