@@ -22,9 +22,15 @@ const NUMBER: RequestId = RequestId(1_000);
 impl Scene {
     /// A connection of a program, with the lease open.
     fn resumed(&self, client: ClientId) -> (Tls, SlotHandle) {
-        let (mut tls, handle) = self.opened();
-        assert!(matches!(tls.control(&Request::Resume { client }), Ok(Reply::Done)));
+        let (tls, handle, _) = self.resumed_as(client);
         (tls, handle)
+    }
+
+    /// The same, and whether the node knew the program before.
+    fn resumed_as(&self, client: ClientId) -> (Tls, SlotHandle, bool) {
+        let (mut tls, handle) = self.opened();
+        let Ok(Reply::Resumed { known }) = tls.control(&Request::Resume { client }) else { panic!("resumes") };
+        (tls, handle, known)
     }
 
     /// How many leases alice has.
