@@ -35,7 +35,11 @@ impl Failure {
     /// What a caller is told who does not try again.
     pub(super) fn error(self) -> Error {
         match self {
-            Self::Lost(error) | Self::NotNow(error) | Self::Refused(error) | Self::Lied(error) | Self::Own(error) => error,
+            Self::Lost(error)
+            | Self::NotNow(error)
+            | Self::Refused(error)
+            | Self::Lied(error)
+            | Self::Own(error) => error,
             Self::Ended => Error::new(Code::Unreachable, "the node ended the connection"),
             Self::Late => Error::new(Code::Timeout, "the node did not answer in time"),
         }

@@ -99,7 +99,8 @@ impl Greeting {
             Ok(Reply::Resumed { known }) if known && !before => Memory::Known,
             Ok(Reply::Resumed { .. }) => Memory::New,
             Ok(_) => {
-                let other = "the node answered the name of a client with something else than what it knows of it";
+                let other =
+                    "the node answered the name of a client with something else than what it knows of it";
                 return Err(Failure::lied(other));
             }
             // It remembers as many programs as it can: what is asked here is of this connection alone.

@@ -241,7 +241,9 @@ impl Session {
                     let nothing = SlotHandle { slot: 0, epoch: 0 };
                     connection.run(&mut open, &mut opening, nothing, deadline).map_err(|failure| {
                         match failure {
-                            Failure::Own(error) if error.code() == Code::Busy && is_in_doubt(talk, progress) => {
+                            Failure::Own(error)
+                                if error.code() == Code::Busy && is_in_doubt(talk, progress) =>
+                            {
                                 Failure::NotNow(error)
                             }
                             failure => failure,
