@@ -75,7 +75,7 @@ fn the_page_is_spoken_byte_by_byte() {
     let mut client = Client::new(Script::new(&[&BEGINNING[..], &turns].concat()));
     let welcome = client.begin(&key, nonce, exporter).unwrap();
     assert_eq!((welcome.provider, welcome.name.as_deref()), (vec![6; 16], Some("alice")));
-    client.resume([8; 16]).unwrap();
+    assert!(!client.resume([8; 16]).unwrap());
 
     let leased = client.lease(65_536, 60_000_000, Some("frames")).unwrap();
     assert_eq!(leased.lease, [3; 16]);
@@ -259,7 +259,7 @@ fn what_is_asked_again_on_another_connection_has_one_effect() {
     const PROGRAM: [u8; 16] = [1; 16];
     let node = Node::start(&["alice"]);
     let mut before = session(&node, "alice", 0);
-    before.resume(PROGRAM).unwrap();
+    assert!(!before.resume(PROGRAM).unwrap(), "it was never there");
     let leased = before.lease(65_536, MINUTE, None).unwrap();
     let at = before.open(&leased.token, 3).unwrap().handle;
     assert_eq!(before.fetch_add(at, 8, 5), Ok(0));
@@ -267,7 +267,7 @@ fn what_is_asked_again_on_another_connection_has_one_effect() {
     drop(before); // as if the answer had been lost
 
     let mut after = session(&node, "alice", 100);
-    after.resume(PROGRAM).unwrap();
+    assert!(after.resume(PROGRAM).unwrap(), "it was there before");
     let at = after.open(&leased.token, 3).unwrap().handle;
     let next = after.last;
     after.last = number - 1;

@@ -60,8 +60,8 @@ impl Endpoint {
         }
     }
 
-    /// Which provider's certificate the node must have. Without it any provider of the credentials' domain is believed.
-    /// For TLS alone.
+    /// Which provider's certificate the node must have. Without it any provider of the credentials' domain is believed
+    /// at first, and that one alone when a lost connection is made again. For TLS alone.
     #[must_use]
     pub fn node(mut self, name: Name) -> Self {
         self.node = Some(name);

@@ -22,9 +22,17 @@ const NUMBER: RequestId = RequestId(1_000);
 impl Scene {
     /// A connection of a program, with the lease open.
     fn resumed(&self, client: ClientId) -> (Tls, SlotHandle) {
-        let (mut tls, handle) = self.opened();
-        assert!(matches!(tls.control(&Request::Resume { client }), Ok(Reply::Done)));
+        let (tls, handle, _) = self.resumed_as(client);
         (tls, handle)
+    }
+
+    /// The same, and whether the node knew the program before.
+    fn resumed_as(&self, client: ClientId) -> (Tls, SlotHandle, bool) {
+        let (mut tls, handle) = self.opened();
+        let Ok(Reply::Resumed { known }) = tls.control(&Request::Resume { client }) else {
+            panic!("resumes")
+        };
+        (tls, handle, known)
     }
 
     /// How many leases alice has.
@@ -68,7 +76,8 @@ fn a_word_is_added_to_once_however_often_it_is_asked() {
     tls.write(&add(handle, 5)).unwrap();
     drop(tls);
     for _ in 0..3 {
-        let (mut tls, handle) = scene.resumed(CLIENT);
+        let (mut tls, handle, known) = scene.resumed_as(CLIENT);
+        assert!(known, "what it was answered is known");
         let answer = until("the lost connection is not at it any more", || {
             let answer = word(&say(&mut tls, &add(handle, 5)));
             (code(&answer) != "E_BUSY").then_some(answer)
@@ -86,7 +95,8 @@ fn a_word_is_added_to_once_however_often_it_is_asked() {
     });
     assert_eq!(read_word(&mut tls, handle), 5);
     // It is another program's to use, and that of a connection that does not say whose it is.
-    let (mut other, theirs) = scene.resumed(ClientId([8; 16]));
+    let (mut other, theirs, known) = scene.resumed_as(ClientId([8; 16]));
+    assert!(!known, "nothing is known of it");
     assert_eq!(word(&say(&mut other, &add(theirs, 5))), Ok(5));
     let (mut nobody, its) = scene.opened();
     assert_eq!(word(&say(&mut nobody, &add(its, 5))), Ok(10));

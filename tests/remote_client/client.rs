@@ -232,8 +232,13 @@ impl<S: Read + Write> Client<S> {
         Ok(Welcome { provider, name })
     }
 
-    pub(crate) fn resume(&mut self, program: [u8; 16]) -> Result<()> {
-        self.done(&map([("Resume", map([("client", bytes(&program))]))]))
+    /// Whether the node still knows what it answered to this program.
+    pub(crate) fn resume(&mut self, program: [u8; 16]) -> Result<bool> {
+        let reply = self.control(&map([("Resume", map([("client", bytes(&program))]))]))?;
+        match field(&field(&reply, "Resumed")?, "known")? {
+            Value::Bool(known) => Ok(known),
+            other => strange(format!("{other:?}")),
+        }
     }
 
     /// A lease that outlives the connection.

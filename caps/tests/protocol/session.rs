@@ -273,7 +273,7 @@ fn beginning() -> Vec<Step> {
         ask("prove", 2, &Request::Prove { signature }),
         reply("welcome", 2, &Reply::Welcome(welcome)),
         ask("resume", 3, &Request::Resume { client: ClientId([8; 16]) }),
-        reply("resumed", 3, &Reply::Done),
+        reply("resumed", 3, &Reply::Resumed { known: false }),
     ]
 }
 

@@ -7,6 +7,8 @@ use caps::error::{Code, Error};
 pub(super) enum Failure {
     /// The connection is gone, or there is none: another may be made.
     Lost(Error),
+    /// The node cannot say now what became of the request: it may be asked again, over the same connection.
+    NotNow(Error),
     /// The other side ended the connection in good order. In the middle of a frame this is a lie.
     Ended,
     /// The time is over. What is under way on the connection is nobody's any more, so it goes with it.
@@ -33,7 +35,11 @@ impl Failure {
     /// What a caller is told who does not try again.
     pub(super) fn error(self) -> Error {
         match self {
-            Self::Lost(error) | Self::Refused(error) | Self::Lied(error) | Self::Own(error) => error,
+            Self::Lost(error)
+            | Self::NotNow(error)
+            | Self::Refused(error)
+            | Self::Lied(error)
+            | Self::Own(error) => error,
             Self::Ended => Error::new(Code::Unreachable, "the node ended the connection"),
             Self::Late => Error::new(Code::Timeout, "the node did not answer in time"),
         }

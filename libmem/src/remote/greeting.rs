@@ -22,22 +22,33 @@ use crate::local::Deadline;
 pub(super) struct Greeting {
     pub(super) address: Box<str>,
     pub(super) credentials: Arc<Credentials>,
+    /// The provider that is wanted there. Where the caller names none it is the one that the first connection led to.
     pub(super) node: Option<Name>,
     pub(super) checked: bool,
     /// How long a request may take.
     pub(super) timeout: Duration,
     /// A copy of the caller's, which wipes itself.
     pub(super) key: SigningKey,
-    /// Which program this is: drawn once.
-    pub(super) client: ClientId,
 }
 
 /// A session as it begins.
 pub(super) struct Begun {
     pub(super) connection: Connection,
     pub(super) welcome: Welcome,
-    /// Whether the node remembers what it answers to this program, for the next connection.
-    pub(super) resumed: bool,
+    /// Whose certificate the node has.
+    pub(super) name: Name,
+    pub(super) memory: Memory,
+}
+
+/// What the node remembers of what it answers to this program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// What it answered over earlier connections, and what it will over this one.
+    Known,
+    /// What it will answer over this connection, for the next one.
+    New,
+    /// Nothing: it has no room.
+    None,
 }
 
 /// No right: the requests here name none.
@@ -45,7 +56,14 @@ const NONE: SlotHandle = SlotHandle { slot: 0, epoch: 0 };
 
 impl Greeting {
     /// Connects, proves the key over this very connection, and says which program this is. `next` numbers the requests.
-    pub(super) fn connect(&self, next: &mut u64, deadline: Deadline) -> Result<Begun, Failure> {
+    /// `named` becomes true once the node may have heard of `client`, whether that is answered or not.
+    pub(super) fn connect(
+        &self,
+        next: &mut u64,
+        client: ClientId,
+        named: &mut bool,
+        deadline: Deadline,
+    ) -> Result<Begun, Failure> {
         let step = Duration::from_secs(HANDSHAKE_SECONDS).min(self.timeout);
         let (mut tls, peer) =
             Tls::connect(&self.address, &self.credentials, sooner(deadline, step)).map_err(begun)?;
@@ -75,18 +93,22 @@ impl Greeting {
         if welcome.provider != node {
             return Err(Failure::lied("the node welcomes under another id than it challenged under"));
         }
-        let resumed = match ask(Request::Resume { client: self.client }) {
-            Ok(Reply::Done) => true,
+        let before = std::mem::replace(named, true);
+        let memory = match ask(Request::Resume { client }) {
+            // What it knows may be no more than that it was named in an attempt that was lost.
+            Ok(Reply::Resumed { known }) if known && !before => Memory::Known,
+            Ok(Reply::Resumed { .. }) => Memory::New,
             Ok(_) => {
-                let other = "the node answered the name of a client with something else than done";
+                let other =
+                    "the node answered the name of a client with something else than what it knows of it";
                 return Err(Failure::lied(other));
             }
             // It remembers as many programs as it can: what is asked here is of this connection alone.
-            Err(Failure::Own(error)) if error.code() == Code::Busy => false,
+            Err(Failure::Own(error)) if error.code() == Code::Busy => Memory::None,
             Err(failure) => return Err(begun(failure)),
         };
         connection.set_timeout(self.timeout)?;
-        Ok(Begun { connection, welcome, resumed })
+        Ok(Begun { connection, welcome, name: peer.name, memory })
     }
 
     /// Whether who answered may be a node, and this one.

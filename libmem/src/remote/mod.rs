@@ -33,10 +33,20 @@
 //! A request that changes something is asked again under its number, and the node, which remembers what it answered to
 //! whom ([`Request::Resume`](caps::wire::Request::Resume)), does it once. A node that began a new life remembers nothing:
 //! then a change whose answer did not come is `E_UNCERTAIN`, and it is `E_UNCERTAIN` too where the node cannot be reached
-//! again in time or no longer opens the right. A node remembers so many programs and no more; one that it has no room for
+//! again in time or no longer opens the right, and where the node no longer knows what it answered. A node remembers so many programs and no more; one that it has no room for
 //! (`Resume` is answered with `E_BUSY`) is served like the others, and each change of its whose answer is lost is
 //! `E_UNCERTAIN`. What changes nothing is simply asked again. A right is opened again when
-//! it is next used, from its token, which is kept for that.
+//! it is next used, from its token, which is kept for that; where the token says how often it may be opened (`opens`),
+//! each time is spent. A right of an earlier life of the node is `E_EPOCH`, and the node is not asked.
+//!
+//! What a node says of a change that was sent before is its answer to this time alone. `E_BUSY` is asked again until the
+//! call's time is over, and is `E_UNCERTAIN` then. Any other refusal is `E_UNCERTAIN`, but for those of the socket's requests,
+//! which the node remembers. `E_TIMEOUT` from the node is `E_UNCERTAIN` for a change that was sent once, too; leases made or given
+//! back and the socket's requests are carried to their end there, so these are asked for once more first.
+//!
+//! Where the endpoint does not say which provider is meant, it is the one that the first connection led to: another one
+//! that answers later is `E_PEER_IDENTITY`. A program is named anew for each connection that follows on one that left
+//! nothing in doubt, so that copies of it do not share what they are answered for long.
 //!
 //! A node that does not keep to the protocol is not asked again: the session is over, with the code of what it did first.
 //!

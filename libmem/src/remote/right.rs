@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use caps::error::{Code, Error, Result};
-use caps::id::SlotHandle;
+use caps::id::{ProviderId, SlotHandle};
 use caps::rights::Rights;
 use caps::token::Token;
 use caps::wire::reply::Opened;
@@ -24,6 +24,8 @@ pub(crate) struct Right {
     opened: Opened,
     /// The connection that it is open on, and its name there.
     held: Mutex<(u64, SlotHandle)>,
+    /// The life of the node that has the memory.
+    node: ProviderId,
 }
 
 impl Right {
@@ -32,9 +34,9 @@ impl Right {
         let call = calls::open(token, rights, Path::Mediated);
         let Request::Open { token, .. } = &call.request else { return Err(Code::Internal.into()) };
         let token = token.clone();
-        let (opened, generation) = session.control(call)?;
-        let held = Mutex::new((generation, opened.handle));
-        Ok(Self { session, token, rights, opened, held })
+        let (opened, over) = session.control(call)?;
+        let held = Mutex::new((over.generation, opened.handle));
+        Ok(Self { session, token, rights, opened, held, node: over.node })
     }
 
     pub(crate) const fn opened(&self) -> &Opened {
@@ -45,6 +47,17 @@ impl Right {
     pub(super) fn handle(&self, generation: u64) -> Option<SlotHandle> {
         let (opened_on, handle) = *self.held();
         (opened_on == generation).then_some(handle)
+    }
+
+    /// Whether its memory is there in this life of the node.
+    ///
+    /// # Errors
+    /// `E_EPOCH`: it went with an earlier one, or is another node's.
+    pub(super) fn check_life(&self, node: ProviderId) -> Result<()> {
+        if self.node == node {
+            return Ok(());
+        }
+        Err(Error::new(Code::Epoch, "the right is to memory of an earlier life of the node, which is gone"))
     }
 
     /// What opens it again.

@@ -11,12 +11,12 @@ use caps::wire::Request;
 use caps::wire::reply::Welcome;
 use transport::Credentials;
 
-use super::backoff::{Backoff, random};
+use super::backoff::{Backoff, RECONNECT_MS_FIRST, random};
 use super::control::Control;
 use super::failure::Failure;
-use super::greeting::{Begun, Greeting};
+use super::greeting::{Begun, Greeting, Memory};
 use super::right::Right;
-use super::talk::{Connection, Progress, Talk};
+use super::talk::{Connection, Progress, Talk, uncertain};
 use super::tls::sooner;
 use crate::calls::Call;
 use crate::endpoint::Endpoint;
@@ -49,12 +49,24 @@ struct Wire {
     next: u64,
     /// Which life of which node the last connection was to.
     life: (ClusterEpoch, ProviderId),
-    /// Whether the node remembers what it answered over the last connection, for the next one.
-    resumed: bool,
+    /// What this program is called, for as long as something is in doubt. Copies of one that is restored more than once
+    /// have its name and its numbers, and part with the first connection that leaves nothing in doubt.
+    client: ClientId,
+    /// What the node remembers of what it answered.
+    memory: Memory,
     /// What ended the session for good.
     broken: Option<Error>,
     /// When reaching the node was given up last, and why.
     down: Option<(Instant, Error)>,
+}
+
+/// Where an answer came from.
+#[derive(Clone, Copy)]
+pub(super) struct Over {
+    /// The connection.
+    pub(super) generation: u64,
+    /// The life of the node.
+    pub(super) node: ProviderId,
 }
 
 impl Session {
@@ -65,25 +77,27 @@ impl Session {
         endpoint: &Endpoint,
         key: &SigningKey,
     ) -> Result<(Self, Welcome)> {
-        let greeting = Greeting {
+        let mut greeting = Greeting {
             address: address.into(),
             credentials: credentials.clone(),
             node: endpoint.expected_node().cloned(),
             checked: endpoint.is_checked(),
             timeout: endpoint.request_timeout(),
             key: SigningKey::from_seed(&key.seed()),
-            client: ClientId::random(),
         };
-        let mut next = 1;
+        let (client, mut next) = (ClientId::random(), 1);
         let deadline = Deadline::after(endpoint.request_timeout());
-        let Begun { connection, welcome, resumed } =
-            greeting.connect(&mut next, deadline).map_err(Failure::error)?;
+        let Begun { connection, welcome, name, memory } =
+            greeting.connect(&mut next, client, &mut false, deadline).map_err(Failure::error)?;
+        // What is opened from now on is there, and nowhere else.
+        greeting.node = Some(name);
         let wire = Wire {
             connection: Some(connection),
             generation: 1,
             next,
             life: (welcome.cluster, welcome.provider),
-            resumed,
+            client,
+            memory,
             broken: None,
             down: None,
         };
@@ -104,16 +118,16 @@ impl Session {
     }
 
     /// The same, and on which connection it was answered.
-    pub(super) fn control<T>(&self, mut call: Call<T>) -> Result<(T, u64)> {
+    pub(super) fn control<T>(&self, mut call: Call<T>) -> Result<(T, Over)> {
         let request = std::mem::replace(&mut call.request, Request::Status); // what is left only reads the answer
         let mut control = Control::new(request);
-        let generation = self.talk(&mut control, None)?;
-        call.read(control.reply()?).map(|answer| (answer, generation))
+        let over = self.talk(&mut control, None)?;
+        call.read(control.reply()?).map(|answer| (answer, over))
     }
 
     /// Asks, and waits for all answers, over another connection if need be. Returns the connection that the last one came
     /// over.
-    pub(super) fn talk(&self, talk: &mut dyn Talk, right: Option<&Right>) -> Result<u64> {
+    pub(super) fn talk(&self, talk: &mut dyn Talk, right: Option<&Right>) -> Result<Over> {
         if self.process != std::process::id() {
             return Err(Error::new(Code::Protocol, "a session over TLS stays in the process that began it"));
         }
@@ -127,7 +141,7 @@ impl Session {
     }
 
     /// As [`Self::talk`], while no other thread is at it.
-    fn turn(&self, talk: &mut dyn Talk, right: Option<&Right>) -> Result<u64> {
+    fn turn(&self, talk: &mut dyn Talk, right: Option<&Right>) -> Result<Over> {
         let mut started = Instant::now();
         let mut guard = match self.wire.try_lock() {
             Ok(wire) => wire,
@@ -162,16 +176,29 @@ impl Session {
                     }
                     let open = progress.is_open();
                     progress.rewind(talk);
-                    let (life, resumed) = (wire.life, wire.resumed);
+                    let (life, memory) = (wire.life, wire.memory);
+                    let doubt = open && talk.changes();
+                    if !doubt {
+                        wire.client = ClientId::random();
+                    }
                     if let Err(failure) = self.reconnect(wire, &mut backoff, deadline) {
                         return Err(told(talk, open, failure.error()));
                     }
-                    if open && talk.changes() && wire.life != life {
+                    if doubt && wire.life != life {
                         return Err(UNCERTAIN);
                     }
-                    if open && talk.changes() && !(resumed && wire.resumed) {
+                    if doubt && (memory == Memory::None || wire.memory != Memory::Known) {
                         return Err(FORGOTTEN);
                     }
+                }
+                Err(Failure::NotNow(error)) => {
+                    // At once it would be the same.
+                    let wait = backoff.step(random()).max(Duration::from_millis(RECONNECT_MS_FIRST));
+                    if wait >= deadline.remaining() {
+                        return Err(uncertain(&error));
+                    }
+                    progress.rewind(talk);
+                    std::thread::sleep(wait);
                 }
                 Err(Failure::Own(error)) => return Err(told_by_node(talk, &progress, error)),
                 Err(failure) => {
@@ -182,7 +209,7 @@ impl Session {
                     let open = progress.is_open() && !matches!(failure, Failure::Lied(_));
                     return Err(told(talk, open, failure.error()));
                 }
-                Ok(()) => return Ok(wire.generation),
+                Ok(()) => return Ok(Over { generation: wire.generation, node: wire.life.1 }),
             }
         }
     }
@@ -207,21 +234,37 @@ impl Session {
             Some(right) => match right.handle(wire.generation) {
                 Some(handle) => handle,
                 None => {
+                    right.check_life(wire.life.1).map_err(Failure::Own)?;
                     let mut open = Control::new(right.request());
                     let mut opening = Progress::new(&open, wire.next);
                     wire.next += 1;
-                    connection.run(&mut open, &mut opening, SlotHandle { slot: 0, epoch: 0 }, deadline)?;
+                    let nothing = SlotHandle { slot: 0, epoch: 0 };
+                    connection.run(&mut open, &mut opening, nothing, deadline).map_err(|failure| {
+                        match failure {
+                            Failure::Own(error)
+                                if error.code() == Code::Busy && is_in_doubt(talk, progress) =>
+                            {
+                                Failure::NotNow(error)
+                            }
+                            failure => failure,
+                        }
+                    })?;
                     right.opened_again(open.reply().map_err(Failure::Lied)?, wire.generation)?
                 }
             },
         };
-        connection.run(talk, progress, handle, deadline)
+        let outcome = connection.run(talk, progress, handle, deadline);
+        if connection.has_unclosed() {
+            self.closing.store(true, Ordering::Relaxed);
+        }
+        outcome
     }
 
     /// Makes another connection, however often that takes. The call's first is tried at once, all others after a wait, the
     /// first after one that was lost as soon as it was made among them.
     fn reconnect(&self, wire: &mut Wire, backoff: &mut Backoff, deadline: Deadline) -> Result<(), Failure> {
         let until = sooner(deadline, self.reconnect);
+        let mut named = false;
         let mut lost = Error::new(Code::Unreachable, "the node ended one connection after the other");
         loop {
             let wait = backoff.step(random());
@@ -236,10 +279,10 @@ impl Session {
             }
             // The first attempt is always made; it has a little time even where no more of it was to be spent.
             let most = if until.remaining().is_zero() { deadline } else { until };
-            match self.greeting.connect(&mut wire.next, most) {
-                Ok(Begun { connection, welcome, resumed }) => {
+            match self.greeting.connect(&mut wire.next, wire.client, &mut named, most) {
+                Ok(Begun { connection, welcome, memory, .. }) => {
                     wire.connection = Some(connection);
-                    wire.resumed = resumed;
+                    wire.memory = memory;
                     wire.generation += 1;
                     wire.life = (welcome.cluster, welcome.provider);
                     wire.down = None;
@@ -291,6 +334,8 @@ impl Session {
         };
         closings.retain(|(opened_on, _)| opened_on == generation);
         let mut outcome = open.idle();
+        let room = CLOSINGS_MAX.saturating_sub(closings.len());
+        closings.extend(open.take_unclosed().take(room).map(|handle| (*generation, handle)));
         while let (Ok(()), Some(&(_, handle))) = (&outcome, closings.last()) {
             match open.close(handle, RequestId(*next)) {
                 Ok(true) => {
@@ -333,7 +378,7 @@ const UNCERTAIN: Error = Error::new(
 
 const FORGOTTEN: Error = Error::new(
     Code::Uncertain,
-    "the connection was lost before the answer came, and the node had no room to remember it: it may have taken effect",
+    "the connection was lost before the answer came, and the node does not remember it: it may have taken effect",
 );
 
 /// What a caller is told whose request may have been done, if it was asked (`open`) and is one that changes something.
@@ -343,6 +388,11 @@ fn told(talk: &dyn Talk, open: bool, error: Error) -> Error {
         return Error::with(Code::Uncertain, detail);
     }
     error
+}
+
+/// Whether it may have been done already.
+fn is_in_doubt(talk: &dyn Talk, progress: &Progress) -> bool {
+    talk.changes() && progress.is_in_doubt()
 }
 
 /// What a caller is told when this side or the node said no. A refusal to open the right again leaves open what became of

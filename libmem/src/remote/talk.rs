@@ -10,7 +10,7 @@
 //! ```
 //!
 //! What was asked and not answered is asked again from its first frame on when another connection takes the place of a
-//! lost one. Sending never keeps answers from being taken, so two sides with full buffers do not wait for each other.
+//! lost one. So is, over the same connection, what the node has no time for although it may have done it before. Sending never keeps answers from being taken, so two sides with full buffers do not wait for each other.
 //!
 //! Whatever a node does against the rules ends the session: another number or verb than the next in line, an answer to
 //! a question that was not put whole, more bytes than were asked for, a frame that brings nothing and promises more.
@@ -130,12 +130,18 @@ pub(super) struct Progress {
     doubt: usize,
     /// The first refusal.
     failed: Option<Error>,
+    /// The request that the node was asked to repeat and cannot speak of now: once those behind it are answered, all
+    /// from it on are asked again.
+    again: Option<(usize, Error)>,
+    /// Whether that was because its time was over: that is tried once.
+    waited: bool,
 }
 
 impl Progress {
     /// Before the first of the requests of `talk`, whose numbers begin with `base`.
     pub(super) fn new(talk: &dyn Talk, base: u64) -> Self {
-        Self { base, total: talk.requests(), sent: 0, frame: 0, due: 0, doubt: 0, failed: None }
+        let total = talk.requests();
+        Self { base, total, sent: 0, frame: 0, due: 0, doubt: 0, failed: None, again: None, waited: false }
     }
 
     /// Whether something was asked that is not answered.
@@ -158,9 +164,12 @@ impl Progress {
         self.failed.as_ref()
     }
 
-    /// From the first request that was not answered on, again.
+    /// From the first request that was not answered on, or not to be spoken of, again.
     pub(super) fn rewind(&mut self, talk: &mut dyn Talk) {
         self.doubt = self.doubt.max(self.asked());
+        if let Some((at, _)) = self.again.take() {
+            (self.due, self.total) = (at, talk.requests());
+        }
         (self.sent, self.frame) = (self.due, 0);
         if self.due < self.total {
             talk.restart(self.due);
@@ -186,7 +195,9 @@ pub(super) struct Connection {
     tls: Tls,
     incoming: Incoming,
     /// Requests nobody waits for: their answers come before those of the next call.
-    owed: VecDeque<RequestId>,
+    owed: VecDeque<(RequestId, SlotHandle)>,
+    /// Rights that the node had no time to close.
+    unclosed: Vec<SlotHandle>,
     /// Whether bytes of regions have checksums.
     checked: bool,
     /// The beginning of the body of the frame that is being sent.
@@ -198,7 +209,8 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(tls: Tls, checked: bool, timeout: Duration) -> Self {
         let owed = VecDeque::with_capacity(OWED_MAX);
-        Self { tls, incoming: Incoming::new(), owed, checked, head: Vec::new(), timeout }
+        let incoming = Incoming::new();
+        Self { tls, incoming, owed, unclosed: Vec::new(), checked, head: Vec::new(), timeout }
     }
 
     /// How long a request may take from now on.
@@ -223,6 +235,9 @@ impl Connection {
             let due = progress.due;
             while self.take(talk, progress)? {
                 if progress.is_over() {
+                    if let Some((_, error)) = &progress.again {
+                        return Err(Failure::NotNow(error.clone()));
+                    }
                     return progress.failed.take().map_or(Ok(()), |error| Err(after(error)));
                 }
             }
@@ -313,8 +328,17 @@ impl Connection {
         match (whose, answer) {
             (Whose::Session, Answer::Failed(error)) => return Err(parting(readable(error))),
             (Whose::Session, _) => return Err(Failure::lied("the node answered what nobody asked")),
-            (Whose::Nobody, _) => drop(self.owed.pop_front()),
-            (Whose::Call(_), Answer::Failed(error)) => progress.fail(readable(error)),
+            (Whose::Nobody, answer) => {
+                let owed = self.owed.pop_front();
+                if let (Some((_, handle)), Answer::Failed(error)) = (owed, answer)
+                    && error.code() == Code::Busy
+                {
+                    self.unclosed.push(handle);
+                }
+            }
+            (Whose::Call(_), Answer::Failed(error)) => progress.fail(talk, readable(error)),
+            // It is asked again with the one before it, and answered the same.
+            (Whose::Call(_), _) if progress.again.is_some() => progress.answered(&header),
             (Whose::Call(at), answer) => {
                 talk.take(at, &Taken::Came(answer), header.has_more()).map_err(Failure::Lied)?;
                 progress.answered(&header);
@@ -333,7 +357,7 @@ impl Connection {
             return Ok(Whose::Session);
         }
         let not_next = || Failure::lied("the node answered a request that is not the next in line");
-        if let Some(&owed) = self.owed.front() {
+        if let Some(&(owed, _)) = self.owed.front() {
             let fits = header.request == owed && header.verb == Verb::Control;
             return if fits { Ok(Whose::Nobody) } else { Err(not_next()) };
         }
@@ -361,8 +385,18 @@ impl Connection {
         let header =
             Header::of(Verb::Control, Flags::NONE, request, self.head.len()).map_err(Failure::Own)?;
         self.tls.put([&header.encode(), &self.head, &[]])?;
-        self.owed.push_back(request);
+        self.owed.push_back((request, handle));
         Ok(true)
+    }
+
+    /// Whether the node had no time to close a right.
+    pub(super) const fn has_unclosed(&self) -> bool {
+        !self.unclosed.is_empty()
+    }
+
+    /// The rights that it had no time to close: they are to be closed again.
+    pub(super) fn take_unclosed(&mut self) -> std::vec::Drain<'_, SlotHandle> {
+        self.unclosed.drain(..)
     }
 
     /// Sends what waits and takes what came, as far as that goes without waiting: between two calls.
@@ -370,8 +404,7 @@ impl Connection {
         self.tls.flush()?;
         if self.owed.len() >= OWED_MAX {
             self.tls.look()?;
-            let mut nothing =
-                Progress { base: 0, total: 0, sent: 0, frame: 0, due: 0, doubt: 0, failed: None };
+            let mut nothing = Progress::new(&Nothing, 0);
             while self.take(&mut Nothing, &mut nothing)? {}
         }
         Ok(())
@@ -394,10 +427,27 @@ impl Progress {
     }
 
     /// The request that is due was refused. Those behind it that were sent are still answered; no others are sent.
-    fn fail(&mut self, error: Error) {
-        self.failed.get_or_insert(error);
-        self.total = self.asked();
+    ///
+    /// A refusal says that nothing was done this time. Of a change that was sent before it says nothing about that time,
+    /// and neither does one that comes because the time was over: what was begun may go on. A node that is asked again
+    /// answers out of what it remembers, and remembers refusals of the socket's requests alone.
+    fn fail(&mut self, talk: &dyn Talk, error: Error) {
+        let at = self.due;
         self.due += 1;
+        self.total = self.asked();
+        if self.again.is_some() || self.failed.is_some() {
+            return;
+        }
+        let (repeated, verb) = (at < self.doubt, talk.verb());
+        let lasts = matches!(verb, Verb::Control | Verb::Create | Verb::Delete);
+        match error.code() {
+            _ if !talk.changes() => self.failed = Some(error),
+            Code::Busy if repeated => self.again = Some((at, error)),
+            Code::Timeout if lasts && !self.waited => (self.again, self.waited) = (Some((at, error)), true),
+            Code::Timeout => self.failed = Some(uncertain(&error)),
+            _ if repeated && verb != Verb::Control => self.failed = Some(uncertain(&error)),
+            _ => self.failed = Some(error),
+        }
     }
 }
 
@@ -460,6 +510,14 @@ fn after(error: Error) -> Failure {
         }
         _ => Failure::Own(error),
     }
+}
+
+/// What a caller is told of a change that may have been done, whatever was said last.
+pub(super) fn uncertain(error: &Error) -> Error {
+    if error.code() == Code::Uncertain {
+        return error.clone();
+    }
+    Error::with(Code::Uncertain, format!("it may have taken effect: {}: {}", error.code(), error.detail()))
 }
 
 /// What a node said of the whole session before it ended it.

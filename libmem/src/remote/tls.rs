@@ -237,7 +237,11 @@ impl Tls {
         }
         let Some(mut record) = here.get(..length) else { return Ok(false) };
         while !record.is_empty() {
-            self.connection.read_tls(&mut record).map_err(|error| broken(&error))?;
+            if self.connection.read_tls(&mut record).map_err(|error| broken(&error))? == 0 {
+                // Behind its farewell the other side has nothing to say: RFC 8446 section 6.1.
+                (self.start, self.end, self.ended) = (0, 0, true);
+                return Ok(false);
+            }
         }
         self.start += length;
         match self.connection.process_new_packets() {

@@ -9,8 +9,10 @@
 //! | `verbs.rs` | what each call sends, and what it makes of true answers |
 //! | `lies.rs` | what it makes of others |
 //! | `losses.rs` | connections that are lost |
+//! | `doubts.rs` | what is said of changes that may have been done |
 
 mod certificates;
+mod doubts;
 mod lies;
 mod losses;
 mod node;

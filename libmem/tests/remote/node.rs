@@ -1,8 +1,9 @@
 //! The node.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -45,7 +46,11 @@ pub struct World {
 pub struct Door {
     listener: TcpListener,
     credentials: Arc<Credentials>,
+    known: Known,
 }
+
+/// The clients that it remembers.
+type Known = Arc<Mutex<HashSet<ClientId>>>;
 
 /// The node's end of one connection.
 pub struct Peer {
@@ -54,6 +59,9 @@ pub struct Peer {
     pub client: Option<ClientId>,
     /// Whether it has no room to remember that.
     full: bool,
+    /// Whether it is gone by then.
+    lost: bool,
+    known: Known,
 }
 
 /// A frame as it came.
@@ -69,13 +77,32 @@ impl World {
         Self::of(NODE, script)
     }
 
+    /// One whose script is given the credentials of another provider.
+    pub fn beside(uri: &str, script: impl FnOnce(&mut Door, Arc<Credentials>) + Send + 'static) -> Self {
+        let uri = uri.to_owned();
+        Self::made(NODE, move |authority| {
+            let other = authority.issue(&uri);
+            move |door: &mut Door| script(door, other)
+        })
+    }
+
     /// The same with the certificate of somebody.
     pub fn of(uri: &str, script: impl FnOnce(&Door) + Send + 'static) -> Self {
+        Self::made(uri, |_| move |door: &mut Door| script(door))
+    }
+
+    fn made<F>(uri: &str, script: impl FnOnce(&Authority) -> F) -> Self
+    where
+        F: FnOnce(&mut Door) + Send + 'static,
+    {
         let authority = Authority::new();
         let (alice, credentials) = (authority.issue(ALICE), authority.issue(uri));
+        let script = script(&authority);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let thread = std::thread::spawn(move || script(&Door { listener, credentials }));
+        let thread = std::thread::spawn(move || {
+            script(&mut Door { listener, credentials, known: Known::default() });
+        });
         Self { alice, _authority: authority, address, thread: Some(thread) }
     }
 
@@ -147,7 +174,18 @@ impl Door {
         while connection.is_handshaking() {
             connection.complete_io(&mut stream).unwrap();
         }
-        Peer { stream: StreamOwned::new(connection, stream), client: None, full: false }
+        let known = self.known.clone();
+        Peer { stream: StreamOwned::new(connection, stream), client: None, full: false, lost: false, known }
+    }
+
+    /// Forgets all clients.
+    pub fn forget(&self) {
+        self.known.lock().unwrap().clear();
+    }
+
+    /// From now on it is another provider of the domain.
+    pub fn turn_into(&mut self, credentials: Arc<Credentials>) {
+        self.credentials = credentials;
     }
 
     /// The next connection, once it is a session.
@@ -161,6 +199,14 @@ impl Door {
         peer.full = true;
         peer.greet(LIFE);
         peer
+    }
+
+    /// The same, but that the connection is lost when the client has said which it is, which is remembered.
+    pub fn welcome_and_cut_at_resume(&self) {
+        let mut peer = self.accept();
+        peer.lost = true;
+        peer.greet(LIFE);
+        peer.cut();
     }
 
     /// The same of another life of the node.
@@ -207,7 +253,11 @@ impl Peer {
                     if self.full {
                         return self.refuse(&frame, Code::Busy);
                     }
-                    Reply::Done
+                    let known = !self.known.lock().unwrap().insert(client);
+                    if self.lost {
+                        return;
+                    }
+                    Reply::Resumed { known }
                 }
                 other => panic!("{other:?} before the session"),
             };
@@ -297,6 +347,13 @@ impl Peer {
     pub fn end(mut self) {
         self.stream.conn.send_close_notify();
         self.stream.flush().unwrap();
+    }
+
+    /// Ends the connection in good order, and says something all the same.
+    pub fn end_and_go_on(mut self) {
+        self.stream.conn.send_close_notify();
+        self.stream.flush().unwrap();
+        self.stream.sock.write_all(&[23, 3, 3, 0, 3, 1, 2, 3]).unwrap();
     }
 
     /// Serves `memory` as it should be, until the client is gone; says which verbs were asked.

@@ -128,8 +128,10 @@ async fn grant(visitor: &mut Visitor, header: &Header, wish: Wish, limit: Durati
                 Ok(reply) => control_frame(header, reply)?,
                 Err(error) => Zeroizing::new(failure(Verb::Control, header.request, error).concat()),
             };
-            // A refusal as well, and that the time was over: the broker may have done it after that.
-            if let Some((under_way, identity)) = kept {
+            // A refusal as well, and that the time was over: the broker may have done it after that. Only who is told to
+            // ask again is not told the same for ever: nothing was done.
+            let busy = answer.as_ref().is_err_and(|error| error.code() == Code::Busy);
+            if let Some((under_way, identity)) = kept.filter(|_| !busy) {
                 under_way.answered(identity, &frame);
             }
             Ok(Brought::Frame(frame))

@@ -98,7 +98,7 @@ impl Rows {
         now: BootNanos,
         key: Key,
         table: impl FnOnce(Arc<AtomicUsize>) -> Table,
-    ) -> Result<Arc<Table>> {
+    ) -> Result<(Arc<Table>, bool)> {
         self.drop_due(now);
         let busy = |detail| Err(Error::new(Code::Busy, detail));
         if let Some(row) = self.0.get_mut(&key) {
@@ -106,7 +106,7 @@ impl Rows {
                 return busy("the client has as many connections as it may");
             }
             (row.connections, row.away) = (row.connections + 1, None);
-            return Ok(row.table.clone());
+            return Ok((row.table.clone(), true));
         }
         let of_holder = |other: &Key| other.0 == key.0;
         if self.0.keys().filter(|other| of_holder(other)).count() == EFFECTS_CLIENTS_PER_HOLDER_MAX
@@ -121,7 +121,7 @@ impl Rows {
         let bytes = of_same.and_then(|(_, row)| row.table.home.as_ref()).map(|home| home.bytes.clone());
         let table = Arc::new(table(bytes.unwrap_or_default()));
         self.0.insert(key, Row { table: table.clone(), connections: 1, away: None });
-        Ok(table)
+        Ok((table, false))
     }
 
     fn disconnect(&mut self, now: BootNanos, key: Key) {
@@ -176,11 +176,11 @@ impl Effects {
     /// `E_BUSY` if the client, its principal or the node has as many as it may.
     pub(super) fn connect(self: &Arc<Self>, holder: PrincipalKey, client: ClientId) -> Result<Connected> {
         let (key, effects) = ((holder, client), Arc::downgrade(self));
-        let table = self.lock().connect((self.boot)(), key, |bytes| Table {
+        let (table, known) = self.lock().connect((self.boot)(), key, |bytes| Table {
             state: Mutex::new(State::bounded(EFFECTS_ANSWERS_MAX, EFFECTS_CLIENT_BYTES_MAX)),
             home: Some(Home { effects, holder, bytes }),
         })?;
-        Ok(Connected { table, left: Some((self.clone(), key)) })
+        Ok(Connected { table, known, left: Some((self.clone(), key)) })
     }
 
     /// Counts `bytes` of a holder's in, if there is room or some can be made.
@@ -231,6 +231,8 @@ impl Visitor {
 /// One connection's hold on what is known of its client.
 pub(super) struct Connected {
     table: Arc<Table>,
+    /// Whether the table was there before this connection.
+    known: bool,
     /// Whom to tell that it went; `None` where nobody else can know the client.
     left: Option<(Arc<Effects>, Key)>,
 }
@@ -242,7 +244,18 @@ impl Connected {
             state: Mutex::new(State { answered: Answered::default(), under_way: HashSet::new() }),
             home: None,
         };
-        Self { table: Arc::new(table), left: None }
+        Self { table: Arc::new(table), known: false, left: None }
+    }
+
+    /// Whether what the client was answered over other connections is still known.
+    pub(super) const fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// Whether a request with this number was answered, or is under way.
+    pub(super) fn has(&self, id: RequestId) -> bool {
+        let state = self.table.lock();
+        state.answered.knows(id) || state.under_way.contains(&id)
     }
 
     /// What becomes of a changing request with this number.
@@ -286,8 +299,7 @@ impl Connected {
     /// # Errors
     /// `E_FRAME_DUP`.
     pub(super) fn refuse_known(&self, id: RequestId) -> Result<()> {
-        let state = self.table.lock();
-        if state.answered.knows(id) || state.under_way.contains(&id) {
+        if self.has(id) {
             return Err(Error::new(
                 Code::FrameDuplicate,
                 "the number is that of another request of this client",

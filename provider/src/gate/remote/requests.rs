@@ -127,7 +127,8 @@ impl Connection {
             Err(error) if is_of_frames(&error) => return Err(refused(error)),
             Err(error) => return self.fail(header.verb, header.request, &error),
         };
-        if desk.is_late() {
+        // Who asks again what was done learns that: a refusal would say that nothing was.
+        if desk.is_late() && !session.connected.has(header.request) {
             let busy = Error::new(Code::Busy, "the node has more to do than it can; try again");
             return self.fail(header.verb, header.request, &busy);
         }
@@ -219,8 +220,9 @@ impl Connection {
             let Some(visitor) = &session.visitor else { return Err(End::Gone) };
             return match visitor.resume(&desk.effects, client) {
                 Ok(connected) => {
+                    let known = connected.is_known();
                     session.connected = connected;
-                    self.reply(header, &Reply::Done)
+                    self.reply(header, &Reply::Resumed { known })
                 }
                 Err(error) => self.fail(header.verb, header.request, &error),
             };

@@ -43,9 +43,13 @@ fn again(connected: &Connected, id: u64, number: u8) -> Result<Vec<u8>, Code> {
 fn what_was_answered_is_answered_the_same_on_another_connection() {
     let (effects, _) = effects();
     let first = effects.connect(holder(1), client(1)).unwrap();
-    new(&first, 7).answered(identity(1), b"done");
-    drop(first);
+    assert!(!first.is_known() && !first.has(RequestId(7)));
+    let under_way = new(&first, 7);
+    assert!(first.has(RequestId(7)), "it is under way");
+    under_way.answered(identity(1), b"done");
+    drop((first, under_way));
     let second = effects.connect(holder(1), client(1)).unwrap();
+    assert!(second.is_known() && second.has(RequestId(7)) && !second.has(RequestId(8)));
     assert!(matches!(second.begin(RequestId(7)), Ok(Begun::Answered)));
     assert_eq!(again(&second, 7, 1), Ok(b"done".to_vec()));
     assert_eq!(again(&second, 7, 2), Err(Code::FrameDuplicate));
@@ -101,6 +105,7 @@ fn it_is_known_for_a_while_after_the_last_connection() {
     assert!(effects.lock().0.is_empty());
     assert_eq!(effects.bytes.load(Ordering::SeqCst), 0);
     let fourth = effects.connect(holder(1), client(1)).unwrap();
+    assert!(!fourth.is_known(), "it was forgotten");
     assert!(matches!(fourth.begin(RequestId(7)), Ok(Begun::New(_))));
 }
 
