@@ -194,6 +194,9 @@ pub const REMOTE_WAIT_MS_MAX: u64 = 500;
 pub const REMOTE_READ_BYTES: usize = 64 << 10;
 /// How often a connection is read from before it is the next one's turn.
 pub const REMOTE_READS_PER_TURN: usize = 4;
+/// Bytes that a full read has to mean, of a hundred of its ciphertext, to be followed by another in the same turn. The
+/// smallest request over TLS means 60.
+pub const REMOTE_CRUMBS_PERCENT: usize = 25;
 /// Bytes that the kernel may hold of what is sent on a connection. They have left when a right ends, and the take-back
 /// waits for them.
 pub const REMOTE_SEND_BYTES_MAX: usize = 256 << 10;

@@ -25,6 +25,8 @@ use crate::runtime::Outgoing;
 pub(super) struct Line {
     socket: TcpStream,
     tls: ServerConnection,
+    /// Whether the client has said in TLS that it says no more: its socket need not have.
+    heard_all: bool,
     unsent: Unsent,
 }
 
@@ -47,6 +49,8 @@ pub(super) enum Received {
     Some {
         /// Whether the read was as long as it could be.
         more: bool,
+        /// Bytes of ciphertext.
+        bytes: usize,
     },
     /// Nothing is there.
     Nothing,
@@ -90,7 +94,7 @@ impl Line {
             .map_err(|_| Error::new(Code::Internal, "the TLS configuration does not do"))?;
         // What is to be sent never stays in it: see `Tap`.
         tls.set_buffer_limit(None);
-        Ok(Self { socket, tls, unsent: Unsent::default() })
+        Ok(Self { socket, tls, heard_all: false, unsent: Unsent::default() })
     }
 
     pub(super) fn tls(&self) -> &ServerConnection {
@@ -134,6 +138,9 @@ impl Line {
     /// # Errors
     /// [`Broken`].
     pub(super) fn receive(&mut self, scratch: &mut [u8], plain: &mut Vec<u8>) -> Result<Received, Broken> {
+        if self.heard_all {
+            return Ok(Received::End);
+        }
         let read = loop {
             match (&self.socket).read(scratch) {
                 Ok(read) => break read,
@@ -172,11 +179,12 @@ impl Line {
                 self.flush()?;
             }
             if state.peer_has_closed() {
-                // What came before it counts; the next read finds the end.
-                return Ok(Received::Some { more: true });
+                // What came before it counts; the next read finds the end, and asks the socket no more.
+                self.heard_all = true;
+                return Ok(Received::Some { more: true, bytes: read });
             }
         }
-        Ok(Received::Some { more })
+        Ok(Received::Some { more, bytes: read })
     }
 
     /// Encrypts the parts of one frame, one behind the other, and sends as much as the socket takes.

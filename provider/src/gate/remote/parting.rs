@@ -15,6 +15,7 @@ use crate::runtime::Outgoing;
 impl Connection {
     /// Ends the connection: what lives with it at once, the rest once the client has been told.
     pub(super) fn part(&mut self, desk: &mut Desk, end: End) -> Turn {
+        self.frame_by = None; // no frame is waited for any more
         let alerted = matches!(end, End::Tls(_));
         let told = match end {
             End::Gone => false,

@@ -153,10 +153,13 @@ impl Shard {
             // Those that are put there meanwhile have their turn after the others.
             for _ in 0..self.again.len() {
                 let Some(key) = self.again.pop_front() else { break };
-                self.visit(key, Connection::turn);
+                self.visit(key, |connection, desk| {
+                    connection.queued = false;
+                    connection.turn(desk)
+                });
             }
             let now = Instant::now();
-            while let Some(key) = self.deadlines.due(now) {
+            for key in self.deadlines.due(now) {
                 self.visit(key, |connection, desk| {
                     connection.stands = None;
                     connection.overdue(desk)
@@ -192,7 +195,7 @@ impl Shard {
         }
         let deadline = connection.deadline(&self.desk);
         self.deadlines.by(key, &mut connection.stands, deadline);
-        if turn == Turn::Again {
+        if turn == Turn::Again && !std::mem::replace(&mut connection.queued, true) {
             self.again.push_back(key);
         }
     }
@@ -222,7 +225,7 @@ impl Shard {
                     Err(end) => connection.part(desk, end),
                 })
             }
-            Letter::GoOn(key) => self.visit(key, Connection::turn),
+            Letter::GoOn(key) => self.visit(key, Connection::rotated),
             Letter::End(key) => self.visit(key, |connection, desk| connection.part(desk, End::Gone)),
             Letter::Stop => {
                 self.stops_by = Some(Instant::now() + Duration::from_millis(limits::REMOTE_STOP_MS_MAX));
@@ -256,11 +259,22 @@ impl Shard {
             }
         };
         self.beginning += 1;
+        self.forget_begun();
         if self.beginning > self.beginning_max {
             self.drop_oldest();
         }
         self.greetings.push_back(key);
         self.visit(key, Connection::turn);
+    }
+
+    /// Forgets those at the front that are not beginning any more. Whoever is behind one that is, is so for as long as a
+    /// beginning may take at most: so there are as many as connections that are accepted in that time.
+    fn forget_begun(&mut self) {
+        while let Some(&key) = self.greetings.front()
+            && self.table.get_mut(key).is_none_or(|connection| !connection.is_greeting())
+        {
+            self.greetings.pop_front();
+        }
     }
 
     /// Ends the connection that has been beginning for the longest time.
