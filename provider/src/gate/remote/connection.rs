@@ -132,8 +132,10 @@ pub(super) enum Turn {
 /// Why a connection ends.
 #[derive(Debug)]
 pub(super) enum End {
-    /// The client hung up, or nobody can be told any more.
+    /// Nobody is there any more.
     Gone,
+    /// The client has said its last, which is no fault. It may still read what it asked for.
+    Left,
     /// TLS failed; an alert has said so.
     Tls(transport::rustls::Error),
     /// It broke a rule: it is told in an answer of this verb to this request, and that is on record.
@@ -183,6 +185,10 @@ impl Connection {
 
     pub(super) const fn is_greeting(&self) -> bool {
         matches!(self.stage, Stage::Greeting(..))
+    }
+
+    pub(super) const fn is_parting(&self) -> bool {
+        matches!(self.stage, Stage::Parting(_))
     }
 
     /// The socket says that something may have come; `last` if nothing more will.
@@ -271,9 +277,8 @@ impl Connection {
                     self.share.read(bytes, plain.len() - before);
                 }
                 Ok(Received::Nothing) => self.readable = false,
-                Ok(Received::End) | Err(Broken::Gone) if plain.is_empty() && !self.is_in_a_message() => {
-                    return Err(End::Gone);
-                }
+                Ok(Received::End) if plain.is_empty() && !self.is_in_a_message() => return Err(End::Left),
+                Err(Broken::Gone) if plain.is_empty() && !self.is_in_a_message() => return Err(End::Gone),
                 Ok(Received::End) | Err(Broken::Gone) => {
                     let cut = "the client hung up within a frame or a message";
                     return Err(End::refused(Error::new(Code::FrameTruncated, cut)));
@@ -387,7 +392,14 @@ impl Connection {
             return Turn::Waits;
         }
         let over = |since: Instant, ms| since + Duration::from_millis(ms) <= now;
-        if self.line.stuck_since().is_some_and(|since| over(since, limits::SEND_MS_MAX)) {
+        let is_stuck = |line: &Line| line.stuck_since().is_some_and(|since| over(since, limits::SEND_MS_MAX));
+        if is_stuck(&self.line) {
+            if self.line.look_again().is_err() {
+                return self.part(desk, End::Gone);
+            }
+            if !is_stuck(&self.line) {
+                return self.turn(desk);
+            }
             self.record_unread(desk);
             return self.part(desk, End::Gone);
         }

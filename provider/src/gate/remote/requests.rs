@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::connection::{Connection, End, Session, Stage, Waits, Work};
 use super::control::{self, Brought, Errand, Wish, control_frame};
-use super::effects::{Begun, Connected};
+use super::effects::Begun;
 use super::fingerprint::{Fingerprint, only_reads};
 use super::greeting::{self, Greeted, Greeting, Stepped};
 use super::job::{Job, Sink, Step};
@@ -63,6 +63,7 @@ impl Connection {
         let refused = |error| End::Refused(Verb::Control, asked.request, error);
         let (visitor, welcome) = outcome.map_err(refused)?;
         let opener = visitor.opener;
+        self.seat.take_for(opener.proven.holder()).map_err(End::Told)?;
         let outgoing = self.line.keep_books().map_err(refused)?;
         let (mailbox, key) = (desk.mailbox.clone(), self.key);
         // It has nothing mapped, so nobody has to tell it anything.
@@ -77,7 +78,7 @@ impl Connection {
             visitor: Some(visitor),
             work: Work::None,
             expects: None,
-            connected: Connected::alone(),
+            connected: desk.effects.alone(opener.proven.holder()),
         }));
         self.stage = Stage::Open;
         self.seat.greeted();
@@ -96,7 +97,16 @@ impl Connection {
             if !header.has_more() {
                 session.expects = None;
             }
-            let further = Further::decode(header, body).map_err(refused)?;
+            let further = match Further::decode(header, body) {
+                Ok(further) => further,
+                Err(error) if is_of_frames(&error) => return Err(refused(error)),
+                // Only the request fails; the rest of it is swallowed, as of one that has failed already.
+                Err(_) if matches!(session.work, Work::None) => return Ok(()),
+                Err(error) => {
+                    session.work = Work::None;
+                    return self.fail_on_record(desk, header, &error);
+                }
+            };
             let Some(visitor) = &session.visitor else { return Err(End::Gone) };
             match &mut session.work {
                 Work::Job(job, keeping, _) => {
@@ -126,7 +136,7 @@ impl Connection {
         let ask = match Ask::decode(header, body) {
             Ok(ask) => ask,
             Err(error) if is_of_frames(&error) => return Err(refused(error)),
-            Err(error) => return self.fail(header.verb, header.request, &error),
+            Err(error) => return self.fail_on_record(desk, header, &error),
         };
         if desk.is_late() {
             let busy = Error::new(Code::Busy, "the node has more to do than it can; try again");
@@ -201,6 +211,10 @@ impl Connection {
         let request: Request = cbor::decode(body).map_err(refused)?;
         if matches!(request, Request::Hello { .. } | Request::Prove { .. }) {
             return Err(refused(Error::new(Code::Protocol, "the session has begun already")));
+        }
+        if control::is_local(&request) {
+            let local = Error::new(Code::Protocol, "this is asked for on the local socket alone");
+            return self.fail_on_record(desk, header, &local);
         }
         let Some(session) = &mut self.session else { return Err(End::Gone) };
         let kept = match Fingerprint::of_control(&request, body) {
@@ -319,6 +333,12 @@ impl Connection {
         };
         *waits = next;
         Ok(())
+    }
+
+    /// Refuses a request that no honest client makes.
+    fn fail_on_record(&mut self, desk: &Desk, header: &Header, error: &Error) -> Result<(), End> {
+        self.record_refused(desk, error);
+        self.fail(header.verb, header.request, error)
     }
 
     /// Answers a control request.

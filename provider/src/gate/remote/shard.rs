@@ -113,6 +113,15 @@ impl Shard {
 
     /// Serves until it is told to stop.
     pub(super) fn run(mut self) {
+        self.serve();
+        // By itself only if it cannot wait any more: then nobody is to count on its connections.
+        for key in self.table.keys() {
+            self.visit(key, |connection, desk| connection.part(desk, End::Gone));
+        }
+        self.desk.mailbox.close();
+    }
+
+    fn serve(&mut self) {
         // What a session does by the way (a region into quarantine, a holder's rights taken back) is a task.
         let runtime = self.desk.runtime.clone();
         let _inside = runtime.enter();
@@ -142,7 +151,9 @@ impl Shard {
                     }
                     let turn = connection.turn(desk);
                     // Held up, it does not find out by reading, and nobody is there to wait for the answer.
-                    if lost && turn != Turn::Over { connection.part(desk, End::Gone) } else { turn }
+                    // Parting, it has closed its own direction, and sees by itself whether the client is gone.
+                    let lost = lost && turn != Turn::Over && !connection.is_parting();
+                    if lost { connection.part(desk, End::Gone) } else { turn }
                 });
             }
             if mail {
