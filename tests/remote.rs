@@ -3,6 +3,8 @@
 mod common;
 #[path = "remote/repeats.rs"]
 mod repeats;
+#[path = "remote/turns.rs"]
+mod turns;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -155,11 +155,12 @@ pub const EXIT_WAITS_PER_UID_MAX: usize = 64;
 pub const EXIT_LOOKS_MAX: u32 = 200;
 /// Pause between two such looks, in milliseconds. Together: two seconds.
 pub const EXIT_LOOK_MS: u64 = 10;
-/// From accept to a proven key, on the local socket, in milliseconds.
+/// From accept to a proven key on the local socket, and from the end of the TLS handshake to one over TLS, in
+/// milliseconds.
 pub const HELLO_MS_MAX: u64 = 2_000;
 /// From accept to the end of the TLS handshake in milliseconds.
 pub const HANDSHAKE_MS_MAX: u64 = 5_000;
-/// How long a reply may wait for a client that does not read, in milliseconds. Then the session ends.
+/// How long a reply may wait for a client that takes nothing of it, in milliseconds. Then the session ends.
 pub const SEND_MS_MAX: u64 = 1_000;
 /// How long a session without rights and requests is kept in milliseconds (1 hour).
 pub const SESSION_IDLE_MS_MAX: u64 = 60 * 60 * 1_000;
@@ -174,6 +175,8 @@ pub const REMOTE_SESSIONS_MAX: usize = 16_384;
 /// Of these, those of one network (24 bits of IPv4, 56 of IPv6): three quarters, so that one network cannot lock the
 /// others out.
 pub const REMOTE_SESSIONS_PER_NETWORK_MAX: usize = REMOTE_SESSIONS_MAX / 4 * 3;
+/// Of these, those of one principal, from whatever networks.
+pub const REMOTE_SESSIONS_PER_PRINCIPAL_MAX: usize = REMOTE_SESSIONS_PER_NETWORK_MAX;
 /// Connections beyond these that are told so: telling takes a handshake. More are hung up on.
 pub const REMOTE_REFUSALS_MAX: usize = 256;
 /// Connections whose session has not begun. One more takes the place of the oldest.
@@ -194,6 +197,9 @@ pub const REMOTE_WAIT_MS_MAX: u64 = 500;
 pub const REMOTE_READ_BYTES: usize = 64 << 10;
 /// How often a connection is read from before it is the next one's turn.
 pub const REMOTE_READS_PER_TURN: usize = 4;
+/// Bytes that a full read has to mean, of a hundred of its ciphertext, to be followed by another in the same turn. The
+/// smallest request over TLS means 60.
+pub const REMOTE_CRUMBS_PERCENT: usize = 25;
 /// Bytes that the kernel may hold of what is sent on a connection. They have left when a right ends, and the take-back
 /// waits for them.
 pub const REMOTE_SEND_BYTES_MAX: usize = 256 << 10;

@@ -131,6 +131,12 @@ impl Tls {
         self.stream.sock.write_all(bytes)
     }
 
+    /// Says in TLS that nothing more will be said. The socket stays open.
+    pub fn say_goodbye(&mut self) {
+        self.stream.conn.send_close_notify();
+        self.stream.flush().unwrap();
+    }
+
     /// A request's only frame.
     pub fn frame(&mut self, verb: Verb, body: &[u8]) -> Vec<u8> {
         let header = Header::of(verb, Flags::NONE, self.number(), body.len()).unwrap();

@@ -1,12 +1,13 @@
 //! Certificates, keys, roots and revocation lists as PEM: any CA's files.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use caps::error::Result;
 use caps::{Code, Error};
+use rustix::fs::OFlags;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::Zeroizing;
@@ -75,7 +76,10 @@ pub(crate) fn wrong(path: &Path, why: &str) -> Error {
 
 fn read(path: &Path, secret: bool) -> Result<Zeroizing<Vec<u8>>> {
     let failed = |error: std::io::Error| wrong(path, &error.kind().to_string());
-    let mut file = File::open(path).map_err(failed)?;
+    // Opening a pipe waits for somebody who writes to it; a file is not concerned.
+    let flags = OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut file =
+        OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path).map_err(failed)?;
     let about = file.metadata().map_err(failed)?;
     if !about.is_file() {
         return Err(wrong(path, "it is no file"));

@@ -15,15 +15,28 @@ use crate::identity::{Domain, PeerId};
 
 /// What a file looked like: enough to see that another one stands in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Look(Option<(u64, u64, u64, Option<SystemTime>)>);
+struct Look(Option<Seen>);
+
+/// The file that it is, its length, when its bytes were written and when anything of it was changed, and who may read it:
+/// a key that others may read is refused, and one whose mode was put right is to be read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    file: (u64, u64),
+    length: u64,
+    written: Option<SystemTime>,
+    changed: (i64, i64),
+    mode: u32,
+}
 
 impl Look {
     fn at(path: &Path) -> Self {
-        Self(
-            std::fs::metadata(path)
-                .ok()
-                .map(|file| (file.dev(), file.ino(), file.len(), file.modified().ok())),
-        )
+        Self(std::fs::metadata(path).ok().map(|file| Seen {
+            file: (file.dev(), file.ino()),
+            length: file.len(),
+            written: file.modified().ok(),
+            changed: (file.ctime(), file.ctime_nsec()),
+            mode: file.mode(),
+        }))
     }
 }
 

@@ -11,6 +11,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
     RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustls::{ClientConnection, ServerConnection};
 use tempfile::TempDir;
 use transport::{Credentials, Domain, Files, PeerId, Reload, Reloaded, binding, rustls};
@@ -405,6 +406,10 @@ fn d9_files_are_read_again_and_bad_ones_change_nothing() {
     std::fs::create_dir(&files.chain).unwrap();
     kept("a directory");
     std::fs::remove_dir(&files.chain).unwrap();
+    // Into which nobody writes: it is not waited for.
+    mknodat(CWD, &files.chain, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    kept("a pipe");
+    std::fs::remove_file(&files.chain).unwrap();
     put(&files.chain, &good);
     assert!(matches!(reload.look(), Reloaded::New(_)));
 
@@ -414,9 +419,9 @@ fn d9_files_are_read_again_and_bad_ones_change_nothing() {
     put(&files.key, &key);
     assert!(matches!(reload.look(), Reloaded::New(_)));
     std::fs::set_permissions(&files.key, std::fs::Permissions::from_mode(0o640)).unwrap();
-    put(&files.chain, &good);
     kept("a key that others may read");
     std::fs::set_permissions(&files.key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(matches!(reload.look(), Reloaded::New(_)), "its mode was put right");
 
     ca.issue("node", "spiffe://mem.example/provider/node-2", 3, Flaws::default());
     kept("somebody else's certificate");

@@ -151,7 +151,7 @@ impl Outgoing {
 
     /// The position up to which the peer's kernel has everything, or later; everything, if there is no connection any
     /// more.
-    fn acknowledged(&self) -> u64 {
+    pub(crate) fn acknowledged(&self) -> u64 {
         // In this order: what is handed over after the look is not counted as acknowledged.
         let handed = self.handed.load(Ordering::Acquire);
         let socket = self.socket.as_fd();

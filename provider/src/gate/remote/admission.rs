@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use audit::rejects::Source;
-use caps::error::{Code, Error};
-use policy::limits::{REMOTE_GREETINGS_MAX, REMOTE_REFUSALS_MAX};
+use caps::error::{Code, Error, Result};
+use caps::id::PrincipalKey;
+use policy::limits::{REMOTE_GREETINGS_MAX, REMOTE_REFUSALS_MAX, REMOTE_SESSIONS_PER_PRINCIPAL_MAX};
 use tokio::sync::Notify;
 
 /// The places of one gate.
@@ -26,6 +27,8 @@ pub(super) struct Admission {
 struct Taken {
     all: usize,
     by: HashMap<Source, usize>,
+    /// Sessions, by the key that was proven.
+    of: HashMap<PrincipalKey, usize>,
     /// Connections beyond these, which are only told so.
     refused: usize,
 }
@@ -37,6 +40,8 @@ pub(super) struct Seat {
     source: Source,
     /// Whether it is beyond the bounds, and there to be told so.
     beyond: bool,
+    /// Whose session it is, once one has begun.
+    holder: Option<PrincipalKey>,
     /// Whether its session has not begun.
     greeting: bool,
 }
@@ -62,7 +67,7 @@ impl Admission {
     ///
     /// # Errors
     /// `E_BUSY` if there is not even room to tell it.
-    pub(super) fn admit(self: &Arc<Self>, source: Source) -> Result<(Seat, Option<Error>), Error> {
+    pub(super) fn admit(self: &Arc<Self>, source: Source) -> Result<(Seat, Option<Error>)> {
         let mut taken = self.taken();
         let own = taken.by.get(&source).copied().unwrap_or(0);
         let beyond = taken.all >= self.most || own >= self.most_of_one;
@@ -76,7 +81,7 @@ impl Admission {
             taken.by.insert(source, own + 1);
         }
         self.greetings.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat { admission: self.clone(), source, beyond, greeting: true };
+        let seat = Seat { admission: self.clone(), source, beyond, holder: None, greeting: true };
         Ok((seat, beyond.then_some(FULL)))
     }
 
@@ -100,6 +105,21 @@ impl Seat {
         }
     }
 
+    /// Counts it as a session of this key. One principal may have certificates and addresses in many networks.
+    ///
+    /// # Errors
+    /// `E_BUSY` if the principal has its most.
+    pub(super) fn take_for(&mut self, holder: PrincipalKey) -> Result<()> {
+        let mut taken = self.admission.taken();
+        let own = taken.of.entry(holder).or_default();
+        if *own >= self.admission.most_of_one.min(REMOTE_SESSIONS_PER_PRINCIPAL_MAX) {
+            return Err(Error::new(Code::Busy, "the principal has its most sessions over TLS"));
+        }
+        *own += 1;
+        self.holder = Some(holder);
+        Ok(())
+    }
+
     /// With whom it is counted.
     pub(super) const fn source(&self) -> Source {
         self.source
@@ -110,6 +130,14 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.greeted();
         let mut taken = self.admission.taken();
+        if let Some(holder) = self.holder
+            && let Some(own) = taken.of.get_mut(&holder)
+        {
+            *own -= 1;
+            if *own == 0 {
+                taken.of.remove(&holder);
+            }
+        }
         if self.beyond {
             taken.refused -= 1;
             return;
@@ -151,6 +179,22 @@ mod tests {
         drop(seats);
         assert!(admission.taken().by.is_empty());
         assert_eq!(admission.taken().all, 0);
+    }
+
+    #[test]
+    fn one_principal_leaves_room_for_others_wherever_it_comes_from() {
+        let admission = Admission::new(8, 2);
+        let (one, other) = (PrincipalKey([1; 32]), PrincipalKey([2; 32]));
+        let seat = |net| admission.admit(Source::Net4([10, 0, net])).unwrap().0;
+        let mut seats: Vec<_> = (0..3).map(seat).collect();
+        assert_eq!(seats[0].take_for(one), Ok(()));
+        assert_eq!(seats[1].take_for(one), Ok(()));
+        assert_eq!(seats[2].take_for(one).map_err(|error| error.code()), Err(Code::Busy));
+        assert_eq!(seats[2].take_for(other), Ok(()));
+        seats.remove(0);
+        assert_eq!(seat(9).take_for(one), Ok(()), "a place that was given back");
+        drop(seats);
+        assert!(admission.taken().of.is_empty());
     }
 
     #[test]

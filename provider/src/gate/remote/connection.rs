@@ -28,6 +28,7 @@ use super::keeping::Keeping;
 use super::known::Again;
 use super::line::{Broken, Line, Received};
 use super::shard::Desk;
+use super::share::Share;
 use super::table::Key;
 use crate::gate::visitor::Visitor;
 use crate::runtime::Opener;
@@ -48,13 +49,17 @@ pub(super) struct Connection {
     /// Whether the client has said its last: its end is told once, perhaps together with bytes before it.
     hung_up: bool,
     /// By when a frame that has begun has to be whole.
-    frame_by: Option<Instant>,
+    pub(super) frame_by: Option<Instant>,
     /// When the client last asked for something.
     quiet_since: Instant,
     /// Where its entry stands among the deadlines.
     pub(super) stands: Option<Instant>,
     /// Whether the shard counts it among those that are beginning.
     pub(super) counted: bool,
+    /// Whether it has a place among those that could go on at once.
+    pub(super) queued: bool,
+    /// What is left of its turn.
+    pub(super) share: Share,
 }
 
 /// Where a connection is between accept and end.
@@ -101,13 +106,13 @@ pub(super) enum Waits {
     Room,
     /// Its next frame.
     Frame,
-    /// The end of a rotation, for at most so long.
-    Rotation(AbortHandle, Instant),
+    /// The end of a rotation, for as long as the request says.
+    Rotation(AbortHandle),
 }
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        if let Self::Rotation(task, _) = self {
+        if let Self::Rotation(task) = self {
             task.abort();
         }
     }
@@ -127,8 +132,10 @@ pub(super) enum Turn {
 /// Why a connection ends.
 #[derive(Debug)]
 pub(super) enum End {
-    /// The client hung up, or nobody can be told any more.
+    /// Nobody is there any more.
     Gone,
+    /// The client has said its last, which is no fault. It may still read what it asked for.
+    Left,
     /// TLS failed; an alert has said so.
     Tls(transport::rustls::Error),
     /// It broke a rule: it is told in an answer of this verb to this request, and that is on record.
@@ -171,11 +178,17 @@ impl Connection {
             quiet_since: now,
             stands: None,
             counted: true,
+            queued: false,
+            share: Share::whole(),
         }
     }
 
     pub(super) const fn is_greeting(&self) -> bool {
         matches!(self.stage, Stage::Greeting(..))
+    }
+
+    pub(super) const fn is_parting(&self) -> bool {
+        matches!(self.stage, Stage::Parting(_))
     }
 
     /// The socket says that something may have come; `last` if nothing more will.
@@ -196,7 +209,19 @@ impl Connection {
         }
     }
 
+    /// A rotation that a request of its waits for is over, or was waited for long enough.
+    pub(super) fn rotated(&mut self, desk: &mut Desk) -> Turn {
+        if !matches!(self.stage, Stage::Open) {
+            return self.turn(desk);
+        }
+        match self.go_on_after_rotation(desk).and_then(|()| self.go_on(desk)) {
+            Ok(turn) => turn,
+            Err(end) => self.part(desk, end),
+        }
+    }
+
     fn go_on(&mut self, desk: &mut Desk) -> Result<Turn, End> {
+        self.share = Share::whole();
         self.line.flush().map_err(|_| End::Gone)?;
         self.go_on_with_work(desk)?;
         // A buffer of its own only where something was left: it is added to where it is, so that a frame which comes in
@@ -218,12 +243,13 @@ impl Connection {
             desk.plain = plain;
         }
         let turn = went?;
-        // Held up, it is not the client's fault that its frame is not whole.
-        let begun = left > 0 && !self.is_held_up();
-        self.frame_by = begun.then(|| {
-            self.frame_by
-                .unwrap_or_else(|| Instant::now() + Duration::from_millis(limits::REMOTE_FRAME_MS_MAX))
-        });
+        // Held up, or with others first, it is not the client's fault that its frame is not taken.
+        if self.is_held_up() {
+            self.frame_by = None;
+        } else if !self.share.is_spent() {
+            let most = Duration::from_millis(limits::REMOTE_FRAME_MS_MAX);
+            self.frame_by = (left > 0).then(|| self.frame_by.unwrap_or_else(|| Instant::now() + most));
+        }
         let more =
             matches!(self.session.as_ref().map(|session| &session.work), Some(Work::Job(.., Waits::Turn)));
         Ok(if more { Turn::Again } else { turn })
@@ -233,17 +259,26 @@ impl Connection {
     fn read(&mut self, desk: &mut Desk, plain: &mut Vec<u8>, taken: &mut usize) -> Result<Turn, End> {
         for _ in 0..limits::REMOTE_READS_PER_TURN {
             self.take_frames(desk, plain, taken)?;
-            if self.is_held_up() || !self.readable {
+            if self.is_held_up() {
+                return Ok(Turn::Waits);
+            }
+            if self.share.is_spent() {
+                return Ok(Turn::Again);
+            }
+            if !self.readable {
                 return Ok(Turn::Waits);
             }
             plain.drain(..*taken);
             *taken = 0;
+            let before = plain.len();
             match self.line.receive(&mut desk.cipher, plain) {
-                Ok(Received::Some { more }) => self.readable = more || self.hung_up,
-                Ok(Received::Nothing) => self.readable = false,
-                Ok(Received::End) | Err(Broken::Gone) if plain.is_empty() && !self.is_in_a_message() => {
-                    return Err(End::Gone);
+                Ok(Received::Some { more, bytes }) => {
+                    self.readable = more || self.hung_up;
+                    self.share.read(bytes, plain.len() - before);
                 }
+                Ok(Received::Nothing) => self.readable = false,
+                Ok(Received::End) if plain.is_empty() && !self.is_in_a_message() => return Err(End::Left),
+                Err(Broken::Gone) if plain.is_empty() && !self.is_in_a_message() => return Err(End::Gone),
                 Ok(Received::End) | Err(Broken::Gone) => {
                     let cut = "the client hung up within a frame or a message";
                     return Err(End::refused(Error::new(Code::FrameTruncated, cut)));
@@ -253,7 +288,8 @@ impl Connection {
             self.see_who_it_is(desk)?;
         }
         self.take_frames(desk, plain, taken)?;
-        Ok(if self.is_held_up() || !self.readable { Turn::Waits } else { Turn::Again })
+        let more = self.readable || self.share.is_spent();
+        Ok(if more && !self.is_held_up() { Turn::Again } else { Turn::Waits })
     }
 
     /// Whether frames of a request are still to come.
@@ -278,7 +314,7 @@ impl Connection {
     }
 
     fn take_frames(&mut self, desk: &mut Desk, plain: &[u8], taken: &mut usize) -> Result<(), End> {
-        while !self.is_held_up() {
+        while !self.is_held_up() && !self.share.is_spent() {
             let bytes = &plain[*taken..];
             let frame = next(bytes).map_err(|error| {
                 let (verb, request) = named(bytes);
@@ -286,6 +322,7 @@ impl Connection {
             })?;
             let Next::Frame { header, body, .. } = frame else { break };
             *taken += HEADER_BYTES + body.len();
+            self.share.frame();
             self.frame_by = None;
             self.quiet_since = desk.woke;
             self.frame(desk, &header, body)?;
@@ -314,21 +351,22 @@ impl Connection {
         let stuck = self.line.stuck_since().map(|since| after(since, limits::SEND_MS_MAX));
         let own = match &self.stage {
             Stage::Greeting(_, until) => Some(*until),
-            // Nothing tells that what was sent has arrived.
+            // From here on nothing else counts: a deadline that nobody looks at any more would be due for ever.
             Stage::Parting(until) if self.session.is_some() => {
+                // Nothing tells that what was sent has arrived.
                 let look = Instant::now() + Duration::from_millis(limits::REMOTE_PARTING_LOOK_MS);
-                Some(look.min(*until))
+                return Some(look.min(*until));
             }
-            Stage::Parting(until) => Some(*until),
+            Stage::Parting(until) => return Some(*until),
+            Stage::Dead => return None,
             Stage::Open => {
                 let work = self.session.as_ref().map(|session| &session.work);
                 match work {
                     Some(Work::Job(job, _, waits)) => {
-                        let left = job.deadline().since(desk.shared.provider.clock().boot());
+                        let left = job.look_at().since(desk.now());
                         let until = Instant::now() + Duration::from_micros(left.0 + 1);
                         match waits {
-                            Waits::Rotation(_, over) => Some(until.min(*over)),
-                            Waits::Frame => Some(until),
+                            Waits::Rotation(_) | Waits::Frame => Some(until),
                             // There is no room to say that it is late either: it is found out when there is.
                             Waits::Room | Waits::Turn => None,
                         }
@@ -340,7 +378,6 @@ impl Connection {
                     }
                 }
             }
-            Stage::Dead => None,
         };
         [stuck, own, self.frame_by].into_iter().flatten().min()
     }
@@ -355,7 +392,14 @@ impl Connection {
             return Turn::Waits;
         }
         let over = |since: Instant, ms| since + Duration::from_millis(ms) <= now;
-        if self.line.stuck_since().is_some_and(|since| over(since, limits::SEND_MS_MAX)) {
+        let is_stuck = |line: &Line| line.stuck_since().is_some_and(|since| over(since, limits::SEND_MS_MAX));
+        if is_stuck(&self.line) {
+            if self.line.look_again().is_err() {
+                return self.part(desk, End::Gone);
+            }
+            if !is_stuck(&self.line) {
+                return self.turn(desk);
+            }
             self.record_unread(desk);
             return self.part(desk, End::Gone);
         }

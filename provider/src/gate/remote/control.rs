@@ -161,7 +161,6 @@ pub(super) fn control_frame(asked: &Header, reply: &Reply) -> Result<Zeroizing<V
 
 /// Answers one request. What hands out descriptors is the local socket's.
 async fn answer(visitor: &mut Visitor, request: Request) -> Result<Reply> {
-    let local = || Error::new(Code::Protocol, "this is asked for on the local socket alone");
     match request {
         Request::Open { path: Path::Mapped, .. } => {
             Err(Error::new(Code::MediatedOnly, "memory of another machine cannot be mapped"))
@@ -170,13 +169,21 @@ async fn answer(visitor: &mut Visitor, request: Request) -> Result<Reply> {
             reply(visitor.open(&token, rights, Path::Mediated).await?)
         }
         Request::Close { handle } => reply(visitor.close(handle)?),
-        Request::Read { .. }
-        | Request::Write { .. }
-        | Request::Segment { .. }
-        | Request::Channel
-        | Request::Confine => Err(local()),
+        // What is the local socket's was refused before.
         request => visitor.answer(request).await,
     }
+}
+
+/// Whether this is asked for on the local socket alone: it is about descriptors, or has a verb of its own over TLS.
+pub(super) const fn is_local(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Read { .. }
+            | Request::Write { .. }
+            | Request::Segment { .. }
+            | Request::Channel
+            | Request::Confine
+    )
 }
 
 fn reply(answer: Answer) -> Result<Reply> {

@@ -31,14 +31,17 @@ impl Deadlines {
         }
     }
 
-    /// The connection whose entry is due; the entry is gone, which the caller tells the connection.
-    pub(super) fn due(&mut self, now: Instant) -> Option<Key> {
-        let &(at, key) = self.0.first()?;
-        if at > now {
-            return None;
+    /// The connections whose entries are due, each once; the entries are gone, which the caller tells the connections. An
+    /// entry that is put in for one of them meanwhile is not among them, however early it stands: the others come first.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Key> {
+        let mut due = Vec::new();
+        while let Some(&(at, key)) = self.0.first()
+            && at <= now
+        {
+            self.0.pop_first();
+            due.push(key);
         }
-        self.0.pop_first();
-        Some(key)
+        due
     }
 
     /// When the next one is.
@@ -66,12 +69,33 @@ mod tests {
         assert_eq!(deadlines.next(), at(50), "later: it stays");
         deadlines.by(key, &mut stands, at(20));
         assert_eq!(deadlines.next(), at(20));
-        assert_eq!(deadlines.due(now), None);
-        assert_eq!(deadlines.due(at(20).unwrap()), Some(key));
+        assert_eq!(deadlines.due(now), []);
+        assert_eq!(deadlines.due(at(20).unwrap()), [key]);
         assert_eq!(deadlines.next(), None, "one entry a connection");
         stands = None;
         deadlines.by(key, &mut stands, at(60));
         deadlines.forget(key, &mut stands);
         assert_eq!((deadlines.next(), stands), (None, None));
+    }
+
+    #[test]
+    fn who_is_due_again_at_once_waits_for_the_others() {
+        let mut deadlines = Deadlines::default();
+        let (eager, other) = (Key::of(Token(1)), Key::of(Token(2)));
+        let (mut stands, mut stood) = (None, None);
+        let (now, before) = (Instant::now(), Duration::from_millis(9));
+        deadlines.by(eager, &mut stands, now.checked_sub(before));
+        deadlines.by(other, &mut stood, Some(now));
+        let mut seen = Vec::new();
+        for key in deadlines.due(now) {
+            seen.push(key);
+            if key == eager {
+                // Its deadline is one that has passed for good.
+                stands = None;
+                deadlines.by(eager, &mut stands, now.checked_sub(before));
+            }
+        }
+        assert_eq!(seen, [eager, other], "one look each");
+        assert_eq!(deadlines.due(now), [eager], "and again in the next round");
     }
 }

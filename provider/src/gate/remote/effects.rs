@@ -52,8 +52,10 @@ type Key = (PrincipalKey, ClientId);
 pub(super) struct Effects {
     /// Guards the rows; held for a look or a change, and while a row's table is looked at.
     rows: Mutex<Rows>,
-    /// Bytes of the answers in all tables, those of connections that never said who they are left out.
+    /// Bytes of the answers in all tables.
     bytes: AtomicUsize,
+    /// The counts of those of one holder each, for as long as one of its tables is there. Guarded for a look.
+    counts: Mutex<HashMap<PrincipalKey, Weak<AtomicUsize>>>,
     /// Told when a row has come to have an end.
     changed: Arc<Notify>,
     boot: Box<dyn Fn() -> BootNanos + Send + Sync>,
@@ -97,7 +99,7 @@ impl Rows {
         &mut self,
         now: BootNanos,
         key: Key,
-        table: impl FnOnce(Arc<AtomicUsize>) -> Table,
+        table: impl FnOnce() -> Table,
     ) -> Result<(Arc<Table>, bool)> {
         self.drop_due(now);
         let busy = |detail| Err(Error::new(Code::Busy, detail));
@@ -117,9 +119,7 @@ impl Rows {
         if self.0.len() == EFFECTS_CLIENTS_MAX && !self.make_room(|_| true) {
             return busy("as many clients are connected as may be");
         }
-        let of_same = self.0.iter().find(|(other, _)| of_holder(other));
-        let bytes = of_same.and_then(|(_, row)| row.table.home.as_ref()).map(|home| home.bytes.clone());
-        let table = Arc::new(table(bytes.unwrap_or_default()));
+        let table = Arc::new(table());
         self.0.insert(key, Row { table: table.clone(), connections: 1, away: None });
         Ok((table, false))
     }
@@ -161,6 +161,7 @@ impl Effects {
         Self {
             rows: Mutex::default(),
             bytes: AtomicUsize::new(0),
+            counts: Mutex::default(),
             changed: Arc::default(),
             boot: Box::new(boot),
         }
@@ -175,12 +176,33 @@ impl Effects {
     /// # Errors
     /// `E_BUSY` if the client, its principal or the node has as many as it may.
     pub(super) fn connect(self: &Arc<Self>, holder: PrincipalKey, client: ClientId) -> Result<Connected> {
-        let (key, effects) = ((holder, client), Arc::downgrade(self));
-        let (table, known) = self.lock().connect((self.boot)(), key, |bytes| Table {
+        let (key, home) = ((holder, client), self.home_of(holder));
+        let (table, known) = self.lock().connect((self.boot)(), key, || Table {
             state: Mutex::new(State::bounded(EFFECTS_ANSWERS_MAX, EFFECTS_CLIENT_BYTES_MAX)),
-            home: Some(Home { effects, holder, bytes }),
+            home: Some(home),
         })?;
         Ok(Connected { table, known, left: Some((self.clone(), key)) })
+    }
+
+    /// What is known of a connection of this holder that has not said which client it is: within the bounds of a local
+    /// session, counted with the rest, and gone with it.
+    pub(super) fn alone(self: &Arc<Self>, holder: PrincipalKey) -> Connected {
+        let state = State { answered: Answered::default(), under_way: HashSet::new() };
+        let table = Table { state: Mutex::new(state), home: Some(self.home_of(holder)) };
+        Connected { table: Arc::new(table), known: false, left: None }
+    }
+
+    /// Where a table of this holder's is counted: with all of its others.
+    fn home_of(self: &Arc<Self>, holder: PrincipalKey) -> Home {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = counts.get(&holder).and_then(Weak::upgrade);
+        let bytes = known.unwrap_or_else(|| {
+            counts.retain(|_, count| count.strong_count() > 0);
+            let bytes = Arc::default();
+            counts.insert(holder, Arc::downgrade(&bytes));
+            bytes
+        });
+        Home { effects: Arc::downgrade(self), holder, bytes }
     }
 
     /// Counts `bytes` of a holder's in, if there is room or some can be made.
@@ -238,7 +260,7 @@ pub(super) struct Connected {
 }
 
 impl Connected {
-    /// For a connection that has not said which client it is: within the bounds of a local session, and gone with it.
+    /// For a trial with one connection: counted nowhere.
     pub(super) fn alone() -> Self {
         let table = Table {
             state: Mutex::new(State { answered: Answered::default(), under_way: HashSet::new() }),

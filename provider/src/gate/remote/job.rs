@@ -20,13 +20,12 @@ use caps::id::{RequestId, SlotHandle};
 use caps::time::{BootNanos, Micros};
 use caps::wire::remote::ask::Further;
 use caps::wire::remote::{Ask, Flags, Header, Verb};
-use policy::limits::{
-    REMOTE_REQUEST_MS_DEFAULT, REMOTE_REQUEST_MS_MAX, REMOTE_TURN_CHUNKS_MAX, ROTATION_WAIT_MS_MAX,
-};
+use policy::limits::{REMOTE_REQUEST_MS_DEFAULT, REMOTE_REQUEST_MS_MAX, ROTATION_WAIT_MS_MAX};
 
 use super::batch::{Gather, Scatter};
 use super::leases::Filling;
 use super::read::Read;
+use super::share::Share;
 use super::stat::Stat;
 use super::words::Word;
 use super::write::Write;
@@ -40,13 +39,14 @@ pub(super) struct Job {
     /// Whether frames of it are still to come.
     more: bool,
     deadline: BootNanos,
-    /// Since when it waits for a rotation.
+    /// Since when it waits for one rotation.
     waiting: Option<BootNanos>,
 }
 
 /// What running a data request came to.
 pub enum Step {
-    /// It is answered, or the connection is gone. What the client did wrong is in `visitor.conduct`.
+    /// It is answered, or the connection is gone. What the client did wrong is in `visitor.conduct`. Frames of it that are
+    /// still to come are nothing to it any more.
     Done,
     /// It has moved as much as one request may at a time: to be run again when the others had their turn.
     Turn,
@@ -163,12 +163,19 @@ impl Job {
         }
     }
 
-    /// Does as much as it can. Frames go to `out` while the slot is held.
-    pub(super) fn run(&mut self, visitor: &mut Visitor, out: &mut dyn Sink) -> Step {
-        let mut chunks = 0;
+    /// Does as much as it can and its connection's turn lets it. Frames go to `out` while the slot is held.
+    pub(super) fn run(&mut self, visitor: &mut Visitor, out: &mut dyn Sink, share: &mut Share) -> Step {
+        let step = self.run_on(visitor, out, share);
+        if !matches!(step, Step::Rotating(_)) {
+            // It went on, or waits for something else: the next rotation is another one.
+            self.waiting = None;
+        }
+        step
+    }
+
+    fn run_on(&mut self, visitor: &mut Visitor, out: &mut dyn Sink, share: &mut Share) -> Step {
         loop {
             match &self.work {
-                Work::Over if self.more => return Step::Wants,
                 Work::Over => return Step::Done,
                 Work::Failed(_) if !out.has_room() => return Step::Full,
                 Work::Failed(error) => {
@@ -184,8 +191,7 @@ impl Job {
             match self.step(now, visitor, out) {
                 Ok(Went::On) => {
                     self.waiting = None;
-                    chunks += 1;
-                    if chunks == REMOTE_TURN_CHUNKS_MAX {
+                    if !share.chunk() {
                         return Step::Turn;
                     }
                 }
@@ -218,6 +224,13 @@ impl Job {
     /// When the client no longer wants the answer. Run at or after that, it fails with `E_TIMEOUT`.
     pub(super) fn deadline(&self) -> BootNanos {
         self.deadline
+    }
+
+    /// When it has to be run at the latest, though what it waits for has not happened: it is late then, or has waited long
+    /// enough for a rotation, and says so.
+    pub(super) fn look_at(&self) -> BootNanos {
+        let most = Micros::from_millis(ROTATION_WAIT_MS_MAX);
+        self.waiting.map_or(self.deadline, |since| since.plus(most).min(self.deadline))
     }
 
     fn step(&mut self, now: BootNanos, visitor: &mut Visitor, out: &mut dyn Sink) -> Result<Went> {

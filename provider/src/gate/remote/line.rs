@@ -25,6 +25,10 @@ use crate::runtime::Outgoing;
 pub(super) struct Line {
     socket: TcpStream,
     tls: ServerConnection,
+    /// Whether the client has said in TLS that it says no more: its socket need not have.
+    heard_all: bool,
+    /// Whether this direction is to be closed once the socket has taken everything.
+    closes: bool,
     unsent: Unsent,
 }
 
@@ -34,8 +38,11 @@ struct Unsent {
     bytes: Vec<u8>,
     /// Bytes of it that it took since.
     taken: usize,
-    /// When it last took some, or was offered the first.
+    /// When it last took some, or was offered the first, or the peer's kernel was seen to have taken some of what the
+    /// socket has.
     since: Option<Instant>,
+    /// How far the peer's kernel was then.
+    arrived: u64,
     /// The books of the session, once there is one.
     outgoing: Option<Arc<Outgoing>>,
 }
@@ -47,6 +54,8 @@ pub(super) enum Received {
     Some {
         /// Whether the read was as long as it could be.
         more: bool,
+        /// Bytes of ciphertext.
+        bytes: usize,
     },
     /// Nothing is there.
     Nothing,
@@ -90,7 +99,7 @@ impl Line {
             .map_err(|_| Error::new(Code::Internal, "the TLS configuration does not do"))?;
         // What is to be sent never stays in it: see `Tap`.
         tls.set_buffer_limit(None);
-        Ok(Self { socket, tls, unsent: Unsent::default() })
+        Ok(Self { socket, tls, heard_all: false, closes: false, unsent: Unsent::default() })
     }
 
     pub(super) fn tls(&self) -> &ServerConnection {
@@ -124,9 +133,24 @@ impl Line {
         self.unsent.bytes.is_empty()
     }
 
-    /// Since when the socket has taken nothing of what waits.
+    /// Since when nothing of what waits has moved, as far as is known.
     pub(super) fn stuck_since(&self) -> Option<Instant> {
         self.unsent.since
+    }
+
+    /// Finds out whether something has moved that nobody told of: a socket asks for more only once a third of its room is
+    /// free, and a peer that reads slowly may take longer for that.
+    ///
+    /// # Errors
+    /// If the socket is gone.
+    pub(super) fn look_again(&mut self) -> io::Result<()> {
+        self.flush()?;
+        let arrived = self.unsent.arrived();
+        let unsent = &mut self.unsent;
+        if !unsent.bytes.is_empty() && arrived > unsent.arrived {
+            (unsent.since, unsent.arrived) = (Some(Instant::now()), arrived);
+        }
+        Ok(())
     }
 
     /// Reads once, at most what `scratch` holds, and puts what it means behind `plain`. Answers of TLS itself are sent.
@@ -134,6 +158,9 @@ impl Line {
     /// # Errors
     /// [`Broken`].
     pub(super) fn receive(&mut self, scratch: &mut [u8], plain: &mut Vec<u8>) -> Result<Received, Broken> {
+        if self.heard_all {
+            return Ok(Received::End);
+        }
         let read = loop {
             match (&self.socket).read(scratch) {
                 Ok(read) => break read,
@@ -172,11 +199,12 @@ impl Line {
                 self.flush()?;
             }
             if state.peer_has_closed() {
-                // What came before it counts; the next read finds the end.
-                return Ok(Received::Some { more: true });
+                // What came before it counts; the next read finds the end, and asks the socket no more.
+                self.heard_all = true;
+                return Ok(Received::Some { more: true, bytes: read });
             }
         }
-        Ok(Received::Some { more })
+        Ok(Received::Some { more, bytes: read })
     }
 
     /// Encrypts the parts of one frame, one behind the other, and sends as much as the socket takes.
@@ -209,16 +237,20 @@ impl Line {
         while self.tls.wants_write() {
             self.tls.write_tls(&mut Tap { socket: &self.socket, unsent: &mut self.unsent })?;
         }
+        if self.closes && self.is_drained() {
+            self.closes = false;
+            let _ = self.socket.shutdown(std::net::Shutdown::Write); // it may be gone
+        }
         Ok(())
     }
 
-    /// Closes this direction, and says so in TLS if nothing has yet.
+    /// Closes this direction behind what still waits, and says so in TLS if nothing has yet.
     pub(super) fn say_goodbye(&mut self, notify: bool) {
         if notify {
             self.tls.send_close_notify();
         }
+        self.closes = true;
         let _ = self.flush(); // it may be gone
-        let _ = self.socket.shutdown(std::net::Shutdown::Write); // as above
     }
 
     /// Closes both directions at once.
@@ -226,22 +258,29 @@ impl Line {
         let _ = self.socket.shutdown(std::net::Shutdown::Both); // it may be gone
     }
 
-    /// Throws away what comes. `false` once nothing will.
-    pub(super) fn discard(&mut self, scratch: &mut [u8]) -> bool {
-        loop {
+    /// Throws away what comes, a turn's worth at most. The end is no more than that: the client may still read.
+    ///
+    /// # Errors
+    /// If the socket is gone.
+    pub(super) fn discard(&mut self, scratch: &mut [u8]) -> io::Result<Received> {
+        let mut thrown = 0;
+        for _ in 0..limits::REMOTE_READS_PER_TURN {
             match (&self.socket).read(scratch) {
-                Ok(1..) => {}
+                Ok(0) => return Ok(Received::End),
+                Ok(bytes) => thrown += bytes,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
-                Ok(0) | Err(_) => return false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Received::Nothing),
+                Err(error) => return Err(error),
             }
         }
+        Ok(Received::Some { more: true, bytes: thrown })
     }
 }
 
 impl Unsent {
     /// Gives the socket what waits.
     fn offer(&mut self, mut socket: &TcpStream) -> io::Result<()> {
+        let mut moved = false;
         while self.taken < self.bytes.len() {
             if self.outgoing.as_ref().is_some_and(|outgoing| outgoing.is_cut_off()) {
                 return Err(ErrorKind::NotConnected.into());
@@ -250,11 +289,16 @@ impl Unsent {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(taken) => {
                     self.taken += taken;
-                    self.since = Some(Instant::now());
+                    moved = true;
                     self.handed(taken);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if moved {
+                        (self.since, self.arrived) = (Some(Instant::now()), self.arrived());
+                    }
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -268,9 +312,16 @@ impl Unsent {
 
     fn keep(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.since.get_or_insert_with(Instant::now);
+            if self.since.is_none() {
+                (self.since, self.arrived) = (Some(Instant::now()), self.arrived());
+            }
             self.bytes.extend_from_slice(bytes);
         }
+    }
+
+    /// How far the peer's kernel is, where books are kept.
+    fn arrived(&self) -> u64 {
+        self.outgoing.as_ref().map_or(0, |outgoing| outgoing.acknowledged())
     }
 
     fn handed(&self, bytes: usize) {

@@ -29,10 +29,14 @@ pub struct RemoteGate {
     address: SocketAddr,
     shared: Arc<Shared>,
     admission: Arc<Admission>,
-    shards: Vec<(Arc<Mailbox>, Option<JoinHandle<()>>)>,
+    shards: Shards,
     next: AtomicUsize,
     watching: tokio::task::JoinHandle<()>,
 }
+
+/// Threads that serve. Stopped and waited for when dropped, also where only some of them could be started.
+#[derive(Default)]
+struct Shards(Vec<(Arc<Mailbox>, Option<JoinHandle<()>>)>);
 
 impl RemoteGate {
     /// Binds the address and starts the threads that serve. Everything that the local gate knows of its clients (their
@@ -43,18 +47,18 @@ impl RemoteGate {
     pub fn bind(config: RemoteConfig, local: &Gate) -> Result<Self> {
         let (listener, address) = listener(config.listen)?;
         let admission = Admission::new(config.sessions_max, config.sessions_per_network_max);
+        let mut shards = Shards::default();
         let shared = local.shared();
         let provider = shared.provider.clone();
         let effects = Effects::start(move || provider.clock().boot());
         let beginning_max = limits::REMOTE_GREETINGS_MAX.div_ceil(config.shards.max(1));
-        let mut shards = Vec::new();
         for _ in 0..config.shards.max(1) {
             let (shared, effects) = (shared.clone(), effects.clone());
             let (shard, mailbox) =
                 Shard::new(shared, effects, Handle::current(), config.credentials.clone(), beginning_max)?;
             let thread = std::thread::Builder::new().name("lh-remote".into()).spawn(move || shard.run());
             let thread = thread.map_err(|_| Error::new(Code::System, "cannot start a thread for TLS"))?;
-            shards.push((mailbox, Some(thread)));
+            shards.0.push((mailbox, Some(thread)));
         }
         let watching = tokio::spawn(watch(config.credentials));
         Ok(Self { listener, address, shared, admission, shards, next: AtomicUsize::new(0), watching })
@@ -92,8 +96,12 @@ impl RemoteGate {
         let source = Source::of(address);
         match self.admission.admit(source) {
             Ok((seat, refused)) => {
-                let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.shards.len();
-                self.shards[turn].0.put(Letter::New(socket, address, seat, refused));
+                let shards = &self.shards.0;
+                let turn = self.next.fetch_add(1, Ordering::Relaxed);
+                let open = |after: &usize| shards[(turn + after) % shards.len()].0.is_open();
+                // One that could not wait for its sockets any more has said so; the others serve on.
+                let Some(after) = (0..shards.len()).find(open) else { return };
+                shards[(turn + after) % shards.len()].0.put(Letter::New(socket, address, seat, refused));
             }
             Err(error) => self.shared.rejects.note(source, &error),
         }
@@ -103,10 +111,15 @@ impl RemoteGate {
 impl Drop for RemoteGate {
     fn drop(&mut self) {
         self.watching.abort();
-        for (mailbox, _) in &self.shards {
+    }
+}
+
+impl Drop for Shards {
+    fn drop(&mut self) {
+        for (mailbox, _) in &self.0 {
             mailbox.put(Letter::Stop);
         }
-        for (_, thread) in &mut self.shards {
+        for (_, thread) in &mut self.0 {
             // A shard that panicked has said so.
             let _ = thread.take().map(JoinHandle::join);
         }
@@ -138,7 +151,10 @@ async fn watch(credentials: Arc<Reload>) {
     let mut ticks = tokio::time::interval(Duration::from_millis(limits::REMOTE_RELOAD_MS));
     loop {
         ticks.tick().await;
-        match credentials.look() {
+        // Files may be on a disk that is slow, and judging certificates takes its time.
+        let looked = credentials.clone();
+        let Ok(looked) = tokio::task::spawn_blocking(move || looked.look()).await else { continue };
+        match looked {
             Reloaded::Same => {}
             Reloaded::New(fresh) => tracing::info!(id = %fresh.id(), "new TLS credentials are in use"),
             Reloaded::Kept(error) => {

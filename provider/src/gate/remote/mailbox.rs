@@ -4,6 +4,7 @@
 //! under way, one rotation that it waits for, and one end.
 
 use std::net::{IpAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use caps::error::Error;
@@ -34,16 +35,36 @@ pub(super) struct Mailbox {
     /// Guards the letters; held to put one in or to take all out.
     letters: Mutex<Vec<Letter>>,
     waker: mio::Waker,
+    /// Whether nobody reads them any more.
+    closed: AtomicBool,
 }
 
 impl Mailbox {
     pub(super) fn new(waker: mio::Waker) -> Arc<Self> {
-        Arc::new(Self { letters: Mutex::default(), waker })
+        Arc::new(Self { letters: Mutex::default(), waker, closed: AtomicBool::new(false) })
+    }
+
+    /// The shard is over: what it is told is forgotten.
+    pub(super) fn close(&self) {
+        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        self.closed.store(true, Ordering::Release);
+        let left = std::mem::take(&mut *letters);
+        drop(letters);
+        drop(left); // what drops a visitor or a connection may tell somebody
+    }
+
+    /// Whether somebody reads them.
+    pub(super) fn is_open(&self) -> bool {
+        !self.closed.load(Ordering::Acquire)
     }
 
     /// Tells the shard.
     pub(super) fn put(&self, letter: Letter) {
         let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.is_open() {
+            drop(letters);
+            return;
+        }
         letters.push(letter);
         let first = letters.len() == 1;
         drop(letters);

@@ -26,6 +26,7 @@
 //! | `listener` | binding, accepting, starting and stopping the shards |
 //! | `mailbox` | what other threads tell a shard |
 //! | `shard` | the loop of a thread: readiness, mail, deadlines, turns |
+//! | `share` | what a connection may have done in one turn |
 //! | `table` | the connections of a shard, by keys that are never used again |
 //! | `deadlines` | when which connection has to be looked at |
 //! | `line` | TLS over a socket: bytes in, frames out |
@@ -66,6 +67,7 @@ mod parting;
 mod read;
 mod requests;
 mod shard;
+mod share;
 mod stat;
 mod table;
 #[doc(hidden)]

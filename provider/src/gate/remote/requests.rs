@@ -1,6 +1,6 @@
 //! What a frame asks for, and who does it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use caps::error::{Code, Error, Result};
 use caps::id::{RequestId, SlotHandle};
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::connection::{Connection, End, Session, Stage, Waits, Work};
 use super::control::{self, Brought, Errand, Wish, control_frame};
-use super::effects::{Begun, Connected};
+use super::effects::Begun;
 use super::fingerprint::{Fingerprint, only_reads};
 use super::greeting::{self, Greeted, Greeting, Stepped};
 use super::job::{Job, Sink, Step};
@@ -22,6 +22,7 @@ use super::leases::Asked;
 use super::line::Line;
 use super::mailbox::Letter;
 use super::shard::Desk;
+use super::share::Share;
 use super::table::Key;
 use crate::gate::visitor::Visitor;
 use crate::runtime::Client;
@@ -62,6 +63,7 @@ impl Connection {
         let refused = |error| End::Refused(Verb::Control, asked.request, error);
         let (visitor, welcome) = outcome.map_err(refused)?;
         let opener = visitor.opener;
+        self.seat.take_for(opener.proven.holder()).map_err(End::Told)?;
         let outgoing = self.line.keep_books().map_err(refused)?;
         let (mailbox, key) = (desk.mailbox.clone(), self.key);
         // It has nothing mapped, so nobody has to tell it anything.
@@ -76,7 +78,7 @@ impl Connection {
             visitor: Some(visitor),
             work: Work::None,
             expects: None,
-            connected: Connected::alone(),
+            connected: desk.effects.alone(opener.proven.holder()),
         }));
         self.stage = Stage::Open;
         self.seat.greeted();
@@ -95,7 +97,16 @@ impl Connection {
             if !header.has_more() {
                 session.expects = None;
             }
-            let further = Further::decode(header, body).map_err(refused)?;
+            let further = match Further::decode(header, body) {
+                Ok(further) => further,
+                Err(error) if is_of_frames(&error) => return Err(refused(error)),
+                // Only the request fails; the rest of it is swallowed, as of one that has failed already.
+                Err(_) if matches!(session.work, Work::None) => return Ok(()),
+                Err(error) => {
+                    session.work = Work::None;
+                    return self.fail_on_record(desk, header, &error);
+                }
+            };
             let Some(visitor) = &session.visitor else { return Err(End::Gone) };
             match &mut session.work {
                 Work::Job(job, keeping, _) => {
@@ -125,7 +136,7 @@ impl Connection {
         let ask = match Ask::decode(header, body) {
             Ok(ask) => ask,
             Err(error) if is_of_frames(&error) => return Err(refused(error)),
-            Err(error) => return self.fail(header.verb, header.request, &error),
+            Err(error) => return self.fail_on_record(desk, header, &error),
         };
         // Who asks again what was done learns that: a refusal would say that nothing was.
         if desk.is_late() && !session.connected.has(header.request) {
@@ -186,8 +197,8 @@ impl Connection {
     fn begin_job(&mut self, desk: &mut Desk, mut job: Job, mut keeping: Option<Keeping>) -> Result<(), End> {
         let Some(session) = &mut self.session else { return Err(End::Gone) };
         let Some(visitor) = &mut session.visitor else { return Err(End::Gone) };
-        let step = run(&mut job, keeping.as_mut(), visitor, &mut self.line);
-        let Some(waits) = after(desk, self.key, None, step) else {
+        let step = run(&mut job, keeping.as_mut(), visitor, &mut self.line, &mut self.share);
+        let Some(waits) = after(desk, self.key, step) else {
             return if visitor.conduct.ends() { Err(End::Faulted) } else { Ok(()) };
         };
         // Most are done by now, and cost no memory of their own.
@@ -201,6 +212,10 @@ impl Connection {
         let request: Request = cbor::decode(body).map_err(refused)?;
         if matches!(request, Request::Hello { .. } | Request::Prove { .. }) {
             return Err(refused(Error::new(Code::Protocol, "the session has begun already")));
+        }
+        if control::is_local(&request) {
+            let local = Error::new(Code::Protocol, "this is asked for on the local socket alone");
+            return self.fail_on_record(desk, header, &local);
         }
         let Some(session) = &mut self.session else { return Err(End::Gone) };
         let kept = match Fingerprint::of_control(&request, body) {
@@ -274,13 +289,21 @@ impl Connection {
         if ends { Err(End::Faulted) } else { Ok(()) }
     }
 
-    /// Goes on with a data request that waited for room, or for a rotation that is over.
+    /// Goes on with a data request that waited for its turn, or for room.
     pub(super) fn go_on_with_work(&mut self, desk: &mut Desk) -> Result<(), End> {
         let Some(session) = &self.session else { return Ok(()) };
         match &session.work {
             Work::Job(.., Waits::Turn) => self.go_on_with_job(desk),
             Work::Job(.., Waits::Room) if self.line.is_drained() => self.go_on_with_job(desk),
-            Work::Job(.., Waits::Rotation(task, _)) if task.is_finished() => self.go_on_with_job(desk),
+            _ => Ok(()),
+        }
+    }
+
+    /// Goes on with one that waited for a rotation: whoever waited for that in its name says that it is over. Asking the
+    /// task would not do: it says so before it has finished.
+    pub(super) fn go_on_after_rotation(&mut self, desk: &mut Desk) -> Result<(), End> {
+        match self.session.as_ref().map(|session| &session.work) {
+            Some(Work::Job(.., Waits::Rotation(_))) => self.go_on_with_job(desk),
             _ => Ok(()),
         }
     }
@@ -295,11 +318,9 @@ impl Connection {
         let Some(Work::Job(job, _, waits)) = self.session.as_ref().map(|session| &session.work) else {
             return false;
         };
-        let late = || job.deadline() <= desk.shared.provider.clock().boot();
         match waits {
             Waits::Room | Waits::Turn => false,
-            Waits::Frame => late(),
-            Waits::Rotation(_, until) => *until <= Instant::now() || late(),
+            Waits::Frame | Waits::Rotation(_) => job.look_at() <= desk.now(),
         }
     }
 
@@ -307,13 +328,19 @@ impl Connection {
         let Some(session) = &mut self.session else { return Ok(()) };
         let Work::Job(job, keeping, waits) = &mut session.work else { return Ok(()) };
         let Some(visitor) = &mut session.visitor else { return Ok(()) };
-        let step = run(job, keeping.as_deref_mut(), visitor, &mut self.line);
-        let Some(next) = after(desk, self.key, Some(waits), step) else {
+        let step = run(job, keeping.as_deref_mut(), visitor, &mut self.line, &mut self.share);
+        let Some(next) = after(desk, self.key, step) else {
             session.work = Work::None;
             return if visitor.conduct.ends() { Err(End::Faulted) } else { Ok(()) };
         };
         *waits = next;
         Ok(())
+    }
+
+    /// Refuses a request that no honest client makes.
+    fn fail_on_record(&mut self, desk: &Desk, header: &Header, error: &Error) -> Result<(), End> {
+        self.record_refused(desk, error);
+        self.fail(header.verb, header.request, error)
     }
 
     /// Answers a control request.
@@ -331,7 +358,7 @@ impl Connection {
 }
 
 /// What a data request waits for after a step; `None` once it is answered.
-fn after(desk: &Desk, key: Key, before: Option<&Waits>, step: Step) -> Option<Waits> {
+fn after(desk: &Desk, key: Key, step: Step) -> Option<Waits> {
     match step {
         Step::Done => None,
         Step::Turn => Some(Waits::Turn),
@@ -339,26 +366,27 @@ fn after(desk: &Desk, key: Key, before: Option<&Waits>, step: Step) -> Option<Wa
         Step::Wants => Some(Waits::Frame),
         Step::Rotating(rotating) => {
             let most = Duration::from_millis(limits::ROTATION_WAIT_MS_MAX);
-            // How long it has waited counts from the first time.
-            let until = match before {
-                Some(Waits::Rotation(_, until)) => *until,
-                _ => Instant::now() + most,
-            };
             let mailbox = desk.mailbox.clone();
             let task = desk.runtime.spawn(async move {
                 let _ = timeout(most, rotating.over()).await; // either is a reason to look
                 mailbox.put(Letter::GoOn(key));
             });
-            Some(Waits::Rotation(task.abort_handle(), until))
+            Some(Waits::Rotation(task.abort_handle()))
         }
     }
 }
 
 /// Has a data request do as much as it can. With its answer kept, if it is one that changes something.
-fn run(job: &mut Job, keeping: Option<&mut Keeping>, visitor: &mut Visitor, line: &mut Line) -> Step {
+fn run(
+    job: &mut Job,
+    keeping: Option<&mut Keeping>,
+    visitor: &mut Visitor,
+    line: &mut Line,
+    share: &mut Share,
+) -> Step {
     match keeping {
-        Some(keeping) => job.run(visitor, &mut keeping.through(&mut Out(line))),
-        None => job.run(visitor, &mut Out(line)),
+        Some(keeping) => job.run(visitor, &mut keeping.through(&mut Out(line)), share),
+        None => job.run(visitor, &mut Out(line), share),
     }
 }
 

@@ -113,6 +113,15 @@ impl Shard {
 
     /// Serves until it is told to stop.
     pub(super) fn run(mut self) {
+        self.serve();
+        // By itself only if it cannot wait any more: then nobody is to count on its connections.
+        for key in self.table.keys() {
+            self.visit(key, |connection, desk| connection.part(desk, End::Gone));
+        }
+        self.desk.mailbox.close();
+    }
+
+    fn serve(&mut self) {
         // What a session does by the way (a region into quarantine, a holder's rights taken back) is a task.
         let runtime = self.desk.runtime.clone();
         let _inside = runtime.enter();
@@ -142,7 +151,9 @@ impl Shard {
                     }
                     let turn = connection.turn(desk);
                     // Held up, it does not find out by reading, and nobody is there to wait for the answer.
-                    if lost && turn != Turn::Over { connection.part(desk, End::Gone) } else { turn }
+                    // Parting, it has closed its own direction, and sees by itself whether the client is gone.
+                    let lost = lost && turn != Turn::Over && !connection.is_parting();
+                    if lost { connection.part(desk, End::Gone) } else { turn }
                 });
             }
             if mail {
@@ -153,10 +164,13 @@ impl Shard {
             // Those that are put there meanwhile have their turn after the others.
             for _ in 0..self.again.len() {
                 let Some(key) = self.again.pop_front() else { break };
-                self.visit(key, Connection::turn);
+                self.visit(key, |connection, desk| {
+                    connection.queued = false;
+                    connection.turn(desk)
+                });
             }
             let now = Instant::now();
-            while let Some(key) = self.deadlines.due(now) {
+            for key in self.deadlines.due(now) {
                 self.visit(key, |connection, desk| {
                     connection.stands = None;
                     connection.overdue(desk)
@@ -192,7 +206,7 @@ impl Shard {
         }
         let deadline = connection.deadline(&self.desk);
         self.deadlines.by(key, &mut connection.stands, deadline);
-        if turn == Turn::Again {
+        if turn == Turn::Again && !std::mem::replace(&mut connection.queued, true) {
             self.again.push_back(key);
         }
     }
@@ -222,7 +236,7 @@ impl Shard {
                     Err(end) => connection.part(desk, end),
                 })
             }
-            Letter::GoOn(key) => self.visit(key, Connection::turn),
+            Letter::GoOn(key) => self.visit(key, Connection::rotated),
             Letter::End(key) => self.visit(key, |connection, desk| connection.part(desk, End::Gone)),
             Letter::Stop => {
                 self.stops_by = Some(Instant::now() + Duration::from_millis(limits::REMOTE_STOP_MS_MAX));
@@ -256,11 +270,22 @@ impl Shard {
             }
         };
         self.beginning += 1;
+        self.forget_begun();
         if self.beginning > self.beginning_max {
             self.drop_oldest();
         }
         self.greetings.push_back(key);
         self.visit(key, Connection::turn);
+    }
+
+    /// Forgets those at the front that are not beginning any more. Whoever is behind one that is, is so for as long as a
+    /// beginning may take at most: so there are as many as connections that are accepted in that time.
+    fn forget_begun(&mut self) {
+        while let Some(&key) = self.greetings.front()
+            && self.table.get_mut(key).is_none_or(|connection| !connection.is_greeting())
+        {
+            self.greetings.pop_front();
+        }
     }
 
     /// Ends the connection that has been beginning for the longest time.

@@ -15,6 +15,7 @@ use caps::wire::request::Path;
 
 use super::job::Job;
 pub use super::job::{Sink, Step};
+use super::share::Share;
 use crate::gate::Gate;
 use crate::gate::memory::Answer;
 use crate::gate::visitor::Visitor;
@@ -93,7 +94,7 @@ impl Request {
 
     /// Does as much as it can.
     pub fn run(&mut self, guest: &mut Guest, out: &mut dyn Sink) -> Step {
-        self.0.run(&mut guest.0, out)
+        self.0.run(&mut guest.0, out, &mut Share::whole())
     }
 
     /// When it is over unanswered.

@@ -66,6 +66,13 @@ fn what_was_answered_is_answered_the_same_on_another_connection() {
         assert!(matches!(other.begin(RequestId(7)), Ok(Begun::New(_))));
     }
     assert!(matches!(Connected::alone().begin(RequestId(7)), Ok(Begun::New(_))));
+    // One that has not said who it is knows its own, which are counted while it is there.
+    let alone = effects.alone(holder(1));
+    let before = effects.bytes.load(Ordering::Relaxed);
+    new(&alone, 7).answered(identity(1), &[0; 100]);
+    assert_eq!(effects.bytes.load(Ordering::Relaxed), before + 100);
+    drop(alone);
+    assert_eq!(effects.bytes.load(Ordering::Relaxed), before);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::gate::remote::fingerprint::{Fingerprint, only_reads};
 use crate::gate::remote::job::{Job, Sink, Step};
 use crate::gate::remote::keeping::{self, Keeping};
 use crate::gate::remote::leases::{self, Asked, Made};
+use crate::gate::remote::share::Share;
 use crate::gate::remote::words::Word;
 use crate::gate::visitor::Visitor;
 
@@ -118,8 +119,8 @@ async fn run(
 ) -> Result<bool> {
     loop {
         let step = match &mut keeping {
-            Some(keeping) => job.run(visitor, &mut keeping.through(out)),
-            None => job.run(visitor, out),
+            Some(keeping) => job.run(visitor, &mut keeping.through(out), &mut Share::whole()),
+            None => job.run(visitor, out, &mut Share::whole()),
         };
         match step {
             Step::Done => return Ok(true),
