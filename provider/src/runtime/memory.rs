@@ -230,15 +230,22 @@ impl Memory {
         Ok(())
     }
 
-    /// Changes the word at `offset`, which lies in the region, and returns what it was before.
+    /// Changes the word at `offset`, which lies in the region, and returns what it was before. `stands` is asked right
+    /// before it is changed, see [`Region::change_word`].
     ///
     /// # Errors
-    /// `E_REVOKED` while its segment is rotated or once the region is cut, `E_RANGE` unless it stands at a multiple of 8.
+    /// `E_REVOKED` while its segment is rotated or once the region is cut, `E_RANGE` unless it stands at a multiple of 8,
+    /// and what `stands` says.
     /// Nothing was changed then, in any segment's file: making the change again is the way to go on.
-    pub(super) fn change_word(&self, offset: u64, change: Change) -> Result<u64> {
+    pub(super) fn change_word(
+        &self,
+        offset: u64,
+        change: Change,
+        stands: impl FnOnce() -> Result<()>,
+    ) -> Result<u64> {
         // Segments are whole pages, so a word lies in one of them.
         let (file, at, _) = self.locate(offset)?;
-        file.region.change_word(at, change)
+        file.region.change_word(at, change, stands)
     }
 
     /// The file that holds a byte, the byte's place in it, and how many bytes follow there.

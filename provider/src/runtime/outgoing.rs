@@ -184,8 +184,13 @@ pub(super) struct Expired {
 impl Shared {
     /// Waits until what sessions were sent of a lease by rights that are no longer open, or were narrowed, has left; cuts
     /// those off where it does not in time. `readers` are the sessions over the network that had a right to it; without
-    /// any, this is one look. The rights are drained.
+    /// any, this is one look. `drain` is drained: what operations sent is noted.
     pub(super) fn settle(&self, lease: LeaseId, readers: &BTreeSet<u64>, drain: &Drain) {
+        self.wait_settled(lease, readers, drain);
+        self.lingering.settled(&self.cells, drain);
+    }
+
+    fn wait_settled(&self, lease: LeaseId, readers: &BTreeSet<u64>, drain: &Drain) {
         if readers.is_empty() {
             return;
         }
@@ -219,7 +224,8 @@ impl Shared {
         readers: &BTreeSet<u64>,
         drain: &Drain,
     ) -> Vec<(u64, Arc<Outgoing>, u64)> {
-        let narrowed: HashSet<u64> = drain.narrowed.iter().map(|right| right.session).collect();
+        let narrowed: HashSet<u64> =
+            drain.narrowed.iter().flat_map(|narrowed| narrowed.iter()).map(|right| right.session).collect();
         let of_session = |&session: &u64| {
             let outgoing = lock(&self.sessions).get(&session)?.outgoing.clone()?;
             let concerns = |SlotHandle { slot, epoch }| {
@@ -262,7 +268,11 @@ impl Shared {
         let one = |(open, right): &(OpenKey, Arc<super::cells::Right>)| Expired {
             lease: right.lease,
             readers: BTreeSet::from([right.session]),
-            drain: Drain { fenced: vec![(*open, right.session)], ..Drain::default() },
+            drain: Drain {
+                region: Some(right.region),
+                fenced: vec![(*open, right.session)],
+                ..Drain::default()
+            },
         };
         alone.map(one).collect()
     }
@@ -272,7 +282,7 @@ impl Shared {
         for Expired { lease, readers, drain } in expired {
             let shared = self.clone();
             self.wipes.submit(move || {
-                shared.drain(&drain);
+                let drain = shared.drain(&drain);
                 shared.settle(lease, &readers, &drain);
             });
         }

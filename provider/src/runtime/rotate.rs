@@ -98,7 +98,7 @@ impl Shared {
 
     /// Steps 4 to 11.
     fn replace_segments(self: &Arc<Self>, job: Job, dead: BootNanos) {
-        self.drain(&job.drain);
+        let drain = self.drain(&job.drain);
         let (mut wiped_bytes, mut quarantined_bytes) = (0, 0);
         let mut stopped = None;
         for &segment in &job.segments {
@@ -139,7 +139,8 @@ impl Shared {
                 self.step(Event::Take { take, cause: EndCause::ProviderLost, now_unix: self.clock.unix() });
             debug_assert!(ended.is_ok(), "{ended:?}");
         }
-        self.settle(job.lease, &job.memory.readers(), &job.drain);
+        self.settle(job.lease, &job.memory.readers(), &drain);
+        drop(drain); // the rights in it hold the memory
         let taken = Taken {
             lease: None,
             mappings_closed: job.mappings,
