@@ -58,6 +58,7 @@ mod quarantine;
 mod record;
 mod roots;
 mod rotate;
+mod settler;
 mod spare;
 mod stream;
 mod summary;
@@ -132,6 +133,7 @@ struct Shared {
     kernel: Mutex<Kernel>,
     cells: Cells,
     lingering: lingering::Lingering,
+    settler: settler::Settler,
     summaries: Summaries,
     store: Store,
     spare: spare::Spare,
@@ -201,6 +203,7 @@ impl Provider {
         let shared = Arc::new(Shared {
             cells: Cells::new(config.regions_max, config.opens_max),
             lingering: lingering::Lingering::default(),
+            settler: settler::Settler::new()?,
             summaries: Summaries::default(),
             store: parts.store,
             spare: spare::Spare::default(),

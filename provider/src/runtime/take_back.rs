@@ -10,8 +10,8 @@
 //! | 3 shut | the same thread | the same |
 //! | 4 drain | a wipe thread | the same; operations died with the process |
 //! | 5 wipe | the same thread | zeros; what cannot be wiped, or is to be kept, goes into quarantine instead of 7 |
-//! | 6 settle: what was sent over the network has left, or never will | the same thread | the same |
-//! | 7 give back | the same thread | the same: pages are unpinned and free, the factory's books say so |
+//! | 6 settle: what was sent over the network has left, or never will | one thread for all, if there is something | the same |
+//! | 7 give back | a wipe thread | the same: pages are unpinned and free, the factory's books say so |
 //! | 8 acknowledge | the same thread | nothing: the row, the bytes and the waiters are settled |
 //!
 //! Cutting and wiping have threads of their own, because a wipe takes as long as the memory is large and the next
@@ -303,14 +303,14 @@ impl Shared {
             // A rotation may be in the middle of copying. It stops at its next step, and wipes what it has cut.
             rotations.after_all_rotations(Box::new(move || {
                 let pool = wiper.clone();
-                pool.wipes.submit(move || wiper.finish(&job, memory, dead));
+                pool.wipes.submit(move || wiper.finish(job, memory, dead));
             }));
         });
         self.watch_cut(lease, holders, &returned);
     }
 
-    /// Steps 4 to 8.
-    fn finish(self: &Arc<Self>, job: &Job, memory: Arc<Memory>, dead: BootNanos) {
+    /// Steps 4 to 6.
+    fn finish(self: &Arc<Self>, job: Job, memory: Arc<Memory>, dead: BootNanos) {
         let drain = self.drain(&job.drain);
         let kept = memory.kept();
         // What is kept is kept as it was. What could not be wiped is kept because nobody knows what it is.
@@ -319,8 +319,20 @@ impl Shared {
             Err(wiped) => (wiped, Some(Keep::UNWIPED)),
         };
         // Before anybody can find it dead and kept, or gone.
-        self.settle(job.lease, &memory.readers(), &drain);
-        drop(drain); // the rights in it hold the memory
+        let (shared, readers, lease) = (self.clone(), memory.readers(), job.lease);
+        let then = move || shared.conclude(&job, memory, dead, wiped_bytes, kept);
+        self.settle_then(lease, &readers, drain, |shared| &shared.wipes, then);
+    }
+
+    /// Steps 7 and 8.
+    fn conclude(
+        self: &Arc<Self>,
+        job: &Job,
+        memory: Arc<Memory>,
+        dead: BootNanos,
+        wiped_bytes: u64,
+        kept: Option<Keep>,
+    ) {
         let bytes = memory.len();
         let mut taken = Taken {
             lease: Some(job.lease),

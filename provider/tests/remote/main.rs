@@ -56,6 +56,7 @@ tests! {
     settling::nobody_waits_for_a_lease_that_left_nothing_under_way,
     settling::what_ended_earlier_is_waited_for_while_an_operation_is_inside,
     settling::a_narrowing_waits_for_the_one_before_it,
+    settling::many_that_do_not_read_are_waited_for_together,
     settling::a_refused_change_of_owner_still_ends_what_is_due,
     effects::a_word_is_changed_by_who_may_read_and_write_it,
     effects::no_addition_is_lost_to_rotations_and_none_is_made_twice,
