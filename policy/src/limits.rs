@@ -287,6 +287,10 @@ pub const DRAIN_MS_MAX: u64 = 100;
 /// How often a take-back looks whether what was sent over the network has left, in microseconds: a tenth of what a reset
 /// takes on a slow link, and no burden for a processor.
 pub const SETTLE_LOOK_US: u64 = 100;
+/// How often it is tried to give back a lease of a request that broke off.
+pub const REMOTE_UNDO_TRIES_MAX: u32 = 8;
+/// Between the first and the second time, in milliseconds; each later pause is twice the one before.
+pub const REMOTE_UNDO_RETRY_MS: u64 = 100;
 /// Most rights for which a connection over TLS knows apart which of its bytes are whose: those of two batches. Of more it
 /// knows that there are bytes under way, and a take-back waits for all of them.
 pub const OUTGOING_RIGHTS_MAX: usize = 2 * REMOTE_BATCH_ITEMS_MAX;

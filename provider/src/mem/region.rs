@@ -347,13 +347,22 @@ impl Region {
     /// what it was before. Whoever changes the same word through a mapping, with such instructions, loses no change and
     /// loses none to this one.
     ///
+    /// `stands` says whether the change is still wanted. It is asked last, when nothing is left that could take a while:
+    /// who says no there waits for one instruction at most.
+    ///
     /// The first change of a region maps it, and the first of a page makes it present: some microseconds, later ones one.
     ///
     /// # Errors
     ///
     /// [`Code::Range`] unless the word lies in the region and at a multiple of its length; [`Code::Revoked`] if the
-    /// region was cut; [`Code::System`] or [`Code::NoMemory`] if it cannot be mapped. Nothing was changed then.
-    pub fn change_word(&self, offset: u64, change: Change) -> Result<u64> {
+    /// region was cut; [`Code::System`] or [`Code::NoMemory`] if it cannot be mapped; what `stands` says. Nothing was
+    /// changed then.
+    pub fn change_word(
+        &self,
+        offset: u64,
+        change: Change,
+        stands: impl FnOnce() -> Result<()>,
+    ) -> Result<u64> {
         let word = || {
             let (at, len) = (usize::try_from(offset).ok()?, usize::try_from(self.len).ok()?);
             let end = at.checked_add(WORD_BYTES)?;
@@ -362,7 +371,8 @@ impl Region {
         let (at, len) =
             word().ok_or(Error::new(Code::Range, "a word has 8 bytes and stands at a multiple of 8"))?;
         self.refuse_if_cut()?;
-        let changed = self.words.change(self.file.as_fd(), len, at, change, || self.refuse_if_cut());
+        let stands = || self.refuse_if_cut().and_then(|()| stands());
+        let changed = self.words.change(self.file.as_fd(), len, at, change, stands);
         // A page that cannot be made present is the sign of a cut that began meanwhile.
         changed.map_err(|error| if self.is_cut() { revoked() } else { error })
     }

@@ -18,8 +18,11 @@
 //! between the two. The turn lends its holder the priority of who waits ([`super::turn`]).
 //!
 //! Only a process that may truncate or punch the file could take the page away between 1 and 4. In tier `sealed` there is
-//! none but this one and its guardian, which waits for this one's end. In tier `open` an unconfined process of the
-//! provider's own user could open the file another way; it can as well kill the provider.
+//! none but this one and its guardian, which waits for this one's end. In tier `open` a client of the provider's own user
+//! that may write has a descriptor by which it can: by `fallocate` or `MADV_REMOVE` it makes a hole, and the instruction
+//! then finds a page of zeros, for which the file system must have room; if it has none, or the file was made shorter, the
+//! provider dies of SIGBUS and the guardian cuts everything. Such a client is trusted as far as that: by its user it can
+//! as well kill the provider.
 #![allow(unsafe_code)]
 
 use std::os::fd::BorrowedFd;
@@ -95,7 +98,8 @@ impl Words {
         // SAFETY: the word lies in the mapping (asserted above, whose length is `len`) and is aligned, as the mapping
         // begins at a page. The mapping lives as long as `self`. Everybody who touches the word meanwhile is another
         // process, or this kernel for one. The page is there: it was made present above while the file was whole, `stands`
-        // says that no cut has begun, and one that begins now truncates only after this turn is given back (`stop`).
+        // says that no cut has begun, and one that begins now truncates only after this turn is given back (`stop`). Whoever
+        // else may take it away, in tier `open`, ends this process at worst (SIGBUS): see the module's documentation.
         let word = unsafe { AtomicU64::from_ptr(mapping.at(offset).cast()) };
         Ok(change.make(word))
     }

@@ -46,6 +46,7 @@ mod claim;
 mod client;
 mod clock;
 mod hand_out;
+mod lingering;
 mod memory;
 mod meters;
 mod open;
@@ -57,6 +58,7 @@ mod quarantine;
 mod record;
 mod roots;
 mod rotate;
+mod settler;
 mod spare;
 mod stream;
 mod summary;
@@ -130,6 +132,8 @@ struct Shared {
     config: Config,
     kernel: Mutex<Kernel>,
     cells: Cells,
+    lingering: lingering::Lingering,
+    settler: settler::Settler,
     summaries: Summaries,
     store: Store,
     spare: spare::Spare,
@@ -198,6 +202,8 @@ impl Provider {
         let config = parts.config;
         let shared = Arc::new(Shared {
             cells: Cells::new(config.regions_max, config.opens_max),
+            lingering: lingering::Lingering::default(),
+            settler: settler::Settler::new()?,
             summaries: Summaries::default(),
             store: parts.store,
             spare: spare::Spare::default(),
@@ -350,12 +356,18 @@ impl Shared {
         let event = event(&kernel)?;
         let step = kernel.step(started, event);
         let fenced = self.fence(started, &kernel, &step.effects);
+        self.carry_out(kernel, step.effects, fenced);
+        step.answer
+    }
+
+    /// Everything that a step ordered and that nobody waits for, once it is fenced. A step that is refused can order
+    /// something too: what fell due before it.
+    fn carry_out(self: &Arc<Self>, kernel: MutexGuard<'_, Kernel>, effects: Vec<Effect>, fenced: Fenced) {
         self.timer.arm(kernel.next_deadline());
         drop(kernel);
-        let expired = self.expired_alone(&step.effects, &fenced);
-        self.execute(step.effects, fenced);
+        let expired = self.expired_alone(&effects, &fenced);
+        self.execute(effects, fenced);
         self.settle_expired(expired);
-        step.answer
     }
 
     /// Fences and narrows what a step ordered, and says that its rotations are under way. Under the kernel's lock.
@@ -378,7 +390,9 @@ impl Shared {
                 Effect::TakeBack { .. } | Effect::Closed { .. } | Effect::GrantEnded { .. } => {}
             }
         }
-        Fenced { started, fenced: self.clock.boot(), rights, narrowed: Arc::new(narrowed) }
+        let (fenced, narrowed) = (self.clock.boot(), Arc::new(narrowed));
+        self.lingering.remember(&self.cells, &rights, &narrowed);
+        Fenced { started, fenced, rights, narrowed }
     }
 
     fn execute(self: &Arc<Self>, effects: Vec<Effect>, fenced: Fenced) {
@@ -398,7 +412,7 @@ impl Shared {
                         debug_assert!(false, "a live region has memory");
                         continue;
                     };
-                    let drain = fenced.drain(Some(region));
+                    let drain = fenced.drain(region);
                     let (started, fenced) = (fenced.started, fenced.fenced);
                     self.rotate(rotate::Job {
                         region,
@@ -415,7 +429,7 @@ impl Shared {
                     });
                 }
                 Effect::TakeBack { region, lease, cause, mappings } => {
-                    let drain = fenced.drain(Some(region));
+                    let drain = fenced.drain(region);
                     let (started, fenced) = (fenced.started, fenced.fenced);
                     self.take_back(take_back::Job { region, lease, cause, mappings, started, fenced, drain });
                     ended.push((lease, cause));
@@ -466,21 +480,23 @@ struct Fenced {
     rights: Vec<(OpenKey, Arc<Right>)>,
     /// As they were before, all of one region. One list for all who wait for it: who is in a right beside the list is in
     /// an operation.
-    narrowed: Arc<Vec<Arc<Right>>>,
+    narrowed: lingering::Narrowed,
 }
 
 impl Fenced {
-    /// What has to be drained of one region, or of all.
-    fn drain(&self, region: Option<RegionKey>) -> take_back::Drain {
-        let of_it = |right: &Right| region.is_none_or(|region| right.region == region);
+    /// What has to be drained of one region.
+    fn drain(&self, region: RegionKey) -> take_back::Drain {
+        let of_it = |right: &Right| right.region == region;
+        let narrowed = self.narrowed.first().filter(|right| of_it(right)).map(|_| self.narrowed.clone());
         take_back::Drain {
+            region: Some(region),
             fenced: self
                 .rights
                 .iter()
                 .filter(|(_, right)| of_it(right))
                 .map(|(open, right)| (*open, right.session))
                 .collect(),
-            narrowed: self.narrowed.clone(),
+            narrowed: narrowed.into_iter().collect(),
         }
     }
 }

@@ -27,14 +27,20 @@
 //! A right that its holder closed, and one of an earlier opening, may have bytes under way too. So what is settled is
 //! every right of the lease that is no longer open, whoever ended it; one that is open is left alone, unless it was
 //! narrowed. A connection that ends must end with nothing under way ([`Outgoing::end`]), because from then on nobody finds
-//! it. What the network card was given already is on the wire.
+//! it.
+//!
+//! What the network card, or the queue in front of it, was given already is on the wire for this: no process can take it
+//! back. A packet of an acknowledged position is not among it, but for a copy that was sent again and comes to nothing; one
+//! of a connection that was cut off can be, and leaves within the time that the device needs for its queue.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use caps::error::{Code, Error, Result};
 use caps::id::{LeaseId, SlotHandle};
 use caps::wire::row::EndCause;
 use policy::limits::{DRAIN_MS_MAX, OUTGOING_RIGHTS_MAX, SETTLE_LOOK_US};
@@ -141,11 +147,37 @@ impl Outgoing {
     pub(super) fn cut_off(&self) {
         // Before: whoever meets the reset finds out why.
         self.cut_off.store(true, Ordering::Release);
-        if let Err(error) = sys::discard(self.socket.as_fd()) {
-            // The kernel refuses it to nobody who may connect. What is left is to end the connection so that it is reset
-            // once its last descriptor is closed.
-            tracing::error!(%error, "a connection's send queue could not be thrown away");
-            let _ = rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
+        let socket = self.socket.as_fd();
+        if let Err(error) = sys::discard(socket)
+            && matches!(sys::is_over(socket), Ok(false))
+        {
+            // It was tried before the first connection was accepted. What was promised cannot be kept by going on: without
+            // this process nobody writes to the socket any more, and the guardian cuts.
+            tracing::error!(%error, "a connection's send queue could not be thrown away; ending the process");
+            std::process::abort();
+        }
+    }
+
+    /// Tries what cutting off relies on: whether this process may throw a send queue away. A sandbox can forbid it, and
+    /// then nobody may be served over the network.
+    ///
+    /// # Errors
+    /// `E_SYSTEM` if it may not, or there is no loopback device to try it on.
+    pub(crate) fn can_cut_off() -> Result<()> {
+        let tried = || -> std::io::Result<bool> {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let own = TcpStream::connect(listener.local_addr()?)?;
+            sys::discard(own.as_fd())?;
+            sys::is_over(own.as_fd())
+        };
+        match tried() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::new(Code::System, "a connection outlives being thrown away")),
+            Err(error) => {
+                let why =
+                    format!("a connection cannot be thrown away (connect to AF_UNSPEC): {}", error.kind());
+                Err(Error::with(Code::System, why))
+            }
         }
     }
 
@@ -174,6 +206,18 @@ impl Outgoing {
     }
 }
 
+/// Sessions that were sent bytes of something that is taken back, and up to where.
+#[derive(Default)]
+pub(super) struct UnderWay(Vec<(u64, Arc<Outgoing>, u64)>);
+
+impl UnderWay {
+    /// Forgets what has left; says whether that is everything.
+    pub(super) fn is_over(&mut self) -> bool {
+        self.0.retain(|(_, outgoing, position)| !outgoing.has_left(*position));
+        self.0.is_empty()
+    }
+}
+
 /// Rights that ended by themselves, of which nothing else is taken back.
 pub(super) struct Expired {
     lease: LeaseId,
@@ -184,42 +228,37 @@ pub(super) struct Expired {
 impl Shared {
     /// Waits until what sessions were sent of a lease by rights that are no longer open, or were narrowed, has left; cuts
     /// those off where it does not in time. `readers` are the sessions over the network that had a right to it; without
-    /// any, this is one look. The rights are drained.
+    /// any, this is one look. `drain` is drained: what operations sent is noted.
     pub(super) fn settle(&self, lease: LeaseId, readers: &BTreeSet<u64>, drain: &Drain) {
-        if readers.is_empty() {
-            return;
-        }
-        let mut waiting = self.under_way(lease, readers, drain);
-        let bound = Duration::from_millis(DRAIN_MS_MAX);
-        let started = Instant::now();
-        loop {
-            waiting.retain(|(_, outgoing, position)| !outgoing.has_left(*position));
-            if waiting.is_empty() {
-                return;
-            }
-            if started.elapsed() > bound {
-                break;
-            }
+        let mut under_way = self.under_way(lease, readers, drain);
+        let began = Instant::now();
+        while !under_way.is_over() && !self.cut_off_late(began, &under_way) {
             // Nothing tells when a peer acknowledges, so this is a look every so often.
             std::thread::sleep(Duration::from_micros(SETTLE_LOOK_US));
         }
-        for (session, outgoing, _) in waiting {
+        self.lingering.settled(&self.cells, drain);
+    }
+
+    /// Cuts off whoever has not let go of it, if the bound is over; says whether it is. Nothing is under way then.
+    pub(super) fn cut_off_late(&self, began: Instant, under_way: &UnderWay) -> bool {
+        let late = began.elapsed() > Duration::from_millis(DRAIN_MS_MAX);
+        for (session, outgoing, _) in under_way.0.iter().filter(|_| late) {
             tracing::debug!(session, "a session was cut off: it did not read what it had asked for");
             outgoing.cut_off();
-            if let Some(session) = lock(&self.sessions).get(&session) {
+            if let Some(session) = lock(&self.sessions).get(session) {
                 (session.end)();
             }
         }
+        late
     }
 
     /// Which connections have bytes of it, and up to where.
-    fn under_way(
-        &self,
-        lease: LeaseId,
-        readers: &BTreeSet<u64>,
-        drain: &Drain,
-    ) -> Vec<(u64, Arc<Outgoing>, u64)> {
-        let narrowed: HashSet<u64> = drain.narrowed.iter().map(|right| right.session).collect();
+    pub(super) fn under_way(&self, lease: LeaseId, readers: &BTreeSet<u64>, drain: &Drain) -> UnderWay {
+        if readers.is_empty() {
+            return UnderWay::default();
+        }
+        let narrowed: HashSet<u64> =
+            drain.narrowed.iter().flat_map(|narrowed| narrowed.iter()).map(|right| right.session).collect();
         let of_session = |&session: &u64| {
             let outgoing = lock(&self.sessions).get(&session)?.outgoing.clone()?;
             let concerns = |SlotHandle { slot, epoch }| {
@@ -233,7 +272,7 @@ impl Shared {
             let position = outgoing.position(concerns);
             (position > 0).then_some((session, outgoing, position))
         };
-        readers.iter().filter_map(of_session).collect()
+        UnderWay(readers.iter().filter_map(of_session).collect())
     }
 
     /// What of a step's rights ended by itself while its region and its mappings live on: nobody takes anything back for
@@ -262,27 +301,33 @@ impl Shared {
         let one = |(open, right): &(OpenKey, Arc<super::cells::Right>)| Expired {
             lease: right.lease,
             readers: BTreeSet::from([right.session]),
-            drain: Drain { fenced: vec![(*open, right.session)], ..Drain::default() },
+            drain: Drain {
+                region: Some(right.region),
+                fenced: vec![(*open, right.session)],
+                ..Drain::default()
+            },
         };
         alone.map(one).collect()
     }
 
-    /// Settles that, on a thread that may wait.
+    /// Settles that, on threads that may wait.
     pub(super) fn settle_expired(self: &Arc<Self>, expired: Vec<Expired>) {
-        for Expired { lease, readers, drain } in expired {
-            let shared = self.clone();
-            self.wipes.submit(move || {
-                shared.drain(&drain);
-                shared.settle(lease, &readers, &drain);
-            });
+        if expired.is_empty() {
+            return;
         }
+        let shared = self.clone();
+        self.wipes.submit(move || {
+            for Expired { lease, readers, drain } in expired {
+                let drain = shared.drain(&drain);
+                shared.settle_then(lease, &readers, drain, |shared| &shared.wipes, || ());
+            }
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{ErrorKind, Read, Write};
-    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -320,6 +365,11 @@ mod tests {
             assert!(started.elapsed() < BOUND, "it never came to hold");
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn a_connection_can_be_thrown_away_here() {
+        Outgoing::can_cut_off().unwrap();
     }
 
     fn right(slot: u32) -> SlotHandle {

@@ -46,8 +46,16 @@ impl Provider {
         }
         let charge = Charge::take(&right.meters, WORD_BYTES as u64, || self.0.clock.boot())?;
         let version = right.memory.version();
-        let before = match right.memory.change_word(offset, change) {
+        // Asked last, because making a page present can take a while: a fence or a narrowing that came meanwhile is met.
+        let stands = || match inside.still_open() && !right.is_superseded() {
+            true => Ok(()),
+            false => {
+                Err(Error::new(Code::Revoked, "the right ended or was narrowed before the word was changed"))
+            }
+        };
+        let before = match right.memory.change_word(offset, change, stands) {
             Ok(before) => before,
+            Err(_) if inside.still_open() && right.is_superseded() => return Ok(Progress::Full),
             Err(error) => return interrupted(gone, error, &inside, &right, version),
         };
         charge.kept();
@@ -57,22 +65,29 @@ impl Provider {
         Ok(Progress::Done)
     }
 
-    /// Calls `send` while the slot of a right is held that is open for `rights`: what it sends has left, or is known to
-    /// be under way, before a revoke of the right is acknowledged. It must not wait.
+    /// Calls `send` while the slot of a right is held that allows changing the word at `offset`: what it sends of that
+    /// word has left, or is known to be under way, before a revoke or a narrowing of the right is acknowledged. It must
+    /// not wait.
     ///
     /// # Errors
-    /// What using the right would be refused with, or the error of `send`.
-    pub(crate) fn while_open(
+    /// What changing the word by the right would be refused with, or the error of `send`.
+    pub(crate) fn while_word_open(
         &self,
         session: u64,
         handle: SlotHandle,
-        rights: Rights,
+        offset: u64,
         send: impl FnOnce() -> Result<()>,
     ) -> Result<(), Refused> {
         let key = RegionKey { index: handle.slot, generation: handle.epoch };
-        let (_inside, right) = self.0.cells.enter(key).ok_or_else(|| self.gone(session, handle))?;
-        self.judge(session, handle, &right, rights, right.range.start(), 0)?;
-        Ok(send()?)
+        loop {
+            let (inside, right) = self.0.cells.enter(key).ok_or_else(|| self.gone(session, handle))?;
+            // By what it is open for now, which may be less than what the word was changed by.
+            self.judge(session, handle, &right, Rights::READ_WRITE, offset, WORD_BYTES as u64)?;
+            if !inside.still_open() || right.is_superseded() {
+                continue; // ended or narrowed meanwhile: it is judged again, and told so
+            }
+            return Ok(send()?);
+        }
     }
 
     /// Of which lease a session has a right open by this handle.

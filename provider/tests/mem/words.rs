@@ -16,7 +16,7 @@ const LEN: u64 = 64 << 10;
 pub(crate) fn only_whole_words_are_changed() {
     let memory = start();
     let region = memory.region(LEN).unwrap();
-    let change = |offset, change| region.change_word(offset, change).map_err(|error| error.code());
+    let change = |offset, change| region.change_word(offset, change, || Ok(())).map_err(|error| error.code());
     assert_eq!(change(8, Change::Add(5)), Ok(0));
     assert_eq!(change(8, Change::Swap { expected: 4, desired: 9 }), Ok(5));
     assert_eq!(change(8, Change::Swap { expected: 5, desired: u64::MAX }), Ok(5));
@@ -32,6 +32,10 @@ pub(crate) fn only_whole_words_are_changed() {
     // What is written another way is what is changed.
     region.write_at(16, &7_u64.to_ne_bytes()).unwrap();
     assert_eq!(change(16, Change::Add(1)), Ok(7));
+    // Whoever says no at the end has it left alone.
+    let no = || Err(caps::error::Error::new(Code::Denied, "not wanted any more"));
+    assert_eq!(region.change_word(16, Change::Add(1), no).map_err(|error| error.code()), Err(Code::Denied));
+    assert_eq!(change(16, Change::Add(0)), Ok(8));
     let _ = region.cut().unwrap();
     assert_eq!(change(8, Change::Add(1)), Err(Code::Revoked));
 }
@@ -47,7 +51,7 @@ pub(crate) fn every_change_before_a_cut_is_kept() {
             for _ in 0..3 {
                 scope.spawn(|| {
                     loop {
-                        match region.change_word(LEN / 2, Change::Add(1)) {
+                        match region.change_word(LEN / 2, Change::Add(1), || Ok(())) {
                             Ok(_) => changed.fetch_add(1, Ordering::SeqCst),
                             Err(error) => break assert_eq!(error.code(), Code::Revoked),
                         };
@@ -116,7 +120,7 @@ fn rotate_among(clients: Vec<Client>, memory: &Memory, bytes: u64, tally: *mut u
     // One change, in whichever file is there; until it was made it was not.
     let change = |offset, change| {
         loop {
-            match region().change_word(offset, change) {
+            match region().change_word(offset, change, || Ok(())) {
                 Ok(before) => return before,
                 Err(error) => assert_eq!(error.code(), Code::Revoked),
             }

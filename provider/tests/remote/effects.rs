@@ -399,3 +399,37 @@ pub(crate) fn leases_whose_first_bytes_broke_off_are_given_back(world: &World) {
     until("what was made is given back", || world.broker.live() == before);
     given_back(world, ids(&made), guest);
 }
+
+/// An answer is kept under the word that it is of, and told only by a right that reaches that word now.
+pub(crate) fn a_word_is_not_told_again_by_a_right_that_does_not_reach_it(world: &World) {
+    let (lease, name) = (world.small(), ClientId([2; 16]));
+    let (mut guest, grant) = (world.anybody(), world.grant());
+    let clients = world.wait(async { Clients::start(&guest) });
+    let connection = clients.resume(&guest, name).unwrap();
+    let token = world.token(lease, Some(grant), 0..lease.bytes, LONG);
+    let handle = world.wait(guest.open(&token, Rights::READ_WRITE)).unwrap().handle;
+    let far = lease.bytes - 8;
+    let add = |handle, offset| one(Verb::FetchAdd, offset + 1, Add::new(handle, offset, 5).as_bytes());
+    for offset in [8, far] {
+        assert_eq!(word(ask(world, &mut guest, &connection, add(handle, offset), false)), Ok(0));
+    }
+    // Another grant of the same lease, whose range ends before the word.
+    let part = world.token(lease, Some(world.grant()), 0..4096, LONG);
+    let part = world.wait(guest.open(&part, Rights::READ_WRITE)).unwrap().handle;
+    assert_eq!(word(ask(world, &mut guest, &connection, add(part, far), false)), Err(Code::Denied));
+    assert_eq!(word(ask(world, &mut guest, &connection, add(part, 8), false)), Ok(0), "this one it reaches");
+    // The very right that it was read by, narrowed.
+    assert_eq!(word(ask(world, &mut guest, &connection, add(handle, far), false)), Ok(0));
+    let narrow = Take::Narrow {
+        lease: lease.id,
+        grant,
+        rights: Rights::READ_WRITE,
+        range: caps::range::ByteRange::new(0, 4096).unwrap(),
+        expires: caps::time::UnixMicros(world.now().0 + 60_000_000),
+    };
+    world.take(narrow, EndCause::Narrowed);
+    assert_eq!(word(ask(world, &mut guest, &connection, add(handle, far), false)), Err(Code::Denied));
+    assert_eq!(word(ask(world, &mut guest, &connection, add(handle, 8), false)), Ok(0));
+    world.revoke(lease);
+    assert_eq!(word(ask(world, &mut guest, &connection, add(handle, 8), false)), Err(Code::Revoked));
+}

@@ -9,7 +9,7 @@
 //! again on another connection is told of the effect that there is.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use caps::error::{Code, Error, Result};
 use caps::time::BootNanos;
@@ -54,9 +54,10 @@ pub(super) enum Wish {
 }
 
 impl Wish {
-    /// Whether it is carried to its end, whoever still listens.
+    /// Whether it is carried to its end, whoever still listens. Leases always are: what is made in a session's name has
+    /// to be there before the session is over, or nothing ends it with the session.
     fn lasts(&self) -> bool {
-        matches!(self, Self::Control(_, Some(_)))
+        matches!(self, Self::Control(_, Some(_)) | Self::Create(..) | Self::Delete(..))
     }
 }
 
@@ -118,15 +119,21 @@ pub(super) fn send_off(
 
 async fn grant(visitor: &mut Visitor, header: &Header, wish: Wish, limit: Duration) -> Result<Brought> {
     let late = || Error::new(Code::Timeout, "the request was not answered within its deadline");
+    let begun = Instant::now();
+    let in_time = || if begun.elapsed() < limit { Ok(()) } else { Err(late()) };
     match wish {
         Wish::Control(request, kept) => {
             let answer = timeout(limit, answer(visitor, *request)).await.unwrap_or_else(|_| Err(late()));
             if answer.as_ref().is_err_and(|error| error.code() == Code::Quota) {
                 visitor.refused_by_quota();
             }
-            let frame = match &answer {
-                Ok(reply) => control_frame(header, reply)?,
-                Err(error) => Zeroizing::new(failure(Verb::Control, header.request, error).concat()),
+            let refused = |error| Zeroizing::new(failure(Verb::Control, header.request, &error).concat());
+            let frame = match answer {
+                // One that fits no frame is told of as well, and that is kept: what was asked for is done.
+                Ok(reply) => control_frame(header, &reply).unwrap_or_else(|_| {
+                    refused(Error::new(Code::Internal, "it was done, and its answer does not fit a frame"))
+                }),
+                Err(error) => refused(error),
             };
             // A refusal as well, and that the time was over: the broker may have done it after that. Only who is told to
             // ask again is not told the same for ever: nothing was done.
@@ -136,15 +143,20 @@ async fn grant(visitor: &mut Visitor, header: &Header, wish: Wish, limit: Durati
             }
             Ok(Brought::Frame(frame))
         }
+        // Not broken off when the time is over: the visitor must not come back, and its session end, while something is
+        // still made in its name.
         Wish::Create(asked, body) => {
-            match timeout(limit, leases::create(visitor, asked, &body)).await.map_err(|_| late())?? {
-                Made::Answered(frame) => Ok(Brought::Frame(frame)),
-                Made::Filling(filling) => Ok(Brought::Filling(filling)),
-            }
+            let made = leases::create(visitor, asked, &body).await;
+            in_time()?;
+            Ok(match made? {
+                Made::Answered(frame) => Brought::Frame(frame),
+                Made::Filling(filling) => Brought::Filling(filling),
+            })
         }
         Wish::Delete(asked, body) => {
-            let deleted = timeout(limit, leases::delete(visitor, asked, &body)).await;
-            deleted.map_err(|_| late())?.map(Brought::Frame)
+            let deleted = leases::delete(visitor, asked, &body).await;
+            in_time()?;
+            deleted.map(Brought::Frame)
         }
     }
 }

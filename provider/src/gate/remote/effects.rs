@@ -24,7 +24,7 @@
 //! has been away the longest is forgotten. Answers may hold tokens, and are erased when they go.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -293,7 +293,8 @@ impl Connected {
             return Err(Error::new(Code::Busy, "the request is being worked on; ask again"));
         }
         drop(state);
-        Ok(Begun::New(UnderWay(Arc::new(Mark { table: self.table.clone(), id }))))
+        let mark = Mark { table: self.table.clone(), id, answered: AtomicBool::new(false) };
+        Ok(Begun::New(UnderWay(Arc::new(mark))))
     }
 
     /// The frames that a request was answered with, once all of it is here and says what it is; `None` for one that only
@@ -427,18 +428,23 @@ pub(super) struct UnderWay(Arc<Mark>);
 struct Mark {
     table: Arc<Table>,
     id: RequestId,
+    /// Whether its answer is kept: the number is under way no more, and may be again, in somebody else's hands.
+    answered: AtomicBool,
 }
 
 impl UnderWay {
     /// Keeps its answer: whole frames. Before they are sent, since whoever asks again may do so because sending failed.
     pub(super) fn answered(&self, identity: Identity, frames: &[u8]) {
+        self.0.answered.store(true, Ordering::Relaxed);
         self.0.table.keep(self.0.id, identity, frames);
     }
 }
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        self.table.lock().under_way.remove(&self.id);
+        if !*self.answered.get_mut() {
+            self.table.lock().under_way.remove(&self.id);
+        }
     }
 }
 

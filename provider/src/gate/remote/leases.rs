@@ -14,6 +14,7 @@
 //! An item fails by itself: its bytes are read and forgotten, what was made for it is given back, and the others go on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use caps::error::{Code, Error, Result};
 use caps::id::{LeaseId, SlotHandle};
@@ -24,6 +25,7 @@ use caps::wire::remote::leases::{Create, Created, Creations, Delete, Deletions, 
 use caps::wire::remote::{Flags, Header, Piece};
 use caps::wire::request::{LeaseSpec, Path};
 use caps::wire::{Reply, Request, cbor};
+use policy::limits::{REMOTE_UNDO_RETRY_MS, REMOTE_UNDO_TRIES_MAX};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
@@ -79,8 +81,8 @@ pub(super) enum Made {
     Filling(Box<Filling>),
 }
 
-/// Makes the leases that `body` asks for. Dropping the future gives up nothing of a request that is here whole, and undoes
-/// any other.
+/// Makes the leases that `body` asks for. To be awaited to its end, with the session alive: a lease that ends with the
+/// session has to be made before it is over.
 ///
 /// # Errors
 /// `E_FRAME_TYPE` for a body that is none; `E_RANGE` unless there are 1 to 64 items; `E_INTERNAL`. Nothing is left behind
@@ -128,7 +130,7 @@ async fn open(visitor: &mut Visitor, created: &Created) -> Result<SlotHandle> {
     }
 }
 
-/// Gives leases back and returns the frame of the answer, which is kept already. Dropping the future gives up nothing.
+/// Gives leases back and returns the frame of the answer, which is kept already. To be awaited to its end, as [`create`].
 ///
 /// # Errors
 /// `E_FRAME_TYPE` for a body that is none; `E_RANGE` unless there are 1 to 64 items; `E_INTERNAL`.
@@ -227,15 +229,38 @@ impl Drop for Undo {
         let (leases, control) = (std::mem::take(&mut self.leases), self.control.clone());
         let (caller, under_way) = (self.caller, self.under_way.clone());
         self.runtime.spawn(async move {
-            let requests = leases.iter().map(|&lease| Ok(Request::LeaseRelease { lease }));
-            for (released, lease) in all(&control, caller, requests).await.into_iter().zip(&leases) {
-                if let Err(error) = released {
-                    // It has ended already, or ends with its time.
-                    tracing::debug!(%error, ?lease, "a lease that nobody was told of could not be given back");
-                }
-            }
+            give_back(&control, caller, leases).await;
             drop(under_way);
         });
+    }
+}
+
+/// Gives back leases that nobody was told of. What stands in the way, such as a full audit log, is tried again for a
+/// while: nobody else would ask for it.
+async fn give_back(control: &Arc<dyn ControlPlane>, caller: Caller, mut leases: Vec<LeaseId>) {
+    let mut pause = Duration::from_millis(REMOTE_UNDO_RETRY_MS);
+    for attempt in 1..=REMOTE_UNDO_TRIES_MAX {
+        let requests = leases.iter().map(|&lease| Ok(Request::LeaseRelease { lease }));
+        let mut left = Vec::new();
+        for (released, lease) in all(control, caller, requests).await.into_iter().zip(&leases) {
+            match released.map_err(|error| error.code()) {
+                Ok(_) | Err(Code::LeaseUnknown | Code::LeaseExpired) => {} // it has ended
+                Err(code) if attempt == REMOTE_UNDO_TRIES_MAX => {
+                    tracing::warn!(
+                        ?code,
+                        ?lease,
+                        "a lease that nobody was told of is kept until its time is over"
+                    );
+                }
+                Err(_) => left.push(*lease),
+            }
+        }
+        if left.is_empty() {
+            return;
+        }
+        leases = left;
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
 }
 

@@ -45,6 +45,7 @@ impl RemoteGate {
     /// # Errors
     /// `E_CONFIG_IO` if the address cannot be had; `E_SYSTEM` if a thread cannot.
     pub fn bind(config: RemoteConfig, local: &Gate) -> Result<Self> {
+        crate::runtime::Outgoing::can_cut_off()?;
         let (listener, address) = listener(config.listen)?;
         let admission = Admission::new(config.sessions_max, config.sessions_per_network_max);
         let mut shards = Shards::default();

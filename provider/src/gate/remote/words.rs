@@ -55,8 +55,8 @@ impl Word {
         }
     }
 
-    /// Gives an answer that was kept to `out`, under the number `request`, while the right is open: what a word was is
-    /// not told after a revoke, also not once more.
+    /// Gives an answer that was kept to `out`, under the number `request`, while the right is open to this word: what a
+    /// word was is not told after a revoke or a narrowing, also not once more, nor by a right that never reached it.
     ///
     /// # Errors
     /// Why it is not told, which is what changing a word by this right would be refused with.
@@ -68,10 +68,9 @@ impl Word {
         out: &mut dyn Sink,
     ) -> Result<()> {
         let Self { handle, offset, .. } = *self;
-        let told =
-            visitor.shared.provider.while_open(visitor.opener.session, handle, Rights::READ_WRITE, || {
-                keeping::repeat(frames, request, out, &[handle])
-            });
+        let told = visitor.shared.provider.while_word_open(visitor.opener.session, handle, offset, || {
+            keeping::repeat(frames, request, out, &[handle])
+        });
         let asked = Access { rights: Rights::READ_WRITE, offset, bytes: WORD_BYTES as u64 };
         told.map_err(|refused| visitor.refused(handle, asked, refused))
     }
