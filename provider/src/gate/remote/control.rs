@@ -127,11 +127,12 @@ async fn grant(visitor: &mut Visitor, header: &Header, wish: Wish, limit: Durati
             if answer.as_ref().is_err_and(|error| error.code() == Code::Quota) {
                 visitor.refused_by_quota();
             }
-            let refused = |error| Zeroizing::new(failure(Verb::Control, header.request, &error).concat());
-            let frame = match answer {
+            let refused =
+                |error: &Error| Zeroizing::new(failure(Verb::Control, header.request, error).concat());
+            let frame = match &answer {
                 // One that fits no frame is told of as well, and that is kept: what was asked for is done.
-                Ok(reply) => control_frame(header, &reply).unwrap_or_else(|_| {
-                    refused(Error::new(Code::Internal, "it was done, and its answer does not fit a frame"))
+                Ok(reply) => control_frame(header, reply).unwrap_or_else(|_| {
+                    refused(&Error::new(Code::Internal, "it was done, and its answer does not fit a frame"))
                 }),
                 Err(error) => refused(error),
             };
