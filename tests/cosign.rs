@@ -53,7 +53,7 @@ fn code_of(said: Said) -> String {
 }
 
 fn raw(world: &World, who: &Person) -> Raw {
-    Raw::connect(world.node.endpoint().path(), &who.key).unwrap()
+    Raw::connect(world.node.endpoint().path().expect("a socket"), &who.key).unwrap()
 }
 
 /// Three processes, as root of three users: the owner's is gone when the third party signs.

@@ -134,7 +134,7 @@ fn a_budget_is_shared_down_a_chain_of_delegations_to_the_byte() {
         }
     }
     // What is refused for another reason costs nothing.
-    let mut hand = Raw::connect(world.node.endpoint().path(), &carol.key).unwrap();
+    let mut hand = Raw::connect(world.node.endpoint().path().expect("a socket"), &carol.key).unwrap();
     let open = Request::Open { token: seal(&carols).unwrap(), rights: Rights::READ, path: By::Mediated };
     let Ok(Reply::Opened(opened)) = hand.ask(&open) else { panic!("a token is opened") };
     refused(hand.ask(&Request::Read { handle: opened.handle, offset: SMALL, length: 8 }), Code::Range);
@@ -164,7 +164,7 @@ fn bytes_that_did_not_leave_are_given_back() {
     let alice = world.person();
     let leased = lease(&alice, SMALL, 0);
     let token = attenuate(&leased.token, &budget(BUDGET)).unwrap();
-    let mut deaf = Raw::connect(world.node.endpoint().path(), &alice.key).unwrap();
+    let mut deaf = Raw::connect(world.node.endpoint().path().expect("a socket"), &alice.key).unwrap();
     let open = Request::Open { token: token.clone(), rights: Rights::READ, path: By::Mediated };
     let Ok(Reply::Opened(opened)) = deaf.ask(&open) else { panic!("a token is opened") };
     // It asks and does not listen: in the end an answer finds no room, and the session is over.

@@ -199,7 +199,7 @@ fn a_user_who_is_not_on_the_list_is_not_let_in() {
     let world = World::new();
     let key = world.register();
     let mut stranger = Actor::start(STRANGER);
-    let socket = world.node.endpoint().path().to_owned();
+    let socket = world.node.endpoint().path().expect("a socket").to_owned();
     let said = stranger.ask(&Ask::Begin { socket, seed: *key.seed() });
     assert!(matches!(&said, Said::Refused { code } if code == Code::PeerUid.text()), "{said:?}");
     stranger.wait();

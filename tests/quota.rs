@@ -99,7 +99,8 @@ fn of_two_gifts_at_once_that_do_not_both_fit_one_is_made() {
     let world = world(1);
     let (client, others) = (world.person(), [world.person(), world.person()]);
     for _ in 0..20 {
-        let mut sessions = [0, 1].map(|_| Raw::connect(world.node.endpoint().path(), &client.key).unwrap());
+        let mut sessions = [0, 1]
+            .map(|_| Raw::connect(world.node.endpoint().path().expect("a socket"), &client.key).unwrap());
         let ids = [0, 1].map(|_| DonationId::random());
         for (at, raw) in sessions.iter_mut().enumerate() {
             let (to, ttl) = (others[at].key.public(), caps::time::Micros::from_millis(60_000));

@@ -88,6 +88,11 @@ fn the_story_of_three_parties_is_what_the_commands_print() {
     play("docs/three-parties.md", 10);
 }
 
+#[test]
+fn the_story_over_the_network_is_what_the_commands_print() {
+    play("docs/over-the-network.md", 9);
+}
+
 /// Runs the commands of a document, of which there are so many at least.
 fn play(file: &str, commands: usize) {
     let binary = Path::new(env!("CARGO_BIN_EXE_leasehold"));
@@ -98,6 +103,8 @@ fn play(file: &str, commands: usize) {
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path().join("leasehold");
     let dir = dir.to_str().unwrap();
+    // Another test may listen where a document says that its node does.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let path = format!("{}:{}", binary.parent().unwrap().display(), std::env::var("PATH").unwrap());
     // The documents were written as root. Elsewhere the commands must work all the same; what they say differs in places.
     let compare = rustix::process::geteuid().is_root();
@@ -107,7 +114,8 @@ fn play(file: &str, commands: usize) {
     let mut node = None;
     for Shown { command, output } in &blocks {
         let here = |line: &String| {
-            line.replace("/tmp/leasehold/", &format!("{dir}/"))
+            line.replace("127.0.0.1:7171", &format!("127.0.0.1:{port}"))
+                .replace("/tmp/leasehold/", &format!("{dir}/"))
                 .replace("--dir /tmp/leasehold", &format!("--dir {dir}"))
         };
         let expected: Vec<_> = output.iter().map(here).collect();

@@ -158,7 +158,7 @@ fn a_leaked_descriptor_and_a_forked_child_die_with_the_right() {
     let leased = alice.lease(options).unwrap();
 
     // The holder passes its bare descriptor to a process that has neither key, token nor session.
-    let mut holder = Raw::connect(world.node.endpoint().path(), &key).unwrap();
+    let mut holder = Raw::connect(world.node.endpoint().path().expect("a socket"), &key).unwrap();
     let bare = holder.open_mapped(&leased.token, Rights::READ_WRITE).unwrap();
     let stranger = libmem::SigningKey::generate();
     let mut third = world.actor(&stranger, USERS[2]);

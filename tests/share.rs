@@ -29,7 +29,7 @@ fn offer(owner: &Person, leased: &Leased, to: &Person, rights: Rights) -> libmem
 }
 
 fn raw(world: &World, who: &Person) -> Raw {
-    Raw::connect(world.node.endpoint().path(), &who.key).unwrap()
+    Raw::connect(world.node.endpoint().path().expect("a socket"), &who.key).unwrap()
 }
 
 /// The contract that an honest owner would sign.

@@ -109,7 +109,7 @@ fn a_delegate_is_dead_on_every_path_and_nobody_else_loses_anything() {
     let mediated = carol.client.open_mediated(&carols, Rights::READ_WRITE).unwrap();
     mediated.write_at(512, b"by calls").unwrap();
     // She passes her bare descriptor on to a process that has neither key, token nor session.
-    let mut holder = Raw::connect(world.node.endpoint().path(), &carol.key).unwrap();
+    let mut holder = Raw::connect(world.node.endpoint().path().expect("a socket"), &carol.key).unwrap();
     let bare = holder.open_mapped(&carols, Rights::READ_WRITE).unwrap();
     let mut third = world.actor(&SigningKey::generate(), USERS[2]);
     let said = third.ask(&Ask::TakeDescriptor { bytes: SMALL as usize });

@@ -27,7 +27,7 @@ fn accept(to: &Person, contract: &TransferContract) -> libmem::Result<TakenOver>
 }
 
 fn raw(world: &World, who: &Person) -> Raw {
-    Raw::connect(world.node.endpoint().path(), &who.key).unwrap()
+    Raw::connect(world.node.endpoint().path().expect("a socket"), &who.key).unwrap()
 }
 
 /// Leases and bytes of a person, as the administrator sees them.

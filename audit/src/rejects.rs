@@ -62,7 +62,8 @@ impl Source {
         }
     }
 
-    fn put(self, draft: Draft) -> Draft {
+    /// Says so, in an entry.
+    pub fn put(self, draft: Draft) -> Draft {
         match self {
             Self::Uid(uid) => draft.peer_uid(uid),
             Self::Net4(net) => draft.peer_net4(net),

@@ -92,7 +92,7 @@ fn clients() -> Vec<Client> {
     (0..CALLERS)
         .map(|n| {
             let key = SigningKey::from_seed(&[n + 1; 32]);
-            let caller = Caller { holder: key.public(), uid: 1000 + u32::from(n), session: n.into() };
+            let caller = Caller { holder: key.public(), uid: Some(1000 + u32::from(n)), session: n.into() };
             Client { key, caller }
         })
         .collect()

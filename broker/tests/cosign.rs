@@ -19,7 +19,7 @@ fn contract(world: &World, ticket: &ClaimTicket, grant: u8) -> ShareContract {
 }
 
 fn offered(world: &mut World, n: u8, contract: ShareContract) -> broker::state::Applied {
-    world.by(n, Kind::OfferToCosign { contract, signature: contract.sign(&key(n)), uid: 1000 })
+    world.by(n, Kind::OfferToCosign { contract, signature: contract.sign(&key(n)), uid: Some(1000) })
 }
 
 fn cosigned(world: &mut World, n: u8, contract: &ShareContract) -> broker::state::Applied {
@@ -154,7 +154,7 @@ fn the_three_are_three_and_known_here() {
         assert_eq!(code(offered(&mut world, 1, contract).answer), Some(expected), "{cosigner}");
     }
     let signature = ShareContract { cosigner: None, ..good }.sign(&key(1));
-    let unsigned = world.by(1, Kind::OfferToCosign { contract: good, signature, uid: 0 });
+    let unsigned = world.by(1, Kind::OfferToCosign { contract: good, signature, uid: Some(0) });
     assert_eq!(code(unsigned.answer), Some(Code::ContractSignature), "the owner signs who has to co-sign");
     // Neither kind of offer takes the other's contracts.
     assert_eq!(code(world.offer(1, good).answer), Some(Code::Protocol));
@@ -171,7 +171,7 @@ fn the_policy_is_asked_at_the_offer_and_at_the_issue() {
     let no = |hash| Some(PolicyVerdict { allowed: false, rule: None, hash });
     let (now, other) = (genesis().policy, [3; 32]);
     let signature = contract.sign(&key(1));
-    let offer = Kind::OfferToCosign { contract, signature, uid: 1000 };
+    let offer = Kind::OfferToCosign { contract, signature, uid: Some(1000) };
     let mut command = world.command(Actor::Principal(public(1)), offer);
     for (policy, expected) in
         [(no(now), Code::PolicyDenied), (no(other), Code::Busy), (None, Code::PolicyDenied)]

@@ -237,7 +237,7 @@ fn commands() -> Vec<Command> {
             ..world.contract(&ticket(first, region), grant, 2)
         };
         let (grant, signature) = (contract.grant, contract.sign(&key(1)));
-        push(&mut world, by(1), Kind::OfferToCosign { contract, signature, uid: 1000 });
+        push(&mut world, by(1), Kind::OfferToCosign { contract, signature, uid: Some(1000) });
         if grant == GrantId([10; 16]) {
             push(&mut world, by(0), Kind::Cosign { grant, signature: contract.sign(&key(0)) });
             push(&mut world, by(0), Kind::Issue { grant });

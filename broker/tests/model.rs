@@ -439,7 +439,7 @@ impl Lockstep {
                 if said.is_ok() {
                     self.contracts.push(contract);
                 }
-                (Kind::OfferToCosign { contract, signature, uid: by.into() }, said)
+                (Kind::OfferToCosign { contract, signature, uid: Some(by.into()) }, said)
             }
             Op::Cosign { grant, signed } => {
                 let contract = self.contract(self.grant_id(grant, aim));

@@ -135,6 +135,8 @@ codes! {
     Unreachable = 309, "E_UNREACHABLE", Unreachable, "start a node with `leasehold up`, or name its directory with --dir";
     /// The request was sent and its outcome is not known.
     Uncertain = 310, "E_UNCERTAIN", Unreachable, "list your leases to see whether it took effect";
+    /// The certificate at the other end names nobody, or somebody else.
+    PeerIdentity = 311, "E_PEER_IDENTITY", Refused, "use a certificate of this trust domain that names who you are; `leasehold pki issue` makes one";
     // 4xx: the control plane
     /// A number outside its bounds.
     Range = 400, "E_RANGE", Client, "see the bounds in the message";
@@ -177,6 +179,8 @@ codes! {
     Checksum = 503, "E_CHECKSUM", Client, "send the chunk again";
     /// A system call that must not fail did.
     System = 504, "E_SYSTEM", Ours, "`leasehold doctor` shows what this machine lacks";
+    /// Sealed bytes do not authenticate: somebody without the key changed them, or the key is another one.
+    Seal = 505, "E_SEAL", Tampering, "somebody without the key changed these bytes, or the key is not theirs; nothing of them was given out";
     // 6xx: files of the operator
     /// A file cannot be read or written.
     ConfigIo = 600, "E_CONFIG_IO", Operator, "check the path and its permissions";
@@ -192,6 +196,8 @@ codes! {
     PolicyLint = 605, "E_POLICY_LINT", Operator, "fix the rule, or state that you mean it with `allow_all = true`";
     /// Another node uses this directory.
     Locked = 606, "E_LOCKED", Operator, "one node uses a directory at a time; stop the other one";
+    /// Certificates, a key, roots or a revocation list cannot be used.
+    ConfigTls = 607, "E_CONFIG_TLS", Operator, "replace the file that the message names; what was loaded before stays in use";
     // 7xx: audit
     /// No device can record, so nothing was changed.
     AuditUnavailable = 700, "E_AUDIT_UNAVAILABLE", Ours, "make room on the audit device; revokes still work";

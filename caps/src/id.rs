@@ -72,6 +72,10 @@ id16!(
     /// An offer to hand a lease over. Drawn by the owner, because both sign it.
     TransferId
 );
+id16!(
+    /// A program that goes on after its connection was lost. Drawn by itself, and worth nothing without its key.
+    ClientId
+);
 
 /// A principal's Ed25519 public key as it travels: 32 bytes, not yet checked to be a usable key.
 ///

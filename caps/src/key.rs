@@ -22,6 +22,10 @@ pub enum Purpose {
     Receipt,
     /// The contract by which a lease changes its owner.
     Transfer,
+    /// Proof of possession at the start of a session over TLS, bound to its connection.
+    PossessionOverTls,
+    /// The key of an encrypted lease on its way to somebody.
+    KeyEnvelope,
 }
 
 impl Purpose {
@@ -33,6 +37,8 @@ impl Purpose {
             Self::Share => b"leasehold-share-v1\0",
             Self::Receipt => b"leasehold-receipt-v1\0",
             Self::Transfer => b"leasehold-transfer-v1\0",
+            Self::PossessionOverTls => b"leasehold-pop-tls-v1\0",
+            Self::KeyEnvelope => b"leasehold-key-envelope-v1\0",
         }
     }
 }
@@ -104,6 +110,24 @@ impl VerifyingKey {
     pub fn verifies(&self, purpose: Purpose, message: &[u8], signature: &Signature) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
         self.0.verify_strict(&[purpose.prefix(), message].concat(), &signature).is_ok()
+    }
+}
+
+// The same pair of keys for X25519: what somebody encrypts to a principal. Signing and agreeing with one pair is safe for
+// Ed25519 and an X25519 KEM (ePrint 2021/509), and principals have no other key that anybody vouches for.
+impl SigningKey {
+    /// This key's secret as X25519 takes it (RFC 7748; not yet clamped). The copy wipes itself.
+    #[must_use]
+    pub fn agreement_secret(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0.to_scalar_bytes())
+    }
+}
+
+impl VerifyingKey {
+    /// This key as X25519 takes it: the same point in Montgomery's form, of full order like this one.
+    #[must_use]
+    pub fn agreement_public(&self) -> [u8; 32] {
+        self.0.to_montgomery().to_bytes()
     }
 }
 

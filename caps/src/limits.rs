@@ -25,6 +25,17 @@ pub const TOKEN_DECISION_MS_MAX: u64 = 1_000;
 pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
 /// Largest frame in bytes: a chunk, its CBOR and its header. Below the default socket buffer of Linux (208 KiB).
 pub const FRAME_BYTES_MAX: usize = 128 * 1024;
+/// Most items in one frame of a batch over TLS: with their bytes they fit a frame.
+pub const REMOTE_BATCH_ITEMS_MAX: usize = 512;
+/// Most leases in one request over TLS to make some or to give some back: the answers, with their tokens, fit a frame.
+pub const REMOTE_LEASES_MAX: usize = 64;
+/// Least bytes of a value made over TLS: smaller ones are not worth a region each.
+pub const VALUE_BYTES_MIN: u64 = 64 * 1024;
+/// Most requests of one connection over TLS that may be unanswered. A node that is sent more stops reading until it has
+/// answered some.
+pub const REMOTE_WINDOW_MAX: usize = 32;
+/// Most bytes that one operation over TLS moves, and most bytes of a value.
+pub const VALUE_BYTES_MAX: u64 = 1 << 30;
 /// Longest name of a principal, a lease or a reason text in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 /// Longest reason of a revocation in bytes.
@@ -34,6 +45,10 @@ pub const PAGE_ROWS_MAX: usize = 256;
 
 const _: () = assert!(TOKEN_BYTES_MAX + 4 * 1024 < FRAME_BYTES_MAX, "a token and its request fit one frame");
 const _: () = assert!(CHUNK_BYTES_MAX + 4 * 1024 < FRAME_BYTES_MAX, "a chunk and its request fit one frame");
+const _: () = assert!(
+    REMOTE_BATCH_ITEMS_MAX * 24 + CHUNK_BYTES_MAX + 32 < FRAME_BYTES_MAX,
+    "a batch's items and their bytes fit one frame"
+);
 const _: () =
     assert!(PAGE_ROWS_MAX * 384 < FRAME_BYTES_MAX, "a page of rows of at most 384 bytes fits one frame");
 /// Most rows in one page of grants, which name up to three principals.

@@ -3,6 +3,9 @@
 //! The client names a key and a nonce; the node answers with its id and a nonce of its own; the client signs both.
 //! The node's id keeps a proof from being relayed to another node, its nonce from being replayed, the client's
 //! nonce keeps a lying node from choosing the whole message.
+//!
+//! Over TLS the client signs, in addition, 32 bytes that this connection alone has (RFC 8446, section 7.5): whoever
+//! stands between two connections can pass the messages on, and the proof is of no use to it.
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +67,24 @@ impl Transcript {
         [&self.node.0[..], &self.server.0, &self.client.0, &self.holder.0].concat()
     }
 
+    fn message_over(&self, channel: &Nonce) -> Vec<u8> {
+        [&self.message()[..], &channel.0].concat()
+    }
+
+    /// The client's side on a TLS connection, with what that connection alone has.
+    #[must_use]
+    pub fn sign_over(&self, channel: &Nonce, key: &SigningKey) -> Signature {
+        key.sign(Purpose::PossessionOverTls, &self.message_over(channel))
+    }
+
+    /// The node's side of it.
+    ///
+    /// # Errors
+    /// As [`Self::verify`]; a proof of another connection is none of this one.
+    pub fn verify_over(&self, channel: &Nonce, signature: &Signature) -> Result<Proven> {
+        self.judge(Purpose::PossessionOverTls, &self.message_over(channel), signature)
+    }
+
     /// The client's side.
     #[must_use]
     pub fn sign(&self, key: &SigningKey) -> Signature {
@@ -75,9 +96,13 @@ impl Transcript {
     /// # Errors
     /// `E_POSSESSION` if the key is weak or the signature is not its.
     pub fn verify(&self, signature: &Signature) -> Result<Proven> {
+        self.judge(Purpose::Possession, &self.message(), signature)
+    }
+
+    fn judge(&self, purpose: Purpose, message: &[u8], signature: &Signature) -> Result<Proven> {
         let refused = Error::new(Code::Possession, "the session's key did not sign this session's challenge");
         let key = VerifyingKey::parse(self.holder).map_err(|_| refused.clone())?;
-        if key.verifies(Purpose::Possession, &self.message(), signature) {
+        if key.verifies(purpose, message, signature) {
             Ok(Proven { holder: self.holder })
         } else {
             Err(refused)
@@ -110,5 +135,20 @@ mod tests {
         ] {
             assert_eq!(wrong.verify(&proof).unwrap_err().code(), Code::Possession);
         }
+    }
+
+    #[test]
+    fn a_proof_over_tls_serves_one_connection() {
+        let key = SigningKey::from_seed(&[9; 32]);
+        let node = ProviderId([1; 16]);
+        let transcript =
+            Transcript { node, server: Nonce([2; 32]), client: Nonce([3; 32]), holder: key.public() };
+        let (here, elsewhere) = (Nonce([4; 32]), Nonce([5; 32]));
+        let proof = transcript.sign_over(&here, &key);
+        assert_eq!(transcript.verify_over(&here, &proof).unwrap().holder(), key.public());
+        assert_eq!(transcript.verify_over(&elsewhere, &proof).unwrap_err().code(), Code::Possession);
+        assert_eq!(transcript.verify(&proof).unwrap_err().code(), Code::Possession);
+        let local = transcript.sign(&key);
+        assert_eq!(transcript.verify_over(&here, &local).unwrap_err().code(), Code::Possession);
     }
 }

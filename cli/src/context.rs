@@ -12,6 +12,7 @@ use crate::dirs::Dirs;
 use crate::failure::{Failure, Result};
 use crate::identity::Identities;
 use crate::output::Style;
+use crate::remote::Way;
 use crate::tokens::Tokens;
 
 /// The options that every command has, resolved.
@@ -20,6 +21,8 @@ pub(crate) struct Context {
     pub(crate) json: bool,
     pub(crate) style: Style,
     named: Option<Name>,
+    /// The way to the node, if it is not on this machine.
+    way: Option<Way>,
 }
 
 /// A session, and whose it is.
@@ -32,7 +35,18 @@ pub(crate) struct Session {
 impl Context {
     pub(crate) fn new(global: &Global, style: Style) -> Result<Self> {
         let dirs = Dirs::of_process(global.dir.as_deref());
-        Ok(Self { dirs, json: global.json, style, named: global.identity.clone() })
+        let way = Way::of(&global.remote, &dirs);
+        Ok(Self { dirs, json: global.json, style, named: global.identity.clone(), way })
+    }
+
+    /// Whether the node is on another machine, as far as anybody said.
+    pub(crate) const fn is_remote(&self) -> bool {
+        self.way.is_some()
+    }
+
+    /// Whether a node can be asked at all: one that is not up has no socket here.
+    pub(crate) fn may_be_up(&self) -> bool {
+        self.is_remote() || self.dirs.socket().exists()
     }
 
     /// The keys of this user.
@@ -71,13 +85,18 @@ impl Context {
 
     /// Connects as who I am.
     pub(crate) fn connect(&self) -> Result<Session> {
+        self.connect_checked(false)
+    }
+
+    /// The same; over the network `checked` says whether bytes of regions get checksums of their own.
+    pub(crate) fn connect_checked(&self, checked: bool) -> Result<Session> {
         if libmem::is_inherited() {
             let message = "inside `leasehold run` there is no key, and only `put` and `get` work";
             return Err(Failure::of(Code::Denied, message).help("type it outside of the sandbox"));
         }
         let name = self.identity()?;
         let key = self.identities().load(&name)?;
-        let client = self.connect_with(&key)?;
+        let client = self.connect_at(&name, &key, checked)?;
         Ok(Session { client, key, tokens: Tokens::new(&self.dirs.tokens(), &name) })
     }
 
@@ -92,7 +111,7 @@ impl Context {
             }
             _ => self.identity()?,
         };
-        self.connect_with(&self.identities().load(&name)?)
+        self.connect_with(&name, &self.identities().load(&name)?)
     }
 
     /// Connects as who I am, or, where that is not said, as one of `holders` whose key this user has, or as anybody:
@@ -104,24 +123,39 @@ impl Context {
             key.is_some_and(|key| holders.contains(&key))
         };
         match self.named {
-            None if self.dirs.socket().exists() => match identities.names()?.into_iter().find(holds) {
-                Some(name) => self.connect_with(&identities.load(&name)?),
+            None if self.may_be_up() => match identities.names()?.into_iter().find(holds) {
+                Some(name) => self.connect_with(&name, &identities.load(&name)?),
                 None => self.connect_as_anybody(),
             },
             _ => self.connect_as_anybody(),
         }
     }
 
-    /// Connects with a key.
-    pub(crate) fn connect_with(&self, key: &SigningKey) -> Result<Client> {
-        let socket = self.dirs.socket();
-        Client::connect(&Endpoint::unix(&socket), key).map_err(|error| {
-            let unreachable = error.code() == Code::Unreachable;
+    /// Connects as an identity of this user, with its key.
+    pub(crate) fn connect_with(&self, name: &Name, key: &SigningKey) -> Result<Client> {
+        self.connect_at(name, key, false)
+    }
+
+    fn connect_at(&self, name: &Name, key: &SigningKey, checked: bool) -> Result<Client> {
+        let (endpoint, place) = match &self.way {
+            Some(way) => (way.endpoint(name, key.public())?.checked(checked), way.address().to_owned()),
+            None => {
+                let socket = self.dirs.socket();
+                (Endpoint::unix(&socket), crate::files::show(&socket))
+            }
+        };
+        Client::connect(&endpoint, key).map_err(|error| {
+            let unreachable = matches!(error.code(), Code::Unreachable | Code::Timeout);
             let failure = Failure::from(error);
             if !unreachable {
                 return failure;
             }
-            let message = format!("{}: {}", crate::files::show(&socket), failure.message);
+            let message = format!("{place}: {}", failure.message);
+            if self.is_remote() {
+                let help =
+                    "check the address, and that the node there was started with `leasehold up --listen`";
+                return Failure { message, ..failure }.help(help);
+            }
             Failure { message, ..failure }
         })
     }

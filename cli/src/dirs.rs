@@ -74,6 +74,11 @@ impl Dirs {
         self.state.join("tokens")
     }
 
+    /// The certificate authority.
+    pub(crate) fn pki(&self) -> PathBuf {
+        self.state.join("pki")
+    }
+
     /// The logs.
     pub(crate) fn audit(&self) -> PathBuf {
         self.state.join("audit")

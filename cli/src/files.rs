@@ -35,10 +35,32 @@ pub(crate) fn create(path: &Path, text: &str) -> Result<()> {
         ErrorKind::AlreadyExists => Error::with(Code::Exists, format!("{} exists", show(path))),
         _ => failed(path, &error),
     })?;
-    fill(&mut file, text).map_err(|error| {
+    fill(&mut file, text).and_then(|()| settle(path)).map_err(|error| {
         let _ = std::fs::remove_file(path); // half a secret is worse than none
         failed(path, &error)
     })
+}
+
+/// As [`create`], and through a loss of power the file is there whole or not at all: for what nobody can draw again. Where the
+/// file system has no second names it is as [`create`].
+///
+/// Not for the daemons, whose lists of system calls have no links.
+pub(crate) fn create_whole(path: &Path, text: &str) -> Result<()> {
+    let temporary = path.with_file_name(format!(".{}.new", LeaseId::random()));
+    create(&temporary, text)?;
+    // A link takes nobody's place, as a rename would.
+    let linked = std::fs::hard_link(&temporary, path);
+    let removed = std::fs::remove_file(&temporary);
+    match linked.map_err(|error| error.kind()) {
+        // A second name of the secret would outlive its destruction by the first.
+        Ok(()) => removed.and_then(|()| settle(path)).map_err(|error| {
+            let _ = std::fs::remove_file(path);
+            failed(path, &error)
+        }),
+        Err(ErrorKind::PermissionDenied | ErrorKind::Unsupported) => create(path, text),
+        Err(ErrorKind::AlreadyExists) => Err(Error::with(Code::Exists, format!("{} exists", show(path)))),
+        Err(kind) => Err(failed(path, &kind.into())),
+    }
 }
 
 /// Makes a file with a secret, or replaces the one of that name as one step.
@@ -49,7 +71,20 @@ pub(crate) fn replace(path: &Path, text: &str) -> Result<()> {
     std::fs::rename(&temporary, path).map_err(|error| {
         let _ = std::fs::remove_file(&temporary);
         failed(path, &error)
-    })
+    })?;
+    settle(path).map_err(|error| failed(path, &error))
+}
+
+/// Opens a file that is there to be locked, and makes it if it is not there.
+pub(crate) fn lock_file(path: &Path) -> Result<File> {
+    options().create(true).truncate(false).write(true).open(path).map_err(|error| failed(path, &error))
+}
+
+/// Makes an entry of a directory last through a loss of power. Where the directory cannot be opened it is as lasting as the file
+/// system makes it by itself.
+fn settle(path: &Path) -> std::io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent).map_or(Ok(()), |directory| directory.sync_all())
 }
 
 fn fill(file: &mut File, text: &str) -> std::io::Result<()> {
@@ -180,6 +215,13 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, FILE_MODE);
         assert_eq!(read_secret(&path, BYTES_MAX).unwrap().as_str(), "s3cret");
         assert_eq!(create(&path, "other").unwrap_err().code(), Code::Exists);
+        assert_eq!(create_whole(&path, "other").unwrap_err().code(), Code::Exists);
+        let whole = directory.path().join("whole");
+        create_whole(&whole, "s3cret").unwrap();
+        let status = std::fs::metadata(&whole).unwrap();
+        assert_eq!((status.mode() & 0o777, status.nlink()), (FILE_MODE, 1));
+        assert_eq!(read_secret(&whole, BYTES_MAX).unwrap().as_str(), "s3cret");
+        std::fs::remove_file(whole).unwrap();
         replace(&path, "other").unwrap();
         assert_eq!(read_secret(&path, BYTES_MAX).unwrap().as_str(), "other");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
@@ -200,6 +242,7 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert_eq!(read_secret(&link, BYTES_MAX).unwrap_err().code(), Code::ConfigPerms);
         assert_eq!(create(&link, "x").unwrap_err().code(), Code::Exists);
+        assert_eq!(create_whole(&link, "x").unwrap_err().code(), Code::Exists);
         assert_eq!(read_secret(directory.path(), BYTES_MAX).unwrap_err().code(), Code::ConfigPerms);
     }
 

@@ -15,11 +15,13 @@
 //! | `commands/` | what each does; one file a noun |
 //! | `output/` | tables, JSON, errors, colours, progress |
 //! | `context`, `dirs` | which node and which directories |
+//! | `remote` | the way to a node on another machine |
 //! | `failure` | how a command fails: code, message, help, exit code |
 //! | `files` | files that hold secrets: made and read with care |
 //! | `identity`, `contacts`, `tokens` | own keys, keys of others and tokens on disk |
 //! | `people` | who a key is |
 //! | `interrupt` | Ctrl-C for commands that have something to undo |
+//! | `pki/` | a certificate authority for people who have none |
 //! | `node/` | the node that `leasehold up` runs |
 //! | `canary/` | two clients of the node's own that try whether revocations work |
 //! | `demo/` | the story that `leasehold demo` plays |
@@ -45,7 +47,11 @@ mod interrupt;
 mod node;
 mod output;
 mod people;
+mod pki;
+mod remote;
 mod tokens;
+
+mod lease_keys;
 
 use std::process::ExitCode;
 

@@ -25,7 +25,7 @@ impl Context {
         // Nobody gives anything to the node's own clients, and their keys are the node's to change.
         let own = |name: &Name| mine.contains(name) || crate::canary::NAMES.contains(&name.as_str());
         for (name, key) in told.into_iter().take(TOLD_MAX).filter(|(name, _)| !own(name)) {
-            match contacts.trust(&name, key) {
+            match contacts.told(&name, key) {
                 Err(failure) if failure.code == Code::KeyChanged.text() => {
                     changed.get_or_insert(failure);
                 }
@@ -34,6 +34,30 @@ impl Context {
             }
         }
         changed.map_or(Ok(()), Err)
+    }
+
+    /// The key that a name stands for without any node's word: an identity's of this user, or a contact's whose key the
+    /// user gave by hand. A key is itself.
+    pub(crate) fn principal_by_hand(&self, text: &str) -> Result<PrincipalKey> {
+        let key = self.principal_here(text)?;
+        let Ok(name) = Name::new(text) else { return Ok(key) };
+        if PrincipalKey::parse(text).is_ok() || self.is_by_hand(key)? {
+            return Ok(key);
+        }
+        let message = format!("the key of `{name}` is a node's word: {key}");
+        Err(Failure::of(Code::Denied, message).help(format!(
+            "ask {name} by another way than the node for what `leasehold id show` prints there; if it is that key, \
+             `leasehold id trust {name} {key}`"
+        )))
+    }
+
+    /// Whether a key is one of this user's own, or one that the user gave by hand.
+    pub(crate) fn is_by_hand(&self, key: PrincipalKey) -> Result<bool> {
+        let identities = self.identities();
+        if identities.names()?.iter().any(|name| identities.public(name) == Some(key)) {
+            return Ok(true);
+        }
+        Ok(self.contacts().all()?.iter().any(|(_, contact)| contact.by_hand && contact.key == key))
     }
 
     /// The key that a name stands for without a node: a contact's or an identity's of this user.
@@ -74,12 +98,13 @@ impl People {
             }
         }
         let contacts = context.contacts().all().unwrap_or_default();
-        for (name, key) in &contacts {
-            known.entry(key.to_string()).or_insert_with(|| name.to_string());
+        for (name, contact) in &contacts {
+            known.entry(contact.key.to_string()).or_insert_with(|| name.to_string());
         }
         let told = client.into_iter().flat_map(|client| client.principals().map_while(caps::Result::ok));
         for row in told.take(TOLD_MAX) {
-            let taken = |name: &Name| contacts.iter().any(|(other, key)| other == name && *key != row.key);
+            let taken =
+                |name: &Name| contacts.iter().any(|(other, contact)| other == name && contact.key != row.key);
             let name = match taken(&row.name) {
                 true => format!("{}, says the node, with another key than your contact", row.name),
                 false => row.name.to_string(),

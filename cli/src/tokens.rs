@@ -76,11 +76,22 @@ impl Tokens {
         Self { directory: tokens.join(identity.as_str()) }
     }
 
-    /// Keeps a token under the id of its lease or grant, in place of an older one. Returns its file.
+    /// Keeps a token under the id of its lease or grant, in place of an older one of the same. Returns its file.
+    ///
+    /// Fails with `E_EXISTS` if the token here is another node's and still good, and changes nothing then: ids are a node's
+    /// word, and one node's must not cost the user what another one gave.
     pub(crate) fn keep(&self, id: &str, name: Option<&Name>, token: &Token) -> Result<PathBuf> {
         files::make_directory(&self.directory)?;
         self.sweep();
         let path = self.path(id);
+        if is_anothers(&path, token) {
+            let message =
+                format!("a token of another node's {id} is kept here, and this node gave the same id");
+            return Err(Failure::of(Code::Exists, message).help(format!(
+                "move {} away to keep both; nodes draw ids at random, so one of the two may be lying",
+                files::show(&path)
+            )));
+        }
         files::replace(&path, &line(token))?;
         if let Some(name) = name {
             files::replace(&self.name_path(name), &format!("{id}\n"))?;
@@ -176,6 +187,16 @@ fn line(token: &Token) -> zeroize::Zeroizing<String> {
     text
 }
 
+/// Whether the file has a token from another life of a node than `token`'s, and its time is not over.
+fn is_anothers(path: &Path, token: &Token) -> bool {
+    let here = files::read_secret(path, TOKEN_TEXT_BYTES_MAX).ok();
+    let here = here.and_then(|text| inspect(&Token::parse_text(&text).ok()?, None).ok());
+    let (Some(here), Ok(new)) = (here, inspect(token, None)) else { return false };
+    let Ok(now) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) else { return true };
+    let same = (here.cluster, here.provider) == (new.cluster, new.provider);
+    !same && u128::from(here.effective.expires) > now.as_micros()
+}
+
 fn is_of(token: &Token, lease: LeaseId) -> bool {
     inspect(token, None).is_ok_and(|inspection| inspection.lease == lease.to_string())
 }
@@ -203,6 +224,10 @@ mod tests {
     }
 
     fn until(expires: UnixMicros, lease: LeaseId) -> Token {
+        of_cluster(ClusterEpoch([3; 16]), expires, lease)
+    }
+
+    fn of_cluster(cluster: ClusterEpoch, expires: UnixMicros, lease: LeaseId) -> Token {
         let terms = Terms {
             lease,
             region: RegionId::random(),
@@ -213,8 +238,8 @@ mod tests {
             not_before: UnixMicros(0),
             expires,
             max_hops: 0,
-            cluster: ClusterEpoch::random(),
-            provider: ProviderId::random(),
+            cluster,
+            provider: ProviderId([4; 16]),
         };
         RootKey::from_seed(&[2; 32]).mint(&terms).unwrap()
     }
@@ -257,6 +282,24 @@ mod tests {
         for unknown in [LeaseArg::Id(LeaseId::random()), LeaseArg::Name(Name::new("unknown").unwrap())] {
             assert_eq!(tokens.find(&unknown).unwrap_err().code, "E_LEASE_UNKNOWN");
         }
+    }
+
+    #[test]
+    fn another_nodes_token_of_the_same_id_is_not_overwritten_while_it_is_good() {
+        let (_directory, tokens) = tokens();
+        let lease = LeaseId::random();
+        let id = lease.to_string();
+        let (mine, other) = (token(lease), of_cluster(ClusterEpoch([9; 16]), UnixMicros::MAX, lease));
+        tokens.keep(&id, None, &mine).unwrap();
+        assert_eq!(tokens.keep(&id, None, &other).unwrap_err().code, "E_EXISTS");
+        assert!(tokens.find(&LeaseArg::Id(lease)).unwrap() == mine);
+        tokens.keep(&id, None, &token(lease)).unwrap();
+
+        let over = LeaseId::random();
+        tokens.keep(&over.to_string(), None, &until(UnixMicros(1), over)).unwrap();
+        let next = of_cluster(ClusterEpoch([9; 16]), UnixMicros::MAX, over);
+        tokens.keep(&over.to_string(), None, &next).unwrap();
+        assert!(tokens.find(&LeaseArg::Id(over)).unwrap() == next);
     }
 
     #[test]

@@ -116,6 +116,15 @@ fn wrong_usage_is_exit_2_in_both_forms() {
         &["bench", "beside", "true"],
         &["bench", "beside", "--rounds", "0", "--", "true"],
         &["--as", "../admin", "status"],
+        &["--broker", "node.example", "status"],
+        &["--broker", "node.example:0", "status"],
+        &["--broker", "node.example:65536", "status"],
+        &["--broker", "::1:7171", "status"],
+        &["--broker", "", "status"],
+        &["--broker", "\u{1b}[2J:7171", "status"],
+        &["--broker", "node.example:7171", "--node", "-x", "status"],
+        &["--node", "node-1", "status"],
+        &["--broker", "node.example:7171", "run", "--", "true"],
     ];
     for arguments in cases {
         let wants_json = arguments.contains(&"--json");
@@ -490,7 +499,11 @@ fn keys_of_others_are_taken_once_and_delegated_to_by_name() {
     let file = path("contacts/carol.pub");
     assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o7777, 0o600);
     assert_eq!(json(&here(&["id", "show", "carol", "--json"]))["contact"]["key"], carol[..]);
-    assert_eq!(json(&here(&["id", "list", "--json"]))["contacts"][0]["name"], "carol");
+    let listed = json(&here(&["id", "list", "--json"]));
+    assert_eq!(
+        (&listed["contacts"][0]["name"], &listed["contacts"][0]["by_hand"]),
+        (&"carol".into(), &true.into())
+    );
     assert!(done(&here(&["id", "list"])).contains(&carol));
 
     let output = here(&["id", "trust", "carol", &other]);
@@ -626,4 +639,126 @@ fn a_reader_that_closes_early_is_no_failure() {
     let output = Command::new("bash").args(["-o", "pipefail", "-c", &script]).output().unwrap();
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     assert!(output.stderr.is_empty());
+}
+
+/// A directory with the identity `alice`, and her certificate.
+fn with_certificate() -> (tempfile::TempDir, String) {
+    let (directory, dir) = directory();
+    done(&leasehold(&["--dir", &dir, "id", "new", "alice"]));
+    done(&leasehold(&["--dir", &dir, "pki", "init", "--domain", "mem.example"]));
+    done(&leasehold(&["--dir", &dir, "pki", "issue", "alice"]));
+    (directory, dir)
+}
+
+/// A port at which nobody listens: one that the kernel gave out, and has back.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn a_node_that_nobody_hears_at_is_exit_4_and_named_by_its_address() {
+    let (_directory, dir) = with_certificate();
+    let address = format!("127.0.0.1:{}", free_port());
+    for command in [&["lease", "list"][..], &["put", "frames"], &["get", "frames", "-o", "got"], &["status"]]
+    {
+        let arguments = [&["--dir", &dir, "--broker", &address], command].concat();
+        let output = leasehold(&arguments);
+        assert_eq!(error(&output, 4), "E_UNREACHABLE", "{command:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains(&address) && said.contains("leasehold up --listen"), "{said}");
+        assert_eq!(json_error(&leasehold(&[&arguments[..], &["--json"]].concat()), 4), "E_UNREACHABLE");
+    }
+    // The same from the environment, and the certificate from another directory.
+    let tls = format!("{dir}/pki");
+    let (_other, other) = self::directory();
+    done(&leasehold(&["--dir", &other, "id", "new", "alice"]));
+    let environment =
+        [("LEASEHOLD_BROKER", &address[..]), ("LEASEHOLD_TLS", &tls), ("LEASEHOLD_DIR", &other)];
+    let output = with(&["lease", "list"], &environment, "");
+    assert_eq!(error(&output, 4), "E_UNREACHABLE");
+    assert!(text(&output.stderr).contains(&address));
+}
+
+#[test]
+fn without_a_good_certificate_nobody_is_called() {
+    let (_directory, dir) = self::directory();
+    done(&leasehold(&["--dir", &dir, "id", "new", "alice"]));
+    let address = format!("127.0.0.1:{}", free_port());
+    let ask = |more: &[&str]| {
+        leasehold(&[&["--dir", &dir, "--broker", &address][..], more, &["lease", "list"]].concat())
+    };
+    let refused = |more: &[&str], stable: &str, said: &str| {
+        let output = ask(more);
+        assert_eq!(error(&output, 1), stable);
+        assert!(text(&output.stderr).contains(said), "{said}: {}", text(&output.stderr));
+    };
+    refused(&[], "E_CONFIG_TLS", "leasehold pki init");
+    refused(&["--tls", "/nonexistent"], "E_CONFIG_TLS", "--tls");
+    done(&leasehold(&["--dir", &dir, "pki", "init", "--domain", "mem.example"]));
+    refused(&[], "E_CONFIG_TLS", "leasehold pki issue alice");
+    done(&leasehold(&["--dir", &dir, "pki", "issue", "alice"]));
+    let file = |name: &str| format!("{dir}/pki/{name}");
+    let mode = |name: &str, mode| {
+        std::fs::set_permissions(file(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode("alice.key", 0o644);
+    refused(&[], "E_CONFIG_TLS", "0600");
+    mode("alice.key", 0o600);
+    std::fs::rename(file("alice.key"), file("aside")).unwrap();
+    refused(&[], "E_CONFIG_TLS", "alice.key");
+    std::fs::rename(file("aside"), file("alice.key")).unwrap();
+    std::fs::write(file("alice.pem"), "no certificate\n").unwrap();
+    refused(&[], "E_CONFIG_TLS", "alice.pem");
+    done(&leasehold(&["--dir", &dir, "pki", "rotate", "alice"]));
+    done(&leasehold(&["--dir", &dir, "pki", "revoke", "alice"]));
+    refused(&[], "E_CONFIG_TLS", "alice.pem");
+    mode("", 0o777);
+    refused(&[], "E_CONFIG_PERMS", "others may put files there");
+}
+
+#[test]
+fn an_authority_keeps_its_own_files_and_what_it_issued_once() {
+    let (_directory, dir) = with_certificate();
+    let pki = |arguments: &[&str]| leasehold(&[&["--dir", &dir, "pki"], arguments].concat());
+    for name in ["ca", "ca-before", "roots", "lists", "domain", "issued"] {
+        assert_eq!(error(&pki(&["issue", name]), 1), "E_CONFIG_VALUE", "{name}");
+    }
+    let again = pki(&["issue", "alice"]);
+    assert_eq!(error(&again, 1), "E_EXISTS");
+    assert!(text(&again.stderr).contains("leasehold pki rotate alice"), "{}", text(&again.stderr));
+    for command in ["rotate", "revoke"] {
+        let nobody = pki(&[command, "bob"]);
+        assert_eq!(error(&nobody, 1), "E_CONFIG_VALUE");
+        assert!(text(&nobody.stderr).contains("leasehold pki list"), "{}", text(&nobody.stderr));
+    }
+    let lists = format!("{dir}/pki/lists.pem");
+    let before = std::fs::read(&lists).unwrap();
+    let renewed = json(&pki(&["list", "--renew", "--json"]));
+    assert_eq!(renewed["lists"]["file"], lists[..]);
+    assert_ne!(std::fs::read(&lists).unwrap(), before);
+    done(&pki(&["rotate", "--ca"]));
+    let twice = pki(&["rotate", "--ca"]);
+    assert_eq!(error(&twice, 1), "E_CONFIG_VALUE");
+    let until = &json(&pki(&["list", "--json"]))["certificates"][0]["until"];
+    assert!(text(&twice.stderr).contains(until.as_str().unwrap()), "{}", text(&twice.stderr));
+    done(&pki(&["revoke", "alice"]));
+    done(&pki(&["rotate", "--ca"]));
+}
+
+#[test]
+fn what_answers_without_tls_is_no_node() {
+    let (_directory, dir) = with_certificate();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let said = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        let mut all = Vec::new();
+        let _ = std::io::Read::read_to_end(&mut stream, &mut all); // it may be reset
+        all
+    });
+    let output = leasehold(&["--dir", &dir, "--broker", &address, "lease", "list"]);
+    assert_ne!(code(&output), 0);
+    assert!(text(&output.stderr).starts_with("error[E_"), "{}", text(&output.stderr));
+    assert_eq!(said.join().unwrap().first(), Some(&0x16), "a TLS record, and nothing in the clear");
 }

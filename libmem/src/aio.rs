@@ -4,6 +4,9 @@
 //! (`enable_all`). Every future here can be dropped at any time: an answer that comes later is thrown away, and a
 //! right that it opened is closed. Whether a change took effect is then not known.
 //!
+//! It speaks with a node's own socket alone: an endpoint over TLS is refused with `E_PROTOCOL`. A program on tokio that
+//! needs one runs the blocking client on threads of its own (`spawn_blocking`).
+//!
 //! A [`Region`] is the same type as that of the blocking client: touching mapped memory needs no waiting.
 
 use std::os::fd::OwnedFd;
@@ -62,10 +65,14 @@ impl Client {
     /// As [`crate::Client::connect`].
     ///
     /// # Errors
-    /// As [`crate::Client::connect`]; `E_SYSTEM` if the runtime cannot watch the socket.
+    /// As [`crate::Client::connect`]; `E_SYSTEM` if the runtime cannot watch the socket; `E_PROTOCOL` for an endpoint over
+    /// TLS.
     pub async fn connect(endpoint: &Endpoint, key: &SigningKey) -> Result<Self> {
         let limit = endpoint.handshake_timeout();
-        let path = endpoint.path().to_owned();
+        let path = endpoint.path().map(ToOwned::to_owned).ok_or(Error::new(
+            Code::Protocol,
+            "the asynchronous client speaks with sockets alone: use the blocking one over TLS",
+        ))?;
         // connect(2) waits while the node's queue is full, and there is no event for its end.
         let connected = tokio::task::spawn_blocking(move || socket::connect(&path, limit)).await;
         let link = Arc::new(Link::new(connected.map_err(|_| driver())??, endpoint.rotation_bound()));

@@ -1,17 +1,19 @@
 //! The blocking client.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use caps::error::{Code, Error, Result};
 use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, TransferId};
 use caps::key::SigningKey;
+use caps::limits::{VALUE_BYTES_MAX, VALUE_BYTES_MIN};
 use caps::receipt::Receipt;
 use caps::rights::Rights;
 use caps::share::{ShareContract, TransferContract};
 use caps::token::Token;
-use caps::wire::reply::{Opened, TokenState, Welcome};
+use caps::wire::remote::leases::{self, Created};
+use caps::wire::reply::{TokenState, Welcome};
 use caps::wire::request::Path;
 use caps::wire::row::{
     DonationRow, GrantRow, LeaseRow, Lifetime, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow, RootRow,
@@ -19,19 +21,17 @@ use caps::wire::row::{
 };
 use caps::wire::wrap::{WrapId, WrapRow};
 use caps::wire::{Name, Reason};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 
 use crate::calls::{self, Call, Cursor, Row};
-use crate::endpoint::{Endpoint, HANDSHAKE_SECONDS, REQUEST_SECONDS, ROTATION_WAIT_MAX};
+use crate::endpoint::{Endpoint, Place, ROTATION_WAIT_MAX};
 use crate::inherited;
 use crate::lease::{LeaseOptions, LeaseView, Leased, checked, micros};
+use crate::local::Local;
+use crate::mediated::{Mediated, Memory};
 use crate::ownership::{self, TakenOver, TransferProposal};
-use crate::region::{Facts, OpenRight, Opening, Region, chunks, take_chunk};
-use crate::session::handshake;
-use crate::session::link::{Link, Ticket};
-use crate::session::protocol::Answer;
-use crate::session::socket::{self, Failure};
+use crate::region::{OpenRight, Opening, Region, chunks, take_chunk};
+use crate::remote;
+use crate::session::link::Link;
 use crate::share::{Accepted, Narrowing, Proposal, ShareOptions};
 use crate::wrap::{self, Wrapped};
 
@@ -40,37 +40,42 @@ use crate::wrap::{self, Wrapped};
 /// It can be shared between threads, which then take turns: a node answers a session's requests one after another.
 /// Open a second session for requests that must not wait behind the first one's.
 pub struct Client {
-    session: Arc<Session>,
+    session: Session,
     welcome: Welcome,
     holder: PrincipalKey,
 }
 
 /// What the client and everything that it opened share.
-struct Session {
-    link: Arc<Link>,
-    /// Held from a request to its answer, so that one thread at a time reads from the socket.
-    turn: Mutex<()>,
-    /// Held by who asks for the rotation channel, which is given once.
-    asking: Mutex<()>,
-    timeout: Duration,
+#[derive(Clone)]
+enum Session {
+    /// Over the socket of a node on this machine.
+    Local(Arc<Local>),
+    /// Over TLS.
+    Remote(Arc<remote::Session>),
 }
 
 impl Client {
-    /// Connects and proves possession of `key`. The key is not kept: the calls that sign ask for it again.
+    /// Connects and proves possession of `key`.
+    ///
+    /// On a socket the key is not kept: the calls that sign ask for it again. Over TLS a copy is, in memory that is wiped
+    /// at the end, to prove it again when the connection is lost.
     ///
     /// # Errors
     /// `E_UNREACHABLE` if there is no node at the endpoint; `E_TIMEOUT` if it does not answer; `E_PEER_UID` if this
-    /// user may not talk to it; `E_POSSESSION` if it does not accept the proof; `E_PROTOCOL`, `E_FRAME_*` if it is
-    /// no node of this release.
+    /// user may not talk to it; `E_PEER_IDENTITY` if one of the certificates is not believed, or is not that of who was
+    /// meant; `E_POSSESSION` if it does not accept the proof; `E_PROTOCOL`, `E_FRAME_*` if it is no node of this release.
     pub fn connect(endpoint: &Endpoint, key: &SigningKey) -> Result<Self> {
-        let timeout = endpoint.handshake_timeout();
-        let link = Arc::new(Link::new(socket::connect(endpoint.path(), timeout)?, endpoint.rotation_bound()));
-        let mut session = Session { link, turn: Mutex::new(()), asking: Mutex::new(()), timeout };
-        let (hello, request) = handshake::hello(key);
-        let (proving, request) = hello.prove(key, session.call(calls::raw(request))?)?;
-        let welcome = proving.welcome(session.call(calls::raw(request))?)?;
-        session.timeout = endpoint.request_timeout();
-        Ok(Self { session: Arc::new(session), welcome, holder: key.public() })
+        let (session, welcome) = match endpoint.place() {
+            Place::Unix(path) => {
+                let (local, welcome) = Local::connect(path, endpoint, key)?;
+                (Session::Local(Arc::new(local)), welcome)
+            }
+            Place::Tls { address, credentials } => {
+                let (remote, welcome) = remote::Session::connect(address, credentials, endpoint, key)?;
+                (Session::Remote(Arc::new(remote)), welcome)
+            }
+        };
+        Ok(Self { session, welcome, holder: key.public() })
     }
 
     /// Goes on with the session of the program that started this one: `leasehold run` leaves it behind. There is one a
@@ -80,15 +85,9 @@ impl Client {
     /// `E_UNREACHABLE` if this process was started otherwise, if the session was taken already, or if the node is
     /// gone; `E_TIMEOUT` if it does not answer.
     pub fn inherited() -> Result<Self> {
-        Self::confined(Arc::new(Link::new(inherited::session()?, ROTATION_WAIT_MAX)))
-    }
-
-    fn confined(link: Arc<Link>) -> Result<Self> {
-        let timeout = Duration::from_secs(HANDSHAKE_SECONDS);
-        let mut session = Session { link, turn: Mutex::new(()), asking: Mutex::new(()), timeout };
-        let (holder, welcome) = session.call(calls::confine())?;
-        session.timeout = Duration::from_secs(REQUEST_SECONDS);
-        Ok(Self { session: Arc::new(session), welcome, holder })
+        let link = Arc::new(Link::new(inherited::session()?, ROTATION_WAIT_MAX));
+        let (local, holder, welcome) = Local::confined(link)?;
+        Ok(Self { session: Session::Local(Arc::new(local)), welcome, holder })
     }
 
     /// Tells the node that a program in the sandbox goes on with this session, and gives up its socket for it. That
@@ -96,10 +95,11 @@ impl Client {
     /// process' last hold on it.
     ///
     /// # Errors
-    /// Those of any request; `E_SYSTEM` if there is no descriptor to be had.
+    /// Those of any request; `E_SYSTEM` if there is no descriptor to be had; `E_MEDIATED_ONLY` over TLS.
     pub fn hand_over(self) -> Result<OwnedFd> {
-        self.session.call(calls::confine())?;
-        self.session.link.hand_over()
+        let local = self.session.local("a session over TLS stays in the process that began it")?;
+        local.call(calls::confine())?;
+        local.link.hand_over()
     }
 
     /// What the node said at the start: its lives, the caller's name, the tier of the caller's mappings.
@@ -270,7 +270,13 @@ impl Client {
         if offset.checked_add(buffer.len() as u64).is_none() {
             return Err(Error::new(Code::Range, "these bytes lie outside of every region"));
         }
-        self.session.fill(offset, buffer, |at, length| calls::quarantine_read(id, at, length))
+        for (at, place) in chunks(offset, buffer.len()) {
+            let place = &mut buffer[place];
+            // A chunk's length fits 32 bits many times over.
+            let (bytes, crc) = self.session.call(calls::quarantine_read(id, at, place.len() as u32))?;
+            take_chunk(place, &bytes, crc)?;
+        }
+        Ok(())
     }
 
     /// Draws a new root key, which mints from now on. The one before is believed until its last token has expired, and
@@ -333,15 +339,16 @@ impl Client {
     /// # Errors
     /// Whatever the token's judgement says (`E_TOKEN_*`, `E_DENIED`, `E_EPOCH`); `E_MEDIATED_ONLY` if the right
     /// cannot be enforced by a mapping; `E_FD_TYPE` if the node sent something that is not a lease's memory;
-    /// `E_NOMEM` or `E_BUSY` if this process has no room for another mapping.
+    /// `E_NOMEM` or `E_BUSY` if this process has no room for another mapping. Over TLS always `E_MEDIATED_ONLY`.
     pub fn open_mapped(&self, token: &Token, rights: Rights) -> Result<Region> {
-        self.session.channel()?;
+        let session = self.session.local("over TLS no memory is mapped: use `open_mediated`, or `open`")?;
+        session.channel()?;
         let call = calls::open(token, rights, Path::Mapped);
-        let mut answer = self.session.ask(&call)?;
+        let mut answer = session.ask(&call)?;
         let opened = call.read(answer.take_reply()?)?;
-        let mut opening = Opening::new(self.session.link.clone(), opened, &mut answer)?;
+        let mut opening = Opening::new(session.link.clone(), opened, &mut answer)?;
         while let Some(call) = opening.ask() {
-            let mut answer = self.session.ask(&call)?;
+            let mut answer = session.ask(&call)?;
             opening.take(call.read(answer.take_reply()?)?, &mut answer)?;
         }
         opening.finish()
@@ -352,9 +359,16 @@ impl Client {
     /// # Errors
     /// Whatever the token's judgement says (`E_TOKEN_*`, `E_DENIED`, `E_EPOCH`).
     pub fn open_mediated(&self, token: &Token, rights: Rights) -> Result<Mediated> {
-        let opened = self.session.call(calls::open(token, rights, Path::Mediated))?;
-        let right = OpenRight::new(self.session.link.clone(), opened);
-        Ok(Mediated { session: self.session.clone(), right })
+        match &self.session {
+            Session::Local(session) => {
+                let opened = session.call(calls::open(token, rights, Path::Mediated))?;
+                let right = OpenRight::new(session.link.clone(), opened);
+                Ok(Mediated::local(session.clone(), right))
+            }
+            Session::Remote(session) => {
+                remote::Right::open(session.clone(), token, rights).map(Mediated::remote)
+            }
+        }
     }
 
     /// Opens what the token gives: mapped where the right allows it, else through the node.
@@ -464,6 +478,57 @@ impl Client {
     }
 }
 
+/// Leases by the dozen, with what they begin with.
+impl Client {
+    /// Makes leases, each with its first bytes, and says of each what became of it. What no bytes come for is zero. Over TLS
+    /// this is one request; at a socket it is one after the other.
+    ///
+    /// # Errors
+    /// `E_RANGE` for none, or more than [`caps::limits::REMOTE_LEASES_MAX`]; what broke the session; `E_UNCERTAIN` if no
+    /// answer came. Each item: as [`Client::lease`]; `E_RANGE` too for a lease of less than 64 KiB or more than 1 GiB, and
+    /// for more first bytes than it has. A lease whose bytes could not be written is given back.
+    pub fn create(&self, values: &[(LeaseOptions, &[u8])]) -> Result<Vec<Result<Created>>> {
+        leases::bounded(values.len())?;
+        match &self.session {
+            Session::Local(_) => {
+                Ok(values.iter().map(|(options, bytes)| self.create_one(options, bytes)).collect())
+            }
+            Session::Remote(session) => session.create(values),
+        }
+    }
+
+    fn create_one(&self, options: &LeaseOptions, bytes: &[u8]) -> Result<Created> {
+        let spec = options.clone().spec()?;
+        if !(VALUE_BYTES_MIN..=VALUE_BYTES_MAX).contains(&spec.bytes) || bytes.len() as u64 > spec.bytes {
+            return Err(Error::new(
+                Code::Range,
+                "a value has 64 KiB to 1 GiB, and no more first bytes than that",
+            ));
+        }
+        let Leased { lease, token } = self.session.call(calls::lease_create(spec))?;
+        let written = self
+            .open_mediated(&token, Rights::READ_WRITE)
+            .and_then(|memory| memory.write_at(0, bytes))
+            .inspect_err(|_| {
+                let _ = self.release(lease.id); // the first error says what happened; the lease ends with its time
+            });
+        written.map(|()| Created { lease, token, written: bytes.len() as u64 })
+    }
+
+    /// Gives leases back, and says of each what became of it. Over TLS this is one request; at a socket it is one after the
+    /// other. There is no receipt: who needs one calls [`Client::release`].
+    ///
+    /// # Errors
+    /// As [`Client::create`]; each item as [`Client::release`].
+    pub fn delete(&self, leases: &[LeaseId]) -> Result<Vec<Result<()>>> {
+        leases::bounded(leases.len())?;
+        match &self.session {
+            Session::Local(_) => Ok(leases.iter().map(|&lease| self.release(lease).map(drop)).collect()),
+            Session::Remote(session) => session.delete(leases),
+        }
+    }
+}
+
 /// Leases that change their owner.
 impl Client {
     /// Offers a lease to another owner: signs the contract. It stays the caller's until the receiver accepts. The offer stands
@@ -533,180 +598,20 @@ impl std::fmt::Debug for Client {
     }
 }
 
-/// Leased memory behind the node: each read and write is a request, 64 KiB at a time, with a checksum each way.
-///
-/// Dropping it closes the right.
-pub struct Mediated {
-    session: Arc<Session>,
-    right: OpenRight,
-}
-
-impl Mediated {
-    /// Fills `buffer` from `offset` of the region on.
-    ///
-    /// # Errors
-    /// `E_REVOKED`; `E_RANGE` outside the right; `E_DENIED`; `E_CHECKSUM`. Some first part of `buffer` may be filled.
-    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.right.check_read(offset, buffer.len())?;
-        let handle = self.right.opened().handle;
-        self.session.fill(offset, buffer, |at, length| calls::read(handle, at, length))
-    }
-
-    /// Writes all of `bytes` to `offset` of the region and on.
-    ///
-    /// # Errors
-    /// `E_REVOKED`; `E_RANGE` outside the right; `E_DENIED`; `E_CHECKSUM`; `E_UNCERTAIN` if no answer came. Some
-    /// first part may be written.
-    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.right.check_write(offset, bytes.len())?;
-        for (at, place) in chunks(offset, bytes.len()) {
-            self.session.call(calls::write(self.right.opened().handle, at, &bytes[place]))?;
-        }
-        Ok(())
-    }
-
-    /// What was opened and how.
-    #[must_use]
-    pub fn facts(&self) -> Facts {
-        self.right.opened().into()
-    }
-
-    /// The same in the node's words.
-    pub(crate) const fn opened(&self) -> &Opened {
-        self.right.opened()
-    }
-}
-
-/// Leased memory, whichever way its bytes go.
-pub enum Memory {
-    /// Mapped into this process.
-    Mapped(Region),
-    /// Behind the node.
-    Mediated(Mediated),
-}
-
-impl Memory {
-    /// Fills `buffer` from `offset` of the region on.
-    ///
-    /// # Errors
-    /// As [`Region::read_at`] and [`Mediated::read_at`].
-    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        match self {
-            Self::Mapped(region) => region.read_at(offset, buffer),
-            Self::Mediated(mediated) => mediated.read_at(offset, buffer),
-        }
-    }
-
-    /// Writes all of `bytes` to `offset` of the region and on.
-    ///
-    /// # Errors
-    /// As [`Region::write_at`] and [`Mediated::write_at`].
-    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        match self {
-            Self::Mapped(region) => region.write_at(offset, bytes),
-            Self::Mediated(mediated) => mediated.write_at(offset, bytes),
-        }
-    }
-
-    /// What was opened and how.
-    #[must_use]
-    pub fn facts(&self) -> Facts {
-        match self {
-            Self::Mapped(region) => region.facts(),
-            Self::Mediated(mediated) => mediated.facts(),
-        }
-    }
-
-    /// The same in the node's words.
-    pub(crate) const fn opened(&self) -> &Opened {
-        match self {
-            Self::Mapped(region) => region.opened(),
-            Self::Mediated(mediated) => mediated.opened(),
-        }
-    }
-}
-
 impl Session {
     fn call<T>(&self, call: Call<T>) -> Result<T> {
-        call.read(self.ask(&call)?.take_reply()?)
-    }
-
-    /// Fills `buffer` from `offset` on with the answers to `call`, which asks for so many bytes at an offset.
-    fn fill(
-        &self,
-        offset: u64,
-        buffer: &mut [u8],
-        call: impl Fn(u64, u32) -> Call<(Vec<u8>, u32)>,
-    ) -> Result<()> {
-        for (at, place) in chunks(offset, buffer.len()) {
-            let place = &mut buffer[place];
-            // A chunk's length fits 32 bits many times over.
-            let (bytes, crc) = self.call(call(at, place.len() as u32))?;
-            take_chunk(place, &bytes, crc)?;
-        }
-        Ok(())
-    }
-
-    /// Asks for the rotation channel, unless the session has it.
-    fn channel(&self) -> Result<()> {
-        let _asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner); // as in `ask`
-        if self.link.has_channel() {
-            return Ok(());
-        }
-        let call = calls::channel();
-        let mut answer = self.ask(&call)?;
-        self.link.keep_channel(&mut answer)?;
-        call.read(answer.take_reply()?)
-    }
-
-    /// Sends a request and waits for its answer.
-    fn ask<T>(&self, call: &Call<T>) -> Result<Answer> {
-        // The lock guards no data, so a panic under it breaks nothing.
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let deadline = Deadline::after(self.timeout);
-        let mut ticket: Ticket<'_> = loop {
-            if let Some(ticket) = self.link.send(&call.request)? {
-                break ticket;
-            }
-            if !self.wait(PollFlags::OUT, deadline)? {
-                return Err(Failure::NotNow.error()); // nothing was sent
-            }
-        };
-        loop {
-            if !self.wait(PollFlags::IN, deadline)? {
-                return Err(ticket.give_up());
-            }
-            if let Some(answer) = ticket.answer()? {
-                return Ok(answer);
-            }
+        match self {
+            Self::Local(session) => session.call(call),
+            Self::Remote(session) => session.call(call),
         }
     }
 
-    /// Waits until the socket is ready; false if the time is over first.
-    fn wait(&self, ready: PollFlags, deadline: Deadline) -> Result<bool> {
-        loop {
-            let mut sockets = [PollFd::new(&**self.link.socket(), ready)];
-            match poll(&mut sockets, Some(&deadline.left())) {
-                Ok(count) => return Ok(count > 0),
-                Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(errno) => return Err(Failure::System(errno).error()),
-            }
+    /// The session, if it is over the socket: what passes descriptors is nothing for TLS.
+    fn local(&self, why_not: &'static str) -> Result<&Arc<Local>> {
+        match self {
+            Self::Local(session) => Ok(session),
+            Self::Remote(_) => Err(Error::new(Code::MediatedOnly, why_not)),
         }
-    }
-}
-
-/// When waiting ends. `None`: never, for a time-out past what a clock can count.
-#[derive(Clone, Copy)]
-struct Deadline(Option<Instant>);
-
-impl Deadline {
-    fn after(timeout: Duration) -> Self {
-        Self(Instant::now().checked_add(timeout))
-    }
-
-    fn left(self) -> Timespec {
-        let left = self.0.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
-        Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
     }
 }
 
@@ -735,13 +640,6 @@ impl<T: Row> Iterator for Rows<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_deadline_counts_down_to_zero_and_can_be_never() {
-        let now = Deadline::after(Duration::ZERO);
-        assert_eq!((now.left().tv_sec, now.left().tv_nsec), (0, 0));
-        assert_eq!(Deadline::after(Duration::MAX).left().tv_sec, i64::MAX);
-    }
 
     #[test]
     fn no_node_is_unreachable_and_says_what_to_do() {

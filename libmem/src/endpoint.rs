@@ -1,7 +1,11 @@
 //! Where a node is, and how long to wait for it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+use caps::wire::Name;
+use transport::Credentials;
 
 /// How long a request may take unless the endpoint says otherwise, in seconds. A revoke is acknowledged after the wipe,
 /// which for the largest region of a host takes seconds; 30 leaves room for a loaded machine.
@@ -11,23 +15,74 @@ pub const HANDSHAKE_SECONDS: u64 = 5;
 /// The longest that a survivor of a rotation waits.
 pub(crate) const ROTATION_WAIT_MAX: Duration = Duration::from_millis(caps::limits::ROTATION_WAIT_MS_MAX);
 
-/// A node's socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a node is.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// The socket of a node on this machine.
+    Unix(PathBuf),
+    /// `HOST:PORT`, and who is believed there.
+    Tls { address: Box<str>, credentials: Arc<Credentials> },
+}
+
+/// A node: its socket on this machine, or its address.
+#[derive(Clone, Debug)]
 pub struct Endpoint {
-    path: PathBuf,
+    place: Place,
     timeout: Duration,
     rotation_wait: Duration,
+    reconnect: Option<Duration>,
+    node: Option<Name>,
+    checked: bool,
 }
 
 impl Endpoint {
     /// The Unix socket at `path`.
     #[must_use]
     pub fn unix(path: impl Into<PathBuf>) -> Self {
+        Self::at(Place::Unix(path.into()))
+    }
+
+    /// The node that listens at `address`, `HOST:PORT`, over mutual TLS. An IPv6 address stands in brackets. Names are
+    /// resolved by the system at each connecting, for as long as that takes it.
+    #[must_use]
+    pub fn tls(address: &str, credentials: Arc<Credentials>) -> Self {
+        Self::at(Place::Tls { address: address.into(), credentials })
+    }
+
+    fn at(place: Place) -> Self {
         Self {
-            path: path.into(),
+            place,
             timeout: Duration::from_secs(REQUEST_SECONDS),
             rotation_wait: ROTATION_WAIT_MAX,
+            reconnect: None,
+            node: None,
+            checked: false,
         }
+    }
+
+    /// Which provider's certificate the node must have. Without it any provider of the credentials' domain is believed
+    /// at first, and that one alone when a lost connection is made again. For TLS alone.
+    #[must_use]
+    pub fn node(mut self, name: Name) -> Self {
+        self.node = Some(name);
+        self
+    }
+
+    /// Whether bytes of regions travel with checksums of their own over TLS. Not by default: TLS authenticates every record,
+    /// so what would be found is a memory that flips bits between this library and the socket. At a node's own socket, where
+    /// no TLS is between, they always do.
+    #[must_use]
+    pub fn checked(mut self, checked: bool) -> Self {
+        self.checked = checked;
+        self
+    }
+
+    /// For how long a lost connection over TLS is made anew before a request fails with `E_UNREACHABLE`; the request's own
+    /// time by default, and at most that. Zero: it is tried once.
+    #[must_use]
+    pub fn reconnect(mut self, bound: Duration) -> Self {
+        self.reconnect = Some(bound);
+        self
     }
 
     /// How long one request may take. After it the request fails with `E_TIMEOUT`, or with `E_UNCERTAIN` if it would
@@ -46,10 +101,29 @@ impl Endpoint {
         self
     }
 
-    /// The socket's path.
+    /// The socket's path; `None` over TLS.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Unix(path) => Some(path),
+            Place::Tls { .. } => None,
+        }
+    }
+
+    pub(crate) const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(crate) const fn expected_node(&self) -> Option<&Name> {
+        self.node.as_ref()
+    }
+
+    pub(crate) const fn is_checked(&self) -> bool {
+        self.checked
+    }
+
+    pub(crate) fn reconnect_bound(&self) -> Duration {
+        self.reconnect.map_or(self.timeout, |bound| bound.min(self.timeout))
     }
 
     pub(crate) const fn request_timeout(&self) -> Duration {

@@ -36,9 +36,22 @@
 //!
 //! [`aio::Client`] is the same for tokio.
 //!
+//! # On another machine
+//!
+//! [`Endpoint::tls`] is a node that listens on the network, and everything else stays as it is: the same calls, the same
+//! codes. Nothing can be mapped there, so [`Client::open`] gives [`Memory::Mediated`], whose bytes come and go over mutual
+//! TLS 1.3. A socket is for whoever runs beside the node: a mapping costs nothing an access, a mediated call a microsecond
+//! or two. Over TLS a call costs a round trip; [`Mediated::gather`] and [`Mediated::scatter`] have many places share one,
+//! and [`Mediated::fetch_add_u64`] and its like change words in one step. [`remote`] says what becomes of calls whose
+//! connection is lost.
+//!
 //! # Limits
 //!
-//! - One mediated read or write moves **64 KiB**; longer ones are split, and a revoke stops them between two pieces.
+//! - One mediated read or write at a node's socket moves **64 KiB**, over TLS **1 GiB** in frames of 64 KiB; longer ones are
+//!   split, and a revoke stops them between two pieces.
+//! - Over TLS a batch has **512** places a request, and 1 to **64** leases are made or given back at a time, each of
+//!   **64 KiB to 1 GiB**. A lost connection is made again after **10 ms**, then twice as long each time up to **2 s**, with
+//!   jitter, for as long as the request may take unless [`Endpoint::reconnect`] says otherwise.
 //! - A request takes at most **30 s** unless the [`Endpoint`] says otherwise; connecting and each step of the handshake
 //!   **5 s**. A change whose answer did not come is `E_UNCERTAIN`: it may have taken effect.
 //! - At most **32** requests of a session may be unanswered, those included that nobody waits for any more.
@@ -85,7 +98,11 @@
 //! | `endpoint`, `lease`, `share`, `ownership` | what to say and what comes back |
 //! | [`wrap`] | a token handed over through the node, to be fetched once |
 //! | [`snapshot`] | a copy in a lease of one's own |
+//! | [`sealed`] | memory that the node cannot read: a key for each lease, which the clients share among themselves |
 //! | `region` | opened rights: mapped, and the parts that mediated access shares |
+//! | `mediated` | leased memory behind the node, at its socket or over TLS |
+//! | `local` | the blocking session over the socket |
+//! | [`remote`] | the session over TLS |
 //! | `calls` | every request with the answer that belongs to it; lists page by page |
 //! | `session/` | the protocol without I/O, the socket, the hang-up and who reads the rotation channel |
 //! | [`mapping`] | leased memory as one range of addresses: guarded, volatile and raw access |
@@ -129,10 +146,14 @@ mod guard;
 #[allow(unsafe_code)] // takes ownership of descriptors by their numbers
 mod inherited;
 mod lease;
+mod local;
 #[allow(unsafe_code)] // mmap, munmap, and slices of what they gave
 pub mod mapping;
+mod mediated;
 mod ownership;
 mod region;
+pub mod remote;
+pub mod sealed;
 mod session;
 mod share;
 pub mod snapshot;
@@ -147,6 +168,7 @@ pub use caps::range::ByteRange;
 pub use caps::receipt::Receipt;
 pub use caps::rights::Rights;
 pub use caps::token::Token;
+pub use caps::wire::remote::leases::Created;
 pub use caps::wire::row::CosignerRow;
 pub use caps::wire::row::{
     DonationRow, DonationState, GrantRow, LeaseRow, Lifetime, QuarantineCause, QuarantineRow, QuotaRow,
@@ -154,11 +176,12 @@ pub use caps::wire::row::{
 };
 pub use caps::wire::wrap::{Fetched, WrapId, WrapRow};
 pub use caps::wire::{Name, Reason};
-pub use client::{Client, Mediated, Memory};
+pub use client::Client;
 pub use endpoint::{Endpoint, HANDSHAKE_SECONDS, REQUEST_SECONDS};
 pub use inherited::{InheritedToken, SESSION_VARIABLE, TOKENS_VARIABLE, inherited_tokens, is_inherited};
 pub use lease::{LeaseOptions, LeaseView, Leased};
 pub use mapping::{Access, Mapping, Revocation, Segment, Volatile};
+pub use mediated::{Mediated, Memory, Stat};
 pub use ownership::{TakenOver, TransferProposal};
 pub use region::{Facts, Region};
 #[doc(hidden)]

@@ -11,7 +11,7 @@ use policy::datalog::{DEFAULT, Facts, Kind, Policy};
 
 fn main() {
     let policy = Policy::parse(DEFAULT, "default.dl").expect("the default is a policy");
-    let mut facts = Facts::new(Kind::LeaseCreate, PrincipalKey([7; 32]), Name::new("alice").ok(), 1000);
+    let mut facts = Facts::new(Kind::LeaseCreate, PrincipalKey([7; 32]), Name::new("alice").ok(), Some(1000));
     facts.bytes = Some(65_536);
     facts.ttl = Some(caps::time::Micros(60_000_000));
     report("parse the default", 200, || drop(black_box(Policy::parse(DEFAULT, "default.dl"))));

@@ -84,9 +84,9 @@ fn limits_hold(config: &Config) {
 fn samples() -> Vec<Facts> {
     let name = |text| Name::new(text).expect("a literal name");
     let key = PrincipalKey([7; 32]);
-    let mut samples = vec![Facts::new(Kind::LeaseCreate, key, None, 0)];
+    let mut samples = vec![Facts::new(Kind::LeaseCreate, key, None, None)];
     for kind in Kind::ALL {
-        let mut facts = Facts::new(kind, key, Some(name("alice")), 1000);
+        let mut facts = Facts::new(kind, key, Some(name("alice")), Some(1000));
         facts.bytes = Some(65_536);
         facts.ttl = Some(Micros(60_000_000));
         facts.class = Some(name("training"));

@@ -155,16 +155,74 @@ pub const EXIT_WAITS_PER_UID_MAX: usize = 64;
 pub const EXIT_LOOKS_MAX: u32 = 200;
 /// Pause between two such looks, in milliseconds. Together: two seconds.
 pub const EXIT_LOOK_MS: u64 = 10;
-/// From accept to a proven key, on the local socket, in milliseconds.
+/// From accept to a proven key on the local socket, and from the end of the TLS handshake to one over TLS, in
+/// milliseconds.
 pub const HELLO_MS_MAX: u64 = 2_000;
 /// From accept to the end of the TLS handshake in milliseconds.
 pub const HANDSHAKE_MS_MAX: u64 = 5_000;
-/// How long a reply may wait for a client that does not read, in milliseconds. Then the session ends.
+/// How long a reply may wait for a client that takes nothing of it, in milliseconds. Then the session ends.
 pub const SEND_MS_MAX: u64 = 1_000;
 /// How long a session without rights and requests is kept in milliseconds (1 hour).
 pub const SESSION_IDLE_MS_MAX: u64 = 60 * 60 * 1_000;
 /// How long a client waits for an answer in milliseconds, where it does not say.
 pub const REQUEST_MS_DEFAULT: u64 = 10_000;
+
+// ---- Sessions over TLS
+
+/// Most connections over TLS of a node that serves them: 10,000 that are idle, and room. Each costs two descriptors, its
+/// keys, and no buffer while it is idle.
+pub const REMOTE_SESSIONS_MAX: usize = 16_384;
+/// Of these, those of one network (24 bits of IPv4, 56 of IPv6): three quarters, so that one network cannot lock the
+/// others out.
+pub const REMOTE_SESSIONS_PER_NETWORK_MAX: usize = REMOTE_SESSIONS_MAX / 4 * 3;
+/// Of these, those of one principal, from whatever networks.
+pub const REMOTE_SESSIONS_PER_PRINCIPAL_MAX: usize = REMOTE_SESSIONS_PER_NETWORK_MAX;
+/// Connections beyond these that are told so: telling takes a handshake. More are hung up on.
+pub const REMOTE_REFUSALS_MAX: usize = 256;
+/// Connections whose session has not begun. One more takes the place of the oldest.
+pub const REMOTE_GREETINGS_MAX: usize = 1_024;
+/// Pause between two accepted connections while there are so many, in milliseconds. So the oldest is about a second old
+/// when another takes its place: whoever means it is through by then.
+pub const REMOTE_GREETING_PACE_MS: u64 = 1;
+/// Connections over TLS that wait to be accepted.
+pub const REMOTE_BACKLOG_MAX: i32 = 1_024;
+/// Most threads that serve TLS: more than that would only take turns with those that do other work.
+pub const REMOTE_SHARDS_MAX: usize = 4;
+/// How long a frame may take from its first byte to its last, in milliseconds, while the node reads.
+pub const REMOTE_FRAME_MS_MAX: u64 = 10_000;
+/// How long a request may have waited in the node when its turn comes, in milliseconds. Beyond it there is more to do than
+/// can be done, and it is refused with `E_BUSY` at once instead of being served late.
+pub const REMOTE_WAIT_MS_MAX: u64 = 500;
+/// Bytes of ciphertext that are read from a connection at once.
+pub const REMOTE_READ_BYTES: usize = 64 << 10;
+/// How often a connection is read from before it is the next one's turn.
+pub const REMOTE_READS_PER_TURN: usize = 4;
+/// Bytes that a full read has to mean, of a hundred of its ciphertext, to be followed by another in the same turn. The
+/// smallest request over TLS means 60.
+pub const REMOTE_CRUMBS_PERCENT: usize = 25;
+/// Bytes that the kernel may hold of what is sent on a connection. They have left when a right ends, and the take-back
+/// waits for them.
+pub const REMOTE_SEND_BYTES_MAX: usize = 256 << 10;
+/// How long the node goes on reading after it has refused a connection's frame, in milliseconds: what is closed with bytes
+/// unread is reset, and the reason with it.
+pub const REMOTE_PARTING_MS_MAX: u64 = 500;
+/// Pause between two looks whether the reason has arrived, in milliseconds.
+pub const REMOTE_PARTING_LOOK_MS: u64 = 5;
+/// After which silence a connection is asked whether it is still there, in milliseconds.
+pub const REMOTE_KEEPALIVE_MS: u64 = 30_000;
+/// Pause between such questions, in milliseconds.
+pub const REMOTE_KEEPALIVE_STEP_MS: u64 = 10_000;
+/// Questions without an answer after which a connection is gone: with those before, two spans of
+/// [`REMOTE_KEEPALIVE_MS`].
+pub const REMOTE_KEEPALIVES_MAX: u32 = 3;
+/// Longest trust domain in bytes, as the SPIFFE specification has it.
+pub const DOMAIN_BYTES_MAX: usize = 255;
+/// How often certificates, keys and lists are looked at, in milliseconds.
+pub const REMOTE_RELOAD_MS: u64 = 2_000;
+/// How long the end of the gate waits for requests that are being worked on, in milliseconds.
+pub const REMOTE_STOP_MS_MAX: u64 = 1_000;
+/// Descriptors of a connection: its socket, once more for those who take memory back.
+pub const FDS_PER_REMOTE_SESSION: u64 = 2;
 
 // ---- The revocation canary
 
@@ -226,6 +284,22 @@ pub const POLICY_WORKERS_MAX: usize = 4;
 pub const FENCE_MS_MAX: u64 = 10;
 /// How long a take-back waits for operations in flight in milliseconds.
 pub const DRAIN_MS_MAX: u64 = 100;
+/// How often a take-back looks whether what was sent over the network has left, in microseconds: a tenth of what a reset
+/// takes on a slow link, and no burden for a processor.
+pub const SETTLE_LOOK_US: u64 = 100;
+/// How often it is tried to give back a lease of a request that broke off.
+pub const REMOTE_UNDO_TRIES_MAX: u32 = 8;
+/// Between the first and the second time, in milliseconds; each later pause is twice the one before.
+pub const REMOTE_UNDO_RETRY_MS: u64 = 100;
+/// Most rights for which a connection over TLS knows apart which of its bytes are whose: those of two batches. Of more it
+/// knows that there are bytes under way, and a take-back waits for all of them.
+pub const OUTGOING_RIGHTS_MAX: usize = 2 * REMOTE_BATCH_ITEMS_MAX;
+/// How long a data request over TLS may take that does not say, in milliseconds: a gibibyte at 18 MB/s.
+pub const REMOTE_REQUEST_MS_DEFAULT: u64 = 60_000;
+/// How long such a request may take at most, whatever it says, in milliseconds.
+pub const REMOTE_REQUEST_MS_MAX: u64 = 10 * REMOTE_REQUEST_MS_DEFAULT;
+/// Chunks that one data request moves before the others of its thread have their turn: 1 MiB, some 200 us.
+pub const REMOTE_TURN_CHUNKS_MAX: u32 = 16;
 /// Mappings under tokens that a client narrowed or delegated end on multiples of this time, in milliseconds since boot: at
 /// the last one before the token's end. Such an end rotates segments that others map, and their number and times are the
 /// client's to choose; so a region meets one for all of them in each of these spans, and no more.
@@ -297,9 +371,12 @@ pub const FDS_PER_REGION: u64 = 1;
 pub const FDS_PER_SESSION: u64 = 3;
 /// Descriptors kept free for audit files, timers, rings and logs, so that a flood of clients cannot take them.
 pub const FDS_RESERVED: u64 = 128;
-/// Descriptors that a node with full tables holds; `doctor` compares it with RLIMIT_NOFILE.
+/// Descriptors that a node with full tables holds that serves no TLS; `doctor` compares it with RLIMIT_NOFILE.
 pub const FDS_MAX: u64 =
     LEASES_MAX as u64 * FDS_PER_REGION + SESSIONS_MAX as u64 * FDS_PER_SESSION + FDS_RESERVED;
+/// The same for one that does. One with fewer serves fewer connections and leases.
+pub const FDS_REMOTE_MAX: u64 =
+    FDS_MAX + (REMOTE_SESSIONS_MAX + REMOTE_REFUSALS_MAX) as u64 * FDS_PER_REMOTE_SESSION;
 
 // ---- Audit
 
@@ -425,6 +502,8 @@ const _: () = assert!(
     DRAIN_MS_MAX * 10 <= MAPPING_END_STEP_MS,
     "rotations that clients cause take a tenth of the time"
 );
+const _: () = assert!(SETTLE_LOOK_US * 100 < DRAIN_MS_MAX * 1_000, "many looks fit the bound");
+const _: () = assert!(REMOTE_REQUEST_MS_DEFAULT > ROTATION_WAIT_MS_MAX, "a rotation is waited for");
 const _: () =
     assert!(KILL_MS_MAX + DRAIN_MS_MAX < RESERVATION_MS_MAX, "a take-back can make room for a claim");
 const _: () =
@@ -459,6 +538,16 @@ const _: () =
     assert!(REVOCATIONS_PER_REGION_MAX >= 4 * GRANTS_PER_LEASE_MAX, "all grants can be replaced a few times");
 const _: () =
     assert!(SESSIONS_PER_UID_MAX + SESSIONS_RESERVED < SESSIONS_MAX, "one user cannot lock others out");
+const _: () = assert!(
+    REMOTE_SESSIONS_PER_NETWORK_MAX >= 10_500 && REMOTE_SESSIONS_PER_NETWORK_MAX < REMOTE_SESSIONS_MAX,
+    "10,000 idle connections and 500 busy ones of one network, and room for others"
+);
+const _: () = assert!(REMOTE_GREETINGS_MAX as u64 * REMOTE_GREETING_PACE_MS * 2 < HANDSHAKE_MS_MAX);
+const _: () = assert!(
+    REMOTE_KEEPALIVE_STEP_MS * REMOTE_KEEPALIVES_MAX as u64 <= REMOTE_KEEPALIVE_MS,
+    "who is gone is found out within two spans"
+);
+const _: () = assert!(REMOTE_SEND_BYTES_MAX >= FRAME_BYTES_MAX && REMOTE_WAIT_MS_MAX < REQUEST_MS_DEFAULT);
 const _: () = assert!(BROKER_QUEUE_MAX >= SESSIONS_MAX && PROVIDER_QUEUE_MAX >= SESSIONS_MAX);
 const _: () = assert!(BROKER_BATCH_MAX <= BROKER_QUEUE_MAX && AUDIT_BATCH_MAX <= AUDIT_QUEUE_MAX);
 const _: () =
@@ -560,6 +649,43 @@ const _: () = assert!(WRAP_TTL_MS_MIN <= WRAP_TTL_MS_MAX && WRAP_TTL_MS_MAX <= L
 /// How long a node waits at most, in milliseconds, before it looks again whether a root key's time is over. Until then
 /// it believes a key whose last token has expired, which lets nobody in.
 pub const ROOT_LOOK_MS_MAX: u64 = 60_000;
+
+// ---- What is asked again over the network
+
+/// How long a node knows what a client asked of it last after the client's last connection went, in milliseconds: a
+/// client that has lost its connection is back within that, or begins anew.
+pub const EFFECTS_KEPT_MS: u64 = 60_000;
+/// How long a node waits at most before it looks again which of them are over, in milliseconds: their time counts while the
+/// machine sleeps, and waiting does not.
+pub const EFFECTS_LOOK_MS_MAX: u64 = 10_000;
+/// Clients whose last requests a node knows, in all.
+pub const EFFECTS_CLIENTS_MAX: usize = 4_096;
+/// Of these, the ones of one principal: programs that it runs side by side.
+pub const EFFECTS_CLIENTS_PER_HOLDER_MAX: usize = 256;
+/// Connections of one client that share what is known of it: a lost one that the node has not noticed yet beside its next.
+pub const EFFECTS_CONNECTIONS_MAX: usize = 4;
+/// Changing requests that are known of one client: as many as it has unanswered. A client asks over one connection at a
+/// time; what it asked over a lost one is what it asks again over the next.
+pub const EFFECTS_ANSWERS_MAX: usize = REMOTE_WINDOW_MAX;
+/// Bytes of these requests' answers, of one client. The oldest make room; their numbers stay.
+pub const EFFECTS_CLIENT_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
+/// Bytes of all clients' answers. Clients without a connection are forgotten to make room, the oldest first.
+pub const EFFECTS_BYTES_MAX: usize = 16 << 20;
+/// Of these, the ones of one principal's clients.
+pub const EFFECTS_HOLDER_BYTES_MAX: usize = EFFECTS_BYTES_MAX / 4;
+
+const _: () = assert!(
+    EFFECTS_CLIENTS_PER_HOLDER_MAX * 16 <= EFFECTS_CLIENTS_MAX
+        && EFFECTS_CLIENT_BYTES_MAX * 16 <= EFFECTS_HOLDER_BYTES_MAX
+        && EFFECTS_HOLDER_BYTES_MAX * 4 <= EFFECTS_BYTES_MAX,
+    "one principal cannot take the room of others"
+);
+const _: () = assert!(
+    (EFFECTS_BYTES_MAX + EFFECTS_CLIENTS_MAX * EFFECTS_ANSWERS_MAX * 128) as u64
+        <= NODE_RAM_BYTES_RESERVED / 4,
+    "remembered answers of remote clients fit what the node keeps for itself"
+);
+const _: () = assert!(EFFECTS_LOOK_MS_MAX < EFFECTS_KEPT_MS && REQUEST_MS_DEFAULT < EFFECTS_KEPT_MS);
 
 #[cfg(test)]
 mod tests {

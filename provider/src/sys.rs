@@ -29,13 +29,46 @@ const _: () = assert!(size_of::<PidfdInfo>() == 64);
 /// `_IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info)`: direction 3, 64 bytes, magic 0xff.
 const PIDFD_GET_INFO: libc::c_ulong = (3 << 30) | (64 << 16) | (0xff << 8) | 11;
 
-/// Bytes that were sent on a Unix socket and that the peer has not read.
+/// Bytes that were sent on a Unix socket and that the peer has not read, or on a TCP socket and that the peer's kernel
+/// has not acknowledged. Of a TCP connection that is over ([`is_over`]) it says nothing.
 pub(crate) fn unread_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: SIOCOUTQ (= TIOCOUTQ) writes one int to the address (net/unix/af_unix.c, unix_ioctl), which is that of
-    // a live local of that type; the descriptor is borrowed and so open.
+    // SAFETY: SIOCOUTQ (= TIOCOUTQ) writes one int to the address (net/unix/af_unix.c, unix_ioctl; net/ipv4/tcp.c,
+    // tcp_ioctl), which is that of a live local of that type; the descriptor is borrowed and so open.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(usize::try_from(bytes).unwrap_or(0)) }
+}
+
+/// Whether the kernel has nothing to do with a TCP connection any more: reset by the peer or by [`discard`], or closed by
+/// both and acknowledged. Nothing that was ever written to it leaves after that.
+pub(crate) fn is_over(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    /// `TCP_CLOSE` (net/tcp_states.h).
+    const CLOSED: u8 = 7;
+    let mut state: u8 = 0;
+    let mut length = size_of_val(&state) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, the first of `struct tcp_info`, which is the state
+    // (linux/tcp.h), to the address of a live byte.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &raw mut length,
+        )
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(state == CLOSED) }
+}
+
+/// Throws a TCP connection away with all that is in its send queue, and tells the peer by a reset. Unlike a close it does
+/// not wait for other descriptors of the socket, and unlike a shutdown it sends nothing of the queue.
+pub(crate) fn discard(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let nobody = libc::AF_UNSPEC as libc::sa_family_t;
+    let length = size_of_val(&nobody) as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes, the address family, from the address of a live local of that type. It asks
+    // for no more of this family (net/ipv4/af_inet.c, inet_stream_connect).
+    let done = unsafe { libc::connect(socket.as_raw_fd(), (&raw const nobody).cast(), length) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A descriptor of the process at the other end of a Unix socket, as it was when it connected. Unlike a pid it can

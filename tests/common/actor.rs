@@ -50,7 +50,7 @@ impl Actor {
     #[track_caller]
     pub fn enter(node: &Node, key: &SigningKey, uid: u32) -> Self {
         let mut actor = Self::start(uid);
-        let socket = node.endpoint().path().to_owned();
+        let socket = node.endpoint().path().expect("a node here has a socket").to_owned();
         match actor.ask(&Ask::Begin { socket, seed: *key.seed() }) {
             Said::Ready => actor,
             other => panic!("a client could not begin: {other:?}"),

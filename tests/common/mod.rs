@@ -17,6 +17,7 @@
 //! | `race`, `board` | accesses on every path while the right is taken back; when that was called and acknowledged |
 //! | `attack` | what a holder of a descriptor may try with it |
 //! | `raw` | frames by hand |
+//! | `tls` | the same over TLS |
 //! | `pass` | a descriptor from process to process |
 //! | `shell` | commands of a second terminal |
 //! | `named` | whether a test that a document names exists |
@@ -39,6 +40,7 @@ pub mod script;
 pub mod shell;
 #[path = "../../cli/src/bench/revoke/stripes.rs"]
 pub mod stripes;
+pub mod tls;
 pub mod together;
 pub mod world;
 pub mod writer;

@@ -61,7 +61,24 @@ impl Node {
         Self::begin("", None, Some(zero.to_owned()))
     }
 
+    /// As [`Self::start`], serving TLS at a port of the kernel's choice, with an authority of its own for the domain
+    /// `test.example` that has issued a certificate to the node `node-1`. See [`super::tls`].
+    pub fn start_with_tls(config: &str) -> Self {
+        let mut node = Self::prepare(&format!("{config}\n[remote]\nlisten = \"127.0.0.1:0\"\n"), None, None);
+        let shell = super::shell::Shell::new(node.path());
+        shell.bytes(&["pki", "init", "--domain", super::tls::DOMAIN]);
+        shell.bytes(&["pki", "issue", "node-1", "--role", "provider"]);
+        node.restart();
+        node
+    }
+
     fn begin(config: &str, uid: Option<u32>, zero: Option<PathBuf>) -> Self {
+        let mut node = Self::prepare(config, uid, zero);
+        node.restart();
+        node
+    }
+
+    fn prepare(config: &str, uid: Option<u32>, zero: Option<PathBuf>) -> Self {
         let dir = tempfile::Builder::new().prefix("leasehold-e2e-").tempdir().unwrap();
         // Clients of other users pass through it to the socket.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
@@ -72,9 +89,12 @@ impl Node {
         fs::write(dir.path().join("leasehold.toml"), users + config + quiet).unwrap();
         std::os::unix::fs::chown(dir.path(), uid, uid).unwrap();
         std::os::unix::fs::chown(dir.path().join("leasehold.toml"), uid, uid).unwrap();
-        let mut node = Self { dir, child: None, uid, zero, ready: serde_json::Value::Null };
-        node.restart();
-        node
+        Self { dir, child: None, uid, zero, ready: serde_json::Value::Null }
+    }
+
+    /// Where it serves TLS.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.ready["address"].as_str().expect("a node that serves TLS").parse().unwrap()
     }
 
     /// Starts the node again in the directory it had, once the one before is gone.

@@ -42,7 +42,7 @@ fn reused(setting: Setting) {
         let actor = Actor::start(USERS[2]);
         (actor.pid() == pid).then_some(actor)
     });
-    let socket = scene.world.node.endpoint().path().to_owned();
+    let socket = scene.world.node.endpoint().path().expect("a socket").to_owned();
     let said = heir.ask(&Ask::Begin { socket, seed: *key.seed() });
     assert!(matches!(said, Said::Ready), "{said:?}");
     let (lease, token) = heir.lease(SMALL, 60_000, false);

@@ -200,7 +200,7 @@ impl Scene {
     pub fn villain(&self, crime: Crime) -> Villain {
         let brief = Brief {
             crime,
-            socket: self.world.node.endpoint().path().to_owned(),
+            socket: self.world.node.endpoint().path().expect("a socket").to_owned(),
             seed: *self.attacker.seed(),
             token: self.grant.token.to_text().to_string(),
         };

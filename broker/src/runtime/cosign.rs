@@ -37,7 +37,7 @@ impl Handle {
             return Err(unexpected());
         };
         // Without one it is no offer any more: whatever the policy says, the state refuses, and records that.
-        let facts = self.facts_of_issue(&contract, contract.owner, uid.unwrap_or(caller.uid));
+        let facts = self.facts_of_issue(&contract, contract.owner, uid);
         let verdict = shared.judge_for(caller.holder, &facts, Some(RowId::Grant(grant)))?;
         let (first, then) = (Kind::Cosign { grant, signature }, Kind::Issue { grant });
         match shared.order_recorded(caller, first, Some(then), Some(verdict)).await? {
@@ -47,7 +47,12 @@ impl Handle {
     }
 
     /// What the policy is told of a contract that `owner` has, or wants to have, issued from a process of `uid`.
-    pub(super) fn facts_of_issue(&self, contract: &ShareContract, owner: PrincipalKey, uid: u32) -> Facts {
+    pub(super) fn facts_of_issue(
+        &self,
+        contract: &ShareContract,
+        owner: PrincipalKey,
+        uid: Option<u32>,
+    ) -> Facts {
         let directory = &self.shared.directory;
         Facts {
             bytes: Some(contract.range.len()),

@@ -105,7 +105,7 @@ pub struct Caller {
     /// The key whose possession it proved.
     pub holder: PrincipalKey,
     /// The user id of its process, of which the policy knows.
-    pub uid: u32,
+    pub uid: Option<u32>,
     /// The session. Rights with the lifetime of a process end with [`Handle::holder_exit`] of it.
     pub session: u64,
 }
@@ -267,7 +267,8 @@ impl Handle {
             | Request::RootList
             | Request::Wrap { .. }
             | Request::Unwrap { .. }
-            | Request::WrapShow { .. } => {
+            | Request::WrapShow { .. }
+            | Request::Resume { .. } => {
                 Err(Error::new(Code::Protocol, "this is a request to the node, not to the broker"))
             }
         }

@@ -178,7 +178,8 @@ pub enum Kind {
         /// The owner's signature.
         signature: Signature,
         /// The user id of the owner's process: the policy is asked again, when that process may be gone.
-        uid: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uid: Option<u32>,
     },
     /// Between steps 1 and 2: the co-signer's signature on the same contract. Carries what the policy said about the
     /// [`Kind::Issue`] that follows it.

@@ -30,7 +30,7 @@ impl Broker {
         by: PrincipalKey,
         contract: &ShareContract,
         signature: &Signature,
-        uid: u32,
+        uid: Option<u32>,
         command: &Command,
         out: &mut Out,
     ) -> Result<Answer> {
@@ -46,7 +46,7 @@ impl Broker {
         // The last thing that can be refused.
         self.book_share(by, contract.range.len())?;
         let issue_by = self.now.plus(self.genesis.bounds.cosign_within);
-        Ok(self.offered(contract, signature, Offered { issue_by, uid: Some(uid) }, out))
+        Ok(self.offered(contract, signature, Offered { issue_by, uid }, out))
     }
 
     pub(super) fn cosign(

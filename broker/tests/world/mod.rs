@@ -42,7 +42,7 @@ pub fn lived(condition: impl Fn() -> bool) -> bool {
 }
 
 pub fn caller(n: u8) -> Caller {
-    Caller { holder: public(n), uid: 1000, session: n.into() }
+    Caller { holder: public(n), uid: Some(1000), session: n.into() }
 }
 
 /// The provider: which leases have memory, and what it was told.

@@ -16,6 +16,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::error::{Code, Error, Result};
 use crate::id::RequestId;
 use crate::limits::{FRAME_BYTES_MAX, TOKEN_BYTES_MAX};
+use crate::wire::cbor;
 
 /// `"LSHD"` as a little-endian number.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"LSHD");
@@ -25,8 +26,6 @@ pub const VERSION: u8 = 1;
 pub const HEADER_BYTES: usize = size_of::<Header>();
 /// Longest frame with one token in it, and the fields beside it.
 const TOKEN_MESSAGE_BYTES: usize = HEADER_BYTES + TOKEN_BYTES_MAX + 4 * 1024;
-/// Deepest nesting of CBOR items in a body. The deepest message of ours has 6 levels.
-const CBOR_DEPTH_MAX: usize = 12;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -70,8 +69,7 @@ pub fn encode(kind: FrameKind, request: RequestId, body: &impl Serialize) -> Res
     // Room for any message with a token at once: a buffer that grows leaves what it held behind, unwiped.
     let mut bytes = Vec::with_capacity(TOKEN_MESSAGE_BYTES);
     bytes.resize(HEADER_BYTES, 0);
-    ciborium::into_writer(body, &mut bytes)
-        .map_err(|_| Error::new(Code::Internal, "a message of ours does not encode"))?;
+    cbor::append(body, &mut bytes)?;
     let length = bytes.len() - HEADER_BYTES;
     if bytes.len() > FRAME_BYTES_MAX {
         return Err(Error::new(Code::FrameSize, "the message is larger than a frame"));
@@ -133,10 +131,7 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// `E_FRAME_TYPE` if the body is not one well-formed `T`.
     pub fn body<T: DeserializeOwned>(&self) -> Result<T> {
-        let mut rest = self.body;
-        let value = ciborium::de::from_reader_with_recursion_limit(&mut rest, CBOR_DEPTH_MAX)
-            .map_err(|_| Error::new(Code::FrameType, "the body is not a message of its type"))?;
-        if rest.is_empty() { Ok(value) } else { Err(Error::new(Code::FrameType, "bytes follow the message")) }
+        cbor::decode(self.body)
     }
 }
 

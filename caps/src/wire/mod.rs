@@ -26,18 +26,22 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`cbor`] | what stands in a body |
 //! | [`frame`] | header, bounds, encode and decode |
 //! | [`request`] | what a client asks |
 //! | [`reply`] | what it is told |
 //! | [`row`] | leases, grants and principals as lists show them |
 //! | [`link`] | what broker and provider say to each other |
+//! | [`remote`] | what travels over TLS |
 //! | [`name`] | short texts that people chose, checked once |
 //! | [`wrap`] | a token on its way through a node, to be fetched once |
 
+pub mod cbor;
 pub mod channel;
 pub mod frame;
 pub mod link;
 pub mod name;
+pub mod remote;
 pub mod reply;
 pub mod request;
 pub mod row;

@@ -176,6 +176,12 @@ pub enum Reply {
     },
     /// To `TransferList`.
     Transfers(Page<TransferRow>),
+    /// To `Resume`.
+    Resumed {
+        /// Whether the node still has what it answered to this program before. If not, it does whatever it is asked as
+        /// something new.
+        known: bool,
+    },
 }
 
 /// The state in which a session begins.
@@ -277,6 +283,7 @@ impl std::fmt::Debug for Reply {
             Self::Transferred { .. } => "Transferred",
             Self::TransferContract { .. } => "TransferContract",
             Self::Transfers(_) => "Transfers",
+            Self::Resumed { .. } => "Resumed",
         })
     }
 }

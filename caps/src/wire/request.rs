@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle, TransferId};
+use crate::id::{ClientId, DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle, TransferId};
 use crate::key::Signature;
 use crate::pop::Nonce;
 use crate::range::ByteRange;
@@ -299,6 +299,13 @@ pub enum Request {
         /// Which offer.
         transfer: TransferId,
     },
+
+    // Over TLS alone
+    /// Says which program this is, so that what it asks again after its connection was lost is not done again.
+    Resume {
+        /// Drawn once a program. Together with the proven key it names what was answered before.
+        client: ClientId,
+    },
 }
 
 /// What a lease should be.
@@ -381,7 +388,8 @@ impl Request {
             | Self::WrapShow { .. }
             | Self::QuotaList { .. }
             | Self::TransferShow { .. }
-            | Self::TransferList { .. } => Effect::None,
+            | Self::TransferList { .. }
+            | Self::Resume { .. } => Effect::None,
             Self::Open { .. } | Self::Channel | Self::Close { .. } => Effect::Session,
             Self::PrincipalAdd { .. }
             | Self::LeaseCreate(_)
@@ -456,6 +464,7 @@ impl Request {
             Self::TransferShow { .. } => "TransferShow",
             Self::TransferList { .. } => "TransferList",
             Self::TransferWithdraw { .. } => "TransferWithdraw",
+            Self::Resume { .. } => "Resume",
         }
     }
 }

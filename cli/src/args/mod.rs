@@ -8,8 +8,10 @@ pub(crate) mod check;
 pub(crate) mod id;
 pub(crate) mod lease;
 pub(crate) mod ownership;
+pub(crate) mod pki;
 pub(crate) mod quarantine;
 pub(crate) mod quota;
+pub(crate) mod remote;
 pub(crate) mod revoke;
 pub(crate) mod root;
 pub(crate) mod run;
@@ -20,6 +22,8 @@ pub(crate) mod up;
 mod usage;
 pub(crate) mod value;
 pub(crate) mod wrap;
+
+pub(crate) mod lease_key;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -67,6 +71,8 @@ pub(crate) struct Global {
     /// One JSON document on standard output, errors as JSON on standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) remote: remote::Remote,
 }
 
 /// What to do.
@@ -86,6 +92,9 @@ pub(crate) enum Command {
     /// A process that maps what a benchmark takes back
     #[command(hide = true)]
     BenchMapper,
+    /// A server or a crowd of clients beside which a benchmark measures
+    #[command(hide = true)]
+    BenchPeer,
     /// What is running, in numbers
     #[command(after_help = "Example:\n  leasehold status --json")]
     Status,
@@ -119,6 +128,9 @@ pub(crate) enum Command {
     /// Root keys: which mints tokens, and whose tokens are believed; for the administrator
     #[command(subcommand, after_help = "Example:\n  leasehold root list --as admin")]
     Root(root::Root),
+    /// Certificates for TLS, for people who have no certificate authority
+    #[command(subcommand, after_help = "Example:\n  leasehold pki init --domain mem.example")]
+    Pki(pki::Pki),
     /// A program in the sandbox, with the leases it may use and no way to anything else
     Run(run::Run),
     /// Capability tokens: narrowed and delegated offline, handed over through the node

@@ -36,7 +36,12 @@ pub(crate) enum Share {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  leasehold share offer frames --as alice --to bob --rights r --ttl 5m")]
+#[command(
+    after_help = "Example:\n  leasehold share offer frames --as alice --to bob --rights r --ttl 5m",
+    long_about = "Offers a lease of mine, or a part of it, to a principal; nothing is shared until it accepts\n\nOf a lease \
+                  made with --encrypt this gives the memory alone: `leasehold lease key export` gives the key to read it. \
+                  The receiver of a range reads the blocks of 4KiB that lie wholly in it."
+)]
 pub(crate) struct Offer {
     /// The lease: its id, its name, a token's file, or `-` for a token on standard input
     #[arg(value_parser = value::lease)]

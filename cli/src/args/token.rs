@@ -37,6 +37,8 @@ pub(crate) enum Token {
     },
     /// Makes the token of another holder, signed with my key
     #[command(
+        long_about = "Makes the token of another holder, signed with my key\n\nOf a lease made with --encrypt this gives the \
+                      memory alone: `leasehold lease key export` gives the key to read it.",
         after_help = "Example:\n  leasehold token delegate frames --as alice --to bob --rights r --range 0..16KiB --ttl 5m -o \
                       bob.token"
     )]

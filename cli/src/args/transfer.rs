@@ -19,6 +19,9 @@ pub(crate) struct Put {
     /// Reads this file instead of standard input
     #[arg(short, long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
+    /// Over the network: a checksum with each piece, against memory that errs on the way to TLS and from it
+    #[arg(long)]
+    pub(crate) crc: bool,
 }
 
 #[derive(Debug, Args)]
@@ -36,4 +39,7 @@ pub(crate) struct Get {
     /// Writes to this file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Over the network: a checksum with each piece, against memory that errs on the way to TLS and from it
+    #[arg(long)]
+    pub(crate) crc: bool,
 }

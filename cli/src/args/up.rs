@@ -14,6 +14,9 @@ pub(crate) struct Up {
     /// Start although this machine swaps and regions cannot be kept out of it
     #[arg(long)]
     pub(crate) allow_swap: bool,
+    /// Serve clients of other machines over TLS here, instead of where the configuration says; port 0 for any that is free
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
 }
 
 #[derive(Debug, Args)]

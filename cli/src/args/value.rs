@@ -96,6 +96,11 @@ pub(crate) fn reason(text: &str) -> Parsed<Reason> {
     Reason::new(text).map_err(detail)
 }
 
+/// A trust domain.
+pub(crate) fn domain(text: &str) -> Parsed<transport::Domain> {
+    transport::Domain::new(text).map_err(detail)
+}
+
 /// A public key.
 pub(crate) fn key(text: &str) -> Parsed<PrincipalKey> {
     PrincipalKey::parse(text).map_err(detail)
@@ -131,9 +136,71 @@ pub(crate) fn principal(text: &str) -> Parsed<String> {
     }
 }
 
+/// `HOST:PORT`: a name or an address, an IPv6 address in brackets, and where somebody listens.
+pub(crate) fn address(text: &str) -> Parsed<String> {
+    let wrong = || "an address is written HOST:PORT, as in node.example:7171 or [::1]:7171".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    match host.strip_prefix('[') {
+        Some(rest) => {
+            let inside = rest.strip_suffix(']').ok_or_else(wrong)?;
+            inside.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?;
+        }
+        None => {
+            let inside = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+            if host.is_empty() || host.len() > HOST_BYTES_MAX || !host.bytes().all(inside) {
+                return Err(wrong());
+            }
+        }
+    }
+    if !port.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    match port.parse::<u16>() {
+        Ok(0) => Err("nobody listens at port 0; name the port that the node printed".to_owned()),
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("a port is a number from 1 to 65535".to_owned()),
+    }
+}
+
+/// Longest name of a host, as the DNS has it.
+const HOST_BYTES_MAX: usize = 253;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_have_a_host_and_a_port_where_somebody_may_listen() {
+        for good in ["localhost:1", "10.0.0.1:65535", "node-1.example:7171", "[::1]:7171", "[fe80::1]:1"] {
+            assert_eq!(address(good).unwrap(), good);
+        }
+        let bad = [
+            "",
+            ":",
+            "host",
+            "host:",
+            ":7171",
+            "host:0",
+            "host:00000",
+            "host:65536",
+            "host:+1",
+            "host:-1",
+            "host: 1",
+            "ho st:1",
+            "host/x:1",
+            "tls://host:1",
+            "::1:7171",
+            "[::1]",
+            "[::1",
+            "[::1]7171",
+            "[host]:1",
+            "[]:1",
+            "h\u{e4}:1",
+        ];
+        for bad in bad.into_iter().chain([&*format!("{}:1", "h".repeat(254))]) {
+            assert!(address(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn ranges_have_one_reading() {

@@ -51,6 +51,29 @@ pub fn resident_bytes(pid: u32) -> Result<i64> {
         .sum()
 }
 
+/// Microseconds that the processors have worked for a process and its threads so far, the kernel on its behalf included,
+/// and for its children.
+///
+/// # Errors
+/// `E_SYSTEM` if there is no such process.
+pub fn processor_us(pid: u32) -> Result<f64> {
+    let children = read(&format!("/proc/{pid}/task/{pid}/children"))?;
+    let mut pids: Vec<u32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+    pids.push(pid);
+    let ticks: u64 =
+        pids.into_iter().map(|pid| ticks(&read(&format!("/proc/{pid}/stat"))?)).sum::<Result<_>>()?;
+    Ok(ticks as f64 * 1e6 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// Ticks of a line of `/proc/PID/stat`, as a user and as the kernel. The program's name before them may hold anything.
+fn ticks(stat: &str) -> Result<u64> {
+    let unread = Error::new(Code::System, "the kernel does not say how long a process has worked");
+    let (_, words) = stat.rsplit_once(')').ok_or(unread.clone())?;
+    // The name is the second word, these are the 14th and the 15th.
+    let mut words = words.split_whitespace().skip(11).map_while(|word| word.parse::<u64>().ok());
+    words.next().zip(words.next()).map(|(user, kernel)| user + kernel).ok_or(unread)
+}
+
 /// The value of a line like `Name:   12 kB`.
 fn kib(text: &str, name: &str) -> Result<i64> {
     text.lines()
@@ -119,6 +142,18 @@ mod tests {
         assert!(resident_bytes(std::process::id()).unwrap() > 1 << 20);
         assert_eq!(kib("A:  3 kB\nB: 4 kB\n", "B:").unwrap(), 4);
         assert!(kib("A:  3 kB\n", "C:").is_err());
+    }
+
+    #[test]
+    fn the_work_of_a_process_is_the_14th_and_the_15th_word() {
+        let stat = "7 (a ) b) S 1 2 3 4 5 6 7 8 9 10 400 20 13 14";
+        assert_eq!(ticks(stat).unwrap(), 420);
+        assert!(ticks("7 (a").is_err() && ticks("7 (a) S 1").is_err());
+        let before = processor_us(std::process::id()).unwrap();
+        let mut sum = 0_u64;
+        while processor_us(std::process::id()).unwrap() - before < 20_000.0 {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
     }
 
     #[test]

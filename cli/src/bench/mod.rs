@@ -19,6 +19,7 @@
 //! | `revoke/` | how long until memory that many processes use is nobody's |
 //! | `beside/` | whether that is slower because somebody hostile holds another region |
 //! | `token` | believing a token, and refusing one |
+//! | `remote/` | leased memory over TLS, beside TLS alone and Redis |
 //! | `crew` | clients in threads, each with a session and a key of its own |
 //! | `machine` | the memory of kernel and node, the file system of a directory |
 //! | `numbers` | samples, medians, spreads |
@@ -38,6 +39,7 @@ mod numbers;
 mod population;
 #[allow(unsafe_code)] // slices of leased memory: what a program that maps raw uses
 mod raw;
+mod remote;
 mod report;
 mod revoke;
 mod token;
@@ -50,6 +52,7 @@ use clap::Subcommand;
 
 use crate::args::value;
 
+pub(crate) use remote::serve as peer;
 pub(crate) use revoke::serve as mapper;
 
 /// What to measure.
@@ -118,6 +121,13 @@ enum What {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
+    /// Reading and writing leased memory over TLS, beside TLS alone and beside Redis
+    #[command(after_help = "Example:\n  leasehold bench remote --json")]
+    Remote {
+        /// Do everything a few times only, to see that it works: no figure means anything
+        #[arg(long)]
+        quick: bool,
+    },
 }
 
 /// Two numbers with a comma between them.
@@ -156,6 +166,7 @@ pub fn run(args: &Args, json: bool) -> Result<bool> {
             let take = if *grant { beside::Take::Grant } else { beside::Take::Lease };
             beside::bench(&scratch, rounds.unwrap_or(beside::ROUNDS), *size, take, command)
         }
+        What::Remote { quick } => remote::bench(&scratch, remote::Shape::new(rounds, *quick)),
     }?;
     report.print(json)?;
     Ok(report.is_ok())

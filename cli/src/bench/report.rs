@@ -78,6 +78,30 @@ impl Report {
         self.rows.push([name.into(), "baseline".into(), text]);
     }
 
+    /// A time that stands for one of several baselines.
+    pub fn headline_of(&mut self, baseline: &str, times: &Times) {
+        if let Value::Object(keys) = times.json() {
+            self.baseline(baseline).extend(keys);
+        }
+    }
+
+    /// A figure of one of several baselines.
+    pub fn of_baseline(&mut self, baseline: &str, name: &str, value: Value, text: String) {
+        self.baseline(baseline).insert(name.into(), value);
+        self.rows.push([name.into(), baseline.into(), text]);
+    }
+
+    fn baseline(&mut self, name: &str) -> &mut Map<String, Value> {
+        let figures = self.baselines.entry(name).or_insert_with(|| json!({}));
+        if !figures.is_object() {
+            *figures = json!({}); // one figure had that name: now it is several
+        }
+        match figures {
+            Value::Object(figures) => figures,
+            _ => unreachable!("it was made an object"),
+        }
+    }
+
     /// Leasehold over baseline. The direction is in the name.
     pub fn ratio(&mut self, name: &str, ratio: f64, bound: Option<Bound>) {
         self.ratios.insert(name.into(), json!(round(ratio)));

@@ -20,3 +20,8 @@ pub(crate) fn mapper() -> Result<Report> {
     bench::mapper()?;
     Ok(Report::silent())
 }
+
+pub(crate) fn peer() -> Result<Report> {
+    bench::peer()?;
+    Ok(Report::silent())
+}

@@ -7,6 +7,7 @@ use libmem::Client;
 use serde_json::{Value, json};
 
 use crate::args::id::Id;
+use crate::contacts::Contact;
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::output::table::{Align, Table};
@@ -80,7 +81,7 @@ fn new(name: &Name, must_register: bool, context: &Context) -> Result<Report> {
 fn register(name: &Name, key: PrincipalKey, context: &Context) -> Result<()> {
     let admin = Name::new(ADMIN)?;
     let identities = context.identities();
-    if !context.dirs.socket().exists() {
+    if !context.may_be_up() {
         let message = format!("no node is up at {}", crate::files::show(&context.dirs.socket()));
         return Err(Failure::of(Code::Unreachable, message));
     }
@@ -89,7 +90,7 @@ fn register(name: &Name, key: PrincipalKey, context: &Context) -> Result<()> {
         Failure { message, ..failure }
             .help("ask the administrator to register the key that `leasehold id show` prints")
     })?;
-    let client = context.connect_with(&admin_key)?;
+    let client = context.connect_with(&admin, &admin_key)?;
     match client.principal_add(name.clone(), key) {
         // The same key under the same name is what was asked for.
         Err(error) if error.code() == Code::Exists && knows(&client, name, key) => Ok(()),
@@ -136,8 +137,9 @@ fn list(context: &Context) -> Result<Report> {
     let told = known.iter().flatten().map(|row| (row.name.clone(), row.key));
     let changed = context.meet(told).err();
     let contacts = context.contacts().all()?;
+    let by = |contact: &Contact| if contact.by_hand { "by hand" } else { "as told" };
     let trusted = |name: &Name, key: PrincipalKey| match contacts.iter().find(|(other, _)| other == name) {
-        Some((_, trusted)) if *trusted == key => "yes",
+        Some((_, trusted)) if trusted.key == key => by(trusted),
         Some(_) => "NO: another key",
         None => human::NOTHING,
     };
@@ -172,10 +174,11 @@ fn list(context: &Context) -> Result<Report> {
         let [leases, leased] = [human::NOTHING; 2].map(Into::into);
         table.row([name.to_string(), shown, yes(true), asked, human::NOTHING.into(), leases, leased]);
     }
-    for (name, key) in contacts.iter().filter(|(_, key)| !registered(Some(*key))) {
+    for (name, contact) in contacts.iter().filter(|(_, contact)| !registered(Some(contact.key))) {
         let asked = if known.is_ok() { yes(false) } else { "?".to_owned() };
         let [leases, leased] = [human::NOTHING; 2].map(Into::into);
-        table.row([name.to_string(), key.to_string(), yes(false), asked, yes(true), leases, leased]);
+        let (name, key) = (name.to_string(), contact.key.to_string());
+        table.row([name, key, yes(false), asked, by(contact).into(), leases, leased]);
     }
     let mut text = table.render(context.style.stdout, "no identities: make one with `leasehold id new NAME`");
     if let Err(failure) = &known {
@@ -192,9 +195,13 @@ fn list(context: &Context) -> Result<Report> {
         })
         .collect();
     let principals = known.ok().map(|rows| rows.iter().map(json::principal).collect::<Vec<_>>());
-    let file = |name| context.contacts().path(name);
-    let contacts: Vec<_> =
-        contacts.iter().map(|(name, key)| json::identity(name.as_str(), *key, &file(name))).collect();
+    let file = |name: &Name| context.contacts().path(name);
+    let contact = |(name, contact): &(Name, Contact)| {
+        let mut value = json::identity(name.as_str(), contact.key, &file(name));
+        value["by_hand"] = Value::Bool(contact.by_hand);
+        value
+    };
+    let contacts: Vec<_> = contacts.iter().map(contact).collect();
     let value = json!({ "identities": identities, "principals": principals, "contacts": contacts });
     Ok(Report::new(value, text).failing(changed))
 }

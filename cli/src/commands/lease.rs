@@ -14,27 +14,33 @@ use serde_json::json;
 use crate::args::lease::{Create, Lease};
 use crate::context::{Context, Session};
 use crate::failure::{Failure, Result};
+use crate::interrupt::Interrupt;
 use crate::output::table::{Align, Table};
 use crate::output::{Report, human, json, table};
 use crate::tokens::{self, LeaseArg};
 
 pub(crate) fn run(command: &Lease, context: &Context) -> Result<Report> {
-    let session = context.connect()?;
     match command {
-        Lease::Create(arguments) => create(arguments, &session, context),
-        Lease::List { all } => list(*all, &session, context),
-        Lease::Show { lease } => {
-            let view = session.client.lease_show(find(lease, &session)?)?;
-            let text = table::pairs(context.style.stdout, &view_pairs(&view));
-            Ok(Report::new(json!({ "lease": json::lease_view(&view) }), text))
-        }
-        Lease::Renew { lease, ttl } => renew(lease, *ttl, &session, context),
-        Lease::Release { lease } => {
-            let receipt = session.client.release(find(lease, &session)?)?;
-            Ok(super::revoke::report(&receipt, context))
-        }
-        Lease::Snapshot(arguments) => super::snapshot::run(arguments, &session, context),
+        Lease::Create(arguments) => create(arguments, &context.connect()?, context),
+        Lease::List { all } => list(*all, &context.connect()?, context),
+        Lease::Show { lease } => show(lease, &context.connect()?, context),
+        Lease::Renew { lease, ttl } => renew(lease, *ttl, &context.connect()?, context),
+        Lease::Release { lease } => release(lease, &context.connect()?, context),
+        Lease::Snapshot(arguments) => super::snapshot::run(arguments, &context.connect()?, context),
+        // From files alone: no node is needed, and none is told.
+        Lease::Key(command) => super::lease_key::run(command, context),
     }
+}
+
+fn show(lease: &LeaseArg, session: &Session, context: &Context) -> Result<Report> {
+    let view = session.client.lease_show(find(lease, session)?)?;
+    let text = table::pairs(context.style.stdout, &view_pairs(&view));
+    Ok(Report::new(json!({ "lease": json::lease_view(&view) }), text))
+}
+
+fn release(lease: &LeaseArg, session: &Session, context: &Context) -> Result<Report> {
+    let receipt = session.client.release(find(lease, session)?)?;
+    Ok(super::revoke::report(&receipt, context))
 }
 
 fn create(arguments: &Create, session: &Session, context: &Context) -> Result<Report> {
@@ -52,8 +58,25 @@ fn create(arguments: &Create, session: &Session, context: &Context) -> Result<Re
         options = options.class(class.as_str())?;
     }
     refuse_existing(arguments.output.as_deref())?;
+    // Before anything is leased: what is to be encrypted is not left half done.
+    let interrupt = arguments.encrypt.then(Interrupt::listen).transpose()?;
     let leased = session.client.lease(options)?;
-    kept(&leased, arguments.name.as_ref(), arguments.output.as_deref(), session, context)
+    let encrypt = |interrupt| super::encrypted::encrypt(&leased, interrupt, session, context);
+    let key = interrupt.as_ref().map(encrypt).transpose()?;
+    let mut report = kept(&leased, arguments.name.as_ref(), arguments.output.as_deref(), session, context)?;
+    if let Some(key) = key {
+        let file = context.lease_keys()?.path(leased.lease.id);
+        let own = human::bytes(libmem::sealed::logical_bytes(leased.lease.range.len()));
+        report.text += &table::pairs(
+            context.style.stdout,
+            &[("encrypted", format!("{own} are yours")), ("key", crate::files::show(&file))],
+        );
+        if let Some(value) = &mut report.json {
+            value["key_file"] = json!(file.to_string_lossy());
+            value["key_fingerprint"] = json!(key.fingerprint().to_string());
+        }
+    }
+    Ok(report)
 }
 
 fn renew(lease: &LeaseArg, ttl: Duration, session: &Session, context: &Context) -> Result<Report> {

@@ -12,6 +12,7 @@ mod inspect;
 mod lease;
 mod ownership;
 mod pair;
+mod pki;
 mod quarantine;
 mod quota;
 mod receipt;
@@ -26,6 +27,9 @@ mod transfer;
 mod up;
 mod verify;
 mod wrap;
+
+mod encrypted;
+mod lease_key;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -49,12 +53,14 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Report> {
         Command::Revoke(arguments) => revoke::run(arguments, context),
         Command::Quarantine(command) => quarantine::run(command, context),
         Command::Root(command) => root::run(command, context),
+        Command::Pki(command) => pki::run(command, context),
         Command::Run(arguments) => run::run(arguments, context),
         Command::Token(command) => token::run(command, context),
         Command::Audit(command) => audit::run(command, context),
         Command::Policy(command) => check::policy(command),
         Command::Config(command) => check::config(command),
         Command::BenchMapper => bench::mapper(),
+        Command::BenchPeer => bench::peer(),
         Command::Bench(arguments) => bench::run(arguments, context),
         Command::Quota(command) => quota::run(command, context),
         Command::Completions { shell } => completions::run(*shell),

@@ -5,7 +5,7 @@ use caps::id::QuarantineId;
 use caps::wire::row::QuarantineRow;
 use serde_json::json;
 
-use super::transfer::{pour, refuse_two_documents, room};
+use super::transfer::{pour, refuse_two_documents, room, step_bytes};
 use crate::args::quarantine::{Add, Quarantine, Read};
 use crate::context::{Context, Session};
 use crate::failure::{Failure, Result};
@@ -64,7 +64,7 @@ fn read(arguments: &Read, context: &Context) -> Result<Report> {
     let readable = range.start() + row.readable_bytes;
     let length = arguments.len.unwrap_or(readable.saturating_sub(offset));
     room(range, offset, length)?;
-    let done = pour(arguments.output.as_deref(), length, |done, buffer| {
+    let done = pour(arguments.output.as_deref(), length, step_bytes(context), |done, buffer| {
         session.client.quarantine_read(row.id, offset + done, buffer)
     })?;
     if arguments.output.is_none() {

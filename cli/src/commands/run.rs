@@ -33,6 +33,12 @@ pub(crate) fn run(arguments: &Run, context: &Context) -> Result<Report> {
             "start a second program for the others",
         ));
     }
+    if context.is_remote() {
+        return Err(Failure::usage(
+            "a program in the sandbox uses the node of its own machine, through the socket that it is given",
+            "leave out --broker and LEASEHOLD_BROKER; over the network use `leasehold put` and `leasehold get`",
+        ));
+    }
     let [name, ..] = &arguments.command[..] else {
         return Err(Failure::usage("there is no program to run", "name it after `--`"));
     };

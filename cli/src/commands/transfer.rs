@@ -1,5 +1,5 @@
 //! `leasehold put` and `leasehold get`: bytes in and out of a lease, through a mapping where the right allows one, else
-//! through the node.
+//! through the node; over TLS where the node is on another machine.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -13,6 +13,7 @@ use caps::token::{Token, inspect};
 use libmem::{Client, InheritedToken, Memory};
 use serde_json::json;
 
+use super::encrypted::Opened;
 use crate::args::transfer::{Get, Put};
 use crate::context::{Context, Session};
 use crate::failure::{Failure, Result};
@@ -24,6 +25,13 @@ use crate::tokens::LeaseArg;
 /// Bytes that are moved at a time: large enough that system calls do not count, small enough that the progress line
 /// lives and a revoke is noticed soon.
 const STEP_BYTES: usize = 1 << 20;
+/// The same over the network, where each step waits once for the way there and back.
+const REMOTE_STEP_BYTES: usize = 8 << 20;
+
+/// Bytes that are moved at a time.
+pub(super) const fn step_bytes(context: &Context) -> usize {
+    if context.is_remote() { REMOTE_STEP_BYTES } else { STEP_BYTES }
+}
 
 pub(crate) fn put(arguments: &Put, context: &Context) -> Result<Report> {
     if arguments.lease == LeaseArg::Stdin && arguments.input.is_none() {
@@ -32,7 +40,7 @@ pub(crate) fn put(arguments: &Put, context: &Context) -> Result<Report> {
             "name the bytes' file with --input",
         ));
     }
-    let memory = open(&arguments.lease, Rights::READ_WRITE, context)?;
+    let memory = open(&arguments.lease, Rights::READ_WRITE, arguments.crc, context)?;
     let range = memory.facts().range;
     let offset = arguments.offset.unwrap_or(range.start());
     let (mut input, name) = match &arguments.input {
@@ -44,15 +52,14 @@ pub(crate) fn put(arguments: &Put, context: &Context) -> Result<Report> {
         room(range, offset, total)?; // before the first byte is written
     }
     let mut progress = Progress::start(total);
-    let mut buffer = vec![0; STEP_BYTES];
+    let mut buffer = vec![0; step_bytes(context)];
     let mut done = 0;
     loop {
-        let count = match input.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(files::failed(name, &error).into()),
-        };
+        let count = next(&mut input, &mut buffer, context.is_remote())
+            .map_err(|error| after(files::failed(name, &error).into(), done))?;
+        if count == 0 {
+            break;
+        }
         room(range, offset, done + count as u64)
             .and_then(|()| Ok(memory.write_at(offset + done, &buffer[..count])?))
             .map_err(|failure| after(failure, done))?;
@@ -60,12 +67,31 @@ pub(crate) fn put(arguments: &Put, context: &Context) -> Result<Report> {
         progress.at(done);
     }
     drop(progress);
-    let path = path_word(&memory);
+    let path = path_word(memory.memory(), context);
     let text = format!("wrote {} at {offset} of {}, {path}\n", human::bytes(done), arguments.lease);
     let value = json!({ "put": {
         "lease": arguments.lease.to_string(), "offset": offset, "bytes": done, "path": path,
+        "encrypted": memory.is_encrypted(),
     }});
     Ok(Report::new(value, text))
+}
+
+/// Reads what comes next, 0 bytes at the end. A pipe gives little at a time; `filled` waits for as much as there is room
+/// for, where each piece costs a way there and back.
+fn next(input: &mut impl Read, buffer: &mut [u8], filled: bool) -> std::io::Result<usize> {
+    let mut count = 0;
+    while count < buffer.len() {
+        match input.read(&mut buffer[count..]) {
+            Ok(0) => break,
+            Ok(more) => count += more,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        if !filled {
+            break;
+        }
+    }
+    Ok(count)
 }
 
 /// Standard output is either the bytes or the JSON document.
@@ -79,11 +105,12 @@ pub(super) fn refuse_two_documents(output: Option<&Path>, context: &Context) -> 
     Ok(())
 }
 
-/// Reads `length` bytes piece by piece and writes them to a new file, or to standard output. `read` fills a piece that
-/// begins so many bytes on. Returns the bytes written: fewer where whoever reads them has seen enough.
+/// Reads `length` bytes in pieces of `most` and writes them to a new file, or to standard output. `read` fills a piece
+/// that begins so many bytes on. Returns the bytes written: fewer where whoever reads them has seen enough.
 pub(super) fn pour(
     output: Option<&Path>,
     length: u64,
+    most: usize,
     mut read: impl FnMut(u64, &mut [u8]) -> libmem::Result<()>,
 ) -> Result<u64> {
     let (mut output, name) = match output {
@@ -91,10 +118,10 @@ pub(super) fn pour(
         None => (stream(std::io::stdout())?, Path::new("standard output")),
     };
     let mut progress = Progress::start(Some(length));
-    let mut buffer = vec![0; STEP_BYTES.min(usize::try_from(length).unwrap_or(STEP_BYTES))];
+    let mut buffer = vec![0; most.min(usize::try_from(length).unwrap_or(most))];
     let mut done = 0;
     while done < length {
-        let step = usize::try_from(length - done).unwrap_or(STEP_BYTES).min(STEP_BYTES);
+        let step = usize::try_from(length - done).unwrap_or(most).min(most);
         read(done, &mut buffer[..step]).map_err(|error| after(error.into(), done))?;
         match output.write_all(&buffer[..step]) {
             Ok(()) => {}
@@ -109,32 +136,34 @@ pub(super) fn pour(
 
 pub(crate) fn get(arguments: &Get, context: &Context) -> Result<Report> {
     refuse_two_documents(arguments.output.as_deref(), context)?;
-    let memory = open(&arguments.lease, Rights::READ, context)?;
+    let memory = open(&arguments.lease, Rights::READ, arguments.crc, context)?;
     let range = memory.facts().range;
     let offset = arguments.offset.unwrap_or(range.start());
     let length = arguments.len.unwrap_or(range.end().saturating_sub(offset));
     room(range, offset, length)?;
-    let done =
-        pour(arguments.output.as_deref(), length, |done, buffer| memory.read_at(offset + done, buffer))?;
-    let path = path_word(&memory);
+    let read = |done, buffer: &mut [u8]| memory.read_at(offset + done, buffer);
+    let done = pour(arguments.output.as_deref(), length, step_bytes(context), read)?;
+    let path = path_word(memory.memory(), context);
     if arguments.output.is_none() {
         return Ok(Report::silent());
     }
     let text = format!("read {} at {offset} of {}, {path}\n", human::bytes(done), arguments.lease);
     let value = json!({ "get": {
         "lease": arguments.lease.to_string(), "offset": offset, "bytes": done, "path": path,
+        "encrypted": memory.is_encrypted(),
     }});
     Ok(Report::new(value, text))
 }
 
-fn open(lease: &LeaseArg, rights: Rights, context: &Context) -> Result<Memory> {
+fn open(lease: &LeaseArg, rights: Rights, checked: bool, context: &Context) -> Result<Opened> {
     if libmem::is_inherited() {
         // Started by `leasehold run`: there are no files here, and no key.
         let token = inherited(lease, libmem::inherited_tokens()?)?;
-        return Ok(Client::inherited()?.open(&token, rights)?);
+        return Ok(Opened::Plain(Client::inherited()?.open(&token, rights)?));
     }
-    let session = context.connect()?;
-    Ok(session.client.open(&token(lease, &session)?, rights)?)
+    let session = context.connect_checked(checked)?;
+    let token = token(lease, &session)?;
+    Opened::new(session.client.open(&token, rights)?, &token, context)
 }
 
 /// The token that an argument names.
@@ -200,9 +229,10 @@ fn create(path: &Path) -> Result<File> {
     File::options().write(true).open(path).map_err(|error| files::failed(path, &error).into())
 }
 
-const fn path_word(memory: &Memory) -> &'static str {
+const fn path_word(memory: &Memory, context: &Context) -> &'static str {
     match memory {
         Memory::Mapped(_) => "mapped",
+        Memory::Mediated(_) if context.is_remote() => "remote",
         Memory::Mediated(_) => "mediated",
     }
 }
@@ -224,6 +254,30 @@ mod tests {
         ] {
             assert_eq!(room(range, offset, length).is_ok(), fits, "{offset} {length}");
         }
+    }
+
+    #[test]
+    fn a_pipe_is_read_as_it_comes_or_until_the_buffer_is_full() {
+        /// Gives two bytes at a time, and is interrupted in between.
+        struct Pipe(std::collections::VecDeque<u8>, bool);
+        impl Read for Pipe {
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                self.1 = !self.1;
+                if self.1 {
+                    return Err(ErrorKind::Interrupted.into());
+                }
+                let room = buffer.len().min(2);
+                self.0.read(&mut buffer[..room])
+            }
+        }
+        let pipe = || Pipe((0..7).collect(), false);
+        let mut buffer = [0; 5];
+        assert_eq!(next(&mut pipe(), &mut buffer, false).unwrap(), 2);
+        let mut pipe = pipe();
+        assert_eq!(next(&mut pipe, &mut buffer, true).unwrap(), 5);
+        assert_eq!(buffer, [0, 1, 2, 3, 4]);
+        assert_eq!(next(&mut pipe, &mut buffer, true).unwrap(), 2);
+        assert_eq!(next(&mut pipe, &mut buffer, true).unwrap(), 0);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub(crate) fn run(arguments: &Up, context: &Context) -> Result<Report> {
         dirs: context.dirs.clone(),
         pool: arguments.pool,
         allow_swap: arguments.allow_swap,
+        listen: arguments.listen,
         json: context.json,
     })?;
     Ok(Report::silent())

@@ -206,5 +206,5 @@ impl Custody {
 
 /// Who asked.
 fn by(caller: Caller, entry: Draft) -> Draft {
-    entry.subject(caller.holder).peer_uid(caller.uid)
+    entry.subject(caller.holder).maybe(caller.uid, Draft::peer_uid)
 }

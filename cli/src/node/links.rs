@@ -107,7 +107,7 @@ impl ControlPlane for LocalBroker {
 
     fn revoke_holder(&self, holder: PrincipalKey) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            let caller = BrokerCaller { holder: self.admin, uid: 0, session: 0 };
+            let caller = BrokerCaller { holder: self.admin, uid: Some(0), session: 0 };
             let reason = Reason::new("the operator's reaction to a fault")?;
             let revocation = Revocation { target: Target::Holder(holder), reason };
             self.handle.request(caller, Request::Revoke(revocation)).await.map(drop)

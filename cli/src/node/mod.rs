@@ -14,6 +14,7 @@
 //! | `ring` | the root keys on disk |
 //! | `custody` | the root keys while the node runs: rotation and retirement |
 //! | `links` | the two adapters between gate, broker and provider |
+//! | `remote` | where it serves TLS, and by which credentials |
 //! | `up` | start, serve, stop |
 //! | `spawned` | a node as a child process, for the demo and the benchmarks |
 //!
@@ -21,6 +22,7 @@
 
 mod custody;
 mod links;
+mod remote;
 mod ring;
 mod spawned;
 mod state;

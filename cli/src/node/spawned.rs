@@ -1,5 +1,6 @@
 //! A node as a child process in a temporary directory: what the demo and the benchmarks run against.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -20,6 +21,7 @@ pub struct Spawned {
     dir: PathBuf,
     child: Option<Child>,
     admin: Option<Client>,
+    ready: String,
 }
 
 fn failed(what: &'static str) -> impl Fn(std::io::Error) -> Error {
@@ -35,9 +37,23 @@ impl Spawned {
     /// `E_SYSTEM` if there is no directory or process to be had, `E_UNREACHABLE` if the node did not start (it has said
     /// why on standard error), and what connecting answers.
     pub fn start(parent: &Path, purpose: &str, pool_bytes: u64, config: Option<&str>) -> Result<Self> {
+        Self::start_with(parent, purpose, pool_bytes, config, &[])
+    }
+
+    /// The same, with more arguments for `leasehold up`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        parent: &Path,
+        purpose: &str,
+        pool_bytes: u64,
+        config: Option<&str>,
+        arguments: &[&OsStr],
+    ) -> Result<Self> {
         let dir = parent.join(format!("leasehold-{purpose}-{}", std::process::id()));
         fs::create_dir(&dir).map_err(failed("cannot make a temporary directory"))?;
-        let mut spawned = Self { dir, child: None, admin: None };
+        let mut spawned = Self { dir, child: None, admin: None, ready: String::new() };
         // Clients of other uids pass through it to the socket.
         fs::set_permissions(&spawned.dir, fs::Permissions::from_mode(0o755))
             .map_err(failed("cannot set the temporary directory's mode"))?;
@@ -50,13 +66,13 @@ impl Spawned {
             .args(["up", "--json", "--dir"])
             .arg(&spawned.dir)
             .args(["--pool", &pool_bytes.to_string()])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         let child = spawned.child.insert(command.spawn().map_err(failed("cannot start the node"))?);
         let ready = child.stdout.take().and_then(|stdout| BufReader::new(stdout).lines().next());
-        if !matches!(ready, Some(Ok(line)) if line.contains("\"ready\"")) {
-            return Err(Error::new(Code::Unreachable, "the node did not start"));
-        }
+        let ready = ready.and_then(std::io::Result::ok).filter(|line| line.contains("\"ready\""));
+        spawned.ready = ready.ok_or(Error::new(Code::Unreachable, "the node did not start"))?;
         let seed = identity::load_seed(&spawned.dirs().state.join(format!("ids/{ADMIN}.key")))?;
         spawned.admin = Some(Client::connect(&spawned.endpoint(), &SigningKey::from_seed(&seed))?);
         Ok(spawned)
@@ -75,6 +91,15 @@ impl Spawned {
     /// Where its clients connect.
     pub fn endpoint(&self) -> Endpoint {
         Endpoint::unix(self.dirs().socket())
+    }
+
+    /// The document with which it said that it serves.
+    ///
+    /// # Errors
+    /// `E_INTERNAL` if it was none.
+    pub fn ready(&self) -> Result<serde_json::Value> {
+        serde_json::from_str(&self.ready)
+            .map_err(|_| Error::new(Code::Internal, "the node did not say in JSON that it serves"))
     }
 
     /// A session of its administrator.

@@ -7,12 +7,13 @@
 //! | 3 try what this machine's memory can do; start the canary's process | the same; the canary ends as its pipe does |
 //! | 4 open both logs | logs that say `log.start` |
 //! | 5 start provider and broker, register known principals | the same |
-//! | 6 open the gate | clients that are cut by the factory |
+//! | 6 open the gates | clients that are cut by the factory |
 //! | 7 give up every system call that serving does not need, and say that the node is ready | the same |
 //!
 //! Stopping goes back: the gate closes, every region is taken back and wiped, both logs get their last checkpoint.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ use policy::config::{self, Config};
 use policy::machine::Machine;
 use policy::{Policy, Severity, limits};
 use provider::factory::{Factory, FactoryConfig, Namespace};
+use provider::gate::remote::RemoteGate;
 use provider::gate::{Gate, GateConfig};
 use provider::kernel;
 use provider::mem::{self, Memory, Strength};
@@ -36,6 +38,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::custody::Custody;
 use super::links::{LocalBroker, LocalProvider};
+use super::remote::{self, Remote};
 use super::state::{self, ADMIN, Keys, NodeDir};
 use crate::canary::{self, Canary, Health, Keeper};
 use crate::dirs::Dirs;
@@ -50,6 +53,8 @@ pub struct Options {
     pub pool: Option<u64>,
     /// Start although the machine swaps and leased pages could be written to a disk.
     pub allow_swap: bool,
+    /// Where to serve TLS, instead of where the configuration says.
+    pub listen: Option<SocketAddr>,
     /// Say what happens in JSON.
     pub json: bool,
 }
@@ -64,6 +69,8 @@ struct Prepared {
     pool_bytes: u64,
     regions_max: usize,
     memory: Memory,
+    /// The gate over TLS, and how many connections it may have.
+    remote: Option<(Remote, usize)>,
     /// `None` where it is turned off; an error where it could not be started.
     canary: Option<Result<Canary>>,
 }
@@ -88,13 +95,16 @@ fn prepare(options: Options) -> Result<Prepared, Failure> {
     let config_file = dir.default_file("leasehold.toml", config::default_text())?;
     let config = config::load(&config_file).map_err(Failure::mistakes)?;
     let policy = load_policy(&dir, &config, &config_file)?;
-    let keys = dir.keys(Clock::start().unix())?;
+    let now = Clock::start().unix();
+    let keys = dir.keys(now)?;
+    let remote = Remote::load(options.listen, config.remote.clone().beside(&config_file), dir.dirs(), now)?;
 
     let machine = Machine::detect()?;
     let pool_bytes = options.pool.unwrap_or_else(|| config.node.pool_bytes(&machine));
     check_pool(pool_bytes, &machine)?;
     let descriptors = mem::process::raise_nofile()?;
-    let regions_max = regions_max(descriptors);
+    let (regions_max, remote_max) = share(descriptors, remote.is_some());
+    let remote = remote.map(|remote| (remote, remote_max));
     let factory = Factory::spawn(FactoryConfig {
         pool_bytes_max: pool_bytes,
         // Each rotation has one file more in hand than the books of regions know of.
@@ -110,7 +120,7 @@ fn prepare(options: Options) -> Result<Prepared, Failure> {
     let memory = Memory::start(factory, Strength::Best)?;
     // After the factory's fork: a copy of the canary's pipe over there would keep it alive.
     let canary = config.canary.every.map(|_| Canary::start());
-    Ok(Prepared { options, dir, config, policy, keys, pool_bytes, regions_max, memory, canary })
+    Ok(Prepared { options, dir, config, policy, keys, pool_bytes, regions_max, memory, remote, canary })
 }
 
 fn load_policy(dir: &NodeDir, config: &Config, config_file: &std::path::Path) -> Result<Policy, Failure> {
@@ -152,17 +162,28 @@ fn check_pool(pool_bytes: u64, machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// As many regions as there are descriptors for, at most the system's bound.
-fn regions_max(descriptors: u64) -> usize {
+/// As many regions as there are descriptors for, at most the system's bound, and beside them as many connections over TLS:
+/// where descriptors are few, each has half of them, and what the regions cannot use.
+fn share(descriptors: u64, remote: bool) -> (usize, usize) {
     let sessions = limits::FDS_PER_SESSION * limits::SESSIONS_MAX as u64;
-    let left = descriptors.saturating_sub(limits::FDS_RESERVED + sessions) / limits::FDS_PER_REGION;
-    usize::try_from(left).unwrap_or(usize::MAX).clamp(1, limits::LEASES_MAX)
+    let left = descriptors.saturating_sub(limits::FDS_RESERVED + sessions);
+    let refusals = limits::REMOTE_REFUSALS_MAX as u64;
+    let wanted = (limits::REMOTE_SESSIONS_MAX as u64 + refusals) * limits::FDS_PER_REMOTE_SESSION;
+    let beside = left.saturating_sub(limits::LEASES_MAX as u64 * limits::FDS_PER_REGION);
+    let theirs = if remote { wanted.min(beside.max(left / 2)) } else { 0 };
+    let regions = (left - theirs) / limits::FDS_PER_REGION;
+    let connections = (theirs / limits::FDS_PER_REMOTE_SESSION).saturating_sub(refusals);
+    (
+        usize::try_from(regions).unwrap_or(usize::MAX).clamp(1, limits::LEASES_MAX),
+        usize::try_from(connections).unwrap_or(usize::MAX),
+    )
 }
 
 async fn serve(prepared: Prepared) -> Result<()> {
     let clock = Clock::start();
     let (cluster, provider_id) = (ClusterEpoch::random(), ProviderId::random());
-    let Prepared { options, dir, config, policy, keys, pool_bytes, regions_max, memory, canary } = prepared;
+    let Prepared { options, dir, config, policy, keys, pool_bytes, regions_max, memory, remote, canary } =
+        prepared;
 
     // 4: both logs.
     let (broker_origin, provider_origin) = state::origins(&config.node.cluster)?;
@@ -256,18 +277,25 @@ async fn serve(prepared: Prepared) -> Result<()> {
         provider.clone(),
         Arc::new(control),
     )?;
+    let remote = match remote {
+        Some((remote, most)) => {
+            Some(RemoteGate::bind(remote.gate(most), &gate).map_err(remote::not_listening)?)
+        }
+        None => None,
+    };
     // Before anybody is told that the node is there: who has read that it is ready may stop it at once, and must find
     // a node that takes everything back.
     let stop = Stop::listen()?;
     let listener = health.map(|health| watch(keeper, health, &config, &dir.socket()));
     // Everything that takes more than serving does is done.
     provider::sandbox::node::enter()?;
-    say_ready(&options, &dir.socket(), tier, pool_bytes);
-    let guarded = until_stopped(&gate, &guardian, stop).await;
+    say_ready(&options, &dir.socket(), remote.as_ref().map(RemoteGate::address), tier, pool_bytes);
+    let guarded = until_stopped(&gate, remote.as_ref(), &guardian, stop).await;
 
     // Its pipe closes, and it ends. It is not waited for: its sessions end as everybody's do.
     listener.iter().for_each(tokio::task::JoinHandle::abort);
     keeping.abort();
+    drop(remote);
     drop(gate);
     provider.end_sessions().await;
     provider.take_everything().await;
@@ -338,7 +366,7 @@ async fn keep(
     let start = async || -> Result<Keeper> {
         let (keeper, public) = Keeper::of(canary?).await?;
         for (name, key) in canary::NAMES.into_iter().zip(public) {
-            let caller = broker_runtime::Caller { holder: admin, uid, session: 0 };
+            let caller = broker_runtime::Caller { holder: admin, uid: Some(uid), session: 0 };
             // Not remembered for the next start, as those are that people register: its keys live as long as it.
             handle.request(caller, Request::PrincipalAdd { name: Name::new(name)?, key }).await?;
         }
@@ -368,7 +396,7 @@ fn watch(
 /// Registers the principals of earlier lives. One that is refused is reported; the node serves the others.
 async fn register_known(handle: &Handle, dir: &NodeDir, admin: caps::id::PrincipalKey, uid: u32) {
     for (name, key) in dir.principals() {
-        let caller = broker_runtime::Caller { holder: admin, uid, session: 0 };
+        let caller = broker_runtime::Caller { holder: admin, uid: Some(uid), session: 0 };
         let shown = name.clone();
         if let Err(error) = handle.request(caller, Request::PrincipalAdd { name, key }).await {
             tracing::warn!(%error, principal = %shown, "a known principal could not be registered");
@@ -402,25 +430,36 @@ impl Stop {
 
 /// Serves until a signal or the guardian's death. `false` for the latter: without it a killed node would leave its
 /// clients' mappings alive, so the node ends while it still can cut them itself.
-async fn until_stopped(gate: &Gate, memory: &Memory, mut stop: Stop) -> bool {
+async fn until_stopped(gate: &Gate, remote: Option<&RemoteGate>, memory: &Memory, mut stop: Stop) -> bool {
+    let network = async {
+        match remote {
+            Some(remote) => remote.serve().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         () = gate.serve() => true,
+        () = network => true,
         _ = stop.terminate.recv() => true,
         _ = stop.interrupt.recv() => true,
         () = provider::runtime::guardian_died(memory) => false,
     }
 }
 
-fn say_ready(options: &Options, socket: &PathBuf, tier: Tier, pool_bytes: u64) {
+fn say_ready(options: &Options, socket: &PathBuf, listens: Option<SocketAddr>, tier: Tier, pool_bytes: u64) {
     let mut out = std::io::stdout().lock();
     let said = if options.json {
-        let ready = serde_json::json!({"ready": {"socket": socket, "tier": tier, "pool_bytes": pool_bytes}});
-        writeln!(out, "{ready}")
+        let mut ready = serde_json::json!({"socket": socket, "tier": tier, "pool_bytes": pool_bytes});
+        if let Some(address) = listens {
+            ready["address"] = address.to_string().into();
+        }
+        writeln!(out, "{}", serde_json::json!({ "ready": ready }))
     } else {
         let dir = options.dirs.argument();
+        let tls = listens.map_or(String::new(), |address| format!(", TLS at {address}"));
         writeln!(
             out,
-            "ready: {} pool, tier {}, socket {}\n\nIn another terminal:\n  leasehold{dir} id new alice\n  \
+            "ready: {} pool, tier {}, socket {}{tls}\n\nIn another terminal:\n  leasehold{dir} id new alice\n  \
              leasehold{dir} --as alice lease create --size 64MiB --ttl 10m --name frames\n  \
              leasehold{dir} --as alice lease list\n\nCtrl-C ends the node; every lease is then taken back and wiped.",
             policy::units::Bytes(pool_bytes),
@@ -434,6 +473,19 @@ fn say_ready(options: &Options, socket: &PathBuf, tier: Tier, pool_bytes: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn descriptors_are_shared_between_regions_and_connections() {
+        assert_eq!(share(limits::FDS_MAX, false), (limits::LEASES_MAX, 0));
+        assert_eq!(share(limits::FDS_REMOTE_MAX, true), (limits::LEASES_MAX, limits::REMOTE_SESSIONS_MAX));
+        assert_eq!(share(u64::MAX, true), (limits::LEASES_MAX, limits::REMOTE_SESSIONS_MAX));
+        let (regions, connections) = share(limits::FDS_MAX, true);
+        let sessions = limits::SESSIONS_MAX as u64 * limits::FDS_PER_SESSION;
+        let used = regions as u64 * limits::FDS_PER_REGION
+            + (connections + limits::REMOTE_REFUSALS_MAX) as u64 * limits::FDS_PER_REMOTE_SESSION;
+        assert!(used + sessions + limits::FDS_RESERVED <= limits::FDS_MAX);
+        assert!(connections > 1_000 && regions > 1_000);
+    }
 
     #[test]
     fn a_node_that_could_swap_leased_pages_starts_only_when_told_to() {

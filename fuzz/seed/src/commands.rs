@@ -128,7 +128,7 @@ impl Run {
             cosigner: Some(key(3).public()),
             ..contract(ticket)
         };
-        self.by(1, Kind::OfferToCosign { contract, signature: contract.sign(&key(1)), uid: 1000 });
+        self.by(1, Kind::OfferToCosign { contract, signature: contract.sign(&key(1)), uid: Some(1000) });
         self.by(3, Kind::Cosign { grant: GRANT, signature: contract.sign(&key(3)) });
         self.by(3, Kind::Issue { grant: GRANT });
         let signature = contract.sign(&key(2));

@@ -111,6 +111,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         Request::TransferShow { transfer },
         Request::TransferList { after: Some(transfer) },
         Request::TransferWithdraw { transfer },
+        Request::Resume { client: caps::id::ClientId([7; 16]) },
     ];
     let replies = [
         Reply::Done,
@@ -118,6 +119,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         Reply::Data { bytes: vec![1; 32], crc: 2 },
         Reply::Wrapped { id: WrapId([6; 16]), expires_in: Micros::from_millis(5) },
         Reply::Unwrapped { token },
+        Reply::Resumed { known: true },
     ];
     let mut frames: Vec<_> = requests.iter().map(|request| encode(FrameKind::Request, request)).collect();
     frames.extend(replies.iter().map(|reply| encode(FrameKind::Reply, reply)));

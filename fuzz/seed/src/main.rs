@@ -54,6 +54,7 @@ fn main() -> io::Result<()> {
         ("broker_command", commands::runs()),
         ("kernel_events", provider::kernel::fuzzing::event_seeds()),
         ("broker_story", broker::fuzzing::story_seeds()),
+        ("remote_stream", caps::wire::remote::fuzzing::seeds()),
     ];
     for (target, inputs) in targets {
         let directory = seeds.join(target);

@@ -258,7 +258,7 @@ impl Answer {
 }
 
 /// A node's error with a detail that is safe to print: its text ends on a terminal or in a log of ours.
-fn readable(error: Error) -> Error {
+pub(crate) fn readable(error: Error) -> Error {
     let detail = error.detail();
     if detail.len() <= DETAIL_BYTES_MAX && detail.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         error

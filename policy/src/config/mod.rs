@@ -17,6 +17,7 @@
 //! | `default.toml` | the commented file that a first start writes |
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use caps::Code;
@@ -50,6 +51,26 @@ pub struct Config {
     pub policy: PolicyFile,
     /// `[canary]`
     pub canary: Canary,
+    /// `[remote]`
+    pub remote: Remote,
+}
+
+/// `[remote]`: the gate over TLS. Paths are relative to the configuration's directory; what is not said is looked for among
+/// what `leasehold pki` made for this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remote {
+    /// Where it listens; `None` for nowhere.
+    pub listen: Option<SocketAddr>,
+    /// The trust domain.
+    pub domain: Option<String>,
+    /// The node's certificate.
+    pub certificate: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+    /// Who is believed.
+    pub roots: Option<PathBuf>,
+    /// Who is believed no longer.
+    pub lists: Option<PathBuf>,
 }
 
 /// `[canary]`
@@ -207,6 +228,22 @@ impl Quotas {
     #[must_use]
     pub fn of(&self, name: Option<&Name>) -> &Quota {
         name.and_then(|name| self.named.get(name)).unwrap_or(&self.default)
+    }
+}
+
+impl Remote {
+    /// The same with its paths as they are to be opened, if the configuration stands at `config`.
+    #[must_use]
+    pub fn beside(self, config: &Path) -> Self {
+        let beside =
+            |path: Option<PathBuf>| path.map(|path| config.parent().unwrap_or(Path::new("")).join(path));
+        Self {
+            certificate: beside(self.certificate),
+            key: beside(self.key),
+            roots: beside(self.roots),
+            lists: beside(self.lists),
+            ..self
+        }
     }
 }
 

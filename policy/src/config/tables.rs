@@ -13,7 +13,7 @@ use crate::machine::Machine;
 use crate::quota::Quota;
 use crate::units::{Bytes, Span};
 
-const TABLES: &[&str] = &["node", "lease", "quota", "audit", "faults", "policy", "canary"];
+const TABLES: &[&str] = &["node", "lease", "quota", "audit", "faults", "policy", "canary", "remote"];
 const NODE: &[&str] = &["cluster", "pool", "allow_uids", "allow_swap"];
 const LEASE: &[&str] = &["ttl_default", "ttl_max", "bytes_min", "bytes_max", "per_principal"];
 const QUOTA: &[&str] =
@@ -22,6 +22,7 @@ const AUDIT: &[&str] = &["devices", "on_full", "checkpoint_every", "checkpoint_e
 const FAULTS: &[&str] = &["access", "right", "protocol", "quota", "quarantine"];
 const POLICY: &[&str] = &["file", "allow_all"];
 const CANARY: &[&str] = &["every"];
+const REMOTE: &[&str] = &["listen", "domain", "certificate", "key", "roots", "lists"];
 /// The word for no time at all.
 const OFF: &str = "off";
 
@@ -83,6 +84,9 @@ pub(super) fn config(text: &str, machine: &Machine, found: &mut Collector<'_>) -
                 {
                     config.canary.every = Some(every);
                 }
+            }),
+            "remote" => each(&mut reader, key, value, REMOTE, |reader, name, key, value| {
+                remote(&mut config.remote, reader, name, key, value);
             }),
             // After [lease], whose `per_principal` is a default of it.
             "quota" => quotas = reader.table("", key, value),
@@ -204,6 +208,38 @@ fn audit(audit: &mut super::Audit, reader: &mut Reader<'_, '_>, name: &str, key:
             set(&mut audit.checkpoint_every, reader.span(name, value, CHECKPOINT_MS_MIN..=CHECKPOINT_MS_MAX));
         }
         _ => set(&mut audit.checkpoint_entries, reader.count(name, value, 1..=CHECKPOINT_ENTRIES_MAX)),
+    }
+}
+
+fn remote(remote: &mut super::Remote, reader: &mut Reader<'_, '_>, name: &str, key: &str, value: &Value<'_>) {
+    match key {
+        "listen" => {
+            let Some(text) = reader.text(name, value) else { return };
+            remote.listen = text.parse().ok();
+            if remote.listen.is_none() {
+                let message = format!("`{name}`: `{}` is no address with a port", quote(text));
+                reader.wrong(
+                    value.span().start,
+                    message,
+                    "write it as in \"10.0.0.5:7171\" or \"[::1]:7171\"",
+                );
+            }
+        }
+        "domain" => {
+            let Some(text) = reader.text(name, value) else { return };
+            let inside =
+                |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+            if text.is_empty() || text.len() > DOMAIN_BYTES_MAX || !text.bytes().all(inside) {
+                let message = format!("`{name}`: `{}` is no trust domain", quote(text));
+                reader.wrong(value.span().start, message, "write 1 to 255 characters of a-z 0-9 . - _");
+                return;
+            }
+            remote.domain = Some(text.to_owned());
+        }
+        "certificate" => remote.certificate = reader.path(name, value),
+        "key" => remote.key = reader.path(name, value),
+        "roots" => remote.roots = reader.path(name, value),
+        _ => remote.lists = reader.path(name, value),
     }
 }
 

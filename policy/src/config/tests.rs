@@ -44,12 +44,16 @@ fn the_default_file_says_what_is() {
         }
         text.push('\n');
     }
-    assert_eq!(keys, 4 + 5 + 7 + 4 + 5 + 2 + 1, "{text}");
+    assert_eq!(keys, 4 + 5 + 7 + 4 + 5 + 2 + 1 + 6, "{text}");
     let mut stated = ok(&text);
     assert_eq!(stated.node.pool.take(), Some(4 * GIB));
     assert_eq!(stated.node.allow_uids.take(), Some(vec![1000]));
     assert_eq!(stated.audit.devices.pop(), Some("/var/lib/leasehold/audit".into()));
     assert_eq!(stated.policy.file.take(), Some("policy.dl".into()));
+    let remote = std::mem::take(&mut stated.remote);
+    assert_eq!(remote.listen, Some("127.0.0.1:7171".parse().unwrap()));
+    assert!(remote.domain.is_some() && remote.certificate.is_some() && remote.key.is_some());
+    assert!(remote.roots.is_some() && remote.lists.is_some());
     assert_eq!(stated, Config::default());
 }
 
@@ -87,6 +91,11 @@ fn a_full_file_is_read() {
         allow_all = true
         [canary]
         every = "2s"
+        [remote]
+        listen = "[::1]:7171"
+        domain = "mem.example"
+        certificate = "tls/node.pem"
+        key = "/k"
     "#);
     assert_eq!(config.node.pool, Some(4 * GIB));
     assert_eq!(config.node.allow_uids, Some(vec![0, 1000, 65_534]));
@@ -109,6 +118,10 @@ fn a_full_file_is_read() {
     assert_eq!(config.policy.path(Path::new("/etc/l.toml")), Some("/etc/mine.dl".into()));
     assert_eq!(config.policy.path(Path::new("l.toml")), Some("mine.dl".into()));
     assert_eq!(config.canary.every, Some(Micros::from_millis(2_000)));
+    let remote = config.remote.beside(Path::new("/etc/l.toml"));
+    assert_eq!(remote.listen, Some("[::1]:7171".parse().unwrap()));
+    assert_eq!((remote.certificate, remote.key), (Some("/etc/tls/node.pem".into()), Some("/k".into())));
+    assert_eq!((remote.roots, remote.domain.as_deref()), (None, Some("mem.example")));
 }
 
 #[test]
@@ -147,6 +160,10 @@ fn k3_values_out_of_bounds_have_a_place() {
         ("node.pool = 1979-05-27", 13),
         ("node.pool = []", 13),
         ("node = 1", 8),
+        ("remote.listen = \"7171\"", 17),
+        ("remote.listen = \"localhost:7171\"", 17),
+        ("remote.domain = \"Mem Example\"", 17),
+        ("remote.key = \"\"", 14),
         ("quota.alice = 1", 15),
         ("quota.\"a b\".leases = 1", 7),
         ("node.cluster = \"a b\"", 16),

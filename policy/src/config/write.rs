@@ -51,7 +51,27 @@ impl fmt::Display for Config {
         writeln!(f, "allow_all = {}", self.policy.allow_all)?;
 
         let every = self.canary.every.map_or("off".to_owned(), |every| format!("{}ms", every.as_millis()));
-        writeln!(f, "\n[canary]\nevery = \"{every}\"")
+        writeln!(f, "\n[canary]\nevery = \"{every}\"")?;
+
+        let remote = &self.remote;
+        writeln!(f, "\n[remote]")?;
+        if let Some(listen) = remote.listen {
+            writeln!(f, "listen = \"{listen}\"")?;
+        }
+        if let Some(domain) = &remote.domain {
+            writeln!(f, "domain = {}", Text(domain))?;
+        }
+        for (key, path) in [
+            ("certificate", &remote.certificate),
+            ("key", &remote.key),
+            ("roots", &remote.roots),
+            ("lists", &remote.lists),
+        ] {
+            if let Some(path) = path {
+                writeln!(f, "{key} = {}", Text(&path.to_string_lossy()))?;
+            }
+        }
+        Ok(())
     }
 }
 

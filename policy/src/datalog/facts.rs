@@ -101,8 +101,9 @@ pub struct Facts {
     pub key: PrincipalKey,
     /// Its name, if it is registered. Without one there is no `principal` fact.
     pub name: Option<Name>,
-    /// The user id of its process.
-    pub uid: u32,
+    /// The user id of its process, if it is one of the node's machine. Without one there is no `uid` fact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// Bytes.
     pub bytes: Option<u64>,
     /// Microseconds.
@@ -123,7 +124,7 @@ pub struct Facts {
 impl Facts {
     /// The facts that every request has.
     #[must_use]
-    pub const fn new(kind: Kind, key: PrincipalKey, name: Option<Name>, uid: u32) -> Self {
+    pub const fn new(kind: Kind, key: PrincipalKey, name: Option<Name>, uid: Option<u32>) -> Self {
         Self {
             kind,
             key,
@@ -143,8 +144,10 @@ impl Facts {
     pub(super) fn terms(&self) -> Result<Vec<Fact>> {
         let text = |name: &str| Term::Str(name.into());
         let key = |key: &PrincipalKey| Term::Bytes(key.0.to_vec());
-        let mut facts =
-            vec![fact("request", [text(self.kind.name())]), fact("uid", [Term::Integer(self.uid.into())])];
+        let mut facts = vec![fact("request", [text(self.kind.name())])];
+        if let Some(uid) = self.uid {
+            facts.push(fact("uid", [Term::Integer(uid.into())]));
+        }
         if let Some(name) = &self.name {
             facts.push(fact("principal", [key(&self.key), text(name.as_str())]));
         }

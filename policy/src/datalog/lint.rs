@@ -246,7 +246,7 @@ impl Lint<'_> {
 fn probe(kind: Kind, name: Option<&str>) -> Facts {
     const NOBODY: u32 = 65_534;
     let mut facts =
-        Facts::new(kind, PrincipalKey([0x5a; 32]), name.and_then(|name| Name::new(name).ok()), NOBODY);
+        Facts::new(kind, PrincipalKey([0x5a; 32]), name.and_then(|name| Name::new(name).ok()), Some(NOBODY));
     facts.rights = Rights::READ_WRITE;
     facts.bytes = Some(4096);
     facts.ttl = Some(Micros::from_millis(1_000));

@@ -36,7 +36,7 @@
 //!     "policy.dl",
 //! )
 //! .unwrap();
-//! let mut facts = Facts::new(Kind::LeaseCreate, PrincipalKey([7; 32]), Some(Name::new("alice").unwrap()), 1000);
+//! let mut facts = Facts::new(Kind::LeaseCreate, PrincipalKey([7; 32]), Some(Name::new("alice").unwrap()), Some(1000));
 //! facts.bytes = Some(65_536);
 //! assert!(policy.decide(&facts).unwrap().allowed);
 //! facts.bytes = Some(2 << 20);

@@ -12,7 +12,7 @@ fn name(text: &str) -> Name {
 }
 
 fn facts(kind: Kind) -> Facts {
-    let mut facts = Facts::new(kind, PrincipalKey([7; 32]), Some(name("alice")), 1000);
+    let mut facts = Facts::new(kind, PrincipalKey([7; 32]), Some(name("alice")), Some(1000));
     facts.bytes = Some(65_536);
     facts.ttl = Some(Micros(60_000_000));
     facts
@@ -143,7 +143,7 @@ fn every_fact_can_be_asked_for() {
     ] {
         assert_eq!(allowed(&format!("allow if {condition};"), &all), expected, "{condition}");
     }
-    let bare = Facts::new(Kind::Revoke, PrincipalKey([7; 32]), None, 0);
+    let bare = Facts::new(Kind::Revoke, PrincipalKey([7; 32]), None, Some(0));
     for absent in [
         "principal($a, $b)",
         "size($a)",
@@ -162,7 +162,7 @@ fn the_first_match_decides_and_the_rest_is_denied() {
     let text = "\n// one\nallow if uid(1), size($b);\n\ndeny if uid(1); allow if  // here\n  uid(2)\n;";
     let policy = ok(text);
     let ask = |uid, bytes| {
-        let mut facts = Facts::new(Kind::Revoke, PrincipalKey([7; 32]), None, uid);
+        let mut facts = Facts::new(Kind::Revoke, PrincipalKey([7; 32]), None, Some(uid));
         facts.bytes = bytes;
         let decision = policy.decide(&facts).unwrap();
         assert_eq!(decision.policy, policy.hash());

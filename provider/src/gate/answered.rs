@@ -32,6 +32,11 @@ use zeroize::Zeroizing;
 pub(super) struct Identity([u8; 32]);
 
 impl Identity {
+    /// Of a request that is told apart by this digest.
+    pub(super) const fn of_digest(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+
     /// Of a request that came with this body; `None` if doing it again is as good as answering it again.
     pub(super) fn of(request: &Request, body: &[u8]) -> Option<Self> {
         let bytes = match request {
@@ -88,14 +93,38 @@ pub(super) enum Known<'a> {
 }
 
 /// What one session remembers. Newest last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Answered {
     last: VecDeque<(RequestId, Identity, Kept)>,
     /// Bytes of all frames in `last`.
     bytes: usize,
+    /// Most answers, and most bytes of their frames.
+    bounds: (usize, usize),
+}
+
+impl Default for Answered {
+    /// Within the bounds of one session.
+    fn default() -> Self {
+        Self::bounded(SESSION_ANSWERS_MAX, SESSION_ANSWER_BYTES_MAX)
+    }
 }
 
 impl Answered {
+    /// At most so many answers, and so many bytes of them.
+    pub(super) const fn bounded(answers: usize, bytes: usize) -> Self {
+        Self { last: VecDeque::new(), bytes: 0, bounds: (answers, bytes) }
+    }
+
+    /// Bytes of all answers that it has.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether a number is among the last.
+    pub(super) fn knows(&self, id: RequestId) -> bool {
+        self.last.iter().any(|(known, ..)| *known == id)
+    }
+
     /// What is known of a request's number. A reading request has no identity.
     pub(super) fn find(&self, id: RequestId, identity: Option<Identity>) -> Known<'_> {
         match self.last.iter().find(|(known, ..)| *known == id) {
@@ -108,20 +137,30 @@ impl Answered {
 
     /// Remembers an answer; `None` if there is a descriptor beside it.
     pub(super) fn keep(&mut self, id: RequestId, identity: Identity, frame: Option<&[u8]>) {
-        if self.last.len() == SESSION_ANSWERS_MAX {
+        if self.last.len() == self.bounds.0 {
             self.bytes -= self.last.pop_front().map_or(0, |(.., kept)| kept.bytes());
         }
         let kept = match frame {
             None => Kept::Descriptor,
-            Some(frame) if frame.len() > SESSION_ANSWER_BYTES_MAX => Kept::Gone,
+            Some(frame) if frame.len() > self.bounds.1 => Kept::Gone,
             Some(frame) => Kept::Frame(Zeroizing::new(frame.to_vec())),
         };
+        // Its own bytes are counted when there is room for them.
+        self.make_room(kept.bytes());
         self.bytes += kept.bytes();
         self.last.push_back((id, identity, kept));
-        // The oldest answers go, and their numbers stay: what was done is not done twice because of its answer's size.
-        let mut oldest = self.last.iter_mut();
-        while self.bytes > SESSION_ANSWER_BYTES_MAX {
-            let Some((.., kept)) = oldest.next() else { break };
+    }
+
+    /// Lets the oldest answers go until there is room for one of `bytes`, if there can be. Their numbers stay: what was
+    /// done is not done twice because of its answer's size.
+    pub(super) fn make_room(&mut self, bytes: usize) {
+        if bytes > self.bounds.1 {
+            return;
+        }
+        for (.., kept) in &mut self.last {
+            if self.bytes + bytes <= self.bounds.1 {
+                break;
+            }
             if let Kept::Frame(frame) = kept {
                 self.bytes -= frame.len();
                 *kept = Kept::Gone;
@@ -131,7 +170,7 @@ impl Answered {
 
     /// Forgets everything: a program that takes a session over numbers its requests from the beginning.
     pub(super) fn forget(&mut self) {
-        *self = Self::default();
+        *self = Self::bounded(self.bounds.0, self.bounds.1);
     }
 }
 

@@ -6,12 +6,11 @@ use caps::rights::Rights;
 use caps::token::{Limit, Token, VerifiedToken};
 use caps::wire::{Reply, Request};
 
-use super::memory::Answer;
-use super::session::Session;
+use super::visitor::Visitor;
 
-impl Session {
+impl Visitor {
     /// Judges a token without opening it. A stranger is told what it would be told on opening, and the log is.
-    pub(super) async fn token_check(&mut self, token: &Token) -> Result<Answer> {
+    pub(super) async fn token_check(&mut self, token: &Token) -> Result<Reply> {
         let verified = self.verified(token).await?;
         if !self.concerns(&verified).await {
             let error = Error::from(Limit::Holder);
@@ -27,7 +26,7 @@ impl Session {
             let allowed = self.shared.control.may_open(self.caller(), bytes, rights, hops);
             state.code = allowed.err().map(|error| error.code());
         }
-        Ok(Answer::Reply(Reply::Token(state)))
+        Ok(Reply::Token(state))
     }
 
     /// Whether this client has held the token, owns its lease, or is the administrator.

@@ -21,7 +21,7 @@ use caps::id::{LeaseId, SlotHandle};
 use caps::rights::Rights;
 use policy::fault::{FaultKind, FaultPolicy, Reaction};
 
-use super::session::Session;
+use super::visitor::Visitor;
 use crate::runtime::{Client, Force, Misuse, Terms, Violation};
 
 /// One fault.
@@ -173,7 +173,7 @@ impl Conduct {
     }
 }
 
-impl Session {
+impl Visitor {
     /// Records a fault and does what the operator said. A session that the gate ends anyway is recorded as ended.
     pub(super) fn fault(&mut self, fault: &Fault, at_least: Reaction) {
         if !fault.honest && fault.kind != FaultKind::Quota {
@@ -191,7 +191,7 @@ impl Session {
         }
         self.conduct.worst = self.conduct.worst.max(Some(reaction));
         let entry = self.opener.identified(fault.entry()).reaction(reaction.name());
-        self.shared.rejects.deny(self.opener.uid, entry);
+        self.shared.rejects.deny(self.opener.origin.source(), entry);
         if let Some(lease) = quarantine {
             let provider = self.shared.provider.clone();
             let cause = fault.kind.name();

@@ -24,7 +24,7 @@ fn key(n: u8) -> SigningKey {
 /// The fuzz target: bytes become messages, in any order, of any key.
 pub fn handshake(bytes: &[u8]) {
     let mut bytes = Bytes(bytes);
-    let mut handshake = Handshake::new(NODE, NONCE);
+    let mut handshake = Handshake::new(NODE, NONCE, None);
     // What was said first, if it was a hello: whom, with which nonce, and which of our keys that is.
     let mut said: Option<(PrincipalKey, Nonce, Option<u8>)> = None;
     for _ in 0..STEPS_MAX {

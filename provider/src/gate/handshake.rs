@@ -10,9 +10,9 @@ use caps::wire::{Reply, Request};
 #[derive(Debug)]
 pub(super) enum Handshake {
     /// Nothing was said.
-    Fresh { node: ProviderId, nonce: Nonce },
+    Fresh { node: ProviderId, nonce: Nonce, channel: Option<Nonce> },
     /// The challenge is out.
-    Challenged(Transcript),
+    Challenged { transcript: Transcript, channel: Option<Nonce> },
 }
 
 /// What the session does after a message.
@@ -26,9 +26,9 @@ pub(super) enum Next {
 }
 
 impl Handshake {
-    /// A session at `node`, with a nonce drawn for it alone.
-    pub(super) const fn new(node: ProviderId, nonce: Nonce) -> Self {
-        Self::Fresh { node, nonce }
+    /// A session at `node`, with a nonce drawn for it alone. Over TLS `channel` is what its connection alone has.
+    pub(super) const fn new(node: ProviderId, nonce: Nonce, channel: Option<Nonce>) -> Self {
+        Self::Fresh { node, nonce, channel }
     }
 
     /// Judges one message.
@@ -37,13 +37,14 @@ impl Handshake {
     /// `E_PROTOCOL` for a message out of order, `E_POSSESSION` for a proof that is none. Both end the session.
     pub(super) fn step(self, request: Request) -> Result<Next> {
         match (self, request) {
-            (Self::Fresh { node, nonce }, Request::Hello { holder, nonce: client }) => {
+            (Self::Fresh { node, nonce, channel }, Request::Hello { holder, nonce: client }) => {
                 let transcript = Transcript { node, server: nonce, client, holder };
-                Ok(Next::Say(Self::Challenged(transcript), Reply::Challenge { node, nonce }))
+                Ok(Next::Say(Self::Challenged { transcript, channel }, Reply::Challenge { node, nonce }))
             }
-            (Self::Challenged(transcript), Request::Prove { signature }) => {
-                transcript.verify(&signature).map(Next::Done)
-            }
+            (Self::Challenged { transcript, channel }, Request::Prove { signature }) => match channel {
+                Some(channel) => transcript.verify_over(&channel, &signature).map(Next::Done),
+                None => transcript.verify(&signature).map(Next::Done),
+            },
             _ => Err(Error::new(Code::Protocol, "a session begins with Hello, then Prove")),
         }
     }
@@ -58,7 +59,7 @@ mod tests {
     fn challenged(key: &SigningKey) -> (Handshake, Transcript) {
         let node = ProviderId([1; 16]);
         let hello = Request::Hello { holder: key.public(), nonce: Nonce([2; 32]) };
-        match Handshake::new(node, Nonce([3; 32])).step(hello).unwrap() {
+        match Handshake::new(node, Nonce([3; 32]), None).step(hello).unwrap() {
             Next::Say(next, Reply::Challenge { node, nonce }) => {
                 let transcript =
                     Transcript { node, server: nonce, client: Nonce([2; 32]), holder: key.public() };
@@ -81,7 +82,7 @@ mod tests {
     #[test]
     fn any_other_order_or_key_ends_the_session() {
         let (key, thief) = (SigningKey::from_seed(&[4; 32]), SigningKey::from_seed(&[5; 32]));
-        let fresh = || Handshake::new(ProviderId([1; 16]), Nonce([3; 32]));
+        let fresh = || Handshake::new(ProviderId([1; 16]), Nonce([3; 32]), None);
         let proof = Request::Prove { signature: challenged(&key).1.sign(&key) };
         assert_eq!(fresh().step(proof).unwrap_err().code(), Code::Protocol);
         assert_eq!(fresh().step(Request::Status).unwrap_err().code(), Code::Protocol);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use audit::rejects::Source;
 use caps::error::{Code, Error, Result};
 use policy::fault::Faults;
 use policy::limits;
@@ -61,7 +62,8 @@ pub(super) struct Shared {
     /// Tokens that wait to be fetched.
     pub(super) wraps: Arc<Wraps>,
     pub(super) config: GateConfig,
-    next: AtomicU64,
+    /// The number of the next session, whichever way it comes.
+    pub(super) next: AtomicU64,
     /// Sessions by uid. Guards the counts; held for an addition.
     counts: Mutex<HashMap<u32, usize>>,
     /// Of these, the ended ones that wait for their process' end. Held for an addition.
@@ -163,6 +165,12 @@ impl Gate {
         Ok(Self { listener, shared, path })
     }
 
+    /// What the remote gate has in common with this one.
+    #[cfg(feature = "remote")]
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
     /// Accepts and serves until the future is dropped. Sessions that began go on.
     pub async fn serve(&self) {
         loop {
@@ -197,7 +205,7 @@ impl Gate {
                 });
             }
             Err(error) => {
-                shared.rejects.note(peer.uid, &error);
+                shared.rejects.note(Source::Uid(peer.uid), &error);
                 tokio::spawn(session::refuse(socket, error));
             }
         }

@@ -21,7 +21,10 @@
 //! | `refusals` | how often a principal was refused by its quota lately |
 //! | `rejects` | refusals in the log, gathered so that nobody can fill it |
 //! | `answered` | the changing requests that were answered last, so that asking again is no second effect |
-//! | `memory` | the requests about memory: open, read, write, close |
+//! | `visitor` | a client with a proven key, whichever way it speaks |
+//! | `rights` | what a session remembers of the rights that it opened |
+//! | `memory` | rights to memory: opened, closed, refused |
+//! | `access` | bytes and descriptors over the local socket |
 //! | `check` | what a token is worth now, for those whom it concerns |
 //! | `quarantine` | the administrator's requests about dead memory that is kept |
 //! | `revoke` | the request to take back a token below its grant |
@@ -30,10 +33,12 @@
 //! | `channel` | fresh segments for those who keep their rights through a rotation |
 //! | `verified` | the tokens that were verified lately, within a bound of bytes |
 //! | `verify_pool` | whose token is verified next |
+//! | `remote` | the same over TLS, and bytes with it |
 //!
 //! A client can make the gate work on its own session only: every packet is bounded, every wait has a deadline, and
 //! a session has one request in work at a time. What it sends as a descriptor is never received.
 
+mod access;
 mod answered;
 mod channel;
 mod check;
@@ -48,12 +53,16 @@ mod peer;
 mod quarantine;
 mod refusals;
 mod rejects;
+#[cfg(feature = "remote")]
+pub mod remote;
 mod revoke;
+mod rights;
 mod roots;
 mod session;
 mod socket;
 mod verified;
 mod verify_pool;
+mod visitor;
 mod wrap;
 mod wraps;
 
@@ -74,8 +83,8 @@ pub use peer::{Exit, Peer};
 pub struct Caller {
     /// The key that the session proved.
     pub holder: PrincipalKey,
-    /// The uid of its process.
-    pub uid: u32,
+    /// The uid of its process, if it is one of this machine's.
+    pub uid: Option<u32>,
     /// The session, numbered from the node's start.
     pub session: u64,
 }

@@ -6,14 +6,13 @@ use caps::id::{LeaseId, QuarantineId};
 use caps::wire::row::{Revocation, Target};
 use caps::wire::{Reason, Reply, Request};
 
-use super::memory::Answer;
-use super::session::Session;
+use super::visitor::Visitor;
 
 const QUARANTINE: &str = "quarantine is the administrator's";
 
-impl Session {
+impl Visitor {
     /// Takes a lease's region from everybody, by a revoke like any other, and has its bytes kept.
-    pub(super) async fn quarantine_add(&self, lease: LeaseId, reason: Reason) -> Result<Answer> {
+    pub(super) async fn quarantine_add(&self, lease: LeaseId, reason: Reason) -> Result<Reply> {
         self.administers(Some(lease), QUARANTINE).await?;
         let (shared, caller) = (self.shared.clone(), self.caller());
         shared.provider.quarantine_order(lease, caller.holder)?;
@@ -26,29 +25,28 @@ impl Session {
             }
             answer
         });
-        let answer = ordered.await.unwrap_or(Err(Error::new(Code::Internal, "an order to keep panicked")));
-        answer.map(Answer::Reply)
+        ordered.await.unwrap_or(Err(Error::new(Code::Internal, "an order to keep panicked")))
     }
 
     /// What is there.
-    pub(super) async fn quarantine_list(&self) -> Result<Answer> {
+    pub(super) async fn quarantine_list(&self) -> Result<Reply> {
         self.administers(None, QUARANTINE).await?;
-        Ok(Answer::Reply(Reply::Quarantine(self.shared.provider.quarantined())))
+        Ok(Reply::Quarantine(self.shared.provider.quarantined()))
     }
 
     /// Bytes of it.
-    pub(super) async fn quarantine_read(&self, id: QuarantineId, offset: u64, length: u32) -> Result<Answer> {
+    pub(super) async fn quarantine_read(&self, id: QuarantineId, offset: u64, length: u32) -> Result<Reply> {
         self.administers(None, QUARANTINE).await?;
         let bytes = self.shared.provider.quarantine_read(&self.opener, id, offset, length).await?;
         let crc = crc32c::crc32c(&bytes);
-        Ok(Answer::Reply(Reply::Data { bytes, crc }))
+        Ok(Reply::Data { bytes, crc })
     }
 
     /// Wipes it and gives it back.
-    pub(super) async fn quarantine_release(&self, id: QuarantineId) -> Result<Answer> {
+    pub(super) async fn quarantine_release(&self, id: QuarantineId) -> Result<Reply> {
         self.administers(None, QUARANTINE).await?;
         let wiped_bytes = self.shared.provider.quarantine_release(&self.opener, id).await?;
-        Ok(Answer::Reply(Reply::QuarantineOver { wiped_bytes }))
+        Ok(Reply::QuarantineOver { wiped_bytes })
     }
 
     /// Whether this client is the administrator; a refusal is on record. Who is not learns nothing else, not even
@@ -58,7 +56,7 @@ impl Session {
             return Ok(());
         }
         let entry = self.opener.identified(Draft::deny(Entry::LeaseDeny, Code::Denied));
-        self.shared.rejects.deny(self.opener.uid, entry.maybe(lease, Draft::lease));
+        self.shared.rejects.deny(self.opener.origin.source(), entry.maybe(lease, Draft::lease));
         Err(Error::new(Code::Denied, whose))
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Rejects {
 #[derive(Default)]
 struct State {
     bursts: Bursts,
-    limiter: Limiter<u32>,
+    limiter: Limiter<Source>,
 }
 
 impl Rejects {
@@ -49,14 +49,14 @@ impl Rejects {
     }
 
     /// Counts a refusal from before a key was proven.
-    pub(super) fn note(&self, uid: u32, error: &Error) {
+    pub(super) fn note(&self, source: Source, error: &Error) {
         let clock = self.provider.clock();
-        self.state().bursts.note(clock.boot(), clock.unix(), error.code(), Source::Uid(uid));
+        self.state().bursts.note(clock.boot(), clock.unix(), error.code(), source);
     }
 
-    /// Records a refusal of a session of `uid`, or counts it.
-    pub(super) fn deny(&self, uid: u32, entry: Draft) {
-        let admission = self.state().limiter.admit(self.provider.clock().boot(), uid);
+    /// Records a refusal of a session from `source`, or counts it.
+    pub(super) fn deny(&self, source: Source, entry: Draft) {
+        let admission = self.state().limiter.admit(self.provider.clock().boot(), source);
         match admission {
             Admission::Record { suppressed: 0 } => self.provider.record_fault(entry),
             Admission::Record { suppressed } => self.provider.record_fault(entry.suppressed(suppressed)),
@@ -88,6 +88,8 @@ impl Rejects {
 }
 
 /// The entry of refusals that no later entry told of.
-fn leftover((uid, suppressed): (Option<u32>, u64)) -> Draft {
-    Draft::deny(Entry::RejectBurst, Code::Denied).maybe(uid, Draft::peer_uid).suppressed(suppressed)
+fn leftover((source, suppressed): (Option<Source>, u64)) -> Draft {
+    Draft::deny(Entry::RejectBurst, Code::Denied)
+        .maybe(source, |draft, source| source.put(draft))
+        .suppressed(suppressed)
 }

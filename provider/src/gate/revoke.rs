@@ -3,16 +3,15 @@
 
 use caps::error::Result;
 use caps::token::Token;
-use caps::wire::Reason;
+use caps::wire::{Reason, Reply};
 
-use super::memory::Answer;
-use super::session::Session;
+use super::visitor::Visitor;
 
-impl Session {
+impl Visitor {
     /// Verifies the token as for opening it, and hands on what is to be taken back. A token whose time is over, or that
     /// is bound to another key, can be shown as well: nothing is opened by it.
-    pub(super) async fn revoke_token(&mut self, token: &Token, block: u8, reason: Reason) -> Result<Answer> {
+    pub(super) async fn revoke_token(&mut self, token: &Token, block: u8, reason: Reason) -> Result<Reply> {
         let cut = self.verified(token).await?.cut(block)?;
-        self.shared.control.revoke_token(self.caller(), cut, reason).await.map(Answer::Reply)
+        self.shared.control.revoke_token(self.caller(), cut, reason).await
     }
 }

@@ -1,16 +1,16 @@
 //! One client's session, from accept to end.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use audit::rejects::Source;
 use audit::{Draft, Event as Entry};
 use caps::error::{Blame, Code, Error, Result};
 use caps::id::RequestId;
 use caps::pop::{Nonce, Proven};
 use caps::time::BootNanos;
 use caps::wire::frame::{self, Frame, FrameKind};
-use caps::wire::reply::Welcome;
 use caps::wire::{Reply, Request};
 use policy::fault::Reaction;
 use policy::limits;
@@ -18,32 +18,26 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::Caller;
 use super::answered::{Answered, Identity, Known};
 use super::channel::Channel;
 use super::executable;
-use super::fault::{Conduct, Fault};
+use super::fault::Fault;
 use super::handshake::{Handshake, Next};
 use super::listen::Shared;
-use super::memory::{Answer, Rights};
+use super::memory::Answer;
 use super::peer::{Exit, Peer};
 use super::socket::{Socket, lost};
-use crate::kernel::Config;
-use crate::runtime::{Client, Opener, Post, Terms};
+use super::visitor::Visitor;
+use crate::runtime::{Client, Opener, Origin, Post, Terms};
 
 /// A session with a proven key.
 pub(super) struct Session {
-    pub(super) shared: Arc<Shared>,
+    pub(super) visitor: Visitor,
     pub(super) socket: Arc<Socket>,
-    pub(super) opener: Opener,
-    pub(super) rights: Rights,
     /// What the holder has to be told of its mappings.
     post: Arc<Post>,
     /// How it is told, once it maps something.
     channel: Option<Channel>,
-    /// Its client's process.
-    pub(super) process: Arc<AsyncFd<OwnedFd>>,
-    pub(super) conduct: Conduct,
     /// What it asked for last, and was told.
     answered: Answered,
 }
@@ -74,7 +68,7 @@ impl Session {
         let (request, proven) = match greeted {
             Ok(greeted) => greeted,
             Err(error) => {
-                shared.rejects.note(uid, &error);
+                shared.rejects.note(Source::Uid(uid), &error);
                 return tell(&socket, RequestId(0), &error).await;
             }
         };
@@ -82,36 +76,26 @@ impl Session {
             exe = executable::hash(uid, pid) => exe,
             _ = death.readable() => return,
         };
-        let opener = Opener { session: id, uid, pid, exe, proven, sandboxed: false };
+        let origin = Origin::Process { uid, pid, exe, sandboxed: false };
+        let opener = Opener { session: id, origin, proven };
         let ender = socket.clone();
         let post = shared.provider.register_session(
             id,
-            Client::new(opener, death.clone()),
+            Client::new(opener, Some(death.clone())),
             Box::new(move || ender.shut_down()),
+            None,
         );
-        let rights = Rights::default();
-        let (process, conduct, channel) = (death.clone(), Conduct::default(), None);
-        let answered = Answered::default();
-        let mut session = Self {
-            shared: shared.clone(),
-            socket,
-            opener,
-            rights,
-            post,
-            channel,
-            process,
-            conduct,
-            answered,
-        };
+        let visitor = Visitor::new(shared.clone(), opener, Some(death.clone()));
+        let mut session = Self { visitor, socket, post, channel: None, answered: Answered::default() };
         let end = tokio::select! {
             end = session.serve(request) => end,
             _ = death.readable() => End::Gone,
         };
         if let End::Refused(error) = &end {
-            session.fault(&Fault::protocol(error), Reaction::Fault);
+            session.visitor.fault(&Fault::protocol(error), Reaction::Fault);
         }
         // Before its other rights end as well.
-        let lost = session.rights.lost_last(&shared.provider);
+        let lost = session.visitor.rights.lost_last(&shared.provider);
         // From here on nothing of this session is served. First the rights, then the entry of how the process died:
         // how it died may never be known.
         shared.provider.session_ended(id);
@@ -183,7 +167,7 @@ impl Session {
     ) -> std::result::Result<Result<()>, End> {
         let answer = self.answer(request, id).await;
         if answer.as_ref().is_err_and(|error| error.code() == Code::Quota) {
-            self.refused_by_quota();
+            self.visitor.refused_by_quota();
         }
         let (packet, descriptor, refused) = match answer {
             Ok(Answer::Sent) => return Ok(Ok(())),
@@ -207,39 +191,35 @@ impl Session {
         let sent = timed(self.socket.send(&packet, beside)).await;
         match refused {
             Some(error) if error.code() == Code::Protocol => Err(End::Refused(error)),
-            Some(_) if self.conduct.ends() => Err(End::Faulted),
+            Some(_) if self.visitor.conduct.ends() => Err(End::Faulted),
             _ => Ok(sent),
         }
     }
 
     /// Refuses a number that was used, and goes on: nothing is done, and an honest client that lost a descriptor asks so.
     async fn duplicate(&self, id: RequestId, error: Error) -> Result<()> {
-        let entry = self.opener.identified(Fault::protocol(&error).entry()).reaction(Reaction::Log.name());
-        self.shared.rejects.deny(self.opener.uid, entry);
+        let entry =
+            self.visitor.opener.identified(Fault::protocol(&error).entry()).reaction(Reaction::Log.name());
+        self.visitor.shared.rejects.deny(self.visitor.opener.origin.source(), entry);
         timed(self.socket.send(&encode_error(id, &error), None)).await
     }
 
     async fn welcome(&self, id: RequestId) -> Result<()> {
-        self.send(id, &Reply::Welcome(self.standing().await)).await
-    }
-
-    /// What this client is here, and how strongly its mappings are held.
-    async fn standing(&self) -> Welcome {
-        let (name, admin) = self.shared.control.principal(self.opener.proven.holder()).await;
-        let Config { cluster, provider, .. } = *self.shared.provider.config();
-        Welcome { cluster, provider, name, admin, tier: self.shared.provider.tier_of(&self.opener) }
+        self.send(id, &Reply::Welcome(self.visitor.standing().await)).await
     }
 
     /// Takes the client's word that it is, or will be before anybody else's code runs in it, in the sandbox. Whoever
     /// says so loses all that is not about memory, so a program that was handed a session cannot lease, share or
     /// revoke in the name of the key that opened it.
     async fn confine(&mut self) -> Answer {
-        self.opener.sandboxed = true;
         self.answered.forget();
-        // The program that takes the session over says it again: from then on the log names that program.
-        self.opener.exe = executable::hash(self.opener.uid, self.opener.pid).await.or(self.opener.exe);
-        let holder = self.opener.proven.holder();
-        Answer::Reply(Reply::Confined { holder, welcome: self.standing().await })
+        if let Origin::Process { uid, pid, exe, sandboxed } = &mut self.visitor.opener.origin {
+            *sandboxed = true;
+            // The program that takes the session over says it again: from then on the log names that program.
+            *exe = executable::hash(*uid, *pid).await.or(*exe);
+        }
+        let holder = self.visitor.opener.proven.holder();
+        Answer::Reply(Reply::Confined { holder, welcome: self.visitor.standing().await })
     }
 
     /// Answers one request. What is about memory is answered here, the rest by the control plane.
@@ -253,48 +233,9 @@ impl Session {
             Request::Write { handle, offset, data, crc } => self.write(handle, offset, &data, crc).await,
             Request::Segment { handle, index } => self.segment(handle, index).await,
             Request::Channel => self.open_channel().await,
-            Request::Close { handle } => self.close(handle),
+            Request::Close { handle } => self.visitor.close(handle),
             Request::Confine => Ok(self.confine().await),
-            _ if self.opener.sandboxed => {
-                Err(Error::new(Code::Denied, "a program in the sandbox opens, reads, writes and closes"))
-            }
-            Request::QuarantineAdd { lease, reason } => self.quarantine_add(lease, reason).await,
-            Request::QuarantineList => self.quarantine_list().await,
-            Request::QuarantineRead { id, offset, length } => self.quarantine_read(id, offset, length).await,
-            Request::QuarantineRelease { id } => self.quarantine_release(id).await,
-            Request::RevokeToken { token, block, reason } => self.revoke_token(&token, block, reason).await,
-            Request::TokenCheck { token } => self.token_check(&token).await,
-            request @ (Request::RootRotate | Request::RootRetire { .. } | Request::RootList) => {
-                self.root_request(request).await
-            }
-            Request::Wrap { token, to, ttl } => self.wrap(token, to, ttl).await,
-            Request::Unwrap { id } => self.unwrap(id).await,
-            Request::WrapShow { id } => self.wrap_show(id).await,
-            request @ (Request::PrincipalAdd { .. }
-            | Request::PrincipalList { .. }
-            | Request::LeaseCreate(_)
-            | Request::LeaseRenew { .. }
-            | Request::LeaseRelease { .. }
-            | Request::LeaseList { .. }
-            | Request::LeaseShow { .. }
-            | Request::ShareOffer { .. }
-            | Request::ShareAccept { .. }
-            | Request::ShareShow { .. }
-            | Request::ShareList { .. }
-            | Request::Revoke(_)
-            | Request::ShareNarrow { .. }
-            | Request::Status
-            | Request::QuotaGive { .. }
-            | Request::QuotaTakeBack { .. }
-            | Request::QuotaList { .. }
-            | Request::ShareCosign { .. }
-            | Request::TransferOffer { .. }
-            | Request::TransferAccept { .. }
-            | Request::TransferShow { .. }
-            | Request::TransferList { .. }
-            | Request::TransferWithdraw { .. }) => {
-                self.shared.control.request(self.caller(), request).await.map(Answer::Reply)
-            }
+            request => self.visitor.answer(request).await.map(Answer::Reply),
         }
     }
 
@@ -304,28 +245,14 @@ impl Session {
             return Err(Error::new(Code::Protocol, "the session has its rotation channel already"));
         }
         self.ready_for_descriptor().await?;
-        let provider = self.shared.provider.clone();
-        let (channel, theirs) = Channel::open(provider, self.opener.session, self.post.clone())?;
+        let provider = self.visitor.shared.provider.clone();
+        let (channel, theirs) = Channel::open(provider, self.visitor.opener.session, self.post.clone())?;
         self.channel = Some(channel);
         Ok(Answer::WithDescriptor(Reply::Channel, theirs))
     }
 
-    /// This session's client, as the control plane knows it.
-    pub(super) const fn caller(&self) -> Caller {
-        Caller { holder: self.opener.proven.holder(), uid: self.opener.uid, session: self.opener.session }
-    }
-
     async fn send(&self, id: RequestId, reply: &Reply) -> Result<()> {
         timed(self.socket.send(&frame::encode(FrameKind::Reply, id, reply)?, None)).await
-    }
-
-    /// Counts a refusal by quota.
-    fn refused_by_quota(&mut self) {
-        let (who, now) = (self.opener.proven.holder(), self.shared.provider.clock().boot());
-        let many = self.shared.refusals.lock().unwrap_or_else(PoisonError::into_inner).count(who, now);
-        if let Some(many) = many {
-            self.fault(&Fault::quota(many), Reaction::Log);
-        }
     }
 
     /// Waits a while for the process to be reaped, if it died, and records how. A client that only hung up has no
@@ -334,12 +261,13 @@ impl Session {
         if timeout(Duration::from_millis(limits::EXIT_SOON_MS), death.readable()).await.is_err() {
             // It lives, or the machine is very busy. Few sessions of a user wait for longer: one that connects and
             // hangs up in a loop would otherwise keep every place of its user taken.
-            let Some(_lingering) = self.shared.linger(self.opener.uid) else { return };
+            let uid = self.visitor.opener.origin.uid();
+            let Some(_lingering) = uid.and_then(|uid| self.visitor.shared.linger(uid)) else { return };
             if timeout(Duration::from_millis(limits::EXIT_NOTICE_MS_MAX), death.readable()).await.is_err() {
                 return;
             }
         }
-        let died = self.shared.provider.clock().boot();
+        let died = self.visitor.shared.provider.clock().boot();
         // Its parent has to reap it first. Nothing wakes us for that on every kernel, so we look a few times.
         let mut status = None;
         for _ in 0..limits::EXIT_LOOKS_MAX {
@@ -349,30 +277,30 @@ impl Session {
             }
             tokio::time::sleep(Duration::from_millis(limits::EXIT_LOOK_MS)).await;
         }
-        let mut entry = self.opener.identified(Draft::ok(Entry::HolderExit));
-        if self.conduct.killed() {
+        let mut entry = self.visitor.opener.identified(Draft::ok(Entry::HolderExit));
+        if self.visitor.conduct.killed() {
             entry = entry.reaction(Reaction::Kill.name());
         }
         match status.map(Exit::from_wait_status) {
             Some(Exit::Signal(signal)) => {
                 entry = entry.signal(signal.into());
-                if i32::from(signal) == libc::SIGBUS && self.rights.mapped_ever() {
+                if i32::from(signal) == libc::SIGBUS && self.visitor.rights.mapped_ever() {
                     // It touched memory after the cut, raw, and the kernel killed it for that.
                     let fault = Fault::mapped(lost.map(|(held, fenced)| (held, died.since(fenced).0)));
-                    let fault = self.opener.identified(fault.entry()).signal(signal.into());
-                    self.shared.provider.record_fault(fault.reaction(Reaction::Log.name()));
+                    let fault = self.visitor.opener.identified(fault.entry()).signal(signal.into());
+                    self.visitor.shared.provider.record_fault(fault.reaction(Reaction::Log.name()));
                 }
             }
             Some(Exit::Status(status)) => entry = entry.exit(status.into()),
             None => {}
         }
-        self.shared.provider.record_fault(entry);
+        self.visitor.shared.provider.record_fault(entry);
     }
 }
 
 /// Hello, challenge, proof. Returns the number of the last request, which the welcome answers.
 async fn greet(shared: &Shared, socket: &Socket) -> Result<(RequestId, Proven)> {
-    let mut handshake = Handshake::new(shared.provider.config().provider, Nonce::random());
+    let mut handshake = Handshake::new(shared.provider.config().provider, Nonce::random(), None);
     loop {
         let Asked { id, request, .. } = receive(socket)
             .await

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use audit::rejects::Source;
 use caps::token::Token;
 use policy::limits::{
     SESSION_TOKENS_MAX, VERIFIED_BYTES_MAX, VERIFIED_BYTES_PER_UID_MAX, VERIFIED_TOKEN_EXTRA_BYTES,
@@ -14,31 +15,31 @@ use policy::limits::{
 /// The bytes that all sessions of a gate may remember, and who takes how many.
 #[derive(Debug, Default)]
 pub(super) struct Room {
-    /// Bytes by uid. Guards the counts; held for an addition.
-    taken: Mutex<HashMap<u32, usize>>,
+    /// Bytes by source. Guards the counts; held for an addition.
+    taken: Mutex<HashMap<Source, usize>>,
 }
 
 /// Bytes that one remembered token takes, given back when dropped.
 #[derive(Debug)]
 struct Taken {
     room: Arc<Room>,
-    uid: u32,
+    source: Source,
     bytes: usize,
 }
 
 impl Room {
-    fn take(self: &Arc<Self>, uid: u32, bytes: usize) -> Option<Taken> {
+    fn take(self: &Arc<Self>, source: Source, bytes: usize) -> Option<Taken> {
         let mut taken = self.lock();
         let all: usize = taken.values().sum();
-        let own = taken.get(&uid).copied().unwrap_or(0);
+        let own = taken.get(&source).copied().unwrap_or(0);
         if all + bytes > VERIFIED_BYTES_MAX || own + bytes > VERIFIED_BYTES_PER_UID_MAX {
             return None;
         }
-        taken.insert(uid, own + bytes);
-        Some(Taken { room: self.clone(), uid, bytes })
+        taken.insert(source, own + bytes);
+        Some(Taken { room: self.clone(), source, bytes })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Source, usize>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -46,10 +47,10 @@ impl Room {
 impl Drop for Taken {
     fn drop(&mut self) {
         let mut taken = self.room.lock();
-        if let Some(own) = taken.get_mut(&self.uid) {
+        if let Some(own) = taken.get_mut(&self.source) {
             *own -= self.bytes;
             if *own == 0 {
-                taken.remove(&self.uid);
+                taken.remove(&self.source);
             }
         }
     }
@@ -77,7 +78,14 @@ impl<T> Verified<T> {
     }
 
     /// Remembers a token that was verified by the root keys of generation `roots`, as far as there is room.
-    pub(super) fn keep(&mut self, room: &Arc<Room>, uid: u32, token: &Token, roots: u64, verified: &Arc<T>) {
+    pub(super) fn keep(
+        &mut self,
+        room: &Arc<Room>,
+        source: Source,
+        token: &Token,
+        roots: u64,
+        verified: &Arc<T>,
+    ) {
         if self.roots != roots {
             self.known.clear();
             self.roots = roots;
@@ -87,12 +95,12 @@ impl<T> Verified<T> {
         }
         let bytes = token.as_bytes().len() + VERIFIED_TOKEN_EXTRA_BYTES;
         loop {
-            if let Some(taken) = room.take(uid, bytes) {
+            if let Some(taken) = room.take(source, bytes) {
                 self.known.push((token.clone(), verified.clone(), taken));
                 return;
             }
             if self.known.is_empty() {
-                tracing::debug!(uid, "no room is left to remember a verified token");
+                tracing::debug!(?source, "no room is left to remember a verified token");
                 return;
             }
             self.known.remove(0);
@@ -119,7 +127,7 @@ mod tests {
     fn a_session_remembers_its_latest_tokens() {
         let (room, mut session) = (Arc::new(Room::default()), Verified::default());
         for n in 0..=SESSION_TOKENS_MAX {
-            session.keep(&room, 1, &token(n), 0, &Arc::new(n));
+            session.keep(&room, Source::Uid(1), &token(n), 0, &Arc::new(n));
         }
         assert_eq!(session.find(&token(0), 0), None);
         assert_eq!(session.find(&token(1), 0).as_deref(), Some(&1));
@@ -132,10 +140,10 @@ mod tests {
     #[test]
     fn what_other_root_keys_verified_is_forgotten() {
         let (room, mut session) = (Arc::new(Room::default()), Verified::default());
-        session.keep(&room, 1, &token(1), 0, &Arc::new(1));
+        session.keep(&room, Source::Uid(1), &token(1), 0, &Arc::new(1));
         assert_eq!(session.find(&token(1), 0).as_deref(), Some(&1));
         assert_eq!(session.find(&token(1), 1), None, "verified by keys that are not all believed any more");
-        session.keep(&room, 1, &token(2), 1, &Arc::new(2));
+        session.keep(&room, Source::Uid(1), &token(2), 1, &Arc::new(2));
         assert_eq!(session.find(&token(2), 1).as_deref(), Some(&2));
         assert_eq!(session.find(&token(1), 1), None);
         assert_eq!(room.lock().values().sum::<usize>(), LARGEST, "and takes no room any more");
@@ -149,16 +157,20 @@ mod tests {
             if n % SESSION_TOKENS_MAX == 0 {
                 sessions.push(Verified::default());
             }
-            sessions.last_mut().unwrap().keep(&room, 1, &token(n), 0, &Arc::new(n));
-            assert!(room.lock()[&1] <= VERIFIED_BYTES_PER_UID_MAX);
+            sessions.last_mut().unwrap().keep(&room, Source::Uid(1), &token(n), 0, &Arc::new(n));
+            assert!(room.lock()[&Source::Uid(1)] <= VERIFIED_BYTES_PER_UID_MAX);
         }
-        assert_eq!(room.lock()[&1] / LARGEST, VERIFIED_BYTES_PER_UID_MAX / LARGEST, "all of it is used");
+        assert_eq!(
+            room.lock()[&Source::Uid(1)] / LARGEST,
+            VERIFIED_BYTES_PER_UID_MAX / LARGEST,
+            "all of it is used"
+        );
         // The session that was first keeps what it has; one that is late has the room of its own tokens only.
         assert!(sessions[0].find(&token(0), 0).is_some());
         assert_eq!(sessions.last().unwrap().known.len(), 0);
         // Another user is not touched by that.
         let mut other = Verified::default();
-        other.keep(&room, 2, &token(7), 0, &Arc::new(7));
+        other.keep(&room, Source::Uid(2), &token(7), 0, &Arc::new(7));
         assert!(other.find(&token(7), 0).is_some());
     }
 
@@ -168,7 +180,7 @@ mod tests {
         let mut sessions = Vec::new();
         for n in 0..2 * VERIFIED_BYTES_MAX / LARGEST {
             let mut session = Verified::default();
-            session.keep(&room, (n % 64) as u32, &token(n), 0, &Arc::new(n));
+            session.keep(&room, Source::Uid((n % 64) as u32), &token(n), 0, &Arc::new(n));
             sessions.push(session);
         }
         assert_eq!(room.lock().values().sum::<usize>() / LARGEST, VERIFIED_BYTES_MAX / LARGEST);

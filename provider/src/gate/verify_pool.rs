@@ -3,17 +3,19 @@
 //! Checking a token of eight blocks keeps a worker of the gate busy for up to a millisecond, and whoever makes tokens offline
 //! can present one that was never seen with every request. So only some of the workers do that at any time, and never the
 //! last one: the others answer everybody else. A session has one request in work, so it waits for one turn at most; and
-//! turns go round by user, so that many sessions of one user wait for each other and not before anybody else's.
+//! turns go round by where they come from, so that many sessions of one user, or of one network, wait for each other and not
+//! before anybody else's.
 //!
 //! ```text
-//!             ┌ uid 1: session, session, session ... ┐
-//!   turns ──▶ ┼ uid 2: session                       ┼──▶ one of each in turn ──▶ permits
-//!             └ uid 3: session, session              ┘
+//!             ┌ user 1: session, session, session ... ┐
+//!   turns ──▶ ┼ user 2: session                       ┼──▶ one of each in turn ──▶ permits
+//!             └ network 3: session, session           ┘
 //! ```
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use audit::rejects::Source;
 use tokio::sync::oneshot;
 
 /// The turns of one gate.
@@ -27,11 +29,11 @@ pub(super) struct VerifyPool {
 struct State {
     /// Permits that nobody has. None while somebody waits.
     free: usize,
-    /// Users somebody of whom waits, each once, the next first.
-    turns: VecDeque<u32>,
-    /// Their sessions, the first first. No user without any is here. One entry a session that waits, and those
-    /// of sessions that ended since their user's last turn.
-    waiting: HashMap<u32, VecDeque<oneshot::Sender<Permit>>>,
+    /// Where somebody waits from, each once, the next first.
+    turns: VecDeque<Source>,
+    /// Their sessions, the first first. Nowhere without any is here. One entry a session that waits, and
+    /// those of sessions that ended since the last turn from there.
+    waiting: HashMap<Source, VecDeque<oneshot::Sender<Permit>>>,
 }
 
 /// A turn, over when dropped.
@@ -51,13 +53,13 @@ impl State {
     /// Takes out the session whose turn it is, and those of its user before it that wait no longer: they cost nobody a
     /// turn, and the queue is never longer than there are sessions and turns between.
     fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
-        while let Some(uid) = self.turns.pop_front() {
-            let sessions = self.waiting.get_mut(&uid)?;
+        while let Some(source) = self.turns.pop_front() {
+            let sessions = self.waiting.get_mut(&source)?;
             let next = std::iter::from_fn(|| sessions.pop_front()).find(|session| !session.is_closed());
             if sessions.is_empty() {
-                self.waiting.remove(&uid);
+                self.waiting.remove(&source);
             } else {
-                self.turns.push_back(uid);
+                self.turns.push_back(source);
             }
             if next.is_some() {
                 return next;
@@ -79,8 +81,8 @@ impl VerifyPool {
         Arc::new(Self { state: Mutex::new(state) })
     }
 
-    /// Waits for a turn of this user's. Whoever stops waiting loses its place, and nobody else does.
-    pub(super) async fn turn(self: &Arc<Self>, uid: u32) -> Permit {
+    /// Waits for a turn of this source's. Whoever stops waiting loses its place, and nobody else does.
+    pub(super) async fn turn(self: &Arc<Self>, source: Source) -> Permit {
         let waits = {
             let mut state = self.lock();
             if state.free > 0 {
@@ -88,10 +90,10 @@ impl VerifyPool {
                 return self.permit();
             }
             let (ours, waits) = oneshot::channel();
-            let sessions = state.waiting.entry(uid).or_default();
+            let sessions = state.waiting.entry(source).or_default();
             sessions.push_back(ours);
             if sessions.len() == 1 {
-                state.turns.push_back(uid);
+                state.turns.push_back(source);
             }
             waits
         };
@@ -139,7 +141,7 @@ mod tests {
 
     fn ask(pool: &Arc<VerifyPool>, uid: u32) -> Turn {
         let pool = pool.clone();
-        Box::pin(async move { pool.turn(uid).await })
+        Box::pin(async move { pool.turn(Source::Uid(uid)).await })
     }
 
     fn poll(turn: &mut Turn) -> Option<Permit> {
@@ -150,7 +152,7 @@ mod tests {
     }
 
     fn now(pool: &Arc<VerifyPool>, uid: u32) -> Option<Permit> {
-        match pin!(pool.turn(uid)).poll(&mut Context::from_waker(Waker::noop())) {
+        match pin!(pool.turn(Source::Uid(uid))).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(permit) => Some(permit),
             Poll::Pending => None,
         }

@@ -21,8 +21,7 @@ use caps::wire::wrap::{Fetched, WrapId};
 use policy::limits::{WRAP_TTL_MS_MAX, WRAP_TTL_MS_MIN};
 
 use super::check::has_held;
-use super::memory::Answer;
-use super::session::Session;
+use super::visitor::Visitor;
 use super::wraps::{About, Refusal};
 
 /// One answer for what never was, what is over and what is somebody else's: an id that was guessed teaches nothing.
@@ -31,9 +30,9 @@ const UNKNOWN: Error = Error::new(
     "there is no such wrap, or its time is over, or it is not for the key of this session",
 );
 
-impl Session {
+impl Visitor {
     /// Takes a token in. It must be good, and whoever wraps it must have held it: this is no store for anything else.
-    pub(super) async fn wrap(&self, token: Token, to: Option<PrincipalKey>, ttl: Micros) -> Result<Answer> {
+    pub(super) async fn wrap(&self, token: Token, to: Option<PrincipalKey>, ttl: Micros) -> Result<Reply> {
         // Not remembered as those that are opened are: the only copy is the table's.
         let verified = self.verified_in_turn(&token).await?;
         let me = self.opener.proven.holder();
@@ -68,7 +67,7 @@ impl Session {
             }
             Ok(Reply::Wrapped { id, expires_in })
         });
-        wrapped.await.unwrap_or(Err(panicked())).map(Answer::Reply)
+        wrapped.await.unwrap_or(Err(panicked()))
     }
 
     /// How long it may wait: as long as was asked for, at most as long as the token lives.
@@ -94,7 +93,7 @@ impl Session {
     }
 
     /// Gives a token out, once.
-    pub(super) async fn unwrap(&self, id: WrapId) -> Result<Answer> {
+    pub(super) async fn unwrap(&self, id: WrapId) -> Result<Reply> {
         let (shared, opener) = (self.shared.clone(), self.opener);
         let (me, clock) = (opener.proven.holder(), shared.provider.clock());
         let at = clock.unix();
@@ -112,7 +111,7 @@ impl Session {
             shared.wraps.fetched(id, Fetched { by: me, at });
             Ok(Reply::Unwrapped { token })
         });
-        unwrapped.await.unwrap_or(Err(panicked())).map(Answer::Reply)
+        unwrapped.await.unwrap_or(Err(panicked()))
     }
 
     /// Records that a token was not given, and says what the client is told.
@@ -134,20 +133,20 @@ impl Session {
         if let Some((about, receiver, first)) = about {
             entry = about.entry(entry).maybe(receiver, Draft::receiver).maybe(first, Draft::first_time);
         }
-        self.shared.rejects.deny(self.opener.uid, entry);
+        self.shared.rejects.deny(self.opener.origin.source(), entry);
         error
     }
 
     /// Says what became of a token, to whoever put it in and the administrator.
-    pub(super) async fn wrap_show(&self, id: WrapId) -> Result<Answer> {
+    pub(super) async fn wrap_show(&self, id: WrapId) -> Result<Reply> {
         let me = self.opener.proven.holder();
         let admin = self.shared.control.principal(me).await.1;
         let row = self.shared.wraps.show(self.shared.provider.clock().boot(), id);
         if let Some(row) = row.filter(|row| admin || row.by == me) {
-            return Ok(Answer::Reply(Reply::Wrap(row)));
+            return Ok(Reply::Wrap(row));
         }
         let entry = Draft::deny(Entry::LeaseDeny, UNKNOWN.code()).cause("wrap_show");
-        self.shared.rejects.deny(self.opener.uid, self.opener.identified(entry));
+        self.shared.rejects.deny(self.opener.origin.source(), self.opener.identified(entry));
         Err(UNKNOWN)
     }
 }

@@ -143,8 +143,8 @@ pub enum Event {
 pub struct OpenRequest {
     /// Who asks.
     pub(crate) session: SessionId,
-    /// The uid of its process.
-    pub(crate) uid: u32,
+    /// The uid of its process, if it is one of this machine's.
+    pub(crate) uid: Option<u32>,
     /// Whether its process runs in the sandbox.
     pub(crate) sandboxed: bool,
     /// The key that the session proved.

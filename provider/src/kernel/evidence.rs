@@ -81,8 +81,8 @@ impl Kernel {
 pub struct By {
     /// The session.
     pub session: SessionId,
-    /// The uid of its process.
-    pub uid: u32,
+    /// The uid of its process, if it is one of this machine's.
+    pub uid: Option<u32>,
     /// Whether its process runs in the sandbox, and its word for it counts.
     pub sandboxed: bool,
 }

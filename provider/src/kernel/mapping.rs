@@ -24,7 +24,7 @@ pub(super) fn may_map(
     deadline: BootNanos,
 ) -> Result<()> {
     let whole = range.start() == 0 && range.end() == row.bytes;
-    let own_uid = request.uid == config.uid || request.uid == 0;
+    let own_uid = request.uid.is_some_and(|uid| uid == config.uid || uid == 0);
     let tier_allows = match config.tier {
         Tier::Sealed => true,
         Tier::Sandboxed | Tier::Open => {

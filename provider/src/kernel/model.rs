@@ -502,7 +502,7 @@ proptest! {
                     let minted = now + left + 30;
                     let request = OpenRequest {
                         session: SessionId(session.into()),
-                        uid: 7,
+                        uid: Some(7),
                         sandboxed: false,
                         holder: payer,
                         lease: LeaseId([lease; 16]),

@@ -71,7 +71,7 @@ impl Story {
     fn request(&self, grant: Option<GrantId>, end: u64, narrowed: bool) -> OpenRequest {
         OpenRequest {
             session: SessionId(1),
-            uid: 7,
+            uid: Some(7),
             sandboxed: false,
             holder: if grant.is_some() { BOBS } else { OWNER },
             lease: LEASE,

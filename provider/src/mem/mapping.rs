@@ -1,7 +1,7 @@
 //! One owner of one mapping of a region's file in this process.
 //!
-//! The provider maps a region only to fill and pin it; nothing here ever reads or writes through the mapping, so no
-//! cut can fault the provider.
+//! The provider maps a region to fill and pin it, which reads and writes nothing through the mapping, and to change words
+//! of it ([`words`](super::words)), which keeps its instructions apart from a cut. So no cut can fault the provider.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -10,6 +10,7 @@ use std::ptr;
 
 use caps::error::Result;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use rustix::param::page_size;
 
 use crate::factory::failed;
 
@@ -18,10 +19,17 @@ use crate::factory::failed;
 pub(super) const HUGE_BYTES: usize = 2 << 20;
 
 /// A shared, readable and writable mapping of the first `len` bytes of a file. Unmapped when dropped.
+#[derive(Debug)]
 pub(super) struct Mapping {
     start: *mut c_void,
     len: usize,
 }
+
+// SAFETY: an address of the process, not of a thread, which stays mapped until this is dropped.
+unsafe impl Send for Mapping {}
+// SAFETY: as above. What is done by reference asks the kernel for pages, or hands out an address to whoever has facts of
+// its own about what may be done there.
+unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps `file`, at a multiple of 2 MiB when it is at least that long, so that its huge pages are mapped as such:
@@ -81,6 +89,26 @@ impl Mapping {
                 .map_err(failed("fill a region"))?;
         }
         Ok(())
+    }
+
+    /// Makes the page present in which the byte at `offset` lies.
+    ///
+    /// # Errors
+    /// `E_SYSTEM` if there is no such page, as after a cut; `E_NOMEM`.
+    pub(super) fn make_present(&self, offset: usize) -> Result<()> {
+        let page = page_size();
+        let start = offset - offset % page;
+        assert!(start < self.len, "the page lies in the mapping");
+        // SAFETY: the page lies in this mapping, which lives across the call. MADV_POPULATE_WRITE changes no bytes, and
+        // reports instead of raising a signal.
+        unsafe { madvise(self.start.wrapping_byte_add(start), page, Advice::LinuxPopulateWrite) }
+            .map_err(failed("fill a region's page"))
+    }
+
+    /// The address of the byte at `offset`, which lies in it.
+    pub(super) fn at(&self, offset: usize) -> *mut c_void {
+        assert!(offset < self.len, "the byte lies in the mapping");
+        self.start.wrapping_byte_add(offset)
     }
 
     /// The start, for the kernel.

@@ -23,8 +23,8 @@
 //!  open regions have one page more in their file system, the plug, so that the limit can be lowered onto it
 //! ```
 //!
-//! Files: `memory` what a provider starts, `region` the life of a region, `pin` the io_uring tables, `pipes` the weaker hold without them, `mapping` the one
-//! short-lived mapping, `seal` and `fuse` the mmap-only descriptor, `opener` descriptors without the right to
+//! Files: `memory` what a provider starts, `region` the life of a region, `pin` the io_uring tables, `pipes` the weaker hold without them, `mapping` one
+//! mapping, `words` words that are changed through it and `turn` what keeps that apart from a cut, `seal` and `fuse` the mmap-only descriptor, `opener` descriptors without the right to
 //! truncate, `canary` the mapping that a cut must kill, `backing` which pages
 //! the kernel gave, `capabilities` what this machine can do, `process` and `rt` what the node sets on itself.
 
@@ -41,9 +41,12 @@ pub mod process;
 mod region;
 pub mod rt;
 mod seal;
+mod turn;
+mod words;
 
 pub use capabilities::{Capabilities, Check};
 pub use caps::wire::row::Tier;
 pub use memory::{Memory, Strength};
 pub use pin::{PIECE_BYTES_MAX, PinCoverage, PinTable, SLOTS_PER_RING_MAX};
 pub use region::{Access, Cut, Holder, Region, Shut};
+pub use words::{Change, WORD_BYTES};

@@ -33,6 +33,7 @@ use super::memory::Inner;
 use super::pin::{Pin, PinCoverage};
 use super::pipes::Held;
 use super::seal;
+use super::words::{Change, WORD_BYTES, Words};
 use crate::factory::{Made, RegionKey, Shape, failed};
 
 /// Bytes of one mediated read or write: it holds the inode's lock, so this is how long a mediated write (some tens
@@ -114,11 +115,13 @@ impl Drop for Membership {
 ///   membership ── key               │
 ///   guardian (factory): its own descriptor of the inode (sealed) or the mount (open)
 /// ```
-/// No address in this process maps the region: it is mapped to be pinned and unmapped at once, so the provider can
-/// never be faulted by its own cut, and holds neither page tables nor address space for it.
+/// It is mapped in this process to be pinned, and unmapped at once. Only a region in which words were changed
+/// ([`Region::change_word`]) stays mapped, for that alone, and its cut waits until no change is under way: so the provider
+/// can never be faulted by its own cut, and holds neither page tables nor address space for any other region.
 #[derive(Debug)]
 pub struct Region {
-    // The order is the order of destruction: the pin before the file, the books last.
+    // The order is the order of destruction: the mapping and the pin before the file, the books last.
+    words: Words,
     pin: Option<Pin>,
     held: Option<Held>,
     /// The mmap-only descriptors, each made at the first need. The lock is held while one is made, so that two
@@ -163,6 +166,7 @@ impl Region {
             ioctl_setflags(&file, IFlags::IMMUTABLE).map_err(failed("make a region's file immutable"))?;
         }
         Ok(Self {
+            words: Words::default(),
             pin,
             held,
             sealed: [Mutex::new(None), Mutex::new(None)],
@@ -339,6 +343,40 @@ impl Region {
         Ok(wanted)
     }
 
+    /// Changes the word at `offset`, of 8 bytes in this machine's order, by one instruction of the processor, and returns
+    /// what it was before. Whoever changes the same word through a mapping, with such instructions, loses no change and
+    /// loses none to this one.
+    ///
+    /// `stands` says whether the change is still wanted. It is asked last, when nothing is left that could take a while:
+    /// who says no there waits for one instruction at most.
+    ///
+    /// The first change of a region maps it, and the first of a page makes it present: some microseconds, later ones one.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Range`] unless the word lies in the region and at a multiple of its length; [`Code::Revoked`] if the
+    /// region was cut; [`Code::System`] or [`Code::NoMemory`] if it cannot be mapped; what `stands` says. Nothing was
+    /// changed then.
+    pub fn change_word(
+        &self,
+        offset: u64,
+        change: Change,
+        stands: impl FnOnce() -> Result<()>,
+    ) -> Result<u64> {
+        let word = || {
+            let (at, len) = (usize::try_from(offset).ok()?, usize::try_from(self.len).ok()?);
+            let end = at.checked_add(WORD_BYTES)?;
+            (at.is_multiple_of(WORD_BYTES) && end <= len).then_some((at, len))
+        };
+        let (at, len) =
+            word().ok_or(Error::new(Code::Range, "a word has 8 bytes and stands at a multiple of 8"))?;
+        self.refuse_if_cut()?;
+        let stands = || self.refuse_if_cut().and_then(|()| stands());
+        let changed = self.words.change(self.file.as_fd(), len, at, change, stands);
+        // A page that cannot be made present is the sign of a cut that began meanwhile.
+        changed.map_err(|error| if self.is_cut() { revoked() } else { error })
+    }
+
     /// Takes the pages out of every mapping in every process: the next access there is SIGBUS. The caller has fenced
     /// the holders first, and runs this on a thread of real-time priority where allowed.
     ///
@@ -355,6 +393,8 @@ impl Region {
     pub fn cut(&self) -> Result<Cut> {
         let started = Instant::now();
         self.is_cut.store(true, Ordering::SeqCst);
+        // A word that is being changed through a mapping of this process is, before its page goes: one instruction.
+        self.words.stop();
         self.truncate()?;
         // A mediated write that began before the flag was set may have refilled what the line above emptied.
         let drained = self.writers.write().unwrap_or_else(PoisonError::into_inner);

@@ -95,7 +95,7 @@ impl From<Error> for Refused {
 const GONE: Error = Error::new(Code::Revoked, "no open right of this session has that handle");
 
 /// An access met a dead segment: the right ended, or the segment is being rotated.
-fn interrupted(
+pub(super) fn interrupted(
     gone: impl FnOnce() -> Refused,
     error: Error,
     inside: &InFlight<'_>,
@@ -139,7 +139,7 @@ impl Provider {
         }
     }
 
-    fn gone(&self, session: u64, handle: SlotHandle) -> Refused {
+    pub(super) fn gone(&self, session: u64, handle: SlotHandle) -> Refused {
         Refused { error: GONE, violation: Some(self.misuse(session, handle)) }
     }
 
@@ -165,7 +165,7 @@ impl Provider {
         let key = RegionKey { index: handle.slot, generation: handle.epoch };
         let gone = || self.gone(session, handle);
         let (inside, right) = self.0.cells.enter(key).ok_or_else(gone)?;
-        self.judge(session, handle, &right, Rights::READ, offset, length)?;
+        self.judge(session, handle, &right, Rights::READ, offset, length as u64)?;
         let charge = Charge::take(&right.meters, length as u64, || self.0.clock.boot())?;
         let mut bytes = vec![0; length];
         let version = right.memory.version();
@@ -210,7 +210,7 @@ impl Provider {
         let key = RegionKey { index: handle.slot, generation: handle.epoch };
         let gone = || self.gone(session, handle);
         let (inside, right) = self.0.cells.enter(key).ok_or_else(gone)?;
-        self.judge(session, handle, &right, Rights::WRITE, offset, bytes.len())?;
+        self.judge(session, handle, &right, Rights::WRITE, offset, bytes.len() as u64)?;
         if right.is_superseded() {
             return Ok(Progress::Full);
         }
@@ -227,14 +227,14 @@ impl Provider {
     }
 
     /// Whether this right allows this access now. The deadline is asked here too: a timer may be late, a clock is not.
-    fn judge(
+    pub(super) fn judge(
         &self,
         session: u64,
         handle: SlotHandle,
         right: &Right,
         needed: Rights,
         offset: u64,
-        length: usize,
+        length: u64,
     ) -> Result<(), Refused> {
         if right.session != session {
             return Err(self.gone(session, handle));
@@ -256,8 +256,7 @@ impl Provider {
             let error = Error::new(Code::Denied, "rights: the right was not opened for this operation");
             return Err(Refused { error, violation: guilty(Misuse::Right) });
         }
-        let end =
-            offset.checked_add(length as u64).ok_or_else(|| outside("offset and length wrap past 2^64"))?;
+        let end = offset.checked_add(length).ok_or_else(|| outside("offset and length wrap past 2^64"))?;
         if length == 0 {
             // Nothing is asked for; an offset outside the right is still wrong.
             return if right.range.start() <= offset && end <= right.range.end() {

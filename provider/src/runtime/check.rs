@@ -40,7 +40,7 @@ impl Provider {
         // How much its first holder has open at the moment says nothing of the token.
         let quota = Openings::default().ask(verified.chain().first_holder, &Quota::UNLIMITED, false)?;
         // Nobody's: a check opens nothing, and mediated access asks nothing of a process.
-        let nobody = By { session: SessionId(0), uid: config.uid, sandboxed: false };
+        let nobody = By { session: SessionId(0), uid: Some(config.uid), sandboxed: false };
         let request = OpenRequest::of_token(verified, rights, range, quota, nobody, now_unix);
         let now = self.0.clock.boot();
         let kernel = lock(&self.0.kernel);

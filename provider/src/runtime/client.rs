@@ -1,4 +1,4 @@
-//! The process at the other end of a session: who it is in an entry, and how it is killed.
+//! The client at the other end of a session: who it is in an entry, and how its process is killed.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 
 use super::open::Opener;
+use super::origin::Origin;
 
 /// Why a process may be killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,16 +28,16 @@ pub struct Node {
     pub pid: u32,
 }
 
-/// A client's process, as the kernel named it when it connected.
+/// A client: its process, as the kernel named it when it connected, if it is one of this machine's.
 #[derive(Clone, Debug)]
 pub struct Client {
     opener: Opener,
-    process: Arc<AsyncFd<OwnedFd>>,
+    process: Option<Arc<AsyncFd<OwnedFd>>>,
 }
 
 impl Client {
-    /// The client of a session, with its pidfd.
-    pub fn new(opener: Opener, process: Arc<AsyncFd<OwnedFd>>) -> Self {
+    /// The client of a session, with the pidfd of its process.
+    pub fn new(opener: Opener, process: Option<Arc<AsyncFd<OwnedFd>>>) -> Self {
         Self { opener, process }
     }
 
@@ -46,14 +47,16 @@ impl Client {
     }
 
     /// Kills its process through the pidfd, which can never come to mean another one. `false` if it may not be killed
-    /// or could not be: the kernel refuses a node without privileges the processes of other users.
+    /// or could not be: the kernel refuses a node without privileges the processes of other users. A client that came
+    /// over the network has no process here.
     pub fn kill(&self, force: Force, node: Node) -> bool {
+        let Some(process) = &self.process else { return false };
         if !self.opener.may_be_killed(force, node) {
             return false;
         }
-        let sent = pidfd_send_signal(self.process.get_ref(), Signal::KILL);
+        let sent = pidfd_send_signal(process.get_ref(), Signal::KILL);
         if let Err(error) = sent {
-            tracing::warn!(%error, pid = self.opener.pid, "a client could not be killed");
+            tracing::warn!(%error, origin = ?self.opener.origin, "a client could not be killed");
         }
         sent.is_ok()
     }
@@ -62,20 +65,17 @@ impl Client {
 impl Opener {
     /// Says who this client is, in an entry.
     pub fn identified(&self, entry: Draft) -> Draft {
-        entry
-            .subject(self.proven.holder())
-            .peer_uid(self.uid)
-            .peer_pid(self.pid)
-            .maybe(self.exe.as_ref(), Draft::exe_sha256)
+        self.origin.identified(entry.subject(self.proven.holder()))
     }
 
     /// Whether force may be used on it. Never on the node and on process 1. By policy only on those who have a
     /// boundary towards the node: an unconfined process of its own user, or root, is the operator's own, the
     /// administrator's session among them. Whoever blocks a take-back is killed whoever it is.
     fn may_be_killed(&self, force: Force, node: Node) -> bool {
-        let bounded = (self.uid != 0 && self.uid != node.uid) || self.sandboxed;
+        let Origin::Process { uid, pid, sandboxed, .. } = self.origin else { return false };
+        let bounded = (uid != 0 && uid != node.uid) || sandboxed;
         // 0: a process of a PID namespace that this one does not see, which is neither.
-        self.pid != 1 && self.pid != node.pid && (bounded || force == Force::Blockade)
+        pid != 1 && pid != node.pid && (bounded || force == Force::Blockade)
     }
 }
 
@@ -93,7 +93,10 @@ mod tests {
         let node = caps::id::ProviderId([0; 16]);
         let transcript = Transcript { node, server: nonce, client: nonce, holder: key.public() };
         let proven = transcript.verify(&transcript.sign(&key)).unwrap();
-        let opener = |uid, pid, sandboxed| Opener { session: 1, uid, pid, exe: None, proven, sandboxed };
+        let opener = |uid, pid, sandboxed| {
+            let origin = Origin::Process { uid, pid, exe: None, sandboxed };
+            Opener { session: 1, origin, proven }
+        };
         let own = Node { uid: 500, pid: 7 };
         for (uid, pid, sandboxed, policy, blockade) in [
             (1_000, 50, false, true, true),

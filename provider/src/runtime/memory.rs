@@ -17,13 +17,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use caps::error::{Code, Error, Result};
 use caps::range::ByteRange;
 use caps::time::BootNanos;
+use policy::limits::REMOTE_SESSIONS_MAX;
 use tokio::sync::Notify;
 
 use super::lock;
 use super::meters::Meters;
 use super::quarantine::Keep;
 use crate::kernel::RotationId;
-use crate::mem::Region;
+use crate::mem::{Change, Region};
 
 /// One segment's memory of one generation.
 #[derive(Debug)]
@@ -31,6 +32,18 @@ pub(super) struct File {
     pub(super) region: Region,
     pub(super) generation: u32,
 }
+
+/// Sessions over the network that had a right.
+#[derive(Default)]
+struct Readers {
+    sessions: BTreeSet<u64>,
+    /// How many of them lived when that was last looked at.
+    live: usize,
+}
+
+/// So many are kept without a look at which of them live.
+const READERS_FEW: usize = 64;
+const READERS_MAX: usize = 2 * REMOTE_SESSIONS_MAX;
 
 /// Called when every rotation up to a certain one is over.
 type Waiter = Box<dyn FnOnce() + Send>;
@@ -56,6 +69,8 @@ pub struct Memory {
     changed: Notify,
     /// Sessions of processes that were given a file of it whose lock they can hold. Guards the set only.
     holders: Mutex<BTreeSet<u64>>,
+    /// Sessions over the network that opened a right to it: where bytes of it may be under way. Guards the set only.
+    readers: Mutex<Readers>,
     /// Why it is to be kept once it is dead. Held for a look or a change.
     kept: Mutex<Option<Keep>>,
     /// What its tokens with limits on use still allow.
@@ -77,6 +92,7 @@ impl Memory {
             version: AtomicU64::new(0),
             changed: Notify::new(),
             holders: Mutex::default(),
+            readers: Mutex::default(),
             kept: Mutex::default(),
             meters: Meters::default(),
         }
@@ -95,6 +111,27 @@ impl Memory {
     /// Who was.
     pub(super) fn holders(&self) -> BTreeSet<u64> {
         lock(&self.holders).clone()
+    }
+
+    /// A session over the network is about to have a right to it. Those that are over are forgotten now and then: there
+    /// are never more than twice as many as can live at one time.
+    pub(super) fn read_by(&self, session: u64, lives: impl Fn(u64) -> bool) {
+        let Readers { sessions, live } = &mut *lock(&self.readers);
+        // At twice what there was the last time, so that each is looked at a few times, however many come and go.
+        if sessions.insert(session) && sessions.len() > (*live * 2).clamp(READERS_FEW, READERS_MAX) {
+            sessions.retain(|&known| known == session || lives(known));
+            *live = sessions.len();
+        }
+    }
+
+    /// Which are.
+    pub(super) fn readers(&self) -> BTreeSet<u64> {
+        lock(&self.readers).sessions.clone()
+    }
+
+    /// Whether there are any.
+    pub(super) fn is_read_remotely(&self) -> bool {
+        !lock(&self.readers).sessions.is_empty()
     }
 
     /// Has the memory kept once it is dead. Who says it first says why.
@@ -205,6 +242,24 @@ impl Memory {
             done = end;
         }
         Ok(())
+    }
+
+    /// Changes the word at `offset`, which lies in the region, and returns what it was before. `stands` is asked right
+    /// before it is changed, see [`Region::change_word`].
+    ///
+    /// # Errors
+    /// `E_REVOKED` while its segment is rotated or once the region is cut, `E_RANGE` unless it stands at a multiple of 8,
+    /// and what `stands` says.
+    /// Nothing was changed then, in any segment's file: making the change again is the way to go on.
+    pub(super) fn change_word(
+        &self,
+        offset: u64,
+        change: Change,
+        stands: impl FnOnce() -> Result<()>,
+    ) -> Result<u64> {
+        // Segments are whole pages, so a word lies in one of them.
+        let (file, at, _) = self.locate(offset)?;
+        file.region.change_word(at, change, stands)
     }
 
     /// The file that holds a byte, the byte's place in it, and how many bytes follow there.

@@ -231,12 +231,16 @@ impl<'r> Charge<'r> {
 
 impl Drop for Charge<'_> {
     fn drop(&mut self) {
-        if self.bytes == 0 {
-            return;
+        if self.bytes > 0 {
+            give_back(self.from, self.bytes);
         }
-        for one in self.from {
-            lock(&one.cell.0).give_back(self.bytes);
-        }
+    }
+}
+
+/// Gives back what a charge that was [kept](Charge::kept) took: the bytes were not moved after all.
+pub(super) fn give_back(to: &[Metered], bytes: u64) {
+    for one in to {
+        lock(&one.cell.0).give_back(bytes);
     }
 }
 

@@ -15,12 +15,15 @@
 //! | `open` | opening a right: descriptor, slot, record |
 //! | `check` | what opening would find, without opening |
 //! | `access` | mediated reads and writes under the slot |
+//! | `stream` | the same chunk by chunk, for requests of any length |
+//! | `words` | words that are read and changed in one step, under the slot |
 //! | `meters` | bytes under tokens that limit them, counted for all who share a limit |
 //! | `memory` | a region's segments: their files, and the rotations that replace them |
 //! | `take_back` | fence, cut, shut, wipe, acknowledge; each on its thread |
 //! | `spare` | memory for the next rotation, made ready before it is needed |
 //! | `rotate` | the same for one holder among several: cut, copy, hand out, wipe |
 //! | `hand_out`, `post` | segments' descriptors on their way to holders, and what holders must be told of them |
+//! | `outgoing` | what a network session was sent, and what must not leave any more
 //! | `pool` | a bounded pool of threads that grows while all are busy |
 //! | `client` | the process at the other end of a session: who it is, and how it is killed |
 //! | `watchdog` | kills who holds up a cut |
@@ -43,20 +46,26 @@ mod claim;
 mod client;
 mod clock;
 mod hand_out;
+mod lingering;
 mod memory;
 mod meters;
 mod open;
+mod origin;
+mod outgoing;
 mod pool;
 mod post;
 mod quarantine;
 mod record;
 mod roots;
 mod rotate;
+mod settler;
 mod spare;
+mod stream;
 mod summary;
 mod take_back;
 mod timer;
 mod watchdog;
+mod words;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -82,7 +91,10 @@ pub use client::{Client, Force, Node};
 pub use clock::Clock;
 pub use hand_out::Delivery;
 pub use open::{Opened, Opener};
+pub use origin::Origin;
+pub use outgoing::Outgoing;
 pub use post::Post;
+pub(crate) use stream::Passage;
 
 use cells::{Cells, Right};
 use pool::{Pool, Urgency};
@@ -120,6 +132,8 @@ struct Shared {
     config: Config,
     kernel: Mutex<Kernel>,
     cells: Cells,
+    lingering: lingering::Lingering,
+    settler: settler::Settler,
     summaries: Summaries,
     store: Store,
     spare: spare::Spare,
@@ -160,6 +174,8 @@ struct SessionLink {
     client: Client,
     /// What its holder has to be told.
     post: Arc<Post>,
+    /// What it was sent, if it came over the network.
+    outgoing: Option<Arc<Outgoing>>,
 }
 
 /// Waits until the guardian is gone. Then nobody would cut if this process were killed: whoever waits here should
@@ -186,6 +202,8 @@ impl Provider {
         let config = parts.config;
         let shared = Arc::new(Shared {
             cells: Cells::new(config.regions_max, config.opens_max),
+            lingering: lingering::Lingering::default(),
+            settler: settler::Settler::new()?,
             summaries: Summaries::default(),
             store: parts.store,
             spare: spare::Spare::default(),
@@ -280,15 +298,18 @@ impl Provider {
         self.0.step(Event::Close { session: crate::kernel::SessionId(session), handle }).map(drop)
     }
 
-    /// Lets the runtime end a session's socket, and gives back what it will have to tell the session.
+    /// Lets the runtime end a session's socket, and gives back what it will have to tell the session. `outgoing` is what
+    /// a session over the network was sent: before a take-back is acknowledged, what is under way there is waited for or
+    /// thrown away.
     pub(crate) fn register_session(
         &self,
         session: u64,
         client: Client,
         end: Box<dyn Fn() + Send>,
+        outgoing: Option<Arc<Outgoing>>,
     ) -> Arc<Post> {
         let post = Arc::new(Post::default());
-        lock(&self.0.sessions).insert(session, SessionLink { end, client, post: post.clone() });
+        lock(&self.0.sessions).insert(session, SessionLink { end, client, post: post.clone(), outgoing });
         post
     }
 
@@ -310,7 +331,11 @@ impl Provider {
 
     /// A session is over.
     pub(crate) fn session_ended(&self, session: u64) {
-        lock(&self.0.sessions).remove(&session);
+        let link = lock(&self.0.sessions).remove(&session);
+        if let Some(outgoing) = link.and_then(|link| link.outgoing) {
+            // From here on no take-back finds it.
+            outgoing.end();
+        }
         let ended = self.0.step(Event::SessionEnded { session: crate::kernel::SessionId(session) });
         debug_assert!(ended.is_ok(), "a session can always end");
         self.0.record_closes(self.0.summaries.of_session(session));
@@ -331,10 +356,18 @@ impl Shared {
         let event = event(&kernel)?;
         let step = kernel.step(started, event);
         let fenced = self.fence(started, &kernel, &step.effects);
+        self.carry_out(kernel, step.effects, fenced);
+        step.answer
+    }
+
+    /// Everything that a step ordered and that nobody waits for, once it is fenced. A step that is refused can order
+    /// something too: what fell due before it.
+    fn carry_out(self: &Arc<Self>, kernel: MutexGuard<'_, Kernel>, effects: Vec<Effect>, fenced: Fenced) {
         self.timer.arm(kernel.next_deadline());
         drop(kernel);
-        self.execute(step.effects, fenced);
-        step.answer
+        let expired = self.expired_alone(&effects, &fenced);
+        self.execute(effects, fenced);
+        self.settle_expired(expired);
     }
 
     /// Fences and narrows what a step ordered, and says that its rotations are under way. Under the kernel's lock.
@@ -357,7 +390,9 @@ impl Shared {
                 Effect::TakeBack { .. } | Effect::Closed { .. } | Effect::GrantEnded { .. } => {}
             }
         }
-        Fenced { started, fenced: self.clock.boot(), rights, narrowed: Arc::new(narrowed) }
+        let (fenced, narrowed) = (self.clock.boot(), Arc::new(narrowed));
+        self.lingering.remember(&self.cells, &rights, &narrowed);
+        Fenced { started, fenced, rights, narrowed }
     }
 
     fn execute(self: &Arc<Self>, effects: Vec<Effect>, fenced: Fenced) {
@@ -377,7 +412,7 @@ impl Shared {
                         debug_assert!(false, "a live region has memory");
                         continue;
                     };
-                    let drain = fenced.drain(Some(region));
+                    let drain = fenced.drain(region);
                     let (started, fenced) = (fenced.started, fenced.fenced);
                     self.rotate(rotate::Job {
                         region,
@@ -394,7 +429,7 @@ impl Shared {
                     });
                 }
                 Effect::TakeBack { region, lease, cause, mappings } => {
-                    let drain = fenced.drain(Some(region));
+                    let drain = fenced.drain(region);
                     let (started, fenced) = (fenced.started, fenced.fenced);
                     self.take_back(take_back::Job { region, lease, cause, mappings, started, fenced, drain });
                     ended.push((lease, cause));
@@ -445,21 +480,23 @@ struct Fenced {
     rights: Vec<(OpenKey, Arc<Right>)>,
     /// As they were before, all of one region. One list for all who wait for it: who is in a right beside the list is in
     /// an operation.
-    narrowed: Arc<Vec<Arc<Right>>>,
+    narrowed: lingering::Narrowed,
 }
 
 impl Fenced {
-    /// What has to be drained of one region, or of all.
-    fn drain(&self, region: Option<RegionKey>) -> take_back::Drain {
-        let of_it = |right: &Right| region.is_none_or(|region| right.region == region);
+    /// What has to be drained of one region.
+    fn drain(&self, region: RegionKey) -> take_back::Drain {
+        let of_it = |right: &Right| right.region == region;
+        let narrowed = self.narrowed.first().filter(|right| of_it(right)).map(|_| self.narrowed.clone());
         take_back::Drain {
+            region: Some(region),
             fenced: self
                 .rights
                 .iter()
                 .filter(|(_, right)| of_it(right))
                 .map(|(open, right)| (*open, right.session))
                 .collect(),
-            narrowed: self.narrowed.clone(),
+            narrowed: narrowed.into_iter().collect(),
         }
     }
 }

@@ -28,6 +28,7 @@ use policy::Quota;
 
 use super::cells::{Handed, Right};
 use super::hand_out::{revoked, segments};
+use super::origin::Origin;
 use super::{Provider, lock};
 use crate::kernel::{Answer, By, Event, OpenRequest, Opening, SessionId};
 use crate::mem::Holder;
@@ -37,26 +38,25 @@ use crate::mem::Holder;
 pub struct Opener {
     /// The session.
     pub session: u64,
-    /// The uid of its process.
-    pub uid: u32,
-    /// The process' id, for the log.
-    pub pid: u32,
-    /// SHA-256 of its executable, for the log.
-    pub exe: Option<[u8; 32]>,
+    /// Where it comes from.
+    pub origin: Origin,
     /// The key that it proved.
     pub proven: Proven,
-    /// Whether it runs in the sandbox: its own word, which counts only from those who have no boundary otherwise.
-    pub sandboxed: bool,
 }
 
 impl Opener {
     /// Who it is to the memory. A process of the node's own user, or root, gains nothing by saying that it is in the
     /// sandbox; one of another user would, so its word is not taken.
     fn holder(&self, node_uid: u32) -> Holder {
-        match (self.uid == 0 || self.uid == node_uid, self.sandboxed) {
-            (true, true) => Holder::Sandboxed,
-            (true, false) => Holder::SameUser,
-            (false, _) => Holder::OtherUser,
+        match self.origin {
+            Origin::Process { uid, sandboxed, .. } if uid == 0 || uid == node_uid => {
+                if sandboxed {
+                    Holder::Sandboxed
+                } else {
+                    Holder::SameUser
+                }
+            }
+            Origin::Process { .. } | Origin::Network { .. } => Holder::OtherUser,
         }
     }
 }
@@ -136,7 +136,7 @@ impl Provider {
         let epoch = self.config().epoch_current(verified)?;
         let by = By {
             session: SessionId(opener.session),
-            uid: opener.uid,
+            uid: opener.origin.uid(),
             sandboxed: opener.holder(self.config().uid) == Holder::Sandboxed,
         };
         let (now, root) = (shared.clock.unix(), verified.root_key_id());
@@ -215,6 +215,9 @@ impl Provider {
         {
             shared.notify(Notice::GrantOpened { grant });
         }
+        if matches!(opener.origin, Origin::Network { .. }) {
+            memory.read_by(opener.session, |session| lock(&shared.sessions).contains_key(&session));
+        }
         // The slot opens last. The index' previous right may still have an operation inside, for microseconds.
         loop {
             {
@@ -254,11 +257,8 @@ impl Provider {
         };
         let confined = opener.holder(self.config().uid) == Holder::Sandboxed;
         let tier = confined.then(|| self.tier_of(opener).name());
-        Draft::ok(event)
-            .subject(opener.proven.holder())
-            .peer_uid(opener.uid)
-            .peer_pid(opener.pid)
-            .maybe(opener.exe.as_ref(), Draft::exe_sha256)
+        opener
+            .identified(Draft::ok(event))
             .lease(terms.lease)
             .region(terms.region)
             .maybe(terms.grant, Draft::grant)

@@ -11,7 +11,8 @@
 //! | 7 install | under the kernel's lock | a segment whose survivors wait; the guardian cuts |
 //! | 8 hand out | the survivors' sessions, when they listen | the same |
 //! | 9 wipe and close the old file | the rotation thread | zeros; what cannot be wiped goes into quarantine |
-//! | 10 acknowledge, when 5 to 9 were done for each segment | the same thread | nothing |
+//! | 10 settle, when 5 to 9 were done for each segment: what was sent over the network has left | one thread for all, if there is something | nothing: the connections died with the process |
+//! | 11 acknowledge | a rotation thread | nothing |
 //!
 //! The holder who lost its right is dead after step 2. The survivors are still until step 8, and nothing that any of
 //! them does or does not do is waited for: a stopped one finds its fresh segment when it goes on. All segments are cut
@@ -66,7 +67,7 @@ impl From<Error> for Stopped {
 }
 
 impl Shared {
-    /// Steps 2 to 10, on the threads that are for them.
+    /// Steps 2 to 11, on the threads that are for them.
     pub(super) fn rotate(self: &Arc<Self>, job: Job) {
         self.rotations_under_way.fetch_add(1, Ordering::SeqCst);
         let shared = self.clone();
@@ -97,7 +98,7 @@ impl Shared {
 
     /// Steps 4 to 10.
     fn replace_segments(self: &Arc<Self>, job: Job, dead: BootNanos) {
-        self.drain(&job.drain);
+        let drain = self.drain(&job.drain);
         let (mut wiped_bytes, mut quarantined_bytes) = (0, 0);
         let mut stopped = None;
         for &segment in &job.segments {
@@ -138,6 +139,13 @@ impl Shared {
                 self.step(Event::Take { take, cause: EndCause::ProviderLost, now_unix: self.clock.unix() });
             debug_assert!(ended.is_ok(), "{ended:?}");
         }
+        let (shared, readers, lease) = (self.clone(), job.memory.readers(), job.lease);
+        let then = move || shared.rotated(&job, dead, wiped_bytes, quarantined_bytes);
+        self.settle_then(lease, &readers, drain, |shared| &shared.rotations, then);
+    }
+
+    /// Step 11.
+    fn rotated(self: &Arc<Self>, job: &Job, dead: BootNanos, wiped_bytes: u64, quarantined_bytes: u64) {
         let taken = Taken {
             lease: None,
             mappings_closed: job.mappings,
@@ -147,7 +155,7 @@ impl Shared {
             wiped_bytes,
             quarantined_bytes,
         };
-        self.record_regardless(entry(&job, &taken));
+        self.record_regardless(entry(job, &taken));
         if let Some(waiter) = lock(&self.rotating).remove(&job.rotation) {
             let _ = waiter.send(taken); // who gave up waiting needs no answer
         }

@@ -1,4 +1,4 @@
-//! Taking memory back: fence, cut, shut, wipe, give back, acknowledge.
+//! Taking memory back: fence, cut, shut, wipe, settle, give back, acknowledge.
 //!
 //! One sequence for release, expiry, revocation and a holder's death. Each step says what a crash there leaves; in
 //! every case the guardian cuts what is still mapped, because the provider's process is gone.
@@ -9,13 +9,15 @@
 //! | 2 cut | a cut thread, real-time where allowed | orphaned pages, freed with the process |
 //! | 3 shut | the same thread | the same |
 //! | 4 drain | a wipe thread | the same; operations died with the process |
-//! | 5 wipe | the same thread | zeros; what cannot be wiped, or is to be kept, goes into quarantine instead of 6 |
-//! | 6 give back | the same thread | the same: pages are unpinned and free, the factory's books say so |
-//! | 7 acknowledge | the same thread | nothing: the row, the bytes and the waiters are settled |
+//! | 5 wipe | the same thread | zeros; what cannot be wiped, or is to be kept, goes into quarantine instead of 7 |
+//! | 6 settle: what was sent over the network has left, or never will | one thread for all, if there is something | the same |
+//! | 7 give back | a wipe thread | the same: pages are unpinned and free, the factory's books say so |
+//! | 8 acknowledge | the same thread | nothing: the row, the bytes and the waiters are settled |
 //!
 //! Cutting and wiping have threads of their own, because a wipe takes as long as the memory is large and the next
 //! region's cut must not wait for it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +29,8 @@ use caps::wire::link::{Method, Notice, Take, Taken};
 use caps::wire::row::EndCause;
 use tokio::sync::oneshot;
 
-use super::cells::{OpenKey, Right};
+use super::cells::OpenKey;
+use super::lingering::Narrowed;
 use super::memory::Memory;
 use super::quarantine::Keep;
 use super::watchdog::Returned;
@@ -54,8 +57,10 @@ pub(super) struct Drain {
     /// The fenced rights, and the session of each.
     pub(super) fenced: Vec<(OpenKey, u64)>,
     /// Rights as they were before they were narrowed: whoever was judged by one still has it in hand.
-    /// One list, however many wait for it: see [`Right::is_in_use`].
-    pub(super) narrowed: Arc<Vec<Arc<Right>>>,
+    /// One list a step, however many wait for it: see [`Right::is_in_use`].
+    pub(super) narrowed: Vec<Narrowed>,
+    /// Of which region; `None` if there is nothing to wait for.
+    pub(super) region: Option<RegionKey>,
 }
 
 /// A take-back whose fence is done.
@@ -68,6 +73,9 @@ struct Begun {
     rotated: Option<oneshot::Receiver<Taken>>,
     /// Whose the region became.
     changed: Option<Changed>,
+    /// Of which lease, and the sessions over the network where bytes of it may be under way.
+    lease: LeaseId,
+    readers: BTreeSet<u64>,
 }
 
 /// A region that has become somebody else's, and since when.
@@ -128,7 +136,7 @@ impl Provider {
         receiver: oneshot::Receiver<Taken>,
     ) -> Result<Taken> {
         let shared = &self.0;
-        let Begun { answer, fence, drain, rotated, .. } = begun;
+        let Begun { answer, fence, drain, rotated, lease, readers, .. } = begun;
         match answer {
             Answer::Gone => {
                 Err(Error::new(Code::LeaseUnknown, "this provider holds no memory of that lease"))
@@ -142,9 +150,14 @@ impl Provider {
                         Error::new(Code::Internal, "a rotation's end was not reported to its waiter")
                     })?,
                     None => {
-                        // The operations that were inside the fenced rights are all there is to wait for.
+                        // The operations that were inside the fenced rights, and what they sent, are all there is to
+                        // wait for.
                         let drainer = shared.clone();
-                        let drained = tokio::task::spawn_blocking(move || drainer.drain(&drain)).await;
+                        let drained = tokio::task::spawn_blocking(move || {
+                            let drain = drainer.drain(&drain);
+                            drainer.settle(lease, &readers, &drain);
+                        });
+                        let drained = drained.await;
                         drained.map_err(|_| Error::new(Code::Internal, "draining a right panicked"))?;
                         let dead = self.0.clock.boot().since(started);
                         Taken { fence, dead, mappings_closed: mappings, ..Taken::default() }
@@ -206,7 +219,14 @@ impl Shared {
         let before = owned(&kernel);
         let step = kernel.step(started, Event::Take { take, cause, now_unix: self.clock.unix() });
         let fenced = self.fence(started, &kernel, &step.effects);
-        let answer = step.answer?;
+        let answer = match step.answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                // It was refused because of what fell due before it, and that is done all the same.
+                self.carry_out(kernel, step.effects, fenced);
+                return Err(error);
+            }
+        };
         let changed = owned(&kernel).filter(|after| Some(*after) != before);
         if let (Some((region, ..)), Take::Owner { undoes, .. }) = (changed, take)
             && let Some(memory) = self.cells.memory(region)
@@ -235,14 +255,24 @@ impl Shared {
         });
         // A narrowing can bring the next deadline nearer.
         self.timer.arm(kernel.next_deadline());
+        let readers = match answer {
+            // Under the lock: after it the region may end at once, and its memory be no longer found.
+            Answer::Fenced { region, .. } => {
+                self.cells.memory(region).map(|memory| memory.readers()).unwrap_or_default()
+            }
+            _ => BTreeSet::new(),
+        };
         drop(kernel);
         let fence = fenced.fenced.since(started);
-        let drain = fenced.drain(None);
+        let drain = match answer {
+            Answer::Fenced { region, .. } => fenced.drain(region),
+            _ => Drain::default(),
+        };
         self.execute(step.effects, fenced);
-        Ok(Begun { answer, fence, drain, rotated, changed })
+        Ok(Begun { answer, fence, drain, rotated, changed, lease: lease_of(&take), readers })
     }
 
-    /// Steps 2 to 7, on the threads that are for them.
+    /// Steps 2 to 8, on the threads that are for them.
     pub(super) fn take_back(self: &Arc<Self>, mut job: Job) {
         let Some(memory) = self.cells.take_memory(job.region) else {
             debug_assert!(false, "a live region has memory");
@@ -273,21 +303,36 @@ impl Shared {
             // A rotation may be in the middle of copying. It stops at its next step, and wipes what it has cut.
             rotations.after_all_rotations(Box::new(move || {
                 let pool = wiper.clone();
-                pool.wipes.submit(move || wiper.finish(&job, memory, dead));
+                pool.wipes.submit(move || wiper.finish(job, memory, dead));
             }));
         });
         self.watch_cut(lease, holders, &returned);
     }
 
-    /// Steps 4 to 7.
-    fn finish(self: &Arc<Self>, job: &Job, memory: Arc<Memory>, dead: BootNanos) {
-        self.drain(&job.drain);
+    /// Steps 4 to 6.
+    fn finish(self: &Arc<Self>, job: Job, memory: Arc<Memory>, dead: BootNanos) {
+        let drain = self.drain(&job.drain);
         let kept = memory.kept();
         // What is kept is kept as it was. What could not be wiped is kept because nobody knows what it is.
         let (wiped_bytes, kept) = match kept.map_or_else(|| wipe(&memory), |_| Ok(0)) {
             Ok(wiped) => (wiped, kept),
             Err(wiped) => (wiped, Some(Keep::UNWIPED)),
         };
+        // Before anybody can find it dead and kept, or gone.
+        let (shared, readers, lease) = (self.clone(), memory.readers(), job.lease);
+        let then = move || shared.conclude(&job, memory, dead, wiped_bytes, kept);
+        self.settle_then(lease, &readers, drain, |shared| &shared.wipes, then);
+    }
+
+    /// Steps 7 and 8.
+    fn conclude(
+        self: &Arc<Self>,
+        job: &Job,
+        memory: Arc<Memory>,
+        dead: BootNanos,
+        wiped_bytes: u64,
+        kept: Option<Keep>,
+    ) {
         let bytes = memory.len();
         let mut taken = Taken {
             lease: Some(job.lease),
@@ -332,34 +377,62 @@ impl Shared {
         }
     }
 
-    /// Waits until no operation is inside these rights. An operation that is still inside after the bound is on its
-    /// way to a socket: the socket is shut down, so that its bytes never leave.
-    pub(super) fn drain(&self, drain: &Drain) {
+    /// Waits until no operation is inside these rights, and inside those of the region that ended or were narrowed before;
+    /// returns all of them.
+    ///
+    /// An operation that is still inside after the bound may be on its way to a socket: that is shut down, so that its
+    /// bytes never leave. It is waited for all the same, because what it writes lands whenever it leaves, and nothing may be
+    /// acknowledged before. It waits for no peer, so that is the kernel's time and nobody else's.
+    pub(super) fn drain(&self, drain: &Drain) -> Drain {
+        let drain = self.lingering.with(drain);
         let bound = Duration::from_millis(policy::limits::DRAIN_MS_MAX);
         let started = Instant::now();
-        let end = |session: u64| {
-            if let Some(session) = lock(&self.sessions).get(&session) {
-                (session.end)();
+        let wait = |session: u64, is_inside: &dyn Fn() -> bool| {
+            let mut ended = false;
+            while is_inside() {
+                if started.elapsed() <= bound {
+                    std::thread::yield_now();
+                    continue;
+                }
+                if !std::mem::replace(&mut ended, true) {
+                    tracing::warn!(
+                        session,
+                        "an operation outlasts the bound of a take-back, which waits for it"
+                    );
+                    self.end_session(session);
+                }
+                std::thread::sleep(Duration::from_micros(policy::limits::SETTLE_LOOK_US));
             }
         };
         for &(open, session) in &drain.fenced {
-            while !self.cells.is_drained(open) {
-                if started.elapsed() > bound {
-                    end(session);
-                    break;
-                }
-                std::thread::yield_now();
-            }
+            wait(session, &|| !self.cells.is_drained(open));
         }
-        for right in drain.narrowed.iter() {
-            while right.is_in_use() {
-                if started.elapsed() > bound {
-                    end(right.session);
-                    break;
-                }
-                std::thread::yield_now();
-            }
+        for right in drain.narrowed.iter().flat_map(|narrowed| narrowed.iter()) {
+            wait(right.session, &|| right.is_in_use());
         }
+        drain
+    }
+
+    /// Ends a session's socket, with nothing under way.
+    fn end_session(&self, session: u64) {
+        if let Some(session) = lock(&self.sessions).get(&session) {
+            if let Some(outgoing) = &session.outgoing {
+                outgoing.cut_off();
+            }
+            (session.end)();
+        }
+    }
+}
+
+/// Of which lease something is taken back.
+const fn lease_of(take: &Take) -> LeaseId {
+    match take {
+        Take::Lease(lease)
+        | Take::Grant { lease, .. }
+        | Take::Narrow { lease, .. }
+        | Take::Marks { lease, .. }
+        | Take::Root { lease, .. }
+        | Take::Owner { lease, .. } => *lease,
     }
 }
 

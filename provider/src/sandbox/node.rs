@@ -92,6 +92,11 @@ pub const ALLOWED: &[Rule] = &[
     rule!(SYS_sendmsg, [], "answers with a descriptor"),
     rule!(SYS_shutdown, [], "a session ends"),
     rule!(
+        SYS_connect,
+        [Arg::Is(2, size_of::<libc::sa_family_t>() as u32)],
+        "throws a connection away; an address that leads anywhere is longer"
+    ),
+    rule!(
         SYS_pidfd_send_signal,
         [Arg::Is(1, libc::SIGKILL as u32)],
         "policy kills who broke a rule, and the watchdog who holds up a cut"

@@ -12,6 +12,7 @@ mod harness;
 mod life;
 mod open;
 mod sealed;
+mod words;
 
 use harness::{Test, User};
 
@@ -99,6 +100,23 @@ const TESTS: &[Test] = &[
     ),
     Test::new("death::guardian_told_to_end_cuts_first", User::Any, death::guardian_told_to_end_cuts_first),
     Test::new("death::killed_guardian_is_noticed", User::Any, death::killed_guardian_is_noticed),
+    Test::new("words::only_whole_words_are_changed", User::Any, words::only_whole_words_are_changed),
+    Test::new(
+        "words::every_change_before_a_cut_is_kept",
+        User::Any,
+        words::every_change_before_a_cut_is_kept,
+    ),
+    Test::new(
+        "words::every_change_before_a_cut_is_kept_open",
+        User::Nobody,
+        words::every_change_before_a_cut_is_kept,
+    ),
+    Test::new("words::no_change_is_lost_to_a_rotation", User::Root, words::no_change_is_lost_to_a_rotation),
+    Test::new(
+        "words::no_change_is_lost_to_a_rotation_open",
+        User::Nobody,
+        words::no_change_is_lost_to_a_rotation,
+    ),
 ];
 
 fn main() {

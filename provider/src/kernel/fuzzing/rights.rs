@@ -51,7 +51,7 @@ impl World {
         let marks = if made == 0 { vec![root(grant)] } else { vec![root(grant), child(made)] };
         let request = OpenRequest {
             session,
-            uid,
+            uid: Some(uid),
             sandboxed,
             holder: payer,
             lease,

@@ -1,0 +1,166 @@
+//! Binding, accepting, starting and stopping the shards.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use audit::rejects::Source;
+use caps::error::{Code, Error, Result};
+use policy::limits;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+use transport::{Reload, Reloaded};
+
+use super::admission::Admission;
+use super::config::RemoteConfig;
+use super::effects::Effects;
+use super::mailbox::{Letter, Mailbox};
+use super::shard::Shard;
+use crate::gate::Gate;
+use crate::gate::listen::Shared;
+
+/// A listening gate for the network.
+pub struct RemoteGate {
+    listener: TcpListener,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    admission: Arc<Admission>,
+    shards: Shards,
+    next: AtomicUsize,
+    watching: tokio::task::JoinHandle<()>,
+}
+
+/// Threads that serve. Stopped and waited for when dropped, also where only some of them could be started.
+#[derive(Default)]
+struct Shards(Vec<(Arc<Mailbox>, Option<JoinHandle<()>>)>);
+
+impl RemoteGate {
+    /// Binds the address and starts the threads that serve. Everything that the local gate knows of its clients (their
+    /// numbers, what they were refused, turns at checking tokens, tokens that wait to be fetched) is one for both.
+    ///
+    /// # Errors
+    /// `E_CONFIG_IO` if the address cannot be had; `E_SYSTEM` if a thread cannot.
+    pub fn bind(config: RemoteConfig, local: &Gate) -> Result<Self> {
+        crate::runtime::Outgoing::can_cut_off()?;
+        let (listener, address) = listener(config.listen)?;
+        let admission = Admission::new(config.sessions_max, config.sessions_per_network_max);
+        let mut shards = Shards::default();
+        let shared = local.shared();
+        let provider = shared.provider.clone();
+        let effects = Effects::start(move || provider.clock().boot());
+        let beginning_max = limits::REMOTE_GREETINGS_MAX.div_ceil(config.shards.max(1));
+        for _ in 0..config.shards.max(1) {
+            let (shared, effects) = (shared.clone(), effects.clone());
+            let (shard, mailbox) =
+                Shard::new(shared, effects, Handle::current(), config.credentials.clone(), beginning_max)?;
+            let thread = std::thread::Builder::new().name("lh-remote".into()).spawn(move || shard.run());
+            let thread = thread.map_err(|_| Error::new(Code::System, "cannot start a thread for TLS"))?;
+            shards.0.push((mailbox, Some(thread)));
+        }
+        let watching = tokio::spawn(watch(config.credentials));
+        Ok(Self { listener, address, shared, admission, shards, next: AtomicUsize::new(0), watching })
+    }
+
+    /// Where it listens. The port is the one that the kernel chose, where it was to choose.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts until the future is dropped. The shards serve, whether it is or not.
+    pub async fn serve(&self) {
+        loop {
+            match self.listener.accept().await {
+                Ok((socket, from)) => {
+                    if let Ok(socket) = socket.into_std() {
+                        self.begin(socket, from.ip());
+                    }
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely, or the client is gone already. See the local gate.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(limits::ACCEPT_PAUSE_MS)).await;
+                }
+            }
+            if self.admission.is_crowded() {
+                let pace = Duration::from_millis(limits::REMOTE_GREETING_PACE_MS);
+                let _ = timeout(pace, self.admission.eased()).await; // either way the next one is taken
+            }
+        }
+    }
+
+    fn begin(&self, socket: TcpStream, address: IpAddr) {
+        let source = Source::of(address);
+        match self.admission.admit(source) {
+            Ok((seat, refused)) => {
+                let shards = &self.shards.0;
+                let turn = self.next.fetch_add(1, Ordering::Relaxed);
+                let open = |after: &usize| shards[(turn + after) % shards.len()].0.is_open();
+                // One that could not wait for its sockets any more has said so; the others serve on.
+                let Some(after) = (0..shards.len()).find(open) else { return };
+                shards[(turn + after) % shards.len()].0.put(Letter::New(socket, address, seat, refused));
+            }
+            Err(error) => self.shared.rejects.note(source, &error),
+        }
+    }
+}
+
+impl Drop for RemoteGate {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
+}
+
+impl Drop for Shards {
+    fn drop(&mut self) {
+        for (mailbox, _) in &self.0 {
+            mailbox.put(Letter::Stop);
+        }
+        for (_, thread) in &mut self.0 {
+            // A shard that panicked has said so.
+            let _ = thread.take().map(JoinHandle::join);
+        }
+    }
+}
+
+/// The listening socket, and where it listens.
+fn listener(at: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
+    let bind = || -> std::io::Result<TcpListener> {
+        let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        // A node that was stopped is started again before its last connections are forgotten.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, &at)?;
+        rustix::net::listen(&socket, limits::REMOTE_BACKLOG_MAX)?;
+        TcpListener::from_std(std::net::TcpListener::from(socket))
+    };
+    let failed = |error: std::io::Error| {
+        Error::with(Code::ConfigIo, format!("cannot listen on {at}: {}", error.kind()))
+    };
+    let listener = bind().map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+/// Looks at the files of the node's credentials now and then.
+async fn watch(credentials: Arc<Reload>) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(limits::REMOTE_RELOAD_MS));
+    loop {
+        ticks.tick().await;
+        // Files may be on a disk that is slow, and judging certificates takes its time.
+        let looked = credentials.clone();
+        let Ok(looked) = tokio::task::spawn_blocking(move || looked.look()).await else { continue };
+        match looked {
+            Reloaded::Same => {}
+            Reloaded::New(fresh) => tracing::info!(id = %fresh.id(), "new TLS credentials are in use"),
+            Reloaded::Kept(error) => {
+                tracing::error!(%error, "new TLS credentials are not good; those before stay in use");
+            }
+        }
+    }
+}

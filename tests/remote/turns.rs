@@ -1,0 +1,89 @@
+//! What one connection does, or leaves undone, is no burden to its neighbours and to the node.
+
+use std::time::{Duration, Instant};
+
+use caps::error::Code;
+use caps::id::SlotHandle;
+use caps::wire::remote::{Flags, Header, Span, Verb};
+use policy::limits::{REMOTE_PARTING_MS_MAX, REMOTE_SHARDS_MAX};
+use zerocopy::IntoBytes;
+
+use super::Scene;
+use super::common::tls::HEADER;
+
+impl Scene {
+    /// Processor time of the threads that serve TLS.
+    fn worked(&self) -> Duration {
+        /// Of `/proc`, everywhere.
+        const TICKS_PER_S: u64 = 100;
+        let tasks = format!("/proc/{}/task", self.node.pid().as_raw_nonzero());
+        let ticks: u64 = std::fs::read_dir(tasks)
+            .unwrap()
+            .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok())
+            .filter_map(|stat| {
+                let (name, rest) = stat.split_once(") ")?;
+                let of = |at: usize| rest.split(' ').nth(at)?.parse::<u64>().ok();
+                name.ends_with("(lh-remote").then_some(of(11)? + of(12)?)
+            })
+            .sum();
+        Duration::from_millis(ticks * 1_000 / TICKS_PER_S)
+    }
+}
+
+/// A connection whose frame was not whole in time is told so and parts for a while, in which its shard serves the others.
+#[test]
+fn c11_a_frame_that_stalls_holds_up_nobody_else() {
+    let mut scene = Scene::set();
+    // On every shard.
+    let mut others: Vec<_> = (0..REMOTE_SHARDS_MAX).map(|_| scene.opened()).collect();
+    let parting = Duration::from_millis(REMOTE_PARTING_MS_MAX);
+    // A machine that is busy may take as long by itself, once.
+    let overtaken = (0..3).any(|_| {
+        let (mut tls, handle) = scene.opened();
+        let frame = tls.frame(Verb::Read, Span::new(handle, 0, 1).as_bytes());
+        tls.write(&frame[..HEADER + 1]).unwrap();
+        let told = tls.hear().expect("why it ends").failure().unwrap();
+        assert_eq!(told.code(), Code::Timeout);
+        let told = Instant::now();
+        others.iter_mut().for_each(|(other, handle)| assert_eq!(other.read_at(*handle, 0, 1), Ok(vec![0])));
+        told.elapsed() < parting / 2
+    });
+    assert!(overtaken, "the others were answered only when it was gone");
+    scene.is_well();
+}
+
+/// A request that has failed is over, though frames of it are to come and its time passes: nobody looks at it.
+#[test]
+fn a_request_that_failed_and_is_not_whole_costs_nothing() {
+    let mut scene = Scene::set();
+    let (mut tls, handle) = scene.opened();
+    let number = tls.number();
+    let forged = SlotHandle { slot: 7, epoch: 9 };
+    let body = [Span::new(forged, 0, 2).as_bytes(), &[1]].concat();
+    let of = Header::of(Verb::Write, Flags::MORE, number, body.len()).unwrap();
+    let first = Header { deadline_or_code: 20, ..of };
+    tls.write(&[&first.encode()[..], &body].concat()).unwrap();
+    let answer = tls.hear().expect("an answer");
+    assert_eq!(answer.failure().unwrap().code(), Code::Revoked);
+    // Nothing happens, for long after its deadline: there is nothing to wait for.
+    let (before, span) = (scene.worked(), Duration::from_millis(1_000));
+    std::thread::sleep(span);
+    let worked = scene.worked().checked_sub(before).unwrap();
+    assert!(worked < span / 10, "{worked:?} of {span:?}");
+    // The rest of it is swallowed, and the connection goes on.
+    let last = Header::of(Verb::Write, Flags::NONE, number, 1).unwrap();
+    tls.write(&[&last.encode()[..], &[1]].concat()).unwrap();
+    assert_eq!(tls.read_at(handle, 0, 2), Ok(vec![0, 0]));
+    scene.is_well();
+}
+
+/// Who says in TLS that it says no more, and leaves its socket open, is gone.
+#[test]
+fn a_goodbye_in_tls_is_enough() {
+    let mut scene = Scene::set();
+    let (mut tls, handle) = scene.opened();
+    assert_eq!(tls.read_at(handle, 0, 1), Ok(vec![0]));
+    tls.say_goodbye();
+    assert_eq!(tls.closed(), None, "the node has closed it");
+    scene.is_well();
+}
