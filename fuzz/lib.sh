@@ -11,7 +11,7 @@ dictionary() {
     case $1 in
         token_*) echo dict/token.dict ;;
         wire_* | broker_command) echo dict/cbor.dict ;;
-        audit_path | kernel_events | broker_story) ;; # single bytes: there are no words
+        audit_path | kernel_events | broker_story | remote_stream) ;; # single bytes: there are no words
         *) echo dict/text.dict ;;
     esac
 }
