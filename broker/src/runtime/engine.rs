@@ -21,7 +21,7 @@ use caps::time::{Micros, UnixMicros};
 use caps::wire::link::{Take, Taken};
 use caps::wire::row::EndCause;
 use caps::{Code, Error, Result};
-use policy::units::Span;
+use policy::limits::CLOCK_SKEW_MS_MAX;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -420,10 +420,12 @@ async fn run_take(shared: Arc<Shared>, take: Take, cause: EndCause, at: Whereabo
 
 /// What a revoke comes to whose provider did not say that it is done.
 fn unanswered(left: Micros) -> Error {
-    // In whole milliseconds, rounded up: it is a bound.
-    let left = Span(Micros::from_millis(left.0.div_ceil(1_000)));
+    // Rounded up, and with what the two clocks may be apart: it is a bound.
+    let seconds = left.0.div_ceil(1_000_000) + CLOCK_SKEW_MS_MAX.div_ceil(1_000);
     Error::with(
         Code::Unreachable,
-        format!("it is ended here, but the provider does not answer; there it ends by itself within {left}"),
+        format!(
+            "it is ended here, but the provider does not answer; there it ends by itself within {seconds} s"
+        ),
     )
 }

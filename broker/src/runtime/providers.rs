@@ -16,7 +16,7 @@
 //!
 //! There is no receipt before the provider has answered: a receipt says that nothing can be reached, and until the span
 //! is over a provider that only the broker cannot reach may still serve. That span is the latest end that it was ever
-//! told of the lease, which it keeps on its own clock.
+//! told of the lease, which it keeps on its own clock, and as much as the two clocks may be apart.
 //!
 //! A lost provider's leases are over in the books, which give their quota back. That is true of its memory if its process
 //! is gone. One that is cut off must come to the same end by itself: whoever makes a link over a network has the
