@@ -57,3 +57,18 @@ const _: () = assert!(PAGE_GRANTS_MAX <= PAGE_ROWS_MAX, "a page of grants is a p
 /// Longest that a survivor of a rotation waits for a fresh segment before it takes the memory for lost, in
 /// milliseconds. Copying the largest segment (1 GiB) takes about one second on a busy machine.
 pub const ROTATION_WAIT_MS_MAX: u64 = 30_000;
+
+/// Longest address of a provider in bytes: the longest name in the DNS, a colon and a port.
+pub const ADDRESS_BYTES_MAX: usize = 253 + 1 + 5;
+/// Most providers of a cluster, those included that are lost and still listed. Each placement looks at all of them.
+pub const PROVIDERS_MAX: usize = 64;
+/// Most classes that a provider names.
+pub const PROVIDER_CLASSES_MAX: usize = 8;
+/// Providers of which a placement says how they were, so that what every lease remembers stays small.
+pub const PLACEMENT_NODES_MAX: usize = 8;
+const _: () = assert!(PLACEMENT_NODES_MAX <= PROVIDERS_MAX);
+const _: () = assert!(
+    PROVIDERS_MAX * (512 + ADDRESS_BYTES_MAX + (PROVIDER_CLASSES_MAX + 2) * (NAME_BYTES_MAX + 2)) + 4 * 1024
+        < FRAME_BYTES_MAX,
+    "a status with every provider fits one frame"
+);

@@ -98,7 +98,7 @@ impl LeaseOptions {
 
     pub(crate) fn spec(self) -> Result<LeaseSpec> {
         let Self { bytes, ttl, name, class, lifetime, segment_bytes, max_hops } = self;
-        Ok(LeaseSpec { bytes, ttl: micros(ttl)?, name, class, lifetime, segment_bytes, max_hops })
+        Ok(LeaseSpec { bytes, ttl: micros(ttl)?, name, class, lifetime, segment_bytes, max_hops, near: None })
     }
 }
 

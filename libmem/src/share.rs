@@ -297,6 +297,8 @@ mod tests {
             epoch: 0,
             provider: ProviderId([5; 16]),
             grants: 0,
+            placement: None,
+            address: None,
             segment_bytes: 4096,
         }
     }

@@ -442,6 +442,8 @@ fn row(number: u8) -> LeaseRow {
         epoch: 0,
         provider: node::NODE,
         grants: 0,
+        placement: None,
+        address: None,
         segment_bytes: 4096,
     }
 }

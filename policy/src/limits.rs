@@ -705,3 +705,19 @@ mod tests {
         assert!(seen > 80, "the file is the list of bounds: {seen}");
     }
 }
+
+// ---- Providers
+
+/// How often a provider in another process is asked how it is, in milliseconds.
+pub const HEARTBEAT_MS: u64 = 1_000;
+/// From which silence on a provider is given no new leases, in milliseconds: two answers may be late.
+pub const PROVIDER_SILENT_MS: u64 = 3_000;
+/// From which silence on a provider is lost, and all its leases with it, in milliseconds: longer than a network that is
+/// being switched over, shorter than anybody waits for memory that is gone.
+pub const PROVIDER_LOST_MS: u64 = 10_000;
+/// Lives of providers that are remembered when they have no row any more, so that none begins again: every provider may
+/// have restarted a few times while one that was given up still tries.
+pub const PROVIDERS_PAST_MAX: usize = 4 * PROVIDERS_MAX;
+const _: () = assert!(2 * HEARTBEAT_MS <= PROVIDER_SILENT_MS && PROVIDER_SILENT_MS < PROVIDER_LOST_MS);
+const _: () =
+    assert!(PROVIDER_LOST_MS.is_multiple_of(HEARTBEAT_MS), "so many heartbeats are missed before that");

@@ -710,8 +710,20 @@ impl Model {
     }
 
     pub(super) fn up(&mut self) -> Verdict {
-        self.then(|rows| rows.up = true);
-        if self.rows.up { Verdict::no(Code::Exists) } else { Verdict::yes() }
+        self.then(|rows| {
+            rows.up = true;
+            rows.close_leases(|_| true);
+        });
+        Verdict::yes()
+    }
+
+    pub(super) const fn is_up(&self) -> bool {
+        self.rows.up
+    }
+
+    /// The same life of the provider comes again.
+    pub(super) fn again(&mut self) -> Verdict {
+        if self.rows.up { Verdict::no(Code::Exists) } else { Verdict::no(Code::Epoch) }
     }
 
     pub(super) fn undo(&mut self, undo: &Undo) -> Verdict {

@@ -110,6 +110,8 @@ struct Story<'a> {
     model: Model,
     draws: u16,
     told: Told,
+    /// The present life of the provider.
+    provider: ProviderId,
 }
 
 /// Tells the story that `data` chooses, step by step beside the model: the answer's code, every row's state, the
@@ -122,7 +124,9 @@ pub fn story_any(data: &[u8]) -> Told {
     let genesis = genesis();
     let model = Model::new(&genesis, PEOPLE);
     let broker = Broker::new(genesis).expect("the small cluster is valid");
-    let mut story = Story { choices: Choices(data), broker, model, draws: 0, told: Told::default() };
+    let provider = broker.genesis().provider.as_ref().expect("the small cluster has a provider").id;
+    let told = Told::default();
+    let mut story = Story { choices: Choices(data), broker, model, draws: 0, told, provider };
     for n in 1..4 {
         let kind = Kind::PrincipalAdd { name: name(n), key: public(n) };
         let said = story.model.add(0, n);
@@ -225,6 +229,7 @@ impl Story<'_> {
             lifetime,
             segment_bytes: None,
             max_hops: 0,
+            near: None,
         };
         let said = self.model.reserve(by, ids(&random), bytes, ttl, tied, permitted);
         let kind = Kind::Reserve { spec, session: by.into() };
@@ -431,11 +436,30 @@ impl Story<'_> {
                 let session = self.choices.below(PEOPLE.into())? as u64;
                 (Kind::HolderExit { session }, self.model.exit(session))
             }
-            10 if self.choices.rarely()? => (Kind::ProviderLost, self.model.lost()),
-            _ => (Kind::ProviderUp { provider: ProviderId([7; 16]) }, self.model.up()),
+            10 if self.choices.rarely()? => {
+                let provider = self.provider;
+                (Kind::ProviderLost { provider }, self.model.lost())
+            }
+            // A life that is here, or over, cannot come; another one can, and ends the one before.
+            _ => {
+                let rarely = self.choices.rarely()?;
+                if self.model.is_up() == rarely {
+                    self.provider.0[0] = self.provider.0[0].wrapping_add(1);
+                    (self.comes(), self.model.up())
+                } else {
+                    (self.comes(), self.model.again())
+                }
+            }
         };
         self.take(None, None, kind, said);
         Some(())
+    }
+
+    /// The present life of the provider comes.
+    fn comes(&self) -> Kind {
+        let mut said = genesis().provider.expect("the small cluster has a provider");
+        said.id = self.provider;
+        Kind::ProviderRegister { provider: said, attached: true }
     }
 
     fn undo(&mut self) -> Option<()> {

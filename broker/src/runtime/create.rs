@@ -3,15 +3,16 @@
 //! The reservation's record is waited for at the end only, when it is long durable or the reservation has been undone:
 //! claiming and minting go on beside the syncs.
 
+use caps::id::{LeaseId, ProviderId};
 use caps::time::UnixMicros;
-use caps::wire::link::Take;
+use caps::wire::link::{ClaimTicket, Take};
 use caps::wire::reply::Reply;
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::EndCause;
 use caps::{Code, Error, Result};
 use policy::Facts;
 
-use super::{Caller, Claimed, Handle, principal, recorded_index, system, unexpected};
+use super::{Caller, Claimed, Handle, Shared, principal, recorded_index, system, unexpected};
 use crate::runtime::engine::{Mode, Order};
 use crate::state::{Answer, Kind};
 
@@ -28,8 +29,8 @@ impl Handle {
         let kind = Kind::Reserve { spec, session: caller.session };
         let order = Order { random: random()?, ..principal(caller, kind, None, Some(verdict)) };
         let reserved = shared.order(order).await?;
-        let ticket = match reserved.answer {
-            Ok(Answer::Reserved(ticket)) => ticket,
+        let (ticket, provider) = match reserved.answer {
+            Ok(Answer::Reserved(ticket, provider)) => (ticket, provider),
             Ok(_) => return Err(unexpected()),
             Err(refused) => {
                 recorded_index(reserved.recorded).await?;
@@ -37,7 +38,7 @@ impl Handle {
             }
         };
         let lease = ticket.lease;
-        let claimed = match shared.link.claim(ticket, caller.session).await {
+        let claimed = match claim(shared, provider, ticket, caller.session).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 shared.order_and_wait(Kind::Abandon { lease }).await?;
@@ -52,7 +53,7 @@ impl Handle {
             Ok(Answer::Leased { lease, terms, .. }) => (lease, terms),
             Ok(_) => return Err(unexpected()),
             Err(error) => {
-                self.give_back(lease).await;
+                self.give_back(lease, provider).await;
                 recorded_index(reserved.recorded).await?;
                 return Err(error);
             }
@@ -66,10 +67,12 @@ impl Handle {
     }
 
     /// The lease was not committed, but its memory may be.
-    async fn give_back(&self, lease: caps::id::LeaseId) {
+    async fn give_back(&self, lease: LeaseId, provider: ProviderId) {
         // A reservation ends; one that ended while it was being claimed had nothing to take then.
-        if self.shared.order_and_wait(Kind::Abandon { lease }).await.is_ok() {
-            let _ = self.shared.link.take(Take::Lease(lease), EndCause::NotClaimed).await;
+        if self.shared.order_and_wait(Kind::Abandon { lease }).await.is_ok()
+            && let Ok(link) = self.shared.links.get(provider)
+        {
+            let _ = link.take(Take::Lease(lease), EndCause::NotClaimed).await;
         }
     }
 
@@ -83,6 +86,10 @@ impl Handle {
     pub fn now(&self) -> UnixMicros {
         self.shared.clock.now()
     }
+}
+
+async fn claim(shared: &Shared, provider: ProviderId, ticket: ClaimTicket, session: u64) -> Result<Claimed> {
+    shared.links.get(provider)?.claim(ticket, session).await
 }
 
 /// The bytes that new ids are made of.

@@ -16,17 +16,20 @@ use std::time::Duration;
 
 use audit::recorder::BATCH_ENTRIES_MAX;
 use audit::{Draft, Recorded};
-use caps::id::{LeaseId, PrincipalKey};
+use caps::id::{LeaseId, PrincipalKey, ProviderId};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::link::{Take, Taken};
 use caps::wire::row::EndCause;
 use caps::{Code, Error, Result};
+use policy::limits::CLOCK_SKEW_MS_MAX;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::Shared;
 use super::queue::Woken;
-use crate::state::{Actor, Answer, Broker, Command, Effect, Kind, PolicyVerdict, Query, RowId, Undo, View};
+use crate::state::{
+    Actor, Answer, Broker, Command, Effect, Kind, PolicyVerdict, Query, RowId, Undo, View, Whereabouts,
+};
 
 // What one command ends or gives back are entries of one submission.
 const _: () = assert!(policy::limits::DONATIONS_MAX <= BATCH_ENTRIES_MAX);
@@ -75,7 +78,22 @@ pub(super) struct Outcome {
     /// What the provider is taking back.
     pub(super) takes: Takes,
     /// Deadlines that the provider must move: the caller's to do, after the record.
-    pub(super) renew: Option<(LeaseId, Micros)>,
+    pub(super) renew: Option<Renewal>,
+}
+
+/// A deadline to be moved.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Renewal {
+    lease: LeaseId,
+    ttl: Micros,
+    provider: ProviderId,
+}
+
+impl Renewal {
+    /// Has the provider move it.
+    pub(super) async fn carry_out(self, shared: &Shared) -> Result<()> {
+        shared.links.get(self.provider)?.renew(self.lease, self.ttl).await
+    }
 }
 
 /// Entries of neighbouring commands of the same mode: one submission.
@@ -227,7 +245,7 @@ impl Engine {
                 self.shared.directory.insert(*key, name.clone());
                 Some(Undo::PrincipalAdd { key: *key })
             }
-            (Kind::Reserve { .. }, Answer::Reserved(ticket)) => Some(Undo::Lease { lease: ticket.lease }),
+            (Kind::Reserve { .. }, Answer::Reserved(ticket, _)) => Some(Undo::Lease { lease: ticket.lease }),
             (Kind::Commit { lease, .. }, _) => Some(Undo::Lease { lease: *lease }),
             (Kind::Renew { lease, .. }, Answer::Leased { before, terms, .. }) => {
                 Some(Undo::Renew { lease: *lease, expires: *before, since: terms.not_before })
@@ -297,26 +315,31 @@ impl Engine {
     }
 
     /// Starts take-backs, each as a task of its own. A renewal is the caller's to carry out.
-    fn start(&self, effects: Vec<Effect>) -> (Takes, Option<(LeaseId, Micros)>) {
+    fn start(&self, effects: Vec<Effect>) -> (Takes, Option<Renewal>) {
         let (mut takes, mut renew) = (Vec::new(), None);
         for effect in effects {
             match effect {
                 Effect::Take(take, cause) => {
+                    // The state has just named the lease, so it knows it.
+                    let Some(at) = self.broker.whereabouts(take.lease()) else { continue };
                     let shared = Arc::clone(&self.shared);
-                    takes.push(self.shared.tasks.spawn(run_take(shared, take, cause)));
+                    takes.push(self.shared.tasks.spawn(run_take(shared, take, cause, at)));
                 }
-                Effect::Renew(lease, ttl) => renew = Some((lease, ttl)),
+                Effect::Renew(lease, ttl) => {
+                    let at = self.broker.whereabouts(lease);
+                    renew = at.map(|at| Renewal { lease, ttl, provider: at.provider });
+                }
             }
         }
         (takes, renew)
     }
 
-    fn renew_unattended(&self, renew: Option<(LeaseId, Micros)>) {
-        if let Some((lease, ttl)) = renew {
+    fn renew_unattended(&self, renew: Option<Renewal>) {
+        if let Some(renewal) = renew {
             let shared = Arc::clone(&self.shared);
             self.shared.tasks.spawn(async move {
                 // Refused if the lease has ended meanwhile. Were it lost, the broker takes the lease at its end.
-                let _ = shared.link.renew(lease, ttl).await;
+                let _ = renewal.carry_out(&shared).await;
             });
         }
     }
@@ -359,8 +382,17 @@ fn unrecorded(error: &Error) -> Error {
 }
 
 /// Has the provider take something back, and tells the state when a lease's memory is gone.
-async fn run_take(shared: Arc<Shared>, take: Take, cause: EndCause) -> Result<Taken> {
-    let taken = shared.link.take(take, cause).await;
+async fn run_take(shared: Arc<Shared>, take: Take, cause: EndCause, at: Whereabouts) -> Result<Taken> {
+    let taken = match shared.links.get(at.provider) {
+        Ok(link) => link.take(take, cause).await,
+        Err(unreachable) => Err(unreachable),
+    };
+    let taken = match taken {
+        Err(error) if matches!(error.code(), Code::Unreachable | Code::Timeout) => {
+            Err(unanswered(at.until.since(shared.clock.now())))
+        }
+        taken => taken,
+    };
     match take {
         Take::Lease(lease) => {
             let gone = match &taken {
@@ -384,4 +416,16 @@ async fn run_take(shared: Arc<Shared>, take: Take, cause: EndCause) -> Result<Ta
             taken => taken,
         },
     }
+}
+
+/// What a revoke comes to whose provider did not say that it is done.
+fn unanswered(left: Micros) -> Error {
+    // Rounded up, and with what the two clocks may be apart: it is a bound.
+    let seconds = left.0.div_ceil(1_000_000) + CLOCK_SKEW_MS_MAX.div_ceil(1_000);
+    Error::with(
+        Code::Unreachable,
+        format!(
+            "it is ended here, but the provider does not answer; there it ends by itself within {seconds} s"
+        ),
+    )
 }

@@ -4,10 +4,10 @@ use caps::Result;
 use caps::id::{GrantId, LeaseId, PrincipalKey};
 use caps::share::Signed;
 use caps::wire::reply::Reply;
-use caps::wire::row::NodeStatus;
+use caps::wire::row::{NodeStatus, Tier};
 
-use super::{Caller, Handle, unexpected};
-use crate::state::{Query, View};
+use super::{Caller, Handle, ProviderStatus, unexpected};
+use crate::state::{Query, StatusView, View};
 
 impl Handle {
     pub(super) async fn principals(&self, caller: Caller, after: Option<PrincipalKey>) -> Result<Reply> {
@@ -26,7 +26,13 @@ impl Handle {
 
     pub(super) async fn lease(&self, caller: Caller, lease: LeaseId) -> Result<Reply> {
         match self.shared.look(caller.holder, Query::Lease(lease)).await? {
-            View::Lease(row) => Ok(Reply::Lease { lease: row, memory: self.shared.link.memory(lease).await }),
+            View::Lease(row) => {
+                let memory = match self.shared.links.get(row.provider) {
+                    Ok(link) => link.memory(lease).await,
+                    Err(_) => None,
+                };
+                Ok(Reply::Lease { lease: row, memory })
+            }
             _ => Err(unexpected()),
         }
     }
@@ -51,7 +57,7 @@ impl Handle {
         let View::Status(books) = self.shared.look(caller.holder, Query::Status).await? else {
             return Err(unexpected());
         };
-        let provider = self.shared.link.status().await;
+        let provider = self.numbers(&books).await;
         let audit = self.shared.recorder.status();
         Ok(Reply::Status(NodeStatus {
             cluster: self.shared.genesis.cluster,
@@ -71,6 +77,23 @@ impl Handle {
             policy: data_encoding::HEXLOWER.encode(&books.policy),
             // The broker knows nothing of it: whoever runs one says how it is.
             canary: None,
+            providers: books.providers,
         }))
+    }
+
+    /// The numbers of all providers together: of the first as it says now, of the others as they said last.
+    async fn numbers(&self, books: &StatusView) -> ProviderStatus {
+        let first = match self.shared.links.get(books.provider) {
+            Ok(link) => link.status().await.ok(),
+            Err(_) => None,
+        };
+        // Of one that does not answer nothing may be said that would comfort anybody.
+        let nothing = ProviderStatus { committed_bytes: 0, sessions: 0, tier: Tier::Open, entries: 0 };
+        let mut sum = first.unwrap_or(nothing);
+        for row in books.providers.iter().filter(|row| row.id != books.provider) {
+            sum.committed_bytes = sum.committed_bytes.saturating_add(row.load.committed_bytes);
+            sum.sessions = sum.sessions.saturating_add(row.load.sessions);
+        }
+        sum
     }
 }

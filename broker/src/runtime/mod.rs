@@ -12,6 +12,8 @@
 //! |---|---|
 //! | `clock.rs` | time that never steps |
 //! | `link.rs` | what the broker asks of a provider |
+//! | `links.rs` | the providers that can be reached |
+//! | `providers.rs` | they come, are asked how they are, and are lost |
 //! | `queue.rs` | two lanes of fixed size |
 //! | `engine.rs` | the thread: batches, entries, effects, undoing |
 //! | `directory.rs` | names by key, for the policy |
@@ -39,9 +41,11 @@ mod create;
 mod directory;
 mod engine;
 mod link;
+mod links;
 mod lists;
 mod minting;
 mod open;
+mod providers;
 mod queue;
 mod quota;
 mod receipts;
@@ -55,7 +59,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use audit::Recorder;
-use caps::id::{PrincipalKey, ProviderId};
+use caps::id::PrincipalKey;
 use caps::key::SigningKey;
 use caps::token::RootKey;
 use caps::wire::Name;
@@ -70,6 +74,7 @@ pub use clock::{Clock, SteadyClock};
 use directory::Directory;
 use engine::{Engine, Job, Mode, Order, Outcome};
 pub use link::{Boxed, Claimed, ProviderLink, ProviderStatus};
+use links::Links;
 use minting::Minting;
 pub use minting::Replaced;
 use queue::Queue;
@@ -87,8 +92,8 @@ pub struct Parts {
     pub policy: Arc<Policy>,
     /// The broker's log.
     pub recorder: Arc<Recorder>,
-    /// The provider.
-    pub link: Arc<dyn ProviderLink>,
+    /// The provider of `genesis`; `None` if that has none.
+    pub link: Option<Arc<dyn ProviderLink>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Signs tokens, and nothing else.
@@ -116,7 +121,7 @@ struct Shared {
     /// Held for one clone or one exchange of the pointer, never while a policy runs.
     policy: RwLock<Arc<Policy>>,
     recorder: Arc<Recorder>,
-    link: Arc<dyn ProviderLink>,
+    links: Links,
     clock: Arc<dyn Clock>,
     minting: Minting,
     receipts: SigningKey,
@@ -140,13 +145,21 @@ pub struct Runtime {
 /// Starts a broker: records how its cluster begins, then serves.
 ///
 /// # Errors
-/// As [`Broker::new`]; `E_CONFIG_VALUE` if the policy is not the one in `genesis`; `E_AUDIT_UNAVAILABLE` if the beginning
+/// As [`Broker::new`]; `E_CONFIG_VALUE` if the policy is not the one in `genesis`, or one of provider and link is missing; `E_AUDIT_UNAVAILABLE` if the beginning
 /// cannot be recorded; `E_SYSTEM` if the thread cannot be started.
 pub fn start(parts: Parts) -> Result<(Runtime, Handle)> {
     let Parts { genesis, policy, recorder, link, clock, root, receipts, tasks } = parts;
     let broker = Broker::new(genesis.clone())?;
     if policy.hash().0 != genesis.policy {
         return Err(Error::new(Code::ConfigValue, "the policy is not the one that the cluster begins with"));
+    }
+    let links = Links::default();
+    match (&genesis.provider, link) {
+        (Some(said), Some(link)) => drop(links.add(said.id, link)),
+        (None, None) => {}
+        _ => {
+            return Err(Error::new(Code::ConfigValue, "a cluster's own provider and its link come together"));
+        }
     }
     // Blocking is fine here: nobody is served yet.
     let (tell, told) = std::sync::mpsc::channel();
@@ -165,7 +178,7 @@ pub fn start(parts: Parts) -> Result<(Runtime, Handle)> {
         directory,
         policy,
         recorder,
-        link,
+        links,
         clock,
         minting: Minting::new(root),
         receipts,
@@ -304,22 +317,6 @@ impl Handle {
             Job::Order(order) => order.session == Some(session),
             Job::Look { .. } | Job::Undo { .. } => false,
         })
-    }
-
-    /// The provider's process is gone, and with it all memory. New leases are refused until [`Self::provider_up`].
-    ///
-    /// # Errors
-    /// As [`Self::notice`]; `E_EXISTS` if that is known.
-    pub async fn provider_lost(&self) -> Result<()> {
-        self.shared.order_and_wait(Kind::ProviderLost).await
-    }
-
-    /// A provider is there again, with none of the old memory.
-    ///
-    /// # Errors
-    /// As [`Self::notice`]; `E_EXISTS` if the one before was not lost.
-    pub async fn provider_up(&self, provider: ProviderId) -> Result<()> {
-        self.shared.order_and_wait(Kind::ProviderUp { provider }).await
     }
 
     /// Puts another policy in force. Requests that were judged by the one before and not yet ordered are refused with

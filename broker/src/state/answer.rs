@@ -2,7 +2,7 @@
 
 use audit::Draft;
 use caps::Result;
-use caps::id::LeaseId;
+use caps::id::{LeaseId, ProviderId};
 use caps::share::Rest;
 use caps::time::{Micros, UnixMicros};
 use caps::token::Terms;
@@ -27,8 +27,8 @@ pub struct Applied {
 pub enum Answer {
     /// Done, and there is nothing to say.
     Done,
-    /// Capacity is set aside: exchange the ticket at the provider.
-    Reserved(ClaimTicket),
+    /// Capacity is set aside: exchange the ticket at this provider.
+    Reserved(ClaimTicket, ProviderId),
     /// A lease lives, or lives longer.
     Leased {
         /// As lists show it.
@@ -83,10 +83,15 @@ pub enum Answer {
         give: Take,
         /// What makes it go back, if it did.
         back: Take,
+        /// The provider.
+        provider: ProviderId,
     },
 }
 
-/// What the runtime must do because of a command. Both may be done twice without harm.
+/// What the runtime must do because of a command, at the provider of the lease: [`Broker::whereabouts`] as it is right
+/// after the command. Both may be done twice without harm.
+///
+/// [`Broker::whereabouts`]: super::Broker::whereabouts
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Make the provider take something back.

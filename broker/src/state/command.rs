@@ -10,6 +10,7 @@ use caps::share::{ShareContract, TransferContract};
 use caps::time::{Micros, UnixMicros};
 use caps::token::{Mark, RevocationId};
 use caps::wire::link::Notice;
+use caps::wire::provider::{Load, Registration};
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{Lifetime, Revocation};
 use caps::wire::{Name, Reason};
@@ -126,11 +127,9 @@ pub enum Kind {
         /// Which session.
         session: u64,
     },
-    /// The provider's process is gone, and with it all memory. System only.
-    ProviderLost,
-    /// A provider is there, with none of the old memory. System only.
-    ProviderUp {
-        /// Its new incarnation.
+    /// A provider's process is gone, or nothing was heard of it for too long, and with it all its memory. System only.
+    ProviderLost {
+        /// Which life of it.
         provider: ProviderId,
     },
     /// Another policy is in force. Decisions of the one before are refused from here on. System only.
@@ -217,6 +216,28 @@ pub enum Kind {
         transfer: TransferId,
         /// Which acceptance of it: when the new owner's time was to begin.
         since: UnixMicros,
+    },
+    /// A provider comes, with none of the memory that one of its name had before. System only: whoever proposes it knows
+    /// that it is that provider.
+    ProviderRegister {
+        /// What it said.
+        provider: Registration,
+        /// Whether it is in the broker's own process, and so never silent.
+        attached: bool,
+    },
+    /// A provider was heard. System only.
+    ProviderHeartbeat {
+        /// Which life of it.
+        provider: ProviderId,
+        /// What it said.
+        load: Load,
+    },
+    /// Has a provider take no new leases, or take them again. Administrator only.
+    ProviderDrain {
+        /// Its name.
+        name: Name,
+        /// Whether it drains from now on.
+        drain: bool,
     },
 }
 

@@ -27,9 +27,9 @@ impl Broker {
             Life::Ending(_) | Life::Ended(_) => return,
         };
         out.entries.push(entry::ended(lease, cause, words));
-        let (owner, bytes) = (lease.owner, lease.range.len());
+        let (owner, provider, bytes) = (lease.owner, lease.provider, lease.range.len());
         if ending.committed {
-            self.book(owner, bytes, Booking::Release);
+            self.book_lease(owner, provider, bytes, Booking::Release);
         }
         // The provider ends a lease at its time without being told, and tells: only silence makes it be told.
         if cause != EndCause::Expired {
@@ -44,7 +44,8 @@ impl Broker {
     /// A lease's memory is gone: its bytes are back in the pool and in its owner's quota. Only the first call counts.
     pub(super) fn close_lease(&mut self, id: LeaseId, said: EndCause, out: &mut Out) {
         let Some(lease) = self.leases.get(id) else { return };
-        let (life, bytes, owner) = (lease.life, lease.range.len(), lease.owner);
+        let (life, bytes) = (lease.life, lease.range.len());
+        let (owner, provider) = (lease.owner, lease.provider);
         match life {
             Life::Ended(_) => return,
             Life::Ending(_) => {}
@@ -58,10 +59,11 @@ impl Broker {
         self.end_grants_of(id, out);
         self.end_transfer_of(id, out);
         if matches!(life, Life::Live(_)) {
-            self.book(owner, bytes, Booking::Release);
+            self.book_lease(owner, provider, bytes, Booking::Release);
         }
         let was_committed = matches!(life, Life::Live(_) | Life::Ending(Ending { committed: true, .. }));
-        self.book(owner, bytes, if was_committed { Booking::Returned } else { Booking::Cancel });
+        let booking = if was_committed { Booking::Returned } else { Booking::Cancel };
+        self.book_lease(owner, provider, bytes, booking);
         self.leases.retire(id, self.genesis.capacity.ended);
     }
 

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use policy::limits::MARKS_PER_REGION_MAX;
+use policy::limits::{MARKS_PER_REGION_MAX, PROVIDERS_PAST_MAX};
 use policy::quota::{Usage, balance};
 
 use super::Broker;
 use super::command::RowId;
 use super::deadlines::Deadlines;
 use super::lease::Life;
+use super::provider::Held;
 use super::snapshot::{booked_grant, booked_lease};
 use super::table::{Grants, Leases};
 use super::transfer::{TransferLife, Transfers};
@@ -27,6 +28,7 @@ impl Broker {
     /// The rule that does not hold: a defect.
     pub fn check_invariants(&self) -> Result<(), &'static str> {
         self.check_principals()?;
+        self.check_providers()?;
         self.check_leases()?;
         self.check_grants()?;
         self.check_transfers()?;
@@ -53,6 +55,38 @@ impl Broker {
             }),
             "a principal that leaves goes with its last row",
         )
+    }
+
+    fn check_providers(&self) -> Check {
+        let providers = &self.providers;
+        holds(
+            providers.rows.len() <= self.genesis.capacity.providers as usize
+                && providers.past.len() <= PROVIDERS_PAST_MAX,
+            "the table of providers keeps its size",
+        )?;
+        holds(
+            providers.by_id.len() == providers.rows.len()
+                && providers.rows.iter().all(|(name, row)| {
+                    *name == row.said.name && providers.by_id.get(&row.said.id) == Some(name)
+                }),
+            "names and ids of providers are unique",
+        )?;
+        holds(
+            providers.past.iter().all(|id| !providers.by_id.contains_key(id)),
+            "a life of a provider that ended does not come back",
+        )?;
+        for row in providers.rows.values() {
+            let mut held = Held::default();
+            for lease in self.leases.rows.values().filter(|lease| lease.provider == row.said.id) {
+                held.add(lease);
+            }
+            holds(held == row.held, "a provider's book is the sum of its leases")?;
+            holds(held.fits(&row.said), "no provider is oversold")?;
+            holds(row.lost.is_none() || held == Held::default(), "a lost provider has no lease")?;
+            holds(row.said.check().is_ok(), "a provider has room and few classes")?;
+            holds(row.heard <= self.now && row.lost <= Some(self.now), "nothing was heard in the future")?;
+        }
+        Ok(())
     }
 
     fn check_leases(&self) -> Check {
@@ -82,8 +116,16 @@ impl Broker {
                 "a lease that has not ended has an owner",
             )?;
             holds(
-                lease.life.is_ended() || self.provider == Some(lease.provider),
-                "leases live at the provider that is there",
+                lease.life.is_ended()
+                    || self.providers.get(lease.provider).is_some_and(|row| row.lost.is_none()),
+                "leases live at a provider that is there",
+            )?;
+            holds(
+                lease
+                    .life
+                    .deadline()
+                    .is_none_or(|deadline| matches!(lease.life, Life::Ending(_)) || deadline <= lease.latest),
+                "no lease lives longer than its provider lets it",
             )?;
             holds(lease.marks.len() <= MARKS_PER_REGION_MAX, "a lease remembers so many revocations")?;
             holds(

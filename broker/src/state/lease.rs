@@ -15,6 +15,7 @@ use caps::range::ByteRange;
 use caps::time::{Micros, UnixMicros};
 use caps::token::Mark;
 use caps::wire::Name;
+use caps::wire::provider::Placement;
 use caps::wire::row::{EndCause, LeaseState, Lifetime};
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,10 @@ pub(super) struct Lease {
     /// The latest time from which on somebody accepted to own it, whether or not it came to that.
     #[serde(default)]
     pub(super) tried: UnixMicros,
+    /// When its provider ends it by itself, at the latest: the latest end that it may ever have been told.
+    pub(super) latest: UnixMicros,
+    /// Why it is at its provider.
+    pub(super) placement: Placement,
     /// Grants of it that have not ended. Derived.
     #[serde(skip)]
     pub(super) grants: u32,

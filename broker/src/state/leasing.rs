@@ -21,6 +21,7 @@ use super::denials::Denials;
 use super::genesis::Bounds;
 use super::handing::MOVING;
 use super::lease::{Lease, Life, Live, Reserved};
+use super::place::Ask;
 use super::{Broker, entry};
 
 /// The segment of a lease of `bytes`: what its owner wishes, or as few segments as there can be.
@@ -86,8 +87,9 @@ impl Broker {
             return Err(Error::new(Code::Range, "a token may be delegated at most 7 times"));
         }
         let ttl = self.checked_ttl(spec.ttl)?;
-        let provider =
-            self.provider.ok_or(Error::new(Code::ProviderLost, "there is no provider at present"))?;
+        if self.providers.present().next().is_none() {
+            return Err(Error::new(Code::ProviderLost, "there is no provider at present"));
+        }
         self.permitted(command)?;
         if spec.name.as_ref().is_some_and(|name| self.leases.by_name.contains_key(&(by, name.clone()))) {
             return Err(Error::new(Code::Exists, "a live lease of yours has this name"));
@@ -102,6 +104,12 @@ impl Broker {
         }
         let zeroing = Micros::from_millis(range.len() / policy::limits::RESERVATION_BYTES_PER_MS);
         let claim_by = self.now.plus(bounds.claim_within).plus(zeroing);
+        if self.leases.active() >= self.genesis.capacity.leases as usize {
+            return Err(Error::new(Code::Busy, "the table of leases is full"));
+        }
+        let ask = Ask { bytes: range.len(), class: spec.class.as_ref(), near: spec.near.as_ref() };
+        let (provider, placement) = self.book_reservation(by, &ask)?;
+
         let row = Lease {
             id: lease,
             region,
@@ -120,19 +128,17 @@ impl Broker {
             marks: std::collections::BTreeMap::new(),
             tried: UnixMicros(0),
             grants: 0,
+            // A claim in the last moment begins its time then.
+            latest: claim_by.plus(ttl),
+            placement,
         };
-        if self.leases.active() >= self.genesis.capacity.leases as usize {
-            return Err(Error::new(Code::Busy, "the table of leases is full"));
-        }
-        self.book_reservation(by, range.len())?;
-
         self.deadlines.swap(RowId::Lease(lease), None, Some(claim_by));
         if row.is_tied() {
             self.sessions.insert((session, RowId::Lease(lease)));
         }
         out.entries.push(entry::reserved(&row, &self.policy, claim_by));
         self.leases.insert(row);
-        Ok(Answer::Reserved(ClaimTicket {
+        let ticket = ClaimTicket {
             lease,
             region,
             owner: by,
@@ -141,7 +147,8 @@ impl Broker {
             ttl,
             lifetime: spec.lifetime,
             claim_by,
-        }))
+        };
+        Ok(Answer::Reserved(ticket, provider))
     }
 
     pub(super) fn commit(&mut self, id: LeaseId, bytes: u64, out: &mut Out) -> Result<Answer> {
@@ -164,9 +171,9 @@ impl Broker {
         let live = reserved.commit(now, lease.ttl);
         lease.life = Life::Live(live);
         out.entries.push(entry::granted(lease, live.expires));
-        let owner = lease.owner;
+        let (owner, provider) = (lease.owner, lease.provider);
         self.deadlines.swap(RowId::Lease(id), Some(reserved.claim_by), Some(live.expires));
-        self.book(owner, bytes, Booking::Commit);
+        self.book_lease(owner, provider, bytes, Booking::Commit);
         Ok(self.leased(id, live, live.expires))
     }
 
@@ -208,9 +215,12 @@ impl Broker {
         Ok(self.leased(id, renewed, live.expires))
     }
 
-    /// Moves the end of a live lease.
+    /// Moves the end of a live lease, as its provider will be told.
     pub(super) fn set_expiry(&mut self, id: LeaseId, from: Live, to: Live) {
+        // The provider counts from when it hears of it, and may never hear that it was undone.
+        let latest = to.expires.plus(self.genesis.bounds.claim_within);
         if let Some(lease) = self.leases.rows.get_mut(&id) {
+            lease.latest = lease.latest.max(latest);
             lease.life = Life::Live(to);
             self.deadlines.swap(RowId::Lease(id), Some(from.expires), Some(to.expires));
         }

@@ -18,11 +18,12 @@ use super::donation::{Donation, Donations};
 use super::genesis::Genesis;
 use super::grant::Grant;
 use super::lease::{Ending, Lease, Life};
+use super::provider::{Provider, Providers};
 use super::table::{Grants, Leases};
 use super::transfer::{Transfer, Transfers};
 
 /// The version of the form. A snapshot of another version is refused.
-pub const SNAPSHOT_VERSION: u16 = 5;
+pub const SNAPSHOT_VERSION: u16 = 6;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,7 +31,8 @@ struct Snapshot {
     version: u16,
     genesis: Genesis,
     now: UnixMicros,
-    provider: Option<ProviderId>,
+    providers: Vec<Provider>,
+    past_providers: Vec<ProviderId>,
     #[serde(with = "serde_bytes")]
     policy: [u8; 32],
     strangers: Denials,
@@ -52,7 +54,8 @@ impl Broker {
             version: SNAPSHOT_VERSION,
             genesis: self.genesis.clone(),
             now: self.now,
-            provider: self.provider,
+            providers: self.providers.rows.values().cloned().collect(),
+            past_providers: self.providers.past.iter().copied().collect(),
             policy: self.policy,
             strangers: self.strangers,
             principals: self.principals.rows.values().cloned().collect(),
@@ -89,7 +92,7 @@ impl Broker {
         let mut broker = Self {
             genesis: snapshot.genesis,
             now: snapshot.now,
-            provider: snapshot.provider,
+            providers: Providers::default(),
             policy: snapshot.policy,
             total: Usage::default(),
             principals: Principals::default(),
@@ -102,6 +105,11 @@ impl Broker {
             sessions: BTreeSet::new(),
             transfers: Transfers::default(),
         };
+        for row in snapshot.providers {
+            broker.providers.by_id.insert(row.said.id, row.said.name.clone());
+            broker.providers.rows.insert(row.said.name.clone(), row);
+        }
+        broker.providers.past = snapshot.past_providers.into();
         for principal in snapshot.principals {
             broker.principals.insert(principal);
         }
@@ -135,6 +143,7 @@ impl Broker {
             self.sessions.insert((lease.session, RowId::Lease(lease.id)));
         }
         self.rebook(lease.owner, |usage| booked_lease(usage, &lease))?;
+        self.providers.rebook(&lease);
         self.leases.insert(lease);
         Ok(())
     }

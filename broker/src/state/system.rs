@@ -1,6 +1,6 @@
-//! What happens without a principal asking: time, the provider's notices, its comings and goings, a new policy.
+//! What happens without a principal asking: time, the providers' notices, a new policy.
 
-use caps::id::{LeaseId, PrincipalKey, ProviderId};
+use caps::id::{LeaseId, PrincipalKey};
 use caps::wire::link::Notice;
 use caps::wire::row::EndCause;
 use caps::{Code, Error, Result};
@@ -90,31 +90,6 @@ impl Broker {
             }
         }
         Answer::Ending { leases }
-    }
-
-    pub(super) fn provider_lost(&mut self, out: &mut Out) -> Result<Answer> {
-        let lost = self.provider.take().ok_or(Error::new(Code::Exists, "the provider is lost already"))?;
-        let leases: Vec<LeaseId> = self
-            .leases
-            .rows
-            .values()
-            .filter(|lease| !matches!(lease.life, Life::Ended(_)))
-            .map(|lease| lease.id)
-            .collect();
-        out.entries.push(entry::provider_lost(lost, leases.len()));
-        for id in leases {
-            self.close_lease(id, EndCause::ProviderLost, out);
-        }
-        Ok(Answer::Done)
-    }
-
-    pub(super) fn provider_up(&mut self, provider: ProviderId, out: &mut Out) -> Result<Answer> {
-        if self.provider.is_some() {
-            return Err(Error::new(Code::Exists, "the provider before it was not reported lost"));
-        }
-        self.provider = Some(provider);
-        out.entries.push(entry::provider_up(provider));
-        Ok(Answer::Done)
     }
 
     pub(super) fn policy_load(&mut self, hash: &[u8; 32], out: &mut Out) -> Answer {

@@ -10,6 +10,7 @@ use caps::rights::Rights;
 use caps::share::{ShareContract, Signed, TransferSigned};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
+use caps::wire::provider::ProviderRow;
 use caps::wire::reply::Page;
 use caps::wire::row::{
     Agreed, CosignerRow, DonationRow, GrantRow, LeaseRow, PrincipalRow, QuotaRow, TransferRow,
@@ -103,13 +104,16 @@ pub enum View {
 }
 
 /// The numbers of the books.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusView {
-    /// The provider, or the last one if it is lost.
+    /// The node's own provider, or the first one by name; of those that are lost, if all are. All zeros if there never
+    /// was one.
     pub provider: ProviderId,
+    /// The providers, in the order of their names.
+    pub providers: Vec<ProviderRow>,
     /// How long the cluster has been up.
     pub uptime: Micros,
-    /// Bytes of the pool.
+    /// Bytes that can be leased at the providers that are there.
     pub pool_bytes: u64,
     /// Bytes reserved or leased.
     pub leased_bytes: u64,
@@ -144,7 +148,9 @@ impl Broker {
             Query::Leases(after) => Ok(View::Leases(self.leases_after(by, after, now))),
             Query::Lease(id) => match self.leases.get(id) {
                 Some(lease) if lease.owner == by || self.is_admin(by) => {
-                    Ok(View::Lease(self.lease_row(lease, now)))
+                    let address = self.providers.get(lease.provider).and_then(|row| row.said.address.clone());
+                    let placement = Some(lease.placement.clone());
+                    Ok(View::Lease(LeaseRow { placement, address, ..self.lease_row(lease, now) }))
                 }
                 Some(_) | None => Err(Error::new(Code::LeaseUnknown, "no such lease that concerns you")),
             },
@@ -258,6 +264,9 @@ impl Broker {
             epoch: lease.epoch,
             provider: lease.provider,
             grants: lease.grants,
+            // A page of rows has no room for them.
+            placement: None,
+            address: None,
         }
     }
 
@@ -302,11 +311,16 @@ impl Broker {
     }
 
     fn status(&self, now: UnixMicros) -> StatusView {
+        let own = self.providers.present().find(|row| row.attached);
+        let first =
+            own.or_else(|| self.providers.present().next()).or_else(|| self.providers.rows.values().next());
+        let room = self.providers.present().fold(0_u64, |sum, row| sum.saturating_add(row.said.bytes));
         // The tables' capacities have 32 bits, and active rows are at most that many.
         StatusView {
-            provider: self.provider.unwrap_or(self.genesis.provider),
+            provider: first.map_or(ProviderId([0; 16]), |row| row.said.id),
+            providers: self.providers.rows.values().map(|row| row.row(now)).collect(),
             uptime: now.since(self.genesis.at),
-            pool_bytes: self.genesis.bounds.pool_bytes,
+            pool_bytes: room.min(self.genesis.bounds.pool_bytes),
             leased_bytes: self.total.leased_bytes() + self.total.reserved_bytes(),
             leases: self.leases.active() as u32,
             grants: self.grants.active() as u32,

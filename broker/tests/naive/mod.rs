@@ -748,17 +748,21 @@ impl Naive {
         grants.into_iter().for_each(|id| self.take_grant(id, EndCause::HolderExit));
     }
 
-    pub fn provider(&mut self, lost: bool) -> Outcome {
-        if self.lost == lost {
+    pub fn provider_lost(&mut self) -> Outcome {
+        if self.lost {
             return Err(Code::Exists);
         }
-        self.lost = lost;
-        if lost {
-            let mut ids: Vec<LeaseId> = self.leases.iter().map(|lease| lease.id).collect();
-            ids.sort();
-            ids.into_iter().for_each(|id| self.close(id, EndCause::ProviderLost));
-        }
+        self.lost = true;
+        let mut ids: Vec<LeaseId> = self.leases.iter().map(|lease| lease.id).collect();
+        ids.sort();
+        ids.into_iter().for_each(|id| self.close(id, EndCause::ProviderLost));
         Ok(())
+    }
+
+    /// Another life of it comes, and ends the one before.
+    pub fn provider_comes(&mut self) {
+        let _ = self.provider_lost();
+        self.lost = false;
     }
 
     pub fn lease_state(&self, lease: &Lease) -> (LeaseState, Option<EndCause>, u64) {

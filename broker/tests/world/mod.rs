@@ -1,5 +1,5 @@
 //! A running broker over a recorder in memory and a provider that keeps a list.
-#![allow(unreachable_pub)]
+#![allow(dead_code, unreachable_pub)] // each test target uses a part
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -17,13 +17,14 @@ use caps::time::{Micros, UnixMicros};
 use caps::token::{RootKey, RootPublic};
 use caps::wire::Reply;
 use caps::wire::link::{ClaimTicket, Method, Take, Taken};
+use caps::wire::provider::Registration;
 use caps::wire::request::Request;
 use caps::wire::row::{EndCause, MemoryRow, Tier};
 use caps::{Code, Error, Result};
 use policy::Policy;
 use tokio::sync::{Notify, mpsc};
 
-use crate::common::{genesis, name, public};
+use crate::common::{genesis, name, own, public};
 
 pub const PAGE: u64 = 4096;
 /// How long a condition may take that must come true. Only a defect waits so long.
@@ -62,6 +63,8 @@ struct State {
     renewals: Vec<(LeaseId, Micros)>,
     claims_fail: Option<Code>,
     takes_fail: Option<Code>,
+    /// Whether it answers when it is asked how it is.
+    silent: bool,
     hold: bool,
     /// Whose each lease is, and since when, as far as it was told; and the latest time that it was told.
     owners: BTreeMap<LeaseId, Owned>,
@@ -128,6 +131,13 @@ impl List {
 
     pub fn fail_takes(&self, code: Option<Code>) {
         self.state().takes_fail = code;
+    }
+
+    /// Whether it is cut off: it answers nothing.
+    pub fn cut_off(&self, cut_off: bool) {
+        let code = cut_off.then_some(Code::Unreachable);
+        let mut state = self.state();
+        (state.silent, state.claims_fail, state.takes_fail) = (cut_off, code, code);
     }
 
     /// Has hand-overs wait from now on.
@@ -287,10 +297,14 @@ impl ProviderLink for List {
         })
     }
 
-    fn status(&self) -> Boxed<'_, ProviderStatus> {
+    fn status(&self) -> Boxed<'_, Result<ProviderStatus>> {
         Box::pin(async move {
-            let committed_bytes = self.state().live.len() as u64 * PAGE;
-            ProviderStatus { committed_bytes, sessions: 0, tier: Tier::Open, entries: 0 }
+            let state = self.state();
+            if state.silent {
+                return Err(Error::new(Code::Unreachable, "told to be silent"));
+            }
+            let committed_bytes = state.live.len() as u64 * PAGE;
+            Ok(ProviderStatus { committed_bytes, sessions: 0, tier: Tier::Open, entries: 0 })
         })
     }
 }
@@ -378,9 +392,13 @@ impl World {
         let bounds = Bounds {
             claim_within: Micros::from_millis(200),
             take_again: Micros::from_millis(50),
+            heartbeat_every: Micros::from_millis(20),
+            silent_after: Micros::from_millis(500),
+            lost_after: Micros::from_millis(1_000),
             ..Bounds::of_pool(16 * PAGE)
         };
-        let genesis = Genesis { at: clock.now(), policy: policy.hash().0, bounds, ..genesis() };
+        let provider = Some(Registration { bytes: bounds.pool_bytes, ..own() });
+        let genesis = Genesis { at: clock.now(), policy: policy.hash().0, provider, bounds, ..genesis() };
         let cluster = genesis.cluster;
         let (root, receipts) = (RootKey::from_seed(&[7; 32]), SigningKey::from_seed(&[8; 32]));
         let (root_public, receipts_public) = (root.public(), receipts.public());
@@ -390,7 +408,7 @@ impl World {
             genesis,
             policy,
             recorder: Arc::clone(&recorder),
-            link: Arc::clone(&link) as Arc<dyn ProviderLink>,
+            link: Some(Arc::clone(&link) as Arc<dyn ProviderLink>),
             clock: Arc::clone(&gate) as Arc<dyn Clock>,
             root,
             receipts,
@@ -412,6 +430,29 @@ impl World {
             world.ask(0, Request::PrincipalAdd { name: name(text), key: public(n) }).await.unwrap();
         }
         world
+    }
+
+    /// Another provider comes, of another process.
+    pub async fn join(&self, said: Registration) -> Result<Arc<List>> {
+        let link = Arc::new(List::new());
+        self.handle.provider_register(said, Arc::clone(&link) as Arc<dyn ProviderLink>).await?;
+        Ok(link)
+    }
+
+    pub async fn status(&self) -> caps::wire::row::NodeStatus {
+        match self.ask(0, Request::Status).await.unwrap() {
+            Reply::Status(status) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until the status is so.
+    pub async fn status_until(&self, so: impl Fn(&caps::wire::row::NodeStatus) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !so(&self.status().await) {
+            assert!(Instant::now() < end, "{:?}", self.status().await);
+            tokio::task::yield_now().await;
+        }
     }
 
     pub async fn ask(&self, n: u8, request: Request) -> Result<Reply> {

@@ -35,12 +35,14 @@
 //! | [`remote`] | what travels over TLS |
 //! | [`name`] | short texts that people chose, checked once |
 //! | [`wrap`] | a token on its way through a node, to be fetched once |
+//! | [`provider`] | providers as the control plane knows them, and why a lease is where it is |
 
 pub mod cbor;
 pub mod channel;
 pub mod frame;
 pub mod link;
 pub mod name;
+pub mod provider;
 pub mod remote;
 pub mod reply;
 pub mod request;

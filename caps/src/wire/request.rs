@@ -328,6 +328,9 @@ pub struct LeaseSpec {
     /// How often the owner's token may be delegated. 0, the default, keeps sharing to grants that both sign.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub max_hops: u8,
+    /// Where it should be: the label of a locality. A wish: it is taken elsewhere before it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near: Option<Name>,
 }
 
 /// What is not asked for is not written.

@@ -7,6 +7,7 @@ use crate::range::ByteRange;
 use crate::rights::Rights;
 use crate::time::{Micros, UnixMicros};
 use crate::token::{RevocationId, RootPublic};
+use crate::wire::provider::{Address, Placement, ProviderRow};
 use crate::wire::{Name, Reason};
 
 /// How strongly a mapping of this machine's clients is held. `leasehold doctor` says what a machine allows and why.
@@ -186,6 +187,12 @@ pub struct LeaseRow {
     pub provider: ProviderId,
     /// How many grants of it are alive.
     pub grants: u32,
+    /// Why it is where it is; only where it is shown alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// Where clients reach its provider over TLS; only where it is shown alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
 }
 
 /// What the provider knows of a lease's memory.
@@ -348,6 +355,9 @@ pub struct NodeStatus {
     pub policy: String,
     /// The node's own trial of its revocations; `None` where it is turned off.
     pub canary: Option<CanaryRow>,
+    /// The providers, in the order of their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<ProviderRow>,
 }
 
 /// How the revocation canary is.

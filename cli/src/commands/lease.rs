@@ -16,7 +16,7 @@ use crate::context::{Context, Session};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
 use crate::output::table::{Align, Table};
-use crate::output::{Report, human, json, table};
+use crate::output::{Report, human, json, placement, table};
 use crate::tokens::{self, LeaseArg};
 
 pub(crate) fn run(command: &Lease, context: &Context) -> Result<Report> {
@@ -201,6 +201,8 @@ fn view_pairs(view: &LeaseView) -> Vec<(&'static str, String)> {
         ("grants", view.lease.grants.to_string()),
         ("provider", view.lease.provider.to_string()),
     ]);
+    pairs.extend(view.lease.address.as_ref().map(|address| ("address", address.to_string())));
+    pairs.extend(view.lease.placement.iter().flat_map(placement::pairs));
     match &view.memory {
         None => pairs.push(("memory", "gone".into())),
         Some(memory) => pairs.extend([

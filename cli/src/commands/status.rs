@@ -1,5 +1,6 @@
 //! `leasehold status`: the node's numbers.
 
+use caps::wire::provider::ProviderRow;
 use caps::wire::row::{CanaryRow, CanaryState};
 use serde_json::json;
 
@@ -14,7 +15,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         let percent = u128::from(bytes) * 100 / u128::from(status.pool_bytes.max(1));
         format!("{} ({percent} %)", human::bytes(bytes))
     };
-    let pairs = [
+    let mut pairs = vec![
         ("node", status.provider.to_string()),
         ("cluster", status.cluster.to_string()),
         ("up for", human::span(status.uptime)),
@@ -31,8 +32,19 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         ("policy", policy::diagnostic::quote(&status.policy)),
         ("canary", status.canary.as_ref().map_or("off".to_owned(), canary)),
     ];
+    // A node of its own has said everything about its one provider.
+    if status.providers.len() > 1 {
+        pairs.extend(status.providers.iter().map(|row| ("provider", provider(row))));
+    }
     let text = table::pairs(context.style.stdout, &pairs);
     Ok(Report::new(json!({ "status": json::status(&status) }), text))
+}
+
+/// A provider in a line.
+fn provider(row: &ProviderRow) -> String {
+    let taken = human::bytes(row.reserved_bytes.saturating_add(row.committed_bytes));
+    let (name, state, bytes) = (&row.name, row.state.name(), human::bytes(row.bytes));
+    format!("{name}, {state}: {taken} of {bytes} taken, heard {} ago", human::span(row.silent_for))
 }
 
 /// How revocations are, in a line.

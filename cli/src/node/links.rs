@@ -42,14 +42,14 @@ impl ProviderLink for LocalProvider {
         Box::pin(std::future::ready(self.0.memory(lease)))
     }
 
-    fn status(&self) -> Boxed<'_, ProviderStatus> {
+    fn status(&self) -> Boxed<'_, Result<ProviderStatus>> {
         let status = ProviderStatus {
             committed_bytes: self.0.committed_bytes(),
             sessions: u32::try_from(self.0.sessions()).unwrap_or(u32::MAX),
             tier: self.0.config().tier,
             entries: self.0.log().0,
         };
-        Box::pin(std::future::ready(status))
+        Box::pin(std::future::ready(Ok(status)))
     }
 }
 

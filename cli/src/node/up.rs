@@ -23,6 +23,7 @@ use broker::runtime::{self as broker_runtime, Handle};
 use broker::state::{Bounds, Capacity, Genesis};
 use caps::error::{Code, Error, Result};
 use caps::id::{ClusterEpoch, ProviderId};
+use caps::wire::provider::Registration;
 use caps::wire::row::Tier;
 use caps::wire::{Name, Request};
 use policy::config::{self, Config};
@@ -234,7 +235,7 @@ async fn serve(prepared: Prepared) -> Result<()> {
         genesis,
         policy: Arc::new(policy),
         recorder: broker_log.clone(),
-        link: Arc::new(LocalProvider(provider.clone())),
+        link: Some(Arc::new(LocalProvider(provider.clone()))),
         clock: Arc::new(move || clock.unix()),
         root: keys.root,
         receipts: keys.receipt,
@@ -310,6 +311,9 @@ async fn serve(prepared: Prepared) -> Result<()> {
     Ok(())
 }
 
+/// What the node's own provider is called in its lists.
+const LOCAL: &str = "local";
+
 #[expect(clippy::too_many_arguments, reason = "each is one line of the record it fills in")]
 fn genesis(
     config: &Config,
@@ -336,7 +340,16 @@ fn genesis(
     }
     Ok(Genesis {
         cluster,
-        provider,
+        provider: Some(Registration {
+            id: provider,
+            // One node of its own has no other to be told from.
+            name: Name::new(LOCAL)?,
+            address: None,
+            bytes: pool_bytes,
+            regions: capacity.leases.min(u32::try_from(regions_max).unwrap_or(u32::MAX)),
+            classes: Vec::new(),
+            locality: None,
+        }),
         at: clock.unix(),
         admin: admin.public(),
         admin_name: Name::new(ADMIN)?,

@@ -12,6 +12,7 @@ use caps::share::{ShareContract, TransferContract};
 use caps::time::{Micros, UnixMicros};
 use caps::token::{Mark, RevocationId};
 use caps::wire::link::{ClaimTicket, Notice, Take};
+use caps::wire::provider::Load;
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{EndCause, Lifetime, Revocation, Target};
 use caps::wire::{Name, Reason};
@@ -99,8 +100,9 @@ impl Run {
             lifetime,
             segment_bytes: None,
             max_hops: 0,
+            near: None,
         };
-        let Answer::Reserved(ticket) = self.by(1, Kind::Reserve { spec, session: 1 }) else {
+        let Answer::Reserved(ticket, _) = self.by(1, Kind::Reserve { spec, session: 1 }) else {
             unreachable!("a reservation is answered with a ticket")
         };
         self.node(Kind::Commit { lease: ticket.lease, bytes: ticket.bytes });
@@ -226,8 +228,11 @@ pub fn runs() -> Vec<Vec<u8>> {
             run.share(&ticket);
             run.now += 6_000;
             run.node(Kind::Tick);
-            run.node(Kind::ProviderLost);
-            run.node(Kind::ProviderUp { provider: ProviderId([7; 16]) });
+            let mut provider = small_genesis().provider.unwrap();
+            run.node(Kind::ProviderLost { provider: provider.id });
+            provider.id = ProviderId([7; 16]);
+            run.node(Kind::ProviderRegister { provider, attached: true });
+            run.node(Kind::ProviderHeartbeat { provider: ProviderId([7; 16]), load: Load::default() });
         }),
         run(&|run| {
             let ticket = run.lease(Lifetime::Detached);
