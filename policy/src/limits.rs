@@ -184,6 +184,16 @@ pub const REMOTE_GREETINGS_MAX: usize = 1_024;
 pub const REMOTE_GREETING_PACE_MS: u64 = 1;
 /// Connections over TLS that wait to be accepted.
 pub const REMOTE_BACKLOG_MAX: i32 = 1_024;
+/// TLS handshakes that one network may have begun in a second, in the long run: half of a processor's time.
+pub const REMOTE_HANDSHAKES_PER_S: u32 = 500;
+/// Those of a network that are taken at once after a quiet time: as many as may be beginning.
+pub const REMOTE_HANDSHAKES_BURST: u32 = REMOTE_GREETINGS_MAX as u32;
+/// How long a connection waits for the turn of its network, in milliseconds. One that would wait longer is hung up on.
+pub const REMOTE_HANDSHAKE_WAIT_MS_MAX: u64 = 1_000;
+/// Networks whose handshakes are counted apart. Those beyond share one count until others have been quiet for a while.
+pub const REMOTE_RATED_NETWORKS_MAX: usize = 4_096;
+/// New connections that a thread takes in before it looks at its others.
+pub const REMOTE_BEGUN_PER_ROUND: usize = 16;
 /// Most threads that serve TLS: more than that would only take turns with those that do other work.
 pub const REMOTE_SHARDS_MAX: usize = 4;
 /// How long a frame may take from its first byte to its last, in milliseconds, while the node reads.
@@ -551,6 +561,18 @@ const _: () = assert!(
     "who is gone is found out within two spans"
 );
 const _: () = assert!(REMOTE_SEND_BYTES_MAX >= FRAME_BYTES_MAX && REMOTE_WAIT_MS_MAX < REQUEST_MS_DEFAULT);
+const _: () = assert!(
+    REMOTE_HANDSHAKES_PER_S as u64 * REMOTE_GREETING_PACE_MS * 2 <= 1_000,
+    "one network's handshakes leave half of the pace to others"
+);
+const _: () = assert!(
+    REMOTE_HANDSHAKE_WAIT_MS_MAX * 2 < HANDSHAKE_MS_MAX,
+    "whoever waits for a turn is through before an honest client gives up"
+);
+const _: () = assert!(
+    REMOTE_HANDSHAKES_PER_S as u64 * REMOTE_HANDSHAKE_WAIT_MS_MAX / 1_000 < REMOTE_SESSIONS_MAX as u64 / 16,
+    "those of one network that wait take few of the places"
+);
 const _: () = assert!(BROKER_QUEUE_MAX >= SESSIONS_MAX && PROVIDER_QUEUE_MAX >= SESSIONS_MAX);
 const _: () = assert!(BROKER_BATCH_MAX <= BROKER_QUEUE_MAX && AUDIT_BATCH_MAX <= AUDIT_QUEUE_MAX);
 const _: () =

@@ -1,5 +1,8 @@
 //! What one connection does, or leaves undone, is no burden to its neighbours and to the node.
 
+use std::io::{ErrorKind, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use caps::error::Code;
@@ -7,11 +10,12 @@ use caps::id::SlotHandle;
 use caps::wire::Request;
 use caps::wire::remote::{Flags, Header, Span, Verb};
 use policy::limits::{REMOTE_PARTING_MS_MAX, REMOTE_SHARDS_MAX};
+use rustix::net::{AddressFamily, SocketType};
 use zerocopy::IntoBytes;
 
 use super::Scene;
 use super::common::tls::{HEADER, Tls, credentials};
-use super::common::{log, refused};
+use super::common::{log, refused, until};
 
 impl Scene {
     /// Processor time of the threads that serve TLS.
@@ -125,6 +129,46 @@ fn a_local_request_over_tls_is_refused_and_on_record() {
     assert_eq!(tls.read_at(handle, 0, 1), Ok(vec![0]));
     log::await_provider(&scene.node.audit(), "the fault is on record", |entry| {
         entry["event"] == "fault.protocol" && entry["code"] == "E_PROTOCOL" && entry["reaction"] == "log"
+    });
+    scene.is_well();
+}
+
+/// A connection that comes from another network than the tests' own.
+fn from_elsewhere(to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    rustix::net::bind(&socket, &SocketAddr::from((Ipv4Addr::new(127, 0, 77, 1), 0)))?;
+    rustix::net::connect(&socket, &to)?;
+    Ok(socket.into())
+}
+
+/// Whether the node ends a connection that has said nothing, long before a handshake's time is over.
+fn is_hung_up_on(mut socket: TcpStream) -> bool {
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    match socket.read(&mut [0]) {
+        Ok(count) => count == 0,
+        Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+    }
+}
+
+/// A network that begins connections without end is hung up on before it costs a handshake, and others come in meanwhile.
+#[test]
+fn a_network_that_begins_too_many_keeps_no_other_out() {
+    let mut scene = Scene::set();
+    let (address, over) = (scene.node.address(), AtomicBool::new(false));
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                drop(from_elsewhere(address)); // its own queue of ports may be full for a moment
+            }
+        });
+        until("a connection of that network is hung up on", || {
+            from_elsewhere(address).is_ok_and(is_hung_up_on).then_some(())
+        });
+        for _ in 0..8 {
+            let (mut tls, handle) = scene.opened();
+            assert_eq!(tls.read_at(handle, 0, 1), Ok(vec![0]));
+        }
+        over.store(true, Ordering::Relaxed);
     });
     scene.is_well();
 }

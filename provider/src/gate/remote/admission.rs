@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use audit::rejects::Source;
 use caps::error::{Code, Error, Result};
 use caps::id::PrincipalKey;
 use policy::limits::{REMOTE_GREETINGS_MAX, REMOTE_REFUSALS_MAX, REMOTE_SESSIONS_PER_PRINCIPAL_MAX};
 use tokio::sync::Notify;
+
+use super::rates::Rates;
 
 /// The places of one gate.
 #[derive(Debug)]
@@ -31,6 +34,19 @@ struct Taken {
     of: HashMap<PrincipalKey, usize>,
     /// Connections beyond these, which are only told so.
     refused: usize,
+    /// Handshakes, by network.
+    rates: Rates,
+}
+
+/// A connection that was let in.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    /// Its place.
+    pub(super) seat: Seat,
+    /// Why it is to be refused, once it can be told.
+    pub(super) refused: Option<Error>,
+    /// How long it has to wait before its handshake is begun.
+    pub(super) wait: Duration,
 }
 
 /// A connection's place, given back when dropped.
@@ -42,7 +58,7 @@ pub(super) struct Seat {
     beyond: bool,
     /// Whose session it is, once one has begun.
     holder: Option<PrincipalKey>,
-    /// Whether its session has not begun.
+    /// Whether its handshake has begun, and its session has not.
     greeting: bool,
 }
 
@@ -63,26 +79,26 @@ impl Admission {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more connection. Beside it why it is to be refused, once it can be told.
+    /// A place for one more connection, which comes `now`.
     ///
     /// # Errors
-    /// `E_BUSY` if there is not even room to tell it.
-    pub(super) fn admit(self: &Arc<Self>, source: Source) -> Result<(Seat, Option<Error>)> {
+    /// `E_BUSY` if there is not even room to tell it, or its network begins too many.
+    pub(super) fn admit(self: &Arc<Self>, source: Source, now: Instant) -> Result<Admitted> {
         let mut taken = self.taken();
         let own = taken.by.get(&source).copied().unwrap_or(0);
         let beyond = taken.all >= self.most || own >= self.most_of_one;
+        if beyond && taken.refused >= REMOTE_REFUSALS_MAX {
+            return Err(FULL);
+        }
+        let wait = taken.rates.take(source, now)?;
         if beyond {
-            if taken.refused >= REMOTE_REFUSALS_MAX {
-                return Err(FULL);
-            }
             taken.refused += 1;
         } else {
             taken.all += 1;
             taken.by.insert(source, own + 1);
         }
-        self.greetings.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat { admission: self.clone(), source, beyond, holder: None, greeting: true };
-        Ok((seat, beyond.then_some(FULL)))
+        let seat = Seat { admission: self.clone(), source, beyond, holder: None, greeting: false };
+        Ok(Admitted { seat, refused: beyond.then_some(FULL), wait })
     }
 
     /// Whether as many sessions are beginning as may.
@@ -97,6 +113,13 @@ impl Admission {
 }
 
 impl Seat {
+    /// Its handshake begins. Who only waits for that is no burden, and does not count as one.
+    pub(super) fn begins(&mut self) {
+        if !std::mem::replace(&mut self.greeting, true) {
+            self.admission.greetings.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Its session has begun.
     pub(super) fn greeted(&mut self) {
         if std::mem::take(&mut self.greeting) {
@@ -159,23 +182,31 @@ mod tests {
     const HERE: Source = Source::Net4([10, 0, 0]);
     const THERE: Source = Source::Net4([10, 0, 1]);
 
+    /// Lets one in from a network that has been quiet: why it is refused.
+    fn admit(admission: &Arc<Admission>, source: Source) -> Result<(Seat, Option<Error>)> {
+        admission.taken().rates = Rates::default();
+        let Admitted { seat, refused, wait } = admission.admit(source, Instant::now())?;
+        assert!(wait.is_zero());
+        Ok((seat, refused))
+    }
+
     #[test]
     fn one_network_leaves_room_for_others_and_who_is_refused_is_told() {
         let admission = Admission::new(4, 3);
         let mut seats: Vec<_> = (0..3)
             .map(|_| {
-                let (seat, refused) = admission.admit(HERE).unwrap();
+                let (seat, refused) = admit(&admission, HERE).unwrap();
                 assert_eq!(refused, None);
                 seat
             })
             .collect();
-        assert_eq!(admission.admit(HERE).unwrap().1, Some(FULL));
-        let (there, refused) = admission.admit(THERE).unwrap();
+        assert_eq!(admit(&admission, HERE).unwrap().1, Some(FULL));
+        let (there, refused) = admit(&admission, THERE).unwrap();
         assert_eq!(refused, None, "the last place is another network's");
-        assert_eq!(admission.admit(THERE).unwrap().1, Some(FULL), "the node is full");
+        assert_eq!(admit(&admission, THERE).unwrap().1, Some(FULL), "the node is full");
         drop(there);
         seats.pop();
-        assert_eq!(admission.admit(HERE).unwrap().1, None, "a place that was given back");
+        assert_eq!(admit(&admission, HERE).unwrap().1, None, "a place that was given back");
         drop(seats);
         assert!(admission.taken().by.is_empty());
         assert_eq!(admission.taken().all, 0);
@@ -185,7 +216,7 @@ mod tests {
     fn one_principal_leaves_room_for_others_wherever_it_comes_from() {
         let admission = Admission::new(8, 2);
         let (one, other) = (PrincipalKey([1; 32]), PrincipalKey([2; 32]));
-        let seat = |net| admission.admit(Source::Net4([10, 0, net])).unwrap().0;
+        let seat = |net| admit(&admission, Source::Net4([10, 0, net])).unwrap().0;
         let mut seats: Vec<_> = (0..3).map(seat).collect();
         assert_eq!(seats[0].take_for(one), Ok(()));
         assert_eq!(seats[1].take_for(one), Ok(()));
@@ -200,17 +231,21 @@ mod tests {
     #[test]
     fn there_is_a_bound_on_telling_too() {
         let admission = Admission::new(1, 1);
-        let _in = admission.admit(HERE).unwrap();
-        let told: Vec<_> = (0..REMOTE_REFUSALS_MAX).map(|_| admission.admit(HERE).unwrap()).collect();
-        assert_eq!(admission.admit(THERE).unwrap_err().code(), Code::Busy);
+        let _in = admit(&admission, HERE).unwrap();
+        let told: Vec<_> = (0..REMOTE_REFUSALS_MAX).map(|_| admit(&admission, HERE).unwrap()).collect();
+        assert_eq!(admit(&admission, THERE).unwrap_err().code(), Code::Busy);
         drop(told);
-        assert_eq!(admission.admit(THERE).unwrap().1, Some(FULL));
+        assert_eq!(admit(&admission, THERE).unwrap().1, Some(FULL));
     }
 
     #[tokio::test]
     async fn a_greeting_is_over_once_and_whoever_waits_is_told() {
         let admission = Admission::new(usize::MAX, usize::MAX);
-        let mut seats: Vec<_> = (0..REMOTE_GREETINGS_MAX).map(|_| admission.admit(HERE).unwrap().0).collect();
+        let mut seats: Vec<_> =
+            (0..REMOTE_GREETINGS_MAX).map(|_| admit(&admission, HERE).unwrap().0).collect();
+        assert!(!admission.is_crowded(), "nobody has begun");
+        seats.iter_mut().for_each(Seat::begins);
+        seats[1].begins();
         assert!(admission.is_crowded());
         seats[0].greeted();
         seats[0].greeted();
@@ -218,5 +253,16 @@ mod tests {
         assert!(!admission.is_crowded());
         drop(seats);
         assert_eq!(admission.greetings.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_network_that_begins_too_many_takes_no_places() {
+        let admission = Admission::new(usize::MAX, usize::MAX);
+        let now = Instant::now();
+        let let_in: Vec<_> = std::iter::from_fn(|| admission.admit(HERE, now).ok()).collect();
+        assert_eq!(admission.taken().all, let_in.len());
+        assert_eq!(admission.admit(HERE, now).unwrap_err().code(), Code::Busy);
+        assert_eq!(admission.taken().all, let_in.len());
+        assert!(admission.admit(THERE, now).unwrap().wait.is_zero());
     }
 }

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use transport::{Reload, Reloaded};
 
-use super::admission::Admission;
+use super::admission::{Admission, Admitted};
 use super::config::RemoteConfig;
 use super::effects::Effects;
 use super::mailbox::{Letter, Mailbox};
@@ -30,12 +30,18 @@ pub struct RemoteGate {
     address: SocketAddr,
     shared: Arc<Shared>,
     admission: Arc<Admission>,
-    shards: Shards,
-    next: AtomicUsize,
+    _shards: Shards,
+    dealer: Arc<Dealer>,
     watching: tokio::task::JoinHandle<()>,
 }
 
 /// Threads that serve. Stopped and waited for when dropped, also where only some of them could be started.
+/// Deals connections out to the shards.
+struct Dealer {
+    shards: Vec<Arc<Mailbox>>,
+    next: AtomicUsize,
+}
+
 #[derive(Default)]
 struct Shards(Vec<(Arc<Mailbox>, Option<JoinHandle<()>>)>);
 
@@ -62,9 +68,10 @@ impl RemoteGate {
             let thread = thread.map_err(|_| Error::new(Code::System, "cannot start a thread for TLS"))?;
             shards.0.push((mailbox, Some(thread)));
         }
-        let mailboxes = shards.0.iter().map(|(mailbox, _)| mailbox.clone()).collect();
+        let mailboxes: Vec<_> = shards.0.iter().map(|(mailbox, _)| mailbox.clone()).collect();
+        let dealer = Arc::new(Dealer { shards: mailboxes.clone(), next: AtomicUsize::new(0) });
         let watching = tokio::spawn(watch(config.credentials, mailboxes, shared.clone()));
-        Ok(Self { listener, address, shared, admission, shards, next: AtomicUsize::new(0), watching })
+        Ok(Self { listener, address, shared, admission, _shards: shards, dealer, watching })
     }
 
     /// Where it listens. The port is the one that the kernel chose, where it was to choose.
@@ -97,14 +104,15 @@ impl RemoteGate {
 
     fn begin(&self, socket: TcpStream, address: IpAddr) {
         let source = Source::of(address);
-        match self.admission.admit(source) {
-            Ok((seat, refused)) => {
-                let shards = &self.shards.0;
-                let turn = self.next.fetch_add(1, Ordering::Relaxed);
-                let open = |after: &usize| shards[(turn + after) % shards.len()].0.is_open();
-                // One that could not wait for its sockets any more has said so; the others serve on.
-                let Some(after) = (0..shards.len()).find(open) else { return };
-                shards[(turn + after) % shards.len()].0.put(Letter::New(socket, address, seat, refused));
+        match self.admission.admit(source, Instant::now()) {
+            Ok(admitted) if admitted.wait.is_zero() => self.dealer.deal(socket, address, admitted),
+            Ok(admitted) => {
+                let dealer = self.dealer.clone();
+                // So many of a network at most as its waits allow.
+                tokio::spawn(async move {
+                    tokio::time::sleep(admitted.wait).await;
+                    dealer.deal(socket, address, admitted);
+                });
             }
             Err(error) => self.shared.rejects.note(source, &error),
         }
@@ -114,6 +122,18 @@ impl RemoteGate {
 impl Drop for RemoteGate {
     fn drop(&mut self) {
         self.watching.abort();
+impl Dealer {
+    fn deal(&self, socket: TcpStream, address: IpAddr, admitted: Admitted) {
+        let Admitted { mut seat, refused, .. } = admitted;
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let open = |after: &usize| self.shards[(turn + after) % self.shards.len()].is_open();
+        // One that could not wait for its sockets any more has said so; the others serve on.
+        let Some(after) = (0..self.shards.len()).find(open) else { return };
+        seat.begins();
+        self.shards[(turn + after) % self.shards.len()].put(Letter::New(socket, address, seat, refused));
+    }
+}
+
     }
 }
 

@@ -24,6 +24,7 @@
 //! |---|---|
 //! | `config` | what the operator says |
 //! | `admission` | how many connections there may be, and whose |
+//! | `rates` | how many of them a network may begin in a time |
 //! | `listener` | binding, accepting, starting and stopping the shards |
 //! | `mailbox` | what other threads tell a shard |
 //! | `shard` | the loop of a thread: readiness, mail, deadlines, turns |
@@ -67,6 +68,7 @@ mod mailbox;
 mod parting;
 mod read;
 mod requests;
+mod rates;
 mod shard;
 mod share;
 mod stat;

@@ -67,6 +67,8 @@ pub(super) struct Shard {
     /// Those whose certificates are to be judged again.
     judging: VecDeque<Key>,
     /// Those that are beginning, the oldest first, and behind the oldest some that have begun or are gone.
+    /// Connections that were accepted and are not begun: each costs keys, and a handshake next.
+    fresh: VecDeque<(TcpStream, IpAddr, Seat, Option<Error>)>,
     greetings: VecDeque<Key>,
     /// How many of them are beginning.
     beginning: usize,
@@ -108,6 +110,7 @@ impl Shard {
             deadlines: Deadlines::default(),
             again: VecDeque::new(),
             greetings: VecDeque::new(),
+            fresh: VecDeque::new(),
             beginning: 0,
             beginning_max,
             stops_by: None,
@@ -170,6 +173,10 @@ impl Shard {
                 let Some(key) = self.again.pop_front() else { break };
                 self.visit(key, |connection, desk| {
                     connection.queued = false;
+            for _ in 0..limits::REMOTE_BEGUN_PER_ROUND {
+                let Some((socket, address, seat, refused)) = self.fresh.pop_front() else { break };
+                self.begin(socket, address, seat, refused);
+            }
                     connection.turn(desk)
                 });
             }
@@ -189,7 +196,7 @@ impl Shard {
 
     /// How long nothing has to be looked at.
     fn patience(&self) -> Option<Duration> {
-        if !self.again.is_empty() || !self.judging.is_empty() {
+        if !(self.again.is_empty() && self.judging.is_empty() && self.fresh.is_empty()) {
             return Some(Duration::ZERO);
         }
         let next = [self.deadlines.next(), self.stops_by].into_iter().flatten().min()?;
@@ -231,7 +238,9 @@ impl Shard {
 
     fn open(&mut self, letter: Letter) {
         match letter {
-            Letter::New(socket, address, seat, refused) => self.begin(socket, address, seat, refused),
+            Letter::New(socket, address, seat, refused) => {
+                self.fresh.push_back((socket, address, seat, refused));
+            }
             Letter::Greeted(key, greeted) => {
                 self.visit(key, |connection, desk| match connection.greeted(desk, *greeted) {
                     Ok(()) => connection.turn(desk),
