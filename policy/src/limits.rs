@@ -198,6 +198,11 @@ pub const REMOTE_BEGUN_PER_ROUND: usize = 16;
 pub const REMOTE_SHARDS_MAX: usize = 4;
 /// How long a frame may take from its first byte to its last, in milliseconds, while the node reads.
 pub const REMOTE_FRAME_MS_MAX: u64 = 10_000;
+/// Bytes of frames that are not whole, or whose turn has not come, that all connections over TLS together may have sent.
+/// Beyond it the oldest ends. Each has less than a frame, or a read more where its turn has not come: a frame is judged as
+/// a whole, by its checksum among others, and what was cut off has had no effect. So it is held until it is whole, and it
+/// has to have room for a chunk of 64 KiB and what says where that belongs.
+pub const REMOTE_PARTIALS_BYTES_MAX: usize = 64 << 20;
 /// How long a request may have waited in the node when its turn comes, in milliseconds. Beyond it there is more to do than
 /// can be done, and it is refused with `E_BUSY` at once instead of being served late.
 pub const REMOTE_WAIT_MS_MAX: u64 = 500;
@@ -557,11 +562,6 @@ const _: () = assert!(
 );
 const _: () = assert!(REMOTE_GREETINGS_MAX as u64 * REMOTE_GREETING_PACE_MS * 2 < HANDSHAKE_MS_MAX);
 const _: () = assert!(
-    REMOTE_KEEPALIVE_STEP_MS * REMOTE_KEEPALIVES_MAX as u64 <= REMOTE_KEEPALIVE_MS,
-    "who is gone is found out within two spans"
-);
-const _: () = assert!(REMOTE_SEND_BYTES_MAX >= FRAME_BYTES_MAX && REMOTE_WAIT_MS_MAX < REQUEST_MS_DEFAULT);
-const _: () = assert!(
     REMOTE_HANDSHAKES_PER_S as u64 * REMOTE_GREETING_PACE_MS * 2 <= 1_000,
     "one network's handshakes leave half of the pace to others"
 );
@@ -573,6 +573,19 @@ const _: () = assert!(
     REMOTE_HANDSHAKES_PER_S as u64 * REMOTE_HANDSHAKE_WAIT_MS_MAX / 1_000 < REMOTE_SESSIONS_MAX as u64 / 16,
     "those of one network that wait take few of the places"
 );
+const _: () = assert!(
+    REMOTE_KEEPALIVE_STEP_MS * REMOTE_KEEPALIVES_MAX as u64 <= REMOTE_KEEPALIVE_MS,
+    "who is gone is found out within two spans"
+);
+const _: () = assert!(
+    REMOTE_PARTIALS_BYTES_MAX as u64 <= NODE_RAM_BYTES_RESERVED / 2,
+    "what is held of frames fits what the node keeps for itself"
+);
+const _: () = assert!(
+    REMOTE_PARTIALS_BYTES_MAX >= 500 * FRAME_BYTES_MAX,
+    "500 busy connections may all be in the middle of the largest frame"
+);
+const _: () = assert!(REMOTE_SEND_BYTES_MAX >= FRAME_BYTES_MAX && REMOTE_WAIT_MS_MAX < REQUEST_MS_DEFAULT);
 const _: () = assert!(BROKER_QUEUE_MAX >= SESSIONS_MAX && PROVIDER_QUEUE_MAX >= SESSIONS_MAX);
 const _: () = assert!(BROKER_BATCH_MAX <= BROKER_QUEUE_MAX && AUDIT_BATCH_MAX <= AUDIT_QUEUE_MAX);
 const _: () =

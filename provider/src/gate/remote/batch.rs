@@ -170,7 +170,7 @@ fn part<'p>(
 
 /// A scatter under way.
 pub(super) struct Scatter {
-    /// What came last, and how far it is done.
+    /// What came last, and how far it is done. Nothing while more is waited for.
     spans: Vec<Span>,
     data: Vec<u8>,
     next: usize,
@@ -194,10 +194,7 @@ impl Scatter {
         if self.pieces.len() + spans.len() > REMOTE_BATCH_ITEMS_MAX {
             return Err(Error::new(Code::Range, "a batch has 1 to 512 items"));
         }
-        self.spans.clear();
-        self.spans.extend_from_slice(spans);
-        self.data.clear();
-        self.data.extend_from_slice(data);
+        (self.spans, self.data) = (spans.to_vec(), data.to_vec());
         (self.next, self.from) = (0, 0);
         Ok(())
     }
@@ -243,6 +240,9 @@ impl Scatter {
         }
         if !out.has_room() {
             return Ok(Went::Full);
+        // All of it was dealt with, and the client may take its time.
+        (self.spans, self.data) = (Vec::new(), Vec::new());
+        (self.next, self.from) = (0, 0);
         }
         // Nobody to tell is no failure of the writes.
         let _ = answer.frame(out, false, self.pieces.len(), &[self.pieces.as_bytes()], &[]);

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use caps::error::{Code, Error, Result};
 use caps::id::RequestId;
+use caps::limits::FRAME_BYTES_MAX;
 use caps::wire::remote::header::HEADER_BYTES;
 use caps::wire::remote::{Header, Next, Verb, next};
 use policy::limits;
@@ -27,6 +28,7 @@ use super::job::Job;
 use super::keeping::Keeping;
 use super::known::Again;
 use super::line::{Broken, Line, Received};
+use super::partials::Held;
 use super::shard::Desk;
 use super::share::Share;
 use super::table::Key;
@@ -44,6 +46,10 @@ pub(super) struct Connection {
     pub(super) session: Option<Box<Session>>,
     /// What was read and not taken: less than a frame, unless the connection is held up.
     input: Vec<u8>,
+    /// What the gate knows of that.
+    held: Held,
+    /// Whether what is held is of another frame than at the end of the last turn.
+    anew: bool,
     /// Whether the socket may have something.
     readable: bool,
     /// Whether the client has said its last: its end is told once, perhaps together with bytes before it.
@@ -157,6 +163,7 @@ impl Connection {
     pub(super) fn new(
         key: Key,
         line: Line,
+        held: Held,
         address: IpAddr,
         seat: Seat,
         credentials: Arc<Credentials>,
@@ -172,6 +179,8 @@ impl Connection {
             stage: Stage::Greeting(Greeting::Tls(credentials, refused), until),
             session: None,
             input: Vec::new(),
+            held,
+            anew: false,
             readable: true,
             hung_up: false,
             frame_by: None,
@@ -195,6 +204,27 @@ impl Connection {
     pub(super) fn may_read(&mut self, last: bool) {
         self.readable = true;
         self.hung_up |= last;
+    }
+
+    /// The gate has no room for what it holds under this name.
+    pub(super) fn holds_too_much(&mut self, desk: &mut Desk, name: u64) -> Turn {
+        if !self.held.is(name) || !matches!(self.stage, Stage::Greeting(..) | Stage::Open) {
+            return Turn::Waits; // it holds that no more
+        }
+        let error = Error::new(
+            Code::Busy,
+            "the node holds as much of unfinished frames as it may, and this is the oldest",
+        );
+        if self.session.is_some() {
+            desk.shared.rejects.note(self.seat.source(), &error);
+        }
+        self.part(desk, End::Told(error))
+    }
+
+    /// Gives up what it holds: nobody takes a frame of it any more.
+    pub(super) fn let_go(&mut self) {
+        self.input = Vec::new();
+        self.held.set(0, false);
     }
 
     /// Goes on as far as possible.
@@ -234,7 +264,8 @@ impl Connection {
         if own {
             if left > 0 {
                 plain.drain(..taken);
-                plain.shrink_to(2 * left);
+                // Room for what is still to come of a frame, and never for two.
+                plain.shrink_to((2 * left).min(FRAME_BYTES_MAX));
                 self.input = plain;
             }
         } else {
@@ -242,6 +273,7 @@ impl Connection {
             plain.clear();
             desk.plain = plain;
         }
+        self.held.set(self.input.capacity(), std::mem::take(&mut self.anew));
         let turn = went?;
         // Held up, or with others first, it is not the client's fault that its frame is not taken.
         if self.is_held_up() {
@@ -340,6 +372,7 @@ impl Connection {
             *taken += HEADER_BYTES + body.len();
             self.share.frame();
             self.frame_by = None;
+            self.anew = true;
             self.quiet_since = desk.woke;
             self.frame(desk, &header, body)?;
         }

@@ -20,6 +20,7 @@ use super::admission::{Admission, Admitted};
 use super::config::RemoteConfig;
 use super::effects::Effects;
 use super::mailbox::{Letter, Mailbox};
+use super::partials::Partials;
 use super::shard::Shard;
 use crate::gate::Gate;
 use crate::gate::listen::Shared;
@@ -35,13 +36,13 @@ pub struct RemoteGate {
     watching: tokio::task::JoinHandle<()>,
 }
 
-/// Threads that serve. Stopped and waited for when dropped, also where only some of them could be started.
 /// Deals connections out to the shards.
 struct Dealer {
     shards: Vec<Arc<Mailbox>>,
     next: AtomicUsize,
 }
 
+/// Threads that serve. Stopped and waited for when dropped, also where only some of them could be started.
 #[derive(Default)]
 struct Shards(Vec<(Arc<Mailbox>, Option<JoinHandle<()>>)>);
 
@@ -59,11 +60,13 @@ impl RemoteGate {
         let shared = local.shared();
         let provider = shared.provider.clone();
         let effects = Effects::start(move || provider.clock().boot());
+        let partials = Arc::new(Partials::default());
         let beginning_max = limits::REMOTE_GREETINGS_MAX.div_ceil(config.shards.max(1));
         for _ in 0..config.shards.max(1) {
-            let (shared, effects) = (shared.clone(), effects.clone());
+            let (shared, effects, partials) = (shared.clone(), effects.clone(), partials.clone());
+            let (runtime, credentials) = (Handle::current(), config.credentials.clone());
             let (shard, mailbox) =
-                Shard::new(shared, effects, Handle::current(), config.credentials.clone(), beginning_max)?;
+                Shard::new(shared, effects, partials, runtime, credentials, beginning_max)?;
             let thread = std::thread::Builder::new().name("lh-remote".into()).spawn(move || shard.run());
             let thread = thread.map_err(|_| Error::new(Code::System, "cannot start a thread for TLS"))?;
             shards.0.push((mailbox, Some(thread)));
@@ -119,9 +122,6 @@ impl RemoteGate {
     }
 }
 
-impl Drop for RemoteGate {
-    fn drop(&mut self) {
-        self.watching.abort();
 impl Dealer {
     fn deal(&self, socket: TcpStream, address: IpAddr, admitted: Admitted) {
         let Admitted { mut seat, refused, .. } = admitted;
@@ -134,6 +134,9 @@ impl Dealer {
     }
 }
 
+impl Drop for RemoteGate {
+    fn drop(&mut self) {
+        self.watching.abort();
     }
 }
 

@@ -30,6 +30,7 @@
 //! | `shard` | the loop of a thread: readiness, mail, deadlines, turns |
 //! | `share` | what a connection may have done in one turn |
 //! | `table` | the connections of a shard, by keys that are never used again |
+//! | `partials` | what all connections hold of frames that are not whole |
 //! | `deadlines` | when which connection has to be looked at |
 //! | `line` | TLS over a socket: bytes in, frames out |
 //! | `connection` | one connection from accept to end |
@@ -65,10 +66,11 @@ mod leases;
 mod line;
 mod listener;
 mod mailbox;
+mod partials;
 mod parting;
+mod rates;
 mod read;
 mod requests;
-mod rates;
 mod shard;
 mod share;
 mod stat;

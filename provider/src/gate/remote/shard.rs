@@ -20,6 +20,7 @@ use super::deadlines::Deadlines;
 use super::effects::Effects;
 use super::line::Line;
 use super::mailbox::{Letter, Mailbox};
+use super::partials::Partials;
 use super::table::{Key, Table};
 use crate::gate::listen::Shared;
 
@@ -34,6 +35,8 @@ pub(super) struct Desk {
     pub(super) effects: Arc<Effects>,
     pub(super) runtime: Handle,
     pub(super) mailbox: Arc<Mailbox>,
+    /// What all connections of the gate hold.
+    pub(super) partials: Arc<Partials>,
     /// What the node believes now.
     pub(super) credentials: Arc<Reload>,
     /// What is read is read into this.
@@ -64,11 +67,11 @@ pub(super) struct Shard {
     deadlines: Deadlines,
     /// Those that could go on at once, in turn.
     again: VecDeque<Key>,
+    /// Connections that were accepted and are not begun: each costs keys, and a handshake next.
+    fresh: VecDeque<(TcpStream, IpAddr, Seat, Option<Error>)>,
     /// Those whose certificates are to be judged again.
     judging: VecDeque<Key>,
     /// Those that are beginning, the oldest first, and behind the oldest some that have begun or are gone.
-    /// Connections that were accepted and are not begun: each costs keys, and a handshake next.
-    fresh: VecDeque<(TcpStream, IpAddr, Seat, Option<Error>)>,
     greetings: VecDeque<Key>,
     /// How many of them are beginning.
     beginning: usize,
@@ -85,6 +88,7 @@ impl Shard {
     pub(super) fn new(
         shared: Arc<Shared>,
         effects: Arc<Effects>,
+        partials: Arc<Partials>,
         runtime: Handle,
         credentials: Arc<Reload>,
         beginning_max: usize,
@@ -97,6 +101,7 @@ impl Shard {
             effects,
             runtime,
             mailbox: mailbox.clone(),
+            partials,
             credentials,
             cipher: vec![0; limits::REMOTE_READ_BYTES],
             plain: Vec::new(),
@@ -105,12 +110,12 @@ impl Shard {
         let shard = Self {
             poll,
             desk,
+            fresh: VecDeque::new(),
             judging: VecDeque::new(),
             table: Table::default(),
             deadlines: Deadlines::default(),
             again: VecDeque::new(),
             greetings: VecDeque::new(),
-            fresh: VecDeque::new(),
             beginning: 0,
             beginning_max,
             stops_by: None,
@@ -168,15 +173,15 @@ impl Shard {
                     self.open(letter);
                 }
             }
+            for _ in 0..limits::REMOTE_BEGUN_PER_ROUND {
+                let Some((socket, address, seat, refused)) = self.fresh.pop_front() else { break };
+                self.begin(socket, address, seat, refused);
+            }
             // Those that are put there meanwhile have their turn after the others.
             for _ in 0..self.again.len() {
                 let Some(key) = self.again.pop_front() else { break };
                 self.visit(key, |connection, desk| {
                     connection.queued = false;
-            for _ in 0..limits::REMOTE_BEGUN_PER_ROUND {
-                let Some((socket, address, seat, refused)) = self.fresh.pop_front() else { break };
-                self.begin(socket, address, seat, refused);
-            }
                     connection.turn(desk)
                 });
             }
@@ -255,6 +260,9 @@ impl Shard {
             }
             Letter::GoOn(key) => self.visit(key, Connection::rotated),
             Letter::End(key) => self.visit(key, |connection, desk| connection.part(desk, End::Gone)),
+            Letter::TooMuch(key, name) => {
+                self.visit(key, |connection, desk| connection.holds_too_much(desk, name))
+            }
             Letter::Judge => self.judging = self.table.keys().into(),
             Letter::Stop => {
                 self.stops_by = Some(Instant::now() + Duration::from_millis(limits::REMOTE_STOP_MS_MAX));
@@ -278,7 +286,8 @@ impl Shard {
             registry
                 .register(&mut SourceFd(&line.raw_fd()), key.token(), interest)
                 .map_err(|_| Error::new(Code::System, "cannot watch a socket"))?;
-            Ok::<_, Error>(Connection::new(key, line, address, seat, credentials, refused))
+            let held = self.desk.partials.held(self.desk.mailbox.clone(), key);
+            Ok::<_, Error>(Connection::new(key, line, held, address, seat, credentials, refused))
         });
         let key = match inserted {
             Ok(key) => key,

@@ -17,7 +17,7 @@ pub(super) struct Write {
     /// Of these, the ones that are in the region: fewer once its end was met.
     written: u64,
     met_end: bool,
-    /// What came last. Its room is used again.
+    /// What came last. Nothing while more is waited for.
     chunk: Vec<u8>,
     /// Whether that was dealt with.
     dealt: bool,
@@ -37,8 +37,7 @@ impl Write {
         if !self.dealt || left.is_none() || more != (left > Some(0)) {
             return Err(Error::new(Code::FrameType, "a write has as many bytes as it announces"));
         }
-        self.chunk.clear();
-        self.chunk.extend_from_slice(data);
+        self.chunk = data.to_vec();
         self.dealt = false;
         Ok(())
     }
@@ -59,6 +58,7 @@ impl Write {
         if self.done < self.span.length() {
             return Ok(Went::Wants);
         }
+            self.chunk = Vec::new(); // the client may take its time
         if !out.has_room() {
             return Ok(Went::Full);
         }
