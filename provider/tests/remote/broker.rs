@@ -97,6 +97,8 @@ impl Broker {
             epoch: 0,
             provider,
             grants: 0,
+            address: None,
+            placement: None,
         };
         Ok(Reply::Leased { lease, token })
     }

@@ -215,7 +215,7 @@ const SMALL: u64 = caps::limits::VALUE_BYTES_MIN;
 fn spec(bytes: u64) -> LeaseSpec {
     let ttl = Micros(LONG.as_micros() as u64);
     let lifetime = Lifetime::Detached;
-    LeaseSpec { bytes, ttl, name: None, class: None, lifetime, segment_bytes: None, max_hops: 0 }
+    LeaseSpec { bytes, ttl, name: None, class: None, lifetime, segment_bytes: None, max_hops: 0, near: None }
 }
 
 fn encoded_delete(leases: Vec<LeaseId>) -> Vec<u8> {
