@@ -115,7 +115,8 @@ impl Mediated {
     /// the region ends before. Over TLS 512 of them are one request; at a socket it is one after the other.
     ///
     /// # Errors
-    /// What concerns the right or the session as a whole, `E_UNCERTAIN` among it; each item as [`Self::write_at`].
+    /// What concerns the right or the session as a whole, `E_UNCERTAIN` among it; each item as [`Self::write_at`]. Over
+    /// TLS the text of an item's error says how many of its bytes, from the first on, were written all the same.
     pub fn scatter(&self, items: &[(u64, &[u8])]) -> Result<Vec<Result<usize>>> {
         match &self.0 {
             Way::Local { right, .. } => {

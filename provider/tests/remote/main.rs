@@ -45,6 +45,7 @@ tests! {
     batches::an_item_may_need_many_frames,
     batches::a_scatter_may_come_in_many_frames,
     batches::a_batch_is_bounded_over_all_its_frames,
+    batches::a_part_that_was_written_is_told,
     batches::random_batches_do_what_vectors_do,
     settling::who_reads_has_it_before_the_acknowledgement,
     settling::who_does_not_read_is_cut_off,
