@@ -372,6 +372,10 @@ pub const POOL_BYTES_MAX: u64 = 16 * TIB;
 pub const POOL_RAM_PERCENT_MAX: u64 = 80;
 /// What the pool takes of `MemAvailable` at start, where the configuration is silent, in percent.
 pub const POOL_RAM_PERCENT_DEFAULT: u64 = 25;
+/// Pages that are present in the provider's own mappings, for words that clients have changed, of all regions together. The
+/// kernel counts a page, or the huge page that it is of, as the provider's own while it is, and takes the largest process
+/// first when memory runs out.
+pub const WORD_PAGES_MAX: usize = 64;
 /// Bytes of RAM that a node keeps for itself: tables, buffers, queues and stacks, beyond the pool.
 pub const NODE_RAM_BYTES_RESERVED: u64 = 128 * MIB;
 /// Kernel memory of a region of 64 KiB in bytes, at most: a detached tmpfs, its inode, its pin.
@@ -618,6 +622,10 @@ const _: () = assert!(POOL_WATERMARK_PERCENT < 100);
 const _: () = assert!(
     LEASES_MAX as u64 * LEASE_USER_BYTES_MAX <= NODE_RAM_BYTES_RESERVED,
     "full tables fit what the node keeps for itself"
+);
+const _: () = assert!(
+    WORD_PAGES_MAX as u64 * HUGE_PAGE_BYTES <= NODE_RAM_BYTES_RESERVED,
+    "words that clients change do not make the node look larger than what it keeps for itself"
 );
 const _: () =
     assert!(CHECKPOINT_MS_MIN <= CHECKPOINT_MS_DEFAULT && CHECKPOINT_MS_DEFAULT <= CHECKPOINT_MS_MAX);
