@@ -57,7 +57,7 @@ impl Visitor {
         if !recorded {
             self.rights.record(known);
         }
-        self.rights.give(opened.reply.handle, opened.descriptor.is_some());
+        self.rights.give(opened.reply.handle, opened.descriptor.is_some(), known.0);
         let reply = Reply::Opened(opened.reply);
         Ok(match opened.descriptor {
             Some(descriptor) => Answer::WithDescriptor(reply, descriptor),

@@ -63,6 +63,7 @@ tests! {
     effects::no_addition_is_lost_to_rotations_and_none_is_made_twice,
     effects::what_was_done_is_answered_again_by_another_connection,
     effects::a_word_is_not_told_again_by_a_right_that_does_not_reach_it,
+    effects::what_was_done_is_known_when_its_slot_is_anothers,
     effects::leases_are_made_with_their_first_bytes,
     effects::leases_are_made_once_however_often_they_are_asked_for,
     effects::leases_whose_first_bytes_broke_off_are_given_back,
