@@ -137,6 +137,9 @@
 //! Linux kills a process that faults while the signal is blocked.
 #![deny(unsafe_code)]
 
+#[cfg(test)]
+extern crate self as libmem; // what unit tests share with the others calls it so
+
 pub mod aio;
 mod calls;
 mod client;

@@ -367,3 +367,50 @@ pub(super) fn milliseconds(time: Duration) -> u32 {
 pub(super) fn sooner(deadline: Deadline, most: Duration) -> Deadline {
     Deadline::at(Instant::now(), deadline.remaining().min(most))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+
+    use transport::rustls::ServerConnection;
+
+    use super::super::certificates::{ALICE, Authority, NODE};
+    use super::*;
+
+    /// A send fails because the node is gone, and what it said before that is looked at: its farewell, and bytes behind it,
+    /// which the library takes none of.
+    #[test]
+    fn last_words_end_with_the_farewell() {
+        let authority = Authority::new();
+        let (alice, node) = (authority.issue(ALICE), authority.issue(NODE));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let far = std::thread::spawn(move || {
+            let mut socket = listener.accept().unwrap().0;
+            let mut connection = ServerConnection::new(node.server()).unwrap();
+            while connection.is_handshaking() {
+                connection.complete_io(&mut socket).unwrap();
+            }
+            connection.send_close_notify();
+            while connection.wants_write() {
+                connection.write_tls(&mut socket).unwrap();
+            }
+            socket.write_all(&[23, 3, 3, 0, 3, 1, 2, 3]).unwrap();
+            socket
+        });
+        let deadline = Deadline::after(Duration::from_secs(30));
+        let (mut tls, _) = Tls::connect(&address, &alice, deadline).unwrap();
+        let socket = far.join().unwrap();
+        let (done, is_done) = mpsc::channel();
+        std::thread::spawn(move || {
+            while !tls.ended {
+                tls.last_words().unwrap();
+            }
+            done.send((tls.start, tls.end)).unwrap();
+        });
+        let left = is_done.recv_timeout(Duration::from_secs(30)).expect("it does not look for ever");
+        assert_eq!(left, (0, 0), "what is behind the farewell is thrown away");
+        drop(socket);
+    }
+}
