@@ -7,6 +7,15 @@
 //! | `dice` | random numbers that come again with their seed |
 //! | `ground` | rights that a client may have had, never had, or has no more |
 //! | `broken` | one request with one thing wrong |
+//! | `framing` | group C |
+//! | `child` | a client in a process of its own, to be stopped and killed |
+//! | `numbers` | group E |
+//! | `exhaustion` | group F |
+//! | `slow` | group G |
+//! | `forge` | certificates that are not what they should be |
+//! | `identity` | C10, D1 to D8: who is not let in |
+//! | `handshakes` | D12: handshakes that stall |
+//! | `reload` | D3 and D9: the node's own files |
 //! | `storm` | a hundred thousand of them |
 
 #[path = "bad_input_remote/bed.rs"]
@@ -16,7 +25,25 @@ mod broken;
 mod common;
 #[path = "bad_input_remote/dice.rs"]
 mod dice;
+#[path = "bad_input_remote/forge.rs"]
+mod forge;
 #[path = "bad_input_remote/ground.rs"]
 mod ground;
+#[path = "bad_input_remote/handshakes.rs"]
+mod handshakes;
+#[path = "bad_input_remote/identity.rs"]
+mod identity;
+#[path = "bad_input_remote/reload.rs"]
+mod reload;
 #[path = "bad_input_remote/storm.rs"]
 mod storm;
+#[path = "bad_input_remote/framing.rs"]
+mod framing;
+#[path = "bad_input_remote/child.rs"]
+mod child;
+#[path = "bad_input_remote/numbers.rs"]
+mod numbers;
+#[path = "bad_input_remote/exhaustion.rs"]
+mod exhaustion;
+#[path = "bad_input_remote/slow.rs"]
+mod slow;

@@ -121,7 +121,11 @@ fn patient<T>(mut ask: impl FnMut() -> Result<T, Error>) -> T {
 impl Bed {
     /// A node with `config` more, and its people.
     pub fn new(config: &str) -> Self {
-        let node = Node::start_with_tls(config);
+        Self::of(Node::start_with_tls(config))
+    }
+
+    /// With a node that runs.
+    pub fn of(node: Node) -> Self {
         let [mallory, alice] = ["mallory", "alice"].map(|name| Self::person(&node, name));
         let secrets = [&mallory, &alice].into_iter().flat_map(Person::secrets).collect();
         let mut bystander = Bystander::new(&node, &alice);
@@ -149,8 +153,7 @@ impl Bed {
         let key = SigningKey::generate();
         node.admin().principal_add(Name::new(name).unwrap(), key.public()).unwrap();
         let client = Client::connect(&node.endpoint(), &key).unwrap();
-        let named = Name::new("taken").unwrap();
-        let options = LeaseOptions::new(BYTES, 30 * MINUTE).lifetime(Lifetime::Detached).name(named);
+        let options = LeaseOptions::new(BYTES, 30 * MINUTE).lifetime(Lifetime::Detached).name("taken").unwrap();
         let leased = client.lease(options).unwrap();
         let credentials = credentials(node, name);
         Person { name, key, credentials, lease: leased.lease, token: leased.token }
@@ -181,11 +184,25 @@ impl Bed {
         }
     }
 
+    /// A row whose code is for the caller to judge.
+    pub fn row_of(&self, row: &str, mut attack: impl FnMut(&Self) -> Option<Code>) -> Option<Code> {
+        let code = attack(self);
+        self.row(row, 10, code, attack);
+        code
+    }
+
+    /// The bystander goes, for a node that is to be stopped.
+    pub fn leave(&mut self) {
+        self.unharmed("at the end");
+        self.bystander = None;
+    }
+
     /// That the log of the running node has this code by now, as an entry or gathered in one.
     #[track_caller]
     pub fn on_record(&self, code: Code) {
-        log::await_provider(&self.node.audit(), &format!("{code} is on record"), |entry| {
-            entry["code"] == code.text()
+        until(&format!("{code} is on record"), || {
+            let Log { broker, provider } = log::read(&self.node.audit());
+            broker.iter().chain(&provider).any(|entry| entry["code"] == code.text()).then_some(())
         });
     }
 

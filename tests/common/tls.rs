@@ -313,6 +313,19 @@ impl Tls {
         self.next = number;
     }
 
+    /// Reads a byte, of a node that may have hung up.
+    ///
+    /// # Errors
+    /// What the node refuses with; `E_UNREACHABLE` if it is gone.
+    pub fn read_at_or_gone(&mut self, handle: SlotHandle) -> Result<Vec<u8>, Code> {
+        let frame = self.frame(Verb::Read, Span::new(handle, 0, 1).as_bytes());
+        if self.write(&frame).is_err() {
+            return Err(Code::Unreachable);
+        }
+        let Some(frame) = self.hear() else { return Err(Code::Unreachable) };
+        frame.failure().map_or(Ok(frame.body), |error| Err(error.code()))
+    }
+
     /// Cuts the connection off without a word: the node's kernel is told of a reset.
     pub fn reset(self) {
         rustix::net::sockopt::set_socket_linger(&self.stream.sock, Some(std::time::Duration::ZERO)).unwrap();
