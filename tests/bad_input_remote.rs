@@ -22,28 +22,28 @@
 mod bed;
 #[path = "bad_input_remote/broken.rs"]
 mod broken;
+#[path = "bad_input_remote/child.rs"]
+mod child;
 mod common;
 #[path = "bad_input_remote/dice.rs"]
 mod dice;
+#[path = "bad_input_remote/exhaustion.rs"]
+mod exhaustion;
 #[path = "bad_input_remote/forge.rs"]
 mod forge;
+#[path = "bad_input_remote/framing.rs"]
+mod framing;
 #[path = "bad_input_remote/ground.rs"]
 mod ground;
 #[path = "bad_input_remote/handshakes.rs"]
 mod handshakes;
 #[path = "bad_input_remote/identity.rs"]
 mod identity;
-#[path = "bad_input_remote/reload.rs"]
-mod reload;
-#[path = "bad_input_remote/storm.rs"]
-mod storm;
-#[path = "bad_input_remote/framing.rs"]
-mod framing;
-#[path = "bad_input_remote/child.rs"]
-mod child;
 #[path = "bad_input_remote/numbers.rs"]
 mod numbers;
-#[path = "bad_input_remote/exhaustion.rs"]
-mod exhaustion;
+#[path = "bad_input_remote/reload.rs"]
+mod reload;
 #[path = "bad_input_remote/slow.rs"]
 mod slow;
+#[path = "bad_input_remote/storm.rs"]
+mod storm;

@@ -140,7 +140,8 @@ impl Bed {
         let key = SigningKey::generate();
         self.node.admin().principal_add(Name::new(name).unwrap(), key.public()).unwrap();
         let client = Client::connect(&self.node.endpoint(), &key).unwrap();
-        let leased = client.lease(LeaseOptions::new(BYTES, 30 * MINUTE).lifetime(Lifetime::Detached)).unwrap();
+        let leased =
+            client.lease(LeaseOptions::new(BYTES, 30 * MINUTE).lifetime(Lifetime::Detached)).unwrap();
         (key, leased)
     }
 
@@ -153,7 +154,8 @@ impl Bed {
         let key = SigningKey::generate();
         node.admin().principal_add(Name::new(name).unwrap(), key.public()).unwrap();
         let client = Client::connect(&node.endpoint(), &key).unwrap();
-        let options = LeaseOptions::new(BYTES, 30 * MINUTE).lifetime(Lifetime::Detached).name("taken").unwrap();
+        let options =
+            LeaseOptions::new(BYTES, 30 * MINUTE).lifetime(Lifetime::Detached).name("taken").unwrap();
         let leased = client.lease(options).unwrap();
         let credentials = credentials(node, name);
         Person { name, key, credentials, lease: leased.lease, token: leased.token }
@@ -176,7 +178,13 @@ impl Bed {
 
     /// One row of the catalogue, so often: each time exactly this code, the first time within [`ON_TIME`].
     #[track_caller]
-    pub fn row(&self, row: &str, times: usize, code: Option<Code>, mut attack: impl FnMut(&Self) -> Option<Code>) {
+    pub fn row(
+        &self,
+        row: &str,
+        times: usize,
+        code: Option<Code>,
+        mut attack: impl FnMut(&Self) -> Option<Code>,
+    ) {
         for time in 0..times {
             let began = Instant::now();
             assert_eq!(attack(self), code, "{row}, time {time}");
@@ -249,7 +257,8 @@ impl Bed {
         let before = self.before;
         until(&format!("the node holds what it held before, {before:?}"), || {
             let now = held(&self.node);
-            let even = now.descriptors <= before.descriptors && now.threads <= before.threads + POOL_THREADS_MAX;
+            let even =
+                now.descriptors <= before.descriptors && now.threads <= before.threads + POOL_THREADS_MAX;
             even.then_some(now)
         })
     }
@@ -302,6 +311,11 @@ impl Person {
         }
         secrets
     }
+}
+
+/// A number in an entry, where it is a text; 0 where there is none.
+pub fn counter(value: &serde_json::Value) -> u64 {
+    value.as_str().map_or(0, |text| text.parse().unwrap())
 }
 
 /// What a node holds now.

@@ -1,6 +1,8 @@
 //! One request with one thing wrong: built whole, of any verb, and then broken in one place.
 
-use caps::id::{ClientId, ClusterEpoch, DonationId, GrantId, LeaseId, QuarantineId, RequestId, SlotHandle, TransferId};
+use caps::id::{
+    ClientId, ClusterEpoch, DonationId, GrantId, LeaseId, QuarantineId, RequestId, SlotHandle, TransferId,
+};
 use caps::key::Signature;
 use caps::limits::{CHUNK_BYTES_MAX, REMOTE_LEASES_MAX, VALUE_BYTES_MIN};
 use caps::pop::Nonce;
@@ -114,7 +116,11 @@ impl Maker<'_> {
         if verb == Verb::Control {
             let (name, body) = self.control(dice);
             let (number, header) = self.header(dice, verb, &body, Soft::Nothing);
-            return Broken { what: format!("Control {name}"), frames: vec![raw(&header, &body)], last: false };
+            return Broken {
+                what: format!("Control {name}"),
+                frames: vec![raw(&header, &body)],
+                last: false,
+            };
         }
         let flaws: &[Soft] = match verb {
             Verb::Create | Verb::Delete => &[Soft::Deadline, Soft::Number, Soft::Nothing],
@@ -173,7 +179,8 @@ impl Maker<'_> {
                     bytes = Some(encoded);
                 }
                 Hard::HeaderField => {
-                    let (from, length) = *dice.one(&[(0, 4), (4, 1), (5, 1), (6, 2), (16, 4), (24, 4), (28, 4)]);
+                    let (from, length) =
+                        *dice.one(&[(0, 4), (4, 1), (5, 1), (6, 2), (16, 4), (24, 4), (28, 4)]);
                     let value = dice.border().to_le_bytes();
                     encoded[from..from + length].copy_from_slice(&value[..length]);
                     bytes = Some(encoded);
@@ -422,7 +429,11 @@ impl Maker<'_> {
         let lease = self.nobodys(dice);
         let request = match dice.below(34) {
             0 => Request::LeaseCreate(self.spec(dice)),
-            1 => Request::LeaseCreate(LeaseSpec { bytes: 4_096, name: ground.lease.name.clone(), ..self.spec(dice) }),
+            1 => Request::LeaseCreate(LeaseSpec {
+                bytes: 4_096,
+                name: ground.lease.name.clone(),
+                ..self.spec(dice)
+            }),
             2 => Request::LeaseRenew { lease, ttl: Micros(1_000_000) },
             3 => {
                 let ttl = Micros(*dice.one(&[0, 1, 1 << 63, u64::MAX]));
@@ -436,7 +447,12 @@ impl Maker<'_> {
                 lifetime: Lifetime::Process,
             },
             7 => Request::ShareShow { grant: GrantId(id(dice)) },
-            8 => Request::ShareNarrow { grant: GrantId(id(dice)), rights: Some(Rights::READ), range: None, ttl: None },
+            8 => Request::ShareNarrow {
+                grant: GrantId(id(dice)),
+                rights: Some(Rights::READ),
+                range: None,
+                ttl: None,
+            },
             9 => Request::ShareCosign { grant: GrantId(id(dice)), signature: signature(dice) },
             10 => Request::ShareOffer { contract: self.contract(dice), signature: signature(dice) },
             11 => {
@@ -445,14 +461,22 @@ impl Maker<'_> {
                 Request::ShareOffer { contract, signature }
             }
             12 => Request::Revoke(Revocation { target: Target::Lease(lease), reason: reason() }),
-            13 => Request::Revoke(Revocation { target: Target::Holder(ground.foreign_key), reason: reason() }),
+            13 => {
+                Request::Revoke(Revocation { target: Target::Holder(ground.foreign_key), reason: reason() })
+            }
             14 => Request::Revoke(Revocation { target: Target::Grant(GrantId(id(dice))), reason: reason() }),
             15 => Request::RootRotate,
             16 => Request::RootRetire { id: dice.next() as u32 },
             17 => Request::QuarantineAdd { lease, reason: reason() },
-            18 => Request::QuarantineRead { id: QuarantineId(dice.border()), offset: dice.border(), length: 1 },
+            18 => {
+                Request::QuarantineRead { id: QuarantineId(dice.border()), offset: dice.border(), length: 1 }
+            }
             19 => Request::PrincipalAdd { name: Name::new("eve").unwrap(), key: ground.forger.public() },
-            20 => Request::RevokeToken { token: ground.foreign.clone(), block: dice.next() as u8, reason: reason() },
+            20 => Request::RevokeToken {
+                token: ground.foreign.clone(),
+                block: dice.next() as u8,
+                reason: reason(),
+            },
             21 => Request::Unwrap { id: WrapId(id(dice)) },
             22 => Request::WrapShow { id: WrapId(id(dice)) },
             23 => Request::QuotaGive {
@@ -490,7 +514,11 @@ impl Maker<'_> {
     fn contract(&self, dice: &mut Dice) -> ShareContract {
         let ground = self.ground;
         ShareContract {
-            cluster: if dice.chance(1, 4) { ClusterEpoch(dice.bytes(16).try_into().unwrap()) } else { ground.cluster },
+            cluster: if dice.chance(1, 4) {
+                ClusterEpoch(dice.bytes(16).try_into().unwrap())
+            } else {
+                ground.cluster
+            },
             grant: GrantId(dice.bytes(16).try_into().unwrap()),
             lease: ground.lease.id,
             region: ground.lease.region,
@@ -540,7 +568,10 @@ impl Maker<'_> {
         let request = match dice.below(4) {
             0 => Request::Status,
             1 | 2 => return (true, encoded(&prove)),
-            _ => Request::Hello { holder: self.ground.own_key, nonce: Nonce(dice.bytes(32).try_into().unwrap()) },
+            _ => Request::Hello {
+                holder: self.ground.own_key,
+                nonce: Nonce(dice.bytes(32).try_into().unwrap()),
+            },
         };
         let mut body = encoded(&request);
         if dice.chance(1, 2) {

@@ -8,7 +8,9 @@ use caps::wire::remote::leases::{Create, Creations};
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::Lifetime;
 use caps::wire::{Request, cbor};
-use policy::limits::{FDS_PER_REMOTE_SESSION, FDS_PER_SESSION, FDS_RESERVED, REMOTE_REFUSALS_MAX, SESSIONS_MAX};
+use policy::limits::{
+    FDS_PER_REMOTE_SESSION, FDS_PER_SESSION, FDS_RESERVED, REMOTE_REFUSALS_MAX, SESSIONS_MAX,
+};
 
 use super::bed::{Bed, ON_TIME};
 use super::broken::encoded;
@@ -104,7 +106,9 @@ fn f2_leases_up_to_the_quota_and_past_it() {
     // What ended with the session is there for the next.
     let mut tls = bed.session();
     until("the leases of the session are over", || {
-        let caps::wire::Reply::Status(status) = tls.control(&Request::Status).unwrap() else { panic!("no status") };
+        let caps::wire::Reply::Status(status) = tls.control(&Request::Status).unwrap() else {
+            panic!("no status")
+        };
         (status.leases <= 2).then_some(())
     });
     drop(tls);
@@ -125,7 +129,11 @@ fn f3_openings_up_to_the_bound_and_past_it() {
             assert_eq!(one.open(&bed.mallory.token, rights).unwrap_err().code(), Code::Quota, "F3");
         }
         println!("200 openings too many refused in {:.1?}", began.elapsed());
-        assert_eq!(other.open(&bed.mallory.token, rights).unwrap_err().code(), Code::Quota, "on another connection");
+        assert_eq!(
+            other.open(&bed.mallory.token, rights).unwrap_err().code(),
+            Code::Quota,
+            "on another connection"
+        );
         let began = std::time::Instant::now();
         one.control(&Request::Close { handle: handles[0] }).unwrap();
         other.open(&bed.mallory.token, rights).unwrap();

@@ -10,8 +10,8 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
     RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
-use transport::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use transport::rustls::client::ResolvesClientCert;
+use transport::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use transport::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use transport::rustls::sign::CertifiedKey;
 use transport::rustls::{self, ClientConfig, DigitallySignedStruct, SignatureScheme};

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use caps::error::Code;
 use caps::id::{RequestId, SlotHandle};
-use caps::limits::CHUNK_BYTES_MAX;
+use caps::limits::{CHUNK_BYTES_MAX, FRAME_BYTES_MAX};
 use caps::wire::remote::body::Span;
 use caps::wire::remote::header::{BODY_BYTES_MAX, HEADER_BYTES, Header};
 use caps::wire::remote::{Add, Answer, Flags, Verb};
@@ -15,6 +15,7 @@ use super::bed::Bed;
 use super::broken::{encoded, raw};
 use super::child::Child;
 use super::common::tls::Tls;
+use super::common::until;
 use super::dice::Dice;
 
 /// How often a row is tried that costs a connection each time.
@@ -67,10 +68,22 @@ fn c1_c4_c8_lengths_versions_verbs_and_flags() {
         ("C4 magic", header(0, b"LSHS"), Code::FrameType),
         ("C4 a checksum without its flag", header(24, &[1]), Code::FrameType),
         ("C4 no request", request(Verb::Control, &encoded(&"NoSuchRequest")), Code::FrameType),
-        ("C4 CBOR and more", request(Verb::Control, &[encoded(&"Status"), vec![0]].concat()), Code::FrameType),
+        (
+            "C4 CBOR and more",
+            request(Verb::Control, &[encoded(&"Status"), vec![0]].concat()),
+            Code::FrameType,
+        ),
         ("C4 CBOR that is deep", request(Verb::Control, &[0x81; 1_000]), Code::FrameType),
-        ("C4 CBOR of 2^63 items", request(Verb::Delete, b"\xa1\x66leases\x9b\x7f\xff\xff\xff\xff\xff\xff\xff"), Code::FrameType),
-        ("C4 CBOR of 2^32 bytes", request(Verb::Control, b"\xa1\x66Unwrap\xa1\x62id\x5b\0\0\0\x01\0\0\0\0"), Code::FrameType),
+        (
+            "C4 CBOR of 2^63 items",
+            request(Verb::Delete, b"\xa1\x66leases\x9b\x7f\xff\xff\xff\xff\xff\xff\xff"),
+            Code::FrameType,
+        ),
+        (
+            "C4 CBOR of 2^32 bytes",
+            request(Verb::Control, b"\xa1\x66Unwrap\xa1\x62id\x5b\0\0\0\x01\0\0\0\0"),
+            Code::FrameType,
+        ),
         ("a checksum of other bytes", with(with(read(), 6, &[2]), 24, &[1, 2, 3, 4]), Code::Checksum),
         ("C8 an answer", with(read(), 6, &4_u16.to_le_bytes()), Code::FrameType),
         ("more of what has no more", with(read(), 6, &1_u16.to_le_bytes()), Code::FrameType),
@@ -123,7 +136,7 @@ fn c2_c3_frames_that_are_cut_off_have_no_effect() {
     let log = bed.finish("C2 C3");
     let truncated = log.provider.iter().filter(|entry| entry["code"] == "E_FRAME_TRUNCATED");
     // One by one up to a rate, and how many were left out stands in the next.
-    let seen: u64 = truncated.map(|entry| 1 + entry["suppressed"].as_u64().unwrap_or(0)).sum();
+    let seen: u64 = truncated.map(|entry| 1 + super::bed::counter(&entry["suppressed"])).sum();
     println!("{seen} frames that were cut off are on record");
     assert!(seen > 20, "{seen}");
 }
@@ -140,7 +153,10 @@ fn c7_the_number_of_a_request_that_is_under_way() {
         let number = 1_000 + n;
         // The same twice is done once; another under its number is not done at all; what only reads is not either.
         let span = Span::new(handle, 8, 8);
-        let read = raw(&Header::of(Verb::Read, Flags::NONE, RequestId(number), Span::BYTES).unwrap(), span.as_bytes());
+        let read = raw(
+            &Header::of(Verb::Read, Flags::NONE, RequestId(number), Span::BYTES).unwrap(),
+            span.as_bytes(),
+        );
         tls.write(&[add(number, 1), add(number, 1), add(number, 2), read].concat()).unwrap();
         for expected in [Ok(n), Ok(n), Err(Code::FrameDuplicate), Err(Code::FrameDuplicate)] {
             let frame = tls.hear().unwrap();
@@ -237,4 +253,50 @@ fn c11_frames_that_never_come_to_their_end() {
     drop(tls);
     bed.on_record(Code::Timeout);
     bed.finish("C11");
+}
+
+/// As much as a client can have the node hold of frames: all but the last byte of the longest, of many at a time.
+#[test]
+fn c11_frames_that_lack_their_last_byte() {
+    const STALLED: usize = 128;
+    /// A vector that grew has room for twice what is in it.
+    const HELD_BYTES_MAX: u64 = 2 * FRAME_BYTES_MAX as u64 + (64 << 10);
+    let mut bed = Bed::new("");
+    let mut stalled: Vec<_> = (0..STALLED).map(|_| bed.opened()).collect();
+    let before = bed.held().resident_kib;
+    let header = Header::of(Verb::Write, Flags::NONE, RequestId(7), BODY_BYTES_MAX).unwrap();
+    let frame = raw(&header, &vec![7; BODY_BYTES_MAX]);
+    for (tls, _) in &mut stalled {
+        tls.write(&frame[..frame.len() - 1]).unwrap();
+    }
+    // Read by the node, where the kernel says that nothing waits any more.
+    for (tls, _) in &stalled {
+        until("the node has read it", || {
+            (unread(&bed, tls) == 0).then_some(())
+        });
+    }
+    let held = bed.held().resident_kib.saturating_sub(before);
+    let each = (held << 10) / STALLED as u64;
+    println!("{each} bytes of memory for each of {STALLED} frames that lack a byte");
+    assert!(each <= HELD_BYTES_MAX);
+    assert!(each > FRAME_BYTES_MAX as u64 / 2, "they are held: {each}");
+    bed.unharmed("C11");
+    for (tls, _) in stalled {
+        assert_eq!(tls.closed(), Some(Code::Timeout));
+    }
+    bed.warmed();
+    let after = bed.held().resident_kib;
+    println!("{held} KiB while they were there, {} KiB after", after.saturating_sub(before));
+    bed.finish("C11");
+}
+
+/// Bytes that wait in the node's kernel for the node.
+fn unread(bed: &Bed, tls: &Tls) -> u64 {
+    let (node, client) = (bed.node.address().port(), tls.socket().local_addr().unwrap().port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let ends = |text: &str, port: u16| text.ends_with(&format!(":{port:04X}"));
+    let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let queue = row.filter(|row| ends(row[1], node) && ends(row[2], client)).map(|row| row[4].to_owned()).next();
+    let queue = queue.expect("the node's end of the connection");
+    u64::from_str_radix(queue.split_once(':').unwrap().1, 16).unwrap()
 }

@@ -47,7 +47,12 @@ fn d12_handshakes_that_stall() {
         for (mut socket, since) in sockets {
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             match socket.read(&mut [0; 64]) {
-                Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                    ) =>
+                {
                     panic!("a stalled handshake is still there after {:?}", since.elapsed())
                 }
                 _ => ended += 1,
@@ -56,8 +61,12 @@ fn d12_handshakes_that_stall() {
         }
         (ended, longest, crowd)
     });
-    println!("{ended} of {stalled} stalled handshakes ended (descriptors allow {may}); begun within {crowd:.1?}");
-    println!("the last of them {longest_of_all:.1?} after it was begun; the bystander waited {longest:.1?} at most");
+    println!(
+        "{ended} of {stalled} stalled handshakes ended (descriptors allow {may}); begun within {crowd:.1?}"
+    );
+    println!(
+        "the last of them {longest_of_all:.1?} after it was begun; the bystander waited {longest:.1?} at most"
+    );
     assert_eq!(ended, stalled);
     let most = Duration::from_millis(HANDSHAKE_MS_MAX) + crowd + SLACK;
     assert!(longest_of_all < most, "{longest_of_all:?}, and not {most:?}");

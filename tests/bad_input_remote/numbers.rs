@@ -49,7 +49,7 @@ fn asked(tls: &mut Tls, spec: &LeaseSpec) -> (Option<Code>, Option<Code>) {
 }
 
 #[test]
-fn e1_e2_e5_e6_e7_leases_of_impossible_sizes_and_times() {
+fn e1_e2_e6_e7_leases_of_impossible_sizes_and_times() {
     let mut bed =
         Bed::new("[quota.mallory]\nleased_bytes = \"64GiB\"\nresident_bytes = \"64GiB\"\nleases = 64\n");
     let killed = oom_kills();
@@ -85,11 +85,14 @@ fn e1_e2_e5_e6_e7_leases_of_impossible_sizes_and_times() {
 #[test]
 fn e5_the_quota_by_one_page_and_two_that_do_not_both_fit() {
     // 256 KiB are leased already.
-    let mut bed =
-        Bed::new("[quota.mallory]\nleased_bytes = \"384KiB\"\nresident_bytes = \"384KiB\"\n");
+    let mut bed = Bed::new("[quota.mallory]\nleased_bytes = \"384KiB\"\nresident_bytes = \"384KiB\"\n");
     let mut sessions = [bed.session(), bed.session()];
     for _ in 0..TIMES {
-        assert_eq!(asked(&mut sessions[0], &spec((128 << 10) + 1)), (Some(Code::Quota), Some(Code::Quota)), "E5");
+        assert_eq!(
+            asked(&mut sessions[0], &spec((128 << 10) + 1)),
+            (Some(Code::Quota), Some(Code::Quota)),
+            "E5"
+        );
     }
     for round in 0..20 {
         let frames = sessions.each_mut().map(|tls| {
@@ -176,11 +179,17 @@ fn e3_e4_reads_and_writes_past_the_end() {
                     (8, u64::MAX),
                     (8, u64::MAX - 7),
                 ] {
-                    assert_eq!(held.ask(verb, span(offset, length)), Err(Code::Range), "E3 E4 {offset} {length}");
+                    assert_eq!(
+                        held.ask(verb, span(offset, length)),
+                        Err(Code::Range),
+                        "E3 E4 {offset} {length}"
+                    );
                 }
             }
             let write = |offset, length| {
-                move |handle| [Span::new(handle, offset, length).as_bytes(), &vec![9; length as usize]].concat()
+                move |handle| {
+                    [Span::new(handle, offset, length).as_bytes(), &vec![9; length as usize]].concat()
+                }
             };
             for offset in [u64::MAX, BYTES + 1, 1 << 63] {
                 assert_eq!(held.ask(Verb::Write, write(offset, 2)), Err(Code::Range), "E3 write at {offset}");
@@ -189,7 +198,11 @@ fn e3_e4_reads_and_writes_past_the_end() {
             assert_eq!(held.ask(Verb::Write, write(BYTES, 2)), written(0), "E3: none of it");
             assert_eq!(held.ask(Verb::Write, write(0, 0)), written(0), "E4");
             let long = CHUNK_BYTES_MAX as u64 + 1;
-            assert_eq!(held.ask(Verb::Write, write(0, long)), Err(Code::FrameSize), "E4: more than a frame has");
+            assert_eq!(
+                held.ask(Verb::Write, write(0, long)),
+                Err(Code::FrameSize),
+                "E4: more than a frame has"
+            );
             held.open = bed.opened();
             for (offset, length) in [(BYTES - 4, 8), (12, 8), (8, 4), (u64::MAX - 7, 8), (BYTES, 8)] {
                 let swap = move |handle| {
@@ -224,7 +237,8 @@ fn e3_e4_reads_and_writes_past_the_end() {
 #[test]
 fn e9_names_that_are_none() {
     let mut bed = Bed::new("");
-    let good = encoded(&Request::LeaseCreate(LeaseSpec { name: Some(Name::new("NAME").unwrap()), ..spec(4_096) }));
+    let good =
+        encoded(&Request::LeaseCreate(LeaseSpec { name: Some(Name::new("NAME").unwrap()), ..spec(4_096) }));
     let at = good.windows(5).position(|window| window == b"\x64NAME").unwrap();
     let named = |name: &str| {
         let length = name.len();
@@ -236,9 +250,16 @@ fn e9_names_that_are_none() {
         };
         [&good[..at], &head, name.as_bytes(), &good[at + 5..]].concat()
     };
-    for name in
-        ["", &"a".repeat(65), &"a".repeat(255), &"a".repeat(256), &"a".repeat(65_536), "a/../b", "a\n", "\u{202e}a"]
-    {
+    for name in [
+        "",
+        &"a".repeat(65),
+        &"a".repeat(255),
+        &"a".repeat(256),
+        &"a".repeat(65_536),
+        "a/../b",
+        "a\n",
+        "\u{202e}a",
+    ] {
         bed.row("E9", 5, Some(Code::FrameType), |bed| {
             let mut tls = bed.session();
             let frame = tls.ask(Verb::Control, &named(name));

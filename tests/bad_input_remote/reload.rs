@@ -7,11 +7,11 @@ use std::path::Path;
 use caps::error::Code;
 
 use super::bed::Bed;
-use super::common::{log, until};
 use super::common::shell::Shell;
-use super::common::tls::Tls;
-use super::forge::{Authority, Flaws, uri};
 use super::common::tls::DOMAIN;
+use super::common::tls::Tls;
+use super::common::{log, until};
+use super::forge::{Authority, Flaws, uri};
 
 /// Puts another file in a file's place, at once.
 fn replace(path: &Path, bytes: &[u8]) {
@@ -115,7 +115,8 @@ fn d3_a_node_does_not_start_without_a_list_that_is_in_time() {
     bed.leave();
     bed.node.stop();
     let shell = Shell::new(bed.node.path());
-    for bytes in [None, Some(Vec::new()), Some(b"rubbish".to_vec()), Some(ours.list(&[], false).into_bytes())] {
+    for bytes in [None, Some(Vec::new()), Some(b"rubbish".to_vec()), Some(ours.list(&[], false).into_bytes())]
+    {
         match &bytes {
             Some(bytes) => replace(&lists, bytes),
             None => fs::remove_file(&lists).unwrap(),

@@ -34,7 +34,11 @@ fn g1_a_request_of_a_byte_a_second() {
             std::thread::sleep(Duration::from_secs(1));
         }
         assert_eq!(tls.closed(), Some(Code::Timeout));
-        assert!(began.elapsed() < Duration::from_millis(REMOTE_FRAME_MS_MAX) + SLACK, "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_millis(REMOTE_FRAME_MS_MAX) + SLACK,
+            "{:?}",
+            began.elapsed()
+        );
     });
     println!("the bystander waited {longest:.1?} at most");
     bed.on_record(Code::Timeout);
