@@ -26,6 +26,8 @@ pub const BYTES: u64 = 256 << 10;
 pub const SERVED_WITHIN: Duration = Duration::from_secs(5);
 /// How long the first answer of a row may take.
 pub const ON_TIME: Duration = Duration::from_secs(1);
+/// Between two rounds of the bystander's beside something.
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(200);
 /// Memory that a group may leave behind, in KiB: allocators keep some of what was used at one time.
 pub const GROWTH_KIB_MAX: u64 = 8 << 10;
 /// Threads that pools may have added.
@@ -33,7 +35,6 @@ const POOL_THREADS_MAX: usize = 24;
 
 /// Somebody with a certificate and a key.
 pub struct Person {
-    pub name: &'static str,
     pub key: SigningKey,
     pub credentials: Arc<Credentials>,
     pub lease: LeaseRow,
@@ -158,7 +159,7 @@ impl Bed {
             LeaseOptions::new(BYTES, 30 * MINUTE).lifetime(Lifetime::Detached).name("taken").unwrap();
         let leased = client.lease(options).unwrap();
         let credentials = credentials(node, name);
-        Person { name, key, credentials, lease: leased.lease, token: leased.token }
+        Person { key, credentials, lease: leased.lease, token: leased.token }
     }
 
     /// A session of the attacker's.
@@ -231,7 +232,7 @@ impl Bed {
             let mut longest = Duration::ZERO;
             while !working.is_finished() {
                 longest = longest.max(bystander.round(group));
-                std::thread::sleep(Duration::from_millis(50));
+                std::thread::sleep(BETWEEN_ROUNDS);
             }
             let done = working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (done, longest, bystander)
@@ -239,6 +240,19 @@ impl Bed {
         self.bystander = Some(bystander);
         self.unharmed(group);
         (done, longest)
+    }
+
+    /// Processor time of the node so far, and of this process.
+    pub fn worked(&self) -> [Duration; 2] {
+        /// `USER_HZ` of /proc, everywhere.
+        const TICKS_PER_S: u64 = 100;
+        let node = self.node.pid().as_raw_nonzero().to_string();
+        [&node[..], "self"].map(|process| {
+            let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+            let fields = stat.rsplit_once(") ").unwrap().1.split(' ');
+            let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+            Duration::from_millis(ticks * 1_000 / TICKS_PER_S)
+        })
     }
 
     /// What the node holds now.

@@ -115,7 +115,7 @@ impl Maker<'_> {
         let verb = *dice.one(Verb::ALL);
         if verb == Verb::Control {
             let (name, body) = self.control(dice);
-            let (number, header) = self.header(dice, verb, &body, Soft::Nothing);
+            let header = self.header(dice, verb, &body, Soft::Nothing);
             return Broken {
                 what: format!("Control {name}"),
                 frames: vec![raw(&header, &body)],
@@ -130,7 +130,7 @@ impl Maker<'_> {
             _ => &[Soft::Handle, Soft::Offset, Soft::Length, Soft::Deadline, Soft::Number],
         };
         let flaw = *dice.one(flaws);
-        let (number, frames) = self.build(dice, verb, flaw);
+        let frames = self.build(dice, verb, flaw);
         let frames = frames.iter().map(|(header, body)| raw(header, body)).collect();
         Broken { what: format!("{verb:?} {flaw:?}"), frames, last: false }
     }
@@ -139,10 +139,10 @@ impl Maker<'_> {
     pub fn hard(&mut self, dice: &mut Dice) -> Broken {
         let verb = *dice.one(Verb::ALL);
         let how = *dice.one(HARD);
-        let (number, mut frames) = if verb == Verb::Control {
+        let mut frames = if verb == Verb::Control {
             let (_, body) = self.control(dice);
-            let (number, header) = self.header(dice, verb, &body, Soft::Nothing);
-            (number, vec![(header, body)])
+            let header = self.header(dice, verb, &body, Soft::Nothing);
+            vec![(header, body)]
         } else {
             self.build(dice, verb, Soft::Nothing)
         };
@@ -231,7 +231,7 @@ impl Maker<'_> {
                 _ => sent.reverse(),
             },
             Hard::Mixed => {
-                let (_, other) = self.build(dice, *dice.clone().one(&Verb::ALL[1..]), Soft::Nothing);
+                let other = self.build(dice, *dice.clone().one(&Verb::ALL[1..]), Soft::Nothing);
                 let (header, body) = &other[0];
                 sent.insert(dice.below(sent.len() + 1), raw(header, body));
             }
@@ -280,7 +280,7 @@ impl Maker<'_> {
     }
 
     /// A whole request of a verb that is not `CONTROL`.
-    fn build(&mut self, dice: &mut Dice, verb: Verb, flaw: Soft) -> (u64, Frames) {
+    fn build(&mut self, dice: &mut Dice, verb: Verb, flaw: Soft) -> Frames {
         let (mut items, mut more) = (0, Vec::new());
         let body = match verb {
             Verb::Read => self.span(dice, flaw, false, 2_048).as_bytes().to_vec(),
@@ -352,8 +352,9 @@ impl Maker<'_> {
                 encoded(&Delete { leases: (0..count).map(|_| self.nobodys(dice)).collect() })
             }
         };
-        let (number, mut header) = self.header(dice, verb, &body, flaw);
+        let mut header = self.header(dice, verb, &body, flaw);
         header.items = items;
+        let request = header.request;
         if !more.is_empty() {
             header.flags = header.flags.and(Flags::MORE);
         }
@@ -361,16 +362,16 @@ impl Maker<'_> {
         let last = more.len();
         for (at, (items, body)) in more.into_iter().enumerate() {
             let flags = if at + 1 < last { Flags::MORE } else { Flags::NONE };
-            let header = Header::of(verb, flags, RequestId(number), body.len()).unwrap();
+            let header = Header::of(verb, flags, request, body.len()).unwrap();
             frames.push((Header { items, ..header }, body));
         }
         if dice.chance(1, 4) {
             frames.iter_mut().for_each(|(header, body)| *header = header.checked(body));
         }
-        (number, frames)
+        frames
     }
 
-    fn header(&mut self, dice: &mut Dice, verb: Verb, body: &[u8], flaw: Soft) -> (u64, Header) {
+    fn header(&mut self, dice: &mut Dice, verb: Verb, body: &[u8], flaw: Soft) -> Header {
         let fresh = self.next;
         self.next += 1;
         let number = match flaw {
@@ -384,7 +385,7 @@ impl Maker<'_> {
             _ if dice.chance(1, 16) => *dice.one(&[1, u32::MAX]),
             _ => 0,
         };
-        (number, Header { deadline_or_code, ..header })
+        Header { deadline_or_code, ..header }
     }
 
     /// A lease that is none of the attacker's.

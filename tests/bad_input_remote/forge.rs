@@ -21,8 +21,6 @@ use super::common::tls::{DOMAIN, Tls};
 /// Somebody who issues certificates.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    /// Its own certificate.
-    pub root: String,
 }
 
 /// How a certificate differs from a good one.
@@ -67,7 +65,7 @@ impl Authority {
     pub fn of(directory: &Path) -> Self {
         let read = |file: &str| std::fs::read_to_string(directory.join("pki").join(file)).unwrap();
         let (root, key) = (read("roots.pem"), KeyPair::from_pem(&read("ca.key")).unwrap());
-        Self { issuer: Issuer::from_ca_cert_pem(&root, key).unwrap(), root }
+        Self { issuer: Issuer::from_ca_cert_pem(&root, key).unwrap() }
     }
 
     /// Another, of the same name.
@@ -78,8 +76,7 @@ impl Authority {
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "somebody");
         let key = KeyPair::generate().unwrap();
-        let root = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), root }
+        Self { issuer: Issuer::new(params, key) }
     }
 
     /// A certificate with these flaws.

@@ -143,7 +143,7 @@ fn c2_c3_frames_that_are_cut_off_have_no_effect() {
 
 #[test]
 fn c7_the_number_of_a_request_that_is_under_way() {
-    let mut bed = Bed::new("");
+    let bed = Bed::new("");
     let (mut tls, handle) = bed.opened();
     let add = |number, addend| {
         let body = Add::new(handle, 8, addend);
@@ -176,7 +176,7 @@ fn c7_the_number_of_a_request_that_is_under_way() {
 /// Bytes that are nothing at all, in a session and before one.
 #[test]
 fn c9_random_bytes() {
-    let mut bed = Bed::new("");
+    let bed = Bed::new("");
     for n in 0..300 {
         let mut dice = Dice::of(0xc9, n);
         let length = 1 + dice.below(4_096);
@@ -271,9 +271,7 @@ fn c11_frames_that_lack_their_last_byte() {
     }
     // Read by the node, where the kernel says that nothing waits any more.
     for (tls, _) in &stalled {
-        until("the node has read it", || {
-            (unread(&bed, tls) == 0).then_some(())
-        });
+        until("the node has read it", || (unread(&bed, tls) == 0).then_some(()));
     }
     let held = bed.held().resident_kib.saturating_sub(before);
     let each = (held << 10) / STALLED as u64;
@@ -296,7 +294,8 @@ fn unread(bed: &Bed, tls: &Tls) -> u64 {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let ends = |text: &str, port: u16| text.ends_with(&format!(":{port:04X}"));
     let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let queue = row.filter(|row| ends(row[1], node) && ends(row[2], client)).map(|row| row[4].to_owned()).next();
+    let queue =
+        row.filter(|row| ends(row[1], node) && ends(row[2], client)).map(|row| row[4].to_owned()).next();
     let queue = queue.expect("the node's end of the connection");
     u64::from_str_radix(queue.split_once(':').unwrap().1, 16).unwrap()
 }

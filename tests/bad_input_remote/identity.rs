@@ -168,7 +168,7 @@ fn c10_d6_who_speaks_something_else() {
 
 #[test]
 fn d8_nothing_is_early_and_nothing_is_resumed() {
-    let mut bed = Bed::new("");
+    let bed = Bed::new("");
     let fine = Authority::of(bed.node.path()).issue(Flaws::default());
     let mut eager = careless(Some(&fine));
     eager.enable_early_data = true;
@@ -184,7 +184,7 @@ fn d8_nothing_is_early_and_nothing_is_resumed() {
 #[test]
 fn d8_a_flood_of_key_updates_is_closed() {
     const UPDATES: usize = 10_000;
-    let mut bed = Bed::new("");
+    let bed = Bed::new("");
     let mut ended = Vec::new();
     for _ in 0..3 {
         let (mut tls, handle) = bed.opened();

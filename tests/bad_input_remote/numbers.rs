@@ -50,7 +50,7 @@ fn asked(tls: &mut Tls, spec: &LeaseSpec) -> (Option<Code>, Option<Code>) {
 
 #[test]
 fn e1_e2_e6_e7_leases_of_impossible_sizes_and_times() {
-    let mut bed =
+    let bed =
         Bed::new("[quota.mallory]\nleased_bytes = \"64GiB\"\nresident_bytes = \"64GiB\"\nleases = 64\n");
     let killed = oom_kills();
     let mut tls = bed.session();
@@ -85,7 +85,7 @@ fn e1_e2_e6_e7_leases_of_impossible_sizes_and_times() {
 #[test]
 fn e5_the_quota_by_one_page_and_two_that_do_not_both_fit() {
     // 256 KiB are leased already.
-    let mut bed = Bed::new("[quota.mallory]\nleased_bytes = \"384KiB\"\nresident_bytes = \"384KiB\"\n");
+    let bed = Bed::new("[quota.mallory]\nleased_bytes = \"384KiB\"\nresident_bytes = \"384KiB\"\n");
     let mut sessions = [bed.session(), bed.session()];
     for _ in 0..TIMES {
         assert_eq!(
@@ -95,11 +95,10 @@ fn e5_the_quota_by_one_page_and_two_that_do_not_both_fit() {
         );
     }
     for round in 0..20 {
-        let frames = sessions.each_mut().map(|tls| {
+        for tls in &mut sessions {
             let frame = tls.frame(Verb::Control, &encoded(&Request::LeaseCreate(spec(96 << 10))));
             tls.write(&frame).unwrap();
-        });
-        drop(frames);
+        }
         let answers = sessions.each_mut().map(|tls| tls.hear().unwrap());
         let mut made = Vec::new();
         for answer in &answers {
@@ -159,7 +158,7 @@ impl Held<'_> {
 
 #[test]
 fn e3_e4_reads_and_writes_past_the_end() {
-    let mut bed = Bed::new("");
+    let bed = Bed::new("");
     {
         let mut held = Held { bed: &bed, open: bed.opened() };
         let span = |offset, length| move |handle| Span::new(handle, offset, length).as_bytes().to_vec();
@@ -236,7 +235,7 @@ fn e3_e4_reads_and_writes_past_the_end() {
 
 #[test]
 fn e9_names_that_are_none() {
-    let mut bed = Bed::new("");
+    let bed = Bed::new("");
     let good =
         encoded(&Request::LeaseCreate(LeaseSpec { name: Some(Name::new("NAME").unwrap()), ..spec(4_096) }));
     let at = good.windows(5).position(|window| window == b"\x64NAME").unwrap();

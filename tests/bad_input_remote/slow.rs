@@ -143,7 +143,7 @@ fn g2_a_client_that_was_stopped_while_its_lease_ended() {
 /// Who has said all that it will is answered, and then gone; a node does not wait for more.
 #[test]
 fn g4_half_closed_connections() {
-    let mut bed = Bed::new("");
+    let bed = Bed::new("");
     for n in 0..50 {
         let (mut tls, handle) = bed.opened();
         let frame = tls.frame(Verb::Read, Span::new(handle, 0, 1 + n).as_bytes());
@@ -174,7 +174,7 @@ fn g5_every_connection_is_kept_alive_by_the_kernel() {
     const KEEP_ALIVE: &str = "02";
     /// `USER_HZ` of /proc, everywhere.
     const TICKS_PER_S: u64 = 100;
-    let mut bed = Bed::new("");
+    let bed = Bed::new("");
     let (mut tls, handle) = bed.opened();
     tls.read_at(handle, 0, 1).unwrap();
     assert!(tls.control(&Request::Status).is_ok());

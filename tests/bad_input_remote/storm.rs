@@ -377,10 +377,12 @@ fn c9_a_hundred_thousand_bad_requests() {
     let secrets = Secrets::of(&bed, &ground);
     storm(&bed, &ground, &secrets, !seed, WARM_UP.min(requests));
     bed.warmed();
-    let began = Instant::now();
+    let (began, worked) = (Instant::now(), bed.worked());
     let ((sent, tally), longest) =
         bed.beside("the storm", |bed| storm(bed, &ground, &secrets, seed, requests));
     tally.print(sent, began.elapsed());
+    let [node, own] = bed.worked();
+    println!("processor time: the node's {:.1?}, the test's {:.1?}", node - worked[0], own - worked[1]);
     println!("the bystander waited {longest:.1?} at most");
     let (before, after) = (bed.before(), bed.settled());
     println!("{before:?}\n{after:?}");

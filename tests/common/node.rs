@@ -121,7 +121,7 @@ impl Node {
         if let Some(most) = self.descriptors {
             let limit = Rlimit { current: Some(most), maximum: Some(most) };
             // SAFETY: between fork and exec, one system call.
-            unsafe { command.pre_exec(move || Ok(setrlimit(Resource::Nofile, limit.clone())?)) };
+            unsafe { command.pre_exec(move || Ok(setrlimit(Resource::Nofile, limit)?)) };
         }
         let mut child = command
             .args(["up", "--json", "--dir"])
