@@ -1,5 +1,6 @@
 //! Group C: frames that are none, cut off, repeated, or too slow.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use caps::error::Code;
@@ -270,9 +271,9 @@ fn c11_frames_that_lack_their_last_byte() {
         tls.write(&frame[..frame.len() - 1]).unwrap();
     }
     // Read by the node, where the kernel says that nothing waits any more.
-    for (tls, _) in &stalled {
-        until("the node has read it", || (unread(&bed, tls) == 0).then_some(()));
-    }
+    let ports: HashSet<_> =
+        stalled.iter().map(|(tls, _)| tls.socket().local_addr().unwrap().port()).collect();
+    until("the node has read all of it", || (unread(&bed, &ports) == 0).then_some(()));
     let held = bed.held().resident_kib.saturating_sub(before);
     let each = (held << 10) / STALLED as u64;
     println!("{each} bytes of memory for each of {STALLED} frames that lack a byte");
@@ -288,14 +289,17 @@ fn c11_frames_that_lack_their_last_byte() {
     bed.finish("C11");
 }
 
-/// Bytes that wait in the node's kernel for the node.
-fn unread(bed: &Bed, tls: &Tls) -> u64 {
-    let (node, client) = (bed.node.address().port(), tls.socket().local_addr().unwrap().port());
+/// Bytes that wait in the node's kernel for the node, of the connections from these ports.
+fn unread(bed: &Bed, ports: &HashSet<u16>) -> u64 {
+    let node = format!(":{:04X}", bed.node.address().port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let ends = |text: &str, port: u16| text.ends_with(&format!(":{port:04X}"));
-    let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let queue =
-        row.filter(|row| ends(row[1], node) && ends(row[2], client)).map(|row| row[4].to_owned()).next();
-    let queue = queue.expect("the node's end of the connection");
-    u64::from_str_radix(queue.split_once(':').unwrap().1, 16).unwrap()
+    let ours = table.lines().filter_map(|line| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        let port = columns[2].split_once(':').and_then(|(_, port)| u16::from_str_radix(port, 16).ok())?;
+        let is_ours = columns[1].ends_with(&node) && ports.contains(&port);
+        is_ours.then(|| u64::from_str_radix(columns[4].split_once(':').unwrap().1, 16).unwrap())
+    });
+    let (count, bytes) = ours.fold((0, 0), |(count, sum), bytes| (count + 1, sum + bytes));
+    assert_eq!(count, ports.len(), "the node's ends of the connections");
+    bytes
 }
