@@ -247,3 +247,87 @@ impl Tls {
 
 /// Bytes before a frame's body.
 pub const HEADER: usize = HEADER_BYTES;
+
+/// The certificate of a name that was issued before, as another process of the same test finds it.
+pub fn found(directory: &std::path::Path, name: &str) -> Arc<Credentials> {
+    let file = |file: &str| directory.join("pki").join(file);
+    let files = Files {
+        chain: file(&format!("{name}.pem")),
+        key: file(&format!("{name}.key")),
+        roots: file("roots.pem"),
+        lists: Some(file("lists.pem")),
+    };
+    Arc::new(Credentials::load(&Domain::new(DOMAIN).unwrap(), &files).unwrap())
+}
+
+// For those who do not mean well.
+impl Tls {
+    /// Connects with a configuration of any kind, from a socket that is connected.
+    pub fn over(socket: TcpStream, config: Arc<transport::rustls::ClientConfig>) -> Self {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        let tls = ClientConnection::new(config, ServerName::try_from("node").unwrap()).unwrap();
+        Self { stream: StreamOwned::new(tls, socket), input: Vec::new(), next: 1 }
+    }
+
+    /// Proves a key after the handshake.
+    ///
+    /// # Errors
+    /// What the node refuses with.
+    pub fn begin(&mut self, key: &SigningKey) -> Result<(), Error> {
+        let transcript = self.hello(key)?;
+        let channel = transport::binding(&self.stream.conn)?;
+        match self.control(&Request::Prove { signature: transcript.sign_over(&channel, key) })? {
+            Reply::Welcome(_) => Ok(()),
+            other => panic!("a proof is answered with a welcome, not {other:?}"),
+        }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &TcpStream {
+        &self.stream.sock
+    }
+
+    /// TLS itself.
+    pub fn tls(&mut self) -> &mut ClientConnection {
+        &mut self.stream.conn
+    }
+
+    /// Sends what TLS has to send.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
+    }
+
+    /// Says no more, in TLS and in TCP. What comes can still be heard.
+    pub fn shut(&mut self) {
+        self.stream.conn.send_close_notify();
+        let _ = self.stream.flush(); // the node may have hung up
+        let _ = self.stream.sock.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// The number of the next request is this one.
+    pub fn count_from(&mut self, number: u64) {
+        self.next = number;
+    }
+
+    /// Reads a byte, of a node that may have hung up.
+    ///
+    /// # Errors
+    /// What the node refuses with; `E_UNREACHABLE` if it is gone.
+    pub fn read_at_or_gone(&mut self, handle: SlotHandle) -> Result<Vec<u8>, Code> {
+        let frame = self.frame(Verb::Read, Span::new(handle, 0, 1).as_bytes());
+        if self.write(&frame).is_err() {
+            return Err(Code::Unreachable);
+        }
+        let Some(frame) = self.hear() else { return Err(Code::Unreachable) };
+        frame.failure().map_or(Ok(frame.body), |error| Err(error.code()))
+    }
+
+    /// Cuts the connection off without a word: the node's kernel is told of a reset.
+    pub fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(&self.stream.sock, Some(std::time::Duration::ZERO)).unwrap();
+    }
+}
