@@ -3,7 +3,7 @@
 //! A small request costs one `sendmsg` and one `recv`. Records are taken off the socket many at a time and decrypted one by
 //! one, straight towards where their bytes belong, so that no more than one lies decrypted in between.
 
-use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::io::{BufRead, ErrorKind, IoSlice, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
@@ -43,8 +43,13 @@ pub(super) struct Tls {
     incoming: Box<[u8]>,
     start: usize,
     end: usize,
+    /// Up to where the library has copied what came. It is given what fits, past the end of a record too: its buffer then
+    /// keeps its size from one record to the next, where an empty one is shrunk, and grown and zeroed again.
+    given: usize,
     /// Whether the stream ended: nothing comes behind what is here.
     ended: bool,
+    /// What comes behind the bytes that are decrypted already, if that is the end of it.
+    failed: Option<Failure>,
     /// Bytes put since the kernel had everything.
     pending: usize,
     /// The socket's own time-out.
@@ -71,7 +76,9 @@ impl Tls {
             incoming,
             start: 0,
             end: 0,
+            given: 0,
             ended: false,
+            failed: None,
             pending: 0,
             timeout: Duration::ZERO,
         };
@@ -206,10 +213,11 @@ impl Tls {
     /// One `recv`.
     fn receive(&mut self, flags: RecvFlags) -> Result<(), Errno> {
         if self.start == self.end {
-            (self.start, self.end) = (0, 0);
+            (self.start, self.end, self.given) = (0, 0, 0);
         } else if self.incoming.len() - self.end < RECORD_BYTES_MAX {
             self.incoming.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+            (self.end, self.given) = (self.end - self.start, self.given - self.start);
+            self.start = 0;
         }
         let (count, _) = rustix::net::recv(&self.stream, &mut self.incoming[self.end..], flags)?;
         self.end += count;
@@ -221,11 +229,55 @@ impl Tls {
         Ok(())
     }
 
-    /// Decrypts the next record; false if it is not here whole.
+    /// Decrypts the next record, and whole ones behind it that the library has already; false if it is not here whole.
     fn feed(&mut self) -> Result<bool, Failure> {
-        let here = &self.incoming[self.start..self.end];
+        if let Some(failure) = &self.failed {
+            return Err(failure.clone());
+        }
+        let Some(end) = self.record(self.start)? else { return Ok(false) };
+        while self.given < end {
+            let mut here = &self.incoming[self.given..self.end];
+            let taken = self.connection.read_tls(&mut here).map_err(|error| broken(&error))?;
+            if taken == 0 {
+                self.farewell();
+                return Ok(false);
+            }
+            self.given += taken;
+        }
+        self.start = end;
+        match self.connection.process_new_packets() {
+            Ok(state) if state.peer_has_closed() => self.farewell(),
+            // It has decrypted all that it has whole. What is no record is told when what came before it was read.
+            Ok(_) => {
+                while let Ok(Some(end)) = self.record(self.start)
+                    && end <= self.given
+                {
+                    self.start = end;
+                }
+            }
+            Err(error) => {
+                let _ = self.connection.write_tls(&mut Sending(&self.stream)); // the alert that says why
+                let failure = self.told(error);
+                // A record before the bad one may have been good.
+                if !self.connection.reader().fill_buf().is_ok_and(|bytes| !bytes.is_empty()) {
+                    return Err(failure);
+                }
+                self.failed = Some(failure);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Behind its farewell the other side has nothing to say: RFC 8446 section 6.1.
+    const fn farewell(&mut self) {
+        (self.start, self.end, self.given, self.ended) = (0, 0, 0, true);
+    }
+
+    /// Where the record that begins at `start` ends; `None` if it is not here whole.
+    fn record(&self, start: usize) -> Result<Option<usize>, Failure> {
+        let here = &self.incoming[start..self.end];
         let Some(&[kind, major, _, high, low]) = here.first_chunk::<RECORD_HEADER_BYTES>() else {
-            return Ok(false);
+            return Ok(None);
         };
         // What is no record is known as such before its supposed length is waited for.
         if !RECORD_KINDS.contains(&kind) || major != 3 {
@@ -235,22 +287,7 @@ impl Tls {
         if length > RECORD_BYTES_MAX {
             return Err(self.told(rustls::Error::PeerSentOversizedRecord));
         }
-        let Some(mut record) = here.get(..length) else { return Ok(false) };
-        while !record.is_empty() {
-            if self.connection.read_tls(&mut record).map_err(|error| broken(&error))? == 0 {
-                // Behind its farewell the other side has nothing to say: RFC 8446 section 6.1.
-                (self.start, self.end, self.ended) = (0, 0, true);
-                return Ok(false);
-            }
-        }
-        self.start += length;
-        match self.connection.process_new_packets() {
-            Ok(_) => Ok(true),
-            Err(error) => {
-                let _ = self.connection.write_tls(&mut Sending(&self.stream)); // the alert that says why
-                Err(self.told(error))
-            }
-        }
+        Ok((length <= here.len()).then_some(start + length))
     }
 
     /// What an error of the library comes to.
