@@ -3,7 +3,7 @@
 //! A small request costs one `sendmsg` and one `recv`. Records are taken off the socket many at a time and decrypted one by
 //! one, straight towards where their bytes belong, so that no more than one lies decrypted in between.
 
-use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::io::{BufRead, ErrorKind, IoSlice, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use transport::rustls::{self, AlertDescription, ClientConnection, InvalidMessage, pki_types::ServerName};
-use transport::{Credentials, PeerId};
+use transport::{Credentials, Eager, PeerId};
 
 use super::failure::Failure;
 use crate::local::Deadline;
@@ -29,6 +29,9 @@ const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + (1 << 14) + 256;
 /// Bytes that may wait here to be sent. A frame more is put on top at most, so this bounds the memory and decides how
 /// many small requests go out with one system call.
 const PENDING_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that are encrypted and offered to the kernel before the rest is: two records. Less would be a system call for
+/// each.
+const PIECE_BYTES: usize = 32 * 1024;
 /// A wait that begins with at least this part of the time left may be left to the socket's own time-out.
 const FRESH_PART: u32 = 16;
 
@@ -43,12 +46,19 @@ pub(super) struct Tls {
     incoming: Box<[u8]>,
     start: usize,
     end: usize,
+    /// Up to where the library has copied what came. It is given what fits, past the end of a record too: its buffer then
+    /// keeps its size from one record to the next, where an empty one is shrunk, and grown and zeroed again.
+    given: usize,
     /// Whether the stream ended: nothing comes behind what is here.
     ended: bool,
+    /// What comes behind the bytes that are decrypted already, if that is the end of it.
+    failed: Option<Failure>,
     /// Bytes put since the kernel had everything.
     pending: usize,
     /// The socket's own time-out.
     timeout: Duration,
+    /// Looks for the answer before it sleeps.
+    eager: Eager,
 }
 
 impl Tls {
@@ -71,9 +81,12 @@ impl Tls {
             incoming,
             start: 0,
             end: 0,
+            given: 0,
             ended: false,
+            failed: None,
             pending: 0,
             timeout: Duration::ZERO,
+            eager: Eager::default(),
         };
         loop {
             let flushed = tls.flush()?;
@@ -105,8 +118,25 @@ impl Tls {
         self.stream.set_read_timeout(fits.then_some(timeout)).map_err(|error| broken(&error))
     }
 
-    /// Encrypts bytes, to go out with the next [`Self::flush`]. Never waits.
+    /// Encrypts bytes, to go out with the next [`Self::flush`] at the latest. Of many the first are offered to the kernel
+    /// before the rest is encrypted: the node decrypts them meanwhile. Never waits.
     pub(super) fn put(&mut self, parts: [&[u8]; 3]) -> Result<(), Failure> {
+        let [head, body, mut data] = parts;
+        let before = head.len() + body.len();
+        let first = piece(before + data.len()).saturating_sub(before).min(data.len());
+        let (now, rest) = data.split_at(first);
+        data = rest;
+        self.encrypt([head, body, now])?;
+        while !data.is_empty() {
+            self.flush()?;
+            let (now, rest) = data.split_at(piece(data.len()));
+            data = rest;
+            self.encrypt([now, &[], &[]])?;
+        }
+        Ok(())
+    }
+
+    fn encrypt(&mut self, parts: [&[u8]; 3]) -> Result<(), Failure> {
         let wanted: usize = parts.iter().map(|part| part.len()).sum();
         let slices = parts.map(IoSlice::new);
         let taken = self.connection.writer().write_vectored(&slices).map_err(|error| broken(&error))?;
@@ -164,6 +194,10 @@ impl Tls {
 
     /// Waits until something came, or until there is room to send if something waits to be sent.
     pub(super) fn wait(&mut self, deadline: Deadline) -> Result<(), Failure> {
+        // With something to send it has to be told of room, too.
+        if self.pending == 0 && self.come_at_once()? {
+            return Ok(());
+        }
         let left = deadline.remaining();
         // The usual wait, for the answer to a request just sent, is one system call.
         if self.pending == 0 && !self.timeout.is_zero() && left >= self.timeout - self.timeout / FRESH_PART {
@@ -195,6 +229,17 @@ impl Tls {
         }
     }
 
+    /// Waits awake for a moment. `true` if something came.
+    fn come_at_once(&mut self) -> Result<bool, Failure> {
+        let mut eager = std::mem::replace(&mut self.eager, Eager::new(1));
+        let came = eager.wait(|| match self.receive(RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN | Errno::INTR) => None,
+            outcome => Some(outcome),
+        });
+        self.eager = eager;
+        came.transpose().map(|came| came.is_some()).map_err(|errno| broken(&errno.into()))
+    }
+
     /// Takes what is at the socket, without waiting.
     pub(super) fn look(&mut self) -> Result<(), Failure> {
         match self.receive(RecvFlags::DONTWAIT) {
@@ -206,10 +251,11 @@ impl Tls {
     /// One `recv`.
     fn receive(&mut self, flags: RecvFlags) -> Result<(), Errno> {
         if self.start == self.end {
-            (self.start, self.end) = (0, 0);
+            (self.start, self.end, self.given) = (0, 0, 0);
         } else if self.incoming.len() - self.end < RECORD_BYTES_MAX {
             self.incoming.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+            (self.end, self.given) = (self.end - self.start, self.given - self.start);
+            self.start = 0;
         }
         let (count, _) = rustix::net::recv(&self.stream, &mut self.incoming[self.end..], flags)?;
         self.end += count;
@@ -221,11 +267,55 @@ impl Tls {
         Ok(())
     }
 
-    /// Decrypts the next record; false if it is not here whole.
+    /// Decrypts the next record, and whole ones behind it that the library has already; false if it is not here whole.
     fn feed(&mut self) -> Result<bool, Failure> {
-        let here = &self.incoming[self.start..self.end];
+        if let Some(failure) = &self.failed {
+            return Err(failure.clone());
+        }
+        let Some(end) = self.record(self.start)? else { return Ok(false) };
+        while self.given < end {
+            let mut here = &self.incoming[self.given..self.end];
+            let taken = self.connection.read_tls(&mut here).map_err(|error| broken(&error))?;
+            if taken == 0 {
+                self.farewell();
+                return Ok(false);
+            }
+            self.given += taken;
+        }
+        self.start = end;
+        match self.connection.process_new_packets() {
+            Ok(state) if state.peer_has_closed() => self.farewell(),
+            // It has decrypted all that it has whole. What is no record is told when what came before it was read.
+            Ok(_) => {
+                while let Ok(Some(end)) = self.record(self.start)
+                    && end <= self.given
+                {
+                    self.start = end;
+                }
+            }
+            Err(error) => {
+                let _ = self.connection.write_tls(&mut Sending(&self.stream)); // the alert that says why
+                let failure = self.told(error);
+                // A record before the bad one may have been good.
+                if !self.connection.reader().fill_buf().is_ok_and(|bytes| !bytes.is_empty()) {
+                    return Err(failure);
+                }
+                self.failed = Some(failure);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Behind its farewell the other side has nothing to say: RFC 8446 section 6.1.
+    const fn farewell(&mut self) {
+        (self.start, self.end, self.given, self.ended) = (0, 0, 0, true);
+    }
+
+    /// Where the record that begins at `start` ends; `None` if it is not here whole.
+    fn record(&self, start: usize) -> Result<Option<usize>, Failure> {
+        let here = &self.incoming[start..self.end];
         let Some(&[kind, major, _, high, low]) = here.first_chunk::<RECORD_HEADER_BYTES>() else {
-            return Ok(false);
+            return Ok(None);
         };
         // What is no record is known as such before its supposed length is waited for.
         if !RECORD_KINDS.contains(&kind) || major != 3 {
@@ -235,22 +325,7 @@ impl Tls {
         if length > RECORD_BYTES_MAX {
             return Err(self.told(rustls::Error::PeerSentOversizedRecord));
         }
-        let Some(mut record) = here.get(..length) else { return Ok(false) };
-        while !record.is_empty() {
-            if self.connection.read_tls(&mut record).map_err(|error| broken(&error))? == 0 {
-                // Behind its farewell the other side has nothing to say: RFC 8446 section 6.1.
-                (self.start, self.end, self.ended) = (0, 0, true);
-                return Ok(false);
-            }
-        }
-        self.start += length;
-        match self.connection.process_new_packets() {
-            Ok(_) => Ok(true),
-            Err(error) => {
-                let _ = self.connection.write_tls(&mut Sending(&self.stream)); // the alert that says why
-                Err(self.told(error))
-            }
-        }
+        Ok((length <= here.len()).then_some(start + length))
     }
 
     /// What an error of the library comes to.
@@ -268,6 +343,11 @@ impl Tls {
         }
         Ok(())
     }
+}
+
+/// How many of `left` bytes go at once. A small rest goes with those before it.
+const fn piece(left: usize) -> usize {
+    if left < PIECE_BYTES + PIECE_BYTES / 2 { left } else { PIECE_BYTES }
 }
 
 /// A TCP connection to the first of the address' hosts that takes one.
