@@ -91,7 +91,7 @@ fn ops() -> impl Strategy<Value = Op> {
         3 => (at(), 1..9_u64, 1..6_u32, label(), label(), prop::bool::weighted(0.1)).prop_map(
             |(at, pages, regions, class, label, again)| Op::Register { at, pages, regions, class, label, again }
         ),
-        6 => (at(), 0..20_u32, 0..4_u64).prop_map(
+        12 => (at(), 0..20_u32, 0..4_u64).prop_map(
             |(at, n, pages)| Op::Heartbeat { at, sessions: n * 300, pages }
         ),
         2 => (at(), prop::bool::weighted(0.3)).prop_map(|(at, proved)| Op::Lost { at, proved }),
@@ -100,14 +100,14 @@ fn ops() -> impl Strategy<Value = Op> {
         1 => (at(), any::<bool>(), prop::bool::weighted(0.2)).prop_map(
             |(at, drain, other)| Op::Drain { at, drain, by: other.into() }
         ),
-        12 => (1..4_u64, label(), label()).prop_map(|(pages, class, near)| Op::Reserve { pages, class, near }),
-        8 => (0..6_usize).prop_map(Op::Commit),
+        16 => (1..4_u64, label(), label()).prop_map(|(pages, class, near)| Op::Reserve { pages, class, near }),
+        12 => (0..6_usize).prop_map(Op::Commit),
         1 => (0..6_usize).prop_map(Op::Abandon),
         3 => (0..6_usize).prop_map(Op::Release),
         4 => (0..6_usize).prop_map(Op::Taken),
         3 => (0..6_usize).prop_map(Op::Revoke),
         2 => ((0..6_usize), at()).prop_map(|(back, from)| Op::Ended { back, from }),
-        4 => ((0..6_usize), 0..3_u8).prop_map(|(back, n)| Op::Untold { back, n }),
+        8 => ((0..6_usize), 0..3_u8).prop_map(|(back, n)| Op::Untold { back, n }),
         2 => (0..6_usize).prop_map(Op::Told),
         3 => (1..30_u64).prop_map(Op::Pass),
         1 => Just(Op::Outlive),
@@ -658,7 +658,7 @@ fn the_stories_place_leases() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let (mut placed, mut lost, mut late) = (0, 0, 0);
     for _ in 0..64 {
-        let ops = proptest::collection::vec(ops(), 60).new_tree(&mut runner).unwrap();
+        let ops = proptest::collection::vec(ops(), 150).new_tree(&mut runner).unwrap();
         let mut pair = Pair::new();
         for op in ops.current() {
             pair.step(op);

@@ -377,8 +377,11 @@ impl Model {
         self.grant(id).ok().and_then(|grant| grant.rest())
     }
 
+    /// Whether its receiver has a token of it that some clock may take for one.
     pub(super) fn is_out(&self, id: GrantId) -> bool {
-        self.grant(id).is_ok_and(|grant| grant.stage() == Stage::Out)
+        let ends = |expires: u64| expires.saturating_add(self.bounds.skew.0);
+        self.grant(id)
+            .is_ok_and(|grant| matches!(grant.step, Step::Out { expires, .. } if self.now < ends(expires)))
     }
 
     pub(super) fn add(&mut self, by: u8, n: u8) -> Verdict {

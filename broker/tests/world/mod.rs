@@ -290,7 +290,11 @@ impl ProviderLink for List {
 
     fn memory(&self, lease: LeaseId) -> Boxed<'_, Result<Option<MemoryRow>>> {
         Box::pin(async move {
-            Ok(self.state().live.contains(&lease).then_some(MemoryRow {
+            let state = self.state();
+            if state.silent {
+                return Err(Error::new(Code::Unreachable, "told to be silent"));
+            }
+            Ok(state.live.contains(&lease).then_some(MemoryRow {
                 bytes: PAGE,
                 huge_bytes: 0,
                 segments: 1,
