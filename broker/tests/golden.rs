@@ -285,6 +285,12 @@ fn commands() -> Vec<Command> {
     }
     push(&mut world, system, Kind::ProviderHeartbeat { provider, load });
     push(&mut world, by(0), Kind::ProviderDrain { name: name("own"), drain: true });
+    // The table is full: one that is going back makes room.
+    let broker::state::View::Leases(page) = world.view(0, broker::state::Query::Leases(None)).unwrap() else {
+        panic!()
+    };
+    let ending = page.rows.iter().find(|row| row.state == caps::wire::row::LeaseState::Ending).unwrap();
+    push(&mut world, system, Kind::Taken { lease: ending.id });
     let spec = LeaseSpec { name: None, class: None, near: None, ..spec };
     let last_spec = spec.clone();
     push(&mut world, by(4), Kind::Reserve { spec, session: 14 });
