@@ -3,6 +3,7 @@
 //! All that goes in and comes out has a form on the wire, so that the other end may be on another machine, but for two
 //! things: [`Claimed::recorded`] is a second answer to the same question, which has to come as a message of its own; and
 //! a session's number is that of the node that serves the client. The provider's notices go the other way, to
+//! [`Handle::provider_notice`](super::Handle::provider_notice), and from the broker's own process to
 //! [`Handle::notice`](super::Handle::notice).
 //!
 //! A link that loses the other end answers `E_UNREACHABLE` or `E_TIMEOUT`, in bounded time, and from then on nothing of
@@ -60,9 +61,14 @@ pub trait ProviderLink: Send + Sync {
     /// cannot be claimed.
     fn take(&self, take: Take, cause: EndCause) -> Boxed<'_, Result<Taken>>;
 
-    /// What the provider knows of a lease's memory; `None` if there is none.
-    fn memory(&self, lease: LeaseId) -> Boxed<'_, Option<MemoryRow>>;
+    /// What the provider knows of a lease's memory; `None` if there is none. `E_UNREACHABLE` or `E_TIMEOUT`: it could not
+    /// be asked.
+    fn memory(&self, lease: LeaseId) -> Boxed<'_, Result<Option<MemoryRow>>>;
 
     /// The provider's numbers, and with them that it is there.
     fn status(&self) -> Boxed<'_, Result<ProviderStatus>>;
+
+    /// This life of the provider is over in the broker's books, and this link is let go: if it is still there, it is to
+    /// take everything back and come as a new one. Returns at once; nothing is waited for.
+    fn over(&self) {}
 }

@@ -155,9 +155,9 @@ pub struct QuarantineRow {
     pub cause: QuarantineCause,
 }
 
-/// A lease in a list. The token is not in it.
+/// A lease in a list. The token is not in it. A client passes over fields that it does not know: nodes of later releases
+/// may say more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct LeaseRow {
     /// Which lease.
     pub id: LeaseId,
@@ -187,6 +187,9 @@ pub struct LeaseRow {
     pub provider: ProviderId,
     /// How many grants of it are alive.
     pub grants: u32,
+    /// What its provider is called; only where it is shown alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Name>,
     /// Why it is where it is; only where it is shown alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
@@ -319,9 +322,8 @@ pub enum Target {
     },
 }
 
-/// The node's numbers, for `leasehold status`.
+/// The node's numbers, for `leasehold status`. A client passes over fields that it does not know, as in a [`LeaseRow`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct NodeStatus {
     /// The life of the control plane.
     pub cluster: crate::id::ClusterEpoch,
