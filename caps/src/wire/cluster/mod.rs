@@ -28,6 +28,8 @@ mod fact;
 mod frame;
 mod message;
 mod refusal;
+#[cfg(test)]
+mod tests;
 
 pub use fact::{Allowance, Fact, PolicyText, Quotas};
 pub use frame::{Message, PREFIX_BYTES, decode, encode, fuzz, length};
