@@ -330,3 +330,15 @@ async fn a_broker_without_memory_of_its_own_places_what_others_bring() {
     assert_eq!((status.provider, status.pool_bytes), (ProviderId([1; 16]), 16 * PAGE));
     world.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_stops_leaves_every_provider_what_it_has() {
+    let world = World::start().await;
+    let link = world.join(east(1)).await.unwrap();
+    let lease = lease(&world, Some("zone-1")).await.unwrap();
+    world.stop();
+    // It is asked once more, nobody hears the answer, and then nobody holds the link any more.
+    assert!(lived(|| Arc::strong_count(&link) == 1));
+    assert!(!link.is_over(), "its leases live on until their time is over");
+    assert_eq!(link.live(), [lease.id]);
+}

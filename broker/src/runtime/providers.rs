@@ -72,7 +72,7 @@ impl Handle {
         self.alive(provider).await?;
         self.shared.links.replace(provider, link);
         // Lost in between, it must not keep a link that nobody would remove.
-        self.alive(provider).await.inspect_err(|_| self.shared.links.remove(provider))
+        self.alive(provider).await.inspect_err(|error| self.shared.over(provider, error))
     }
 
     /// What a provider tells unasked: of leases that are placed there and of their grants, and of no others. Returns when
@@ -201,12 +201,19 @@ impl Shared {
 
     async fn lose(&self, provider: ProviderId) -> Result<()> {
         let lost = self.order_and_wait(Kind::ProviderLost { provider, proved: false }).await;
-        // Also where it was lost already, or never registered: nothing is to be told to it any more. A broker that has no
-        // room for the order just now is told again.
-        if !lost.as_ref().is_err_and(|error| error.code() == Code::Busy) {
-            self.links.remove(provider);
+        match &lost {
+            Ok(()) => self.links.remove(provider),
+            Err(error) => self.over(provider, error),
         }
         lost
+    }
+
+    /// Lets the link of a life go that the books say is over. Any other error says nothing of it: a broker that stops, or has
+    /// much to do, leaves every provider what it has.
+    fn over(&self, provider: ProviderId, error: &Error) {
+        if matches!(error.code(), Code::Epoch | Code::Exists) {
+            self.links.remove(provider);
+        }
     }
 }
 
@@ -238,7 +245,7 @@ async fn watch(shared: Arc<Shared>, provider: ProviderId) {
                     }
                     // The broker has much to do, and hears of it with the next one.
                     Err(error) if error.code() == Code::Busy => {}
-                    Err(_) => return shared.links.remove(provider),
+                    Err(error) => return shared.over(provider, &error),
                 }
             }
             Err(_) => missed += 1,
