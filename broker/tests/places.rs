@@ -159,8 +159,9 @@ async fn a_provider_that_restarts_is_another_one_at_once() {
     assert_eq!((fresh.provider, after.live()), (ProviderId([2; 16]), vec![fresh.id]));
     // Nobody holds the link of the life that is over any more.
     assert!(lived(|| std::sync::Arc::strong_count(&before) == 1));
-    assert_eq!(world.handle.provider_lost(ProviderId([1; 16])).await.unwrap_err().code(), Code::Epoch);
-    world.handle.provider_lost(ProviderId([2; 16])).await.unwrap();
+    assert_eq!(world.handle.provider_lost(name("east"), caller(1)).await.unwrap_err().code(), Code::NotAdmin);
+    assert_eq!(world.handle.provider_lost(name("west"), caller(0)).await.unwrap_err().code(), Code::Range);
+    world.handle.provider_lost(name("east"), caller(0)).await.unwrap();
     assert_eq!(show(&world, &fresh).await.0.cause, Some(EndCause::ProviderLost));
     assert!(lived(|| std::sync::Arc::strong_count(&after) == 1));
     world.stop();

@@ -44,8 +44,20 @@ impl Links {
         }
     }
 
-    /// Forgets the link of a life.
+    /// Puts another link in the place of that of a life, or of none.
+    pub(super) fn replace(&self, provider: ProviderId, link: Arc<dyn ProviderLink>) {
+        let mut links = self.by_id.write().unwrap_or_else(PoisonError::into_inner);
+        let before = links.insert(provider, link);
+        // Its end may do more than free memory: not under the lock.
+        drop(links);
+        drop(before);
+    }
+
+    /// Forgets the link of a life that is over, and says so at its other end.
     pub(super) fn remove(&self, provider: ProviderId) {
-        self.by_id.write().unwrap_or_else(PoisonError::into_inner).remove(&provider);
+        let link = self.by_id.write().unwrap_or_else(PoisonError::into_inner).remove(&provider);
+        if let Some(link) = link {
+            link.over();
+        }
     }
 }

@@ -28,7 +28,7 @@ impl Handle {
         match self.shared.look(caller.holder, Query::Lease(lease)).await? {
             View::Lease(row) => {
                 let memory = match self.shared.links.get(row.provider) {
-                    Ok(link) => link.memory(lease).await,
+                    Ok(link) => link.memory(lease).await.unwrap_or(None),
                     Err(_) => None,
                 };
                 Ok(Reply::Lease { lease: row, memory })

@@ -260,6 +260,11 @@ impl Handle {
             Request::TransferShow { transfer } => self.transfer(caller, transfer).await,
             Request::TransferList { after } => self.transfers(caller, after).await,
             Request::TransferWithdraw { transfer } => self.transfer_withdraw(caller, transfer).await,
+            Request::ProviderShow { provider } => self.provider_show(provider).await,
+            Request::ProviderDrain { name, drain } => {
+                self.provider_drain(caller, name, drain).await.map(|()| Reply::Done)
+            }
+            Request::ProviderLost { name } => self.provider_lost(name, caller).await.map(|()| Reply::Done),
             Request::Hello { .. }
             | Request::Prove { .. }
             | Request::Confine

@@ -31,15 +31,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use caps::id::ProviderId;
+use caps::id::{LeaseId, ProviderId};
 use caps::wire::Name;
-use caps::wire::provider::{Load, Registration};
+use caps::wire::Reply;
+use caps::wire::link::Notice;
+use caps::wire::provider::{Load, ProviderRow, ProviderState, Registration};
 use caps::{Code, Error, Result};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::engine::{Mode, Order};
-use super::{Caller, Handle, ProviderLink, Shared, principal, recorded_index};
-use crate::state::{Kind, PolicyVerdict};
+use super::{Caller, Handle, ProviderLink, Shared, principal, recorded_index, unexpected};
+use crate::state::{Kind, PolicyVerdict, Query, View};
 
 impl Handle {
     /// A provider comes, with none of the memory that one of its name had before: if that one was not lost yet, it is now.
@@ -63,12 +65,83 @@ impl Handle {
         Ok(())
     }
 
-    /// A provider's process is gone, and with it all its memory.
+    /// A life of a provider that the broker has not given up is back over another link, with all the memory that it had.
+    /// The caller has proved that it is that provider.
     ///
     /// # Errors
-    /// As [`Self::notice`]; `E_EXISTS` if that is known; `E_EPOCH` for a life that is not registered.
-    pub async fn provider_lost(&self, provider: ProviderId) -> Result<()> {
-        self.shared.lose(provider).await
+    /// `E_EPOCH` if that life is over or was never registered; as [`Self::notice`].
+    pub async fn provider_rejoin(&self, provider: ProviderId, link: Arc<dyn ProviderLink>) -> Result<()> {
+        self.alive(provider).await?;
+        self.shared.links.replace(provider, link);
+        Ok(())
+    }
+
+    /// What a provider tells unasked: of leases that are placed there and of their grants, and of no others. Returns when
+    /// it is in the books.
+    ///
+    /// # Errors
+    /// `E_EPOCH` if that life is over or was never registered; `E_LEASE_UNKNOWN`, `E_GRANT_UNKNOWN` for what is not
+    /// placed there; as [`Self::notice`].
+    pub async fn provider_notice(&self, provider: ProviderId, notice: Notice) -> Result<()> {
+        self.alive(provider).await?;
+        self.shared.order_and_wait(Kind::Notice(notice)).await
+    }
+
+    async fn alive(&self, provider: ProviderId) -> Result<()> {
+        let rows = self.providers().await?;
+        let alive = rows.iter().any(|row| row.id == provider && row.state != ProviderState::Lost);
+        alive.then_some(()).ok_or(Error::new(Code::Epoch, "this life of the provider is over"))
+    }
+
+    /// The administrator's word that a provider's process is gone, and with it all its memory. What is gone is as proved
+    /// as that word is.
+    ///
+    /// # Errors
+    /// `E_NOT_ADMIN`; `E_RANGE` if no provider has this name; `E_EXISTS` if that is known; as [`Self::notice`].
+    pub async fn provider_lost(&self, name: Name, caller: Caller) -> Result<()> {
+        if caller.holder != self.shared.genesis.admin {
+            return Err(Error::new(Code::NotAdmin, "only the administrator gives providers up"));
+        }
+        let rows = self.providers().await?;
+        let row = rows.iter().find(|row| row.name == name);
+        let row = row.ok_or(Error::new(Code::Range, "no provider has this name"))?;
+        self.shared.lose(row.id).await
+    }
+
+    /// Where a provider is. For whoever names its life: that is in its tokens, and nobody guesses it.
+    pub(super) async fn provider_show(&self, provider: ProviderId) -> Result<Reply> {
+        let row = self.providers().await?.into_iter().find(|row| row.id == provider);
+        let row = row.ok_or(Error::new(Code::Epoch, "no provider of this life is known"))?;
+        match row.state {
+            ProviderState::Lost => {
+                Err(Error::new(Code::ProviderLost, "the provider is lost, and its memory"))
+            }
+            ProviderState::Up | ProviderState::Draining => {
+                Ok(Reply::Provider { name: row.name, address: row.address })
+            }
+        }
+    }
+
+    /// Every provider, in the order of their names.
+    ///
+    /// # Errors
+    /// `E_BUSY` or `E_UNREACHABLE`.
+    pub async fn providers(&self) -> Result<Vec<ProviderRow>> {
+        match self.shared.look(self.shared.genesis.admin, Query::Status).await? {
+            View::Status(status) => Ok(status.providers),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The provider that has the region of a lease, whether or not the lease has ended.
+    ///
+    /// # Errors
+    /// `E_LEASE_UNKNOWN`; `E_BUSY` or `E_UNREACHABLE`.
+    pub async fn placed_on(&self, lease: LeaseId) -> Result<ProviderId> {
+        match self.shared.look(self.shared.genesis.admin, Query::Lease(lease)).await? {
+            View::Lease(row) => Ok(row.provider),
+            _ => Err(unexpected()),
+        }
     }
 
     /// Has a provider take no new leases, or take them again. What it has stays until it ends.

@@ -145,6 +145,14 @@ impl Bounds {
     }
 }
 
+impl Bounds {
+    /// The same where memory is that of whatever providers come: as much as they bring.
+    #[must_use]
+    pub const fn of_cluster() -> Self {
+        Self::of_pool(limits::PROVIDERS_MAX as u64 * limits::POOL_BYTES_MAX)
+    }
+}
+
 impl Genesis {
     /// Checks what the state machine relies on.
     ///

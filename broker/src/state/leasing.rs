@@ -255,7 +255,7 @@ impl Broker {
     pub(super) fn leased(&self, id: LeaseId, live: Live, before: UnixMicros) -> Answer {
         match self.leases.get(id) {
             Some(lease) => Answer::Leased {
-                lease: self.lease_row(lease, self.now),
+                lease: self.placed_row(lease, self.now),
                 terms: Terms {
                     lease: id,
                     region: lease.region,

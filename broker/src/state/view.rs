@@ -148,9 +148,8 @@ impl Broker {
             Query::Leases(after) => Ok(View::Leases(self.leases_after(by, after, now))),
             Query::Lease(id) => match self.leases.get(id) {
                 Some(lease) if lease.owner == by || self.is_admin(by) => {
-                    let address = self.providers.get(lease.provider).and_then(|row| row.said.address.clone());
                     let placement = Some(lease.placement.clone());
-                    Ok(View::Lease(LeaseRow { placement, address, ..self.lease_row(lease, now) }))
+                    Ok(View::Lease(LeaseRow { placement, ..self.placed_row(lease, now) }))
                 }
                 Some(_) | None => Err(Error::new(Code::LeaseUnknown, "no such lease that concerns you")),
             },
@@ -265,9 +264,17 @@ impl Broker {
             provider: lease.provider,
             grants: lease.grants,
             // A page of rows has no room for them.
+            node: None,
             placement: None,
             address: None,
         }
+    }
+
+    /// A row that is shown alone: with where it is.
+    pub(super) fn placed_row(&self, lease: &Lease, now: UnixMicros) -> LeaseRow {
+        let address = self.providers.get(lease.provider).and_then(|row| row.said.address.clone());
+        let node = Some(lease.placement.node.clone());
+        LeaseRow { node, address, ..self.lease_row(lease, now) }
     }
 
     pub(super) fn grant_row(&self, grant: &Grant, now: UnixMicros) -> GrantRow {

@@ -282,9 +282,9 @@ impl ProviderLink for List {
         })
     }
 
-    fn memory(&self, lease: LeaseId) -> Boxed<'_, Option<MemoryRow>> {
+    fn memory(&self, lease: LeaseId) -> Boxed<'_, Result<Option<MemoryRow>>> {
         Box::pin(async move {
-            self.state().live.contains(&lease).then_some(MemoryRow {
+            Ok(self.state().live.contains(&lease).then_some(MemoryRow {
                 bytes: PAGE,
                 huge_bytes: 0,
                 segments: 1,
@@ -293,7 +293,7 @@ impl ProviderLink for List {
                 mappings: 0,
                 opens: 0,
                 pinned: false,
-            })
+            }))
         })
     }
 

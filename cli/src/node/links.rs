@@ -38,8 +38,8 @@ impl ProviderLink for LocalProvider {
         Box::pin(self.0.take(take, cause))
     }
 
-    fn memory(&self, lease: LeaseId) -> Boxed<'_, Option<MemoryRow>> {
-        Box::pin(std::future::ready(self.0.memory(lease)))
+    fn memory(&self, lease: LeaseId) -> Boxed<'_, Result<Option<MemoryRow>>> {
+        Box::pin(std::future::ready(Ok(self.0.memory(lease))))
     }
 
     fn status(&self) -> Boxed<'_, Result<ProviderStatus>> {
