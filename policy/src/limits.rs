@@ -721,3 +721,12 @@ pub const PROVIDERS_PAST_MAX: usize = 4 * PROVIDERS_MAX;
 const _: () = assert!(2 * HEARTBEAT_MS <= PROVIDER_SILENT_MS && PROVIDER_SILENT_MS < PROVIDER_LOST_MS);
 const _: () =
     assert!(PROVIDER_LOST_MS.is_multiple_of(HEARTBEAT_MS), "so many heartbeats are missed before that");
+
+// ---- Roles
+
+/// The time that a life of a provider takes at least, in milliseconds: one that ended sooner is followed by the next only
+/// then, so that a broker that refuses it is not asked all the time.
+pub const LIFE_MS_MIN: u64 = 1_000;
+/// How long a rotation of the root keys waits for the providers that are connected to believe the new one, in
+/// milliseconds. One that has not said so by then is hung up on, and hears of it when it comes back.
+pub const ROOTS_TOLD_MS_MAX: u64 = 5_000;
