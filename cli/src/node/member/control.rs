@@ -31,12 +31,12 @@ impl ControlPlane for Control {
     }
 
     fn principal(&self, key: PrincipalKey) -> BoxFuture<'_, (Option<Name>, bool)> {
-        Box::pin(std::future::ready((self.known.name(key), self.known.is_admin(key))))
+        Box::pin(std::future::ready(self.known.who(key)))
     }
 
     fn may_open(&self, caller: Caller, bytes: u64, rights: Rights, hops: u8) -> Result<()> {
-        let who = (caller.holder, self.known.name(caller.holder));
-        self.known.policy()?.may_open(who, caller.uid, bytes, rights, hops)
+        let who = (caller.holder, self.known.who(caller.holder).0);
+        self.known.policy().may_open(who, caller.uid, bytes, rights, hops)
     }
 
     fn quota(&self, principal: PrincipalKey) -> policy::Quota {

@@ -1,117 +1,89 @@
 //! What the broker said last: principals, quotas, the policy, the administrator.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use caps::error::{Code, Error, Result};
 use caps::id::PrincipalKey;
 use caps::wire::Name;
-use caps::wire::cluster::{Allowance, PolicyText, Quotas};
+use caps::wire::cluster::{Fact, PolicyText};
+use link::Facts;
 use policy::{Policy, Quota};
 
 /// What a provider knows. While the broker is away it goes on by what was true when that was last heard.
-#[derive(Default)]
 pub(in crate::node) struct Known {
-    /// Each held for one look-up or one change; a change is one call, so a panic leaves them whole.
-    people: RwLock<HashMap<PrincipalKey, Name>>,
-    quotas: RwLock<(Option<Quota>, BTreeMap<Name, Quota>)>,
-    policy: RwLock<Option<Arc<Policy>>>,
-    admin: RwLock<Option<PrincipalKey>>,
+    /// Held for one look-up or one change.
+    told: RwLock<Told>,
+}
+
+struct Told {
+    facts: Facts,
+    policy: Arc<Policy>,
 }
 
 impl Known {
-    /// Who the administrator is.
-    pub(in crate::node) fn tell_admin(&self, admin: PrincipalKey) {
-        *write(&self.admin) = Some(admin);
+    /// What was told at the beginning.
+    ///
+    /// # Errors
+    /// As [`Self::replace`].
+    pub(in crate::node) fn new(facts: Facts) -> Result<Self> {
+        let policy = Arc::new(parse(&facts.policy)?);
+        Ok(Self { told: RwLock::new(Told { facts, policy }) })
     }
 
-    /// Whether a key is the administrator's.
-    pub(super) fn is_admin(&self, key: PrincipalKey) -> bool {
-        *read(&self.admin) == Some(key)
+    /// Knows all this from now on, and nothing of what was known before.
+    ///
+    /// # Errors
+    /// `E_CONFIG_VALUE` if the policy says something else here than at the broker: then nothing has changed.
+    pub(super) fn replace(&self, facts: Facts) -> Result<()> {
+        let policy = Arc::new(parse(&facts.policy)?);
+        *self.told.write().unwrap_or_else(PoisonError::into_inner) = Told { facts, policy };
+        Ok(())
     }
 
-    /// Names, beside those that are known.
-    pub(super) fn tell_people(&self, page: Vec<(PrincipalKey, Name)>) {
-        write(&self.people).extend(page);
+    /// Knows one thing more, or better.
+    ///
+    /// # Errors
+    /// As [`Self::replace`]; `E_FRAME_TYPE` for more than a cluster has.
+    pub(super) fn learn(&self, fact: Fact) -> Result<()> {
+        let policy = if let Fact::Policy(said) = &fact { Some(Arc::new(parse(said)?)) } else { None };
+        let mut told = self.told.write().unwrap_or_else(PoisonError::into_inner);
+        told.facts.apply(fact)?;
+        told.policy = policy.unwrap_or(told.policy.clone());
+        Ok(())
     }
 
-    /// The registered name of a key.
-    pub(super) fn name(&self, key: PrincipalKey) -> Option<Name> {
-        read(&self.people).get(&key).cloned()
+    fn look<T>(&self, at: impl FnOnce(&Told) -> T) -> T {
+        at(&self.told.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Quotas, beside those that are known.
-    pub(super) fn tell_quotas(&self, page: Quotas) {
-        let mut quotas = write(&self.quotas);
-        quotas.0 = Some(quota(page.default));
-        quotas.1.extend(page.named.into_iter().map(|(name, allowance)| (name, quota(allowance))));
+    /// The registered name of a key, and whether it is the administrator's.
+    pub(super) fn who(&self, key: PrincipalKey) -> (Option<Name>, bool) {
+        self.look(|told| (told.facts.principals.get(&key).cloned(), told.facts.admin == key))
     }
 
     /// The quota of a principal: its own, or the default for one that has none or is not registered.
     pub(super) fn quota(&self, key: PrincipalKey) -> Quota {
-        let name = self.name(key);
-        let quotas = read(&self.quotas);
-        let own = name.and_then(|name| quotas.1.get(&name).copied());
-        own.or(quotas.0).unwrap_or(NOTHING)
+        self.look(|told| told.facts.quota_of(told.facts.principals.get(&key)))
     }
 
     /// The policy in force.
-    ///
-    /// # Errors
-    /// `E_CONFIG_VALUE` if the text says something else here than at the broker: then the one before stays.
-    pub(super) fn tell_policy(&self, said: &PolicyText) -> Result<()> {
-        let other = || Error::new(Code::ConfigValue, "the broker's policy is none to this release");
-        let policy = Policy::parse(&said.text, "the broker's policy").map_err(|_| other())?;
-        if policy.hash().0 != said.hash {
-            return Err(other());
-        }
-        *write(&self.policy) = Some(Arc::new(policy));
-        Ok(())
-    }
-
-    /// The policy.
-    ///
-    /// # Errors
-    /// `E_UNREACHABLE` before the broker said one: nothing is allowed by a policy that nobody knows.
-    pub(super) fn policy(&self) -> Result<Arc<Policy>> {
-        read(&self.policy)
-            .clone()
-            .ok_or(Error::new(Code::Unreachable, "the broker has not said its policy yet"))
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        self.look(|told| told.policy.clone())
     }
 }
 
-/// Before the broker said a quota.
-const NOTHING: Quota = Quota {
-    leases: 0,
-    leased_bytes: 0,
-    resident_bytes: 0,
-    shared_bytes: 0,
-    grants: 0,
-    opens: 0,
-    mappings: 0,
-};
-
-const fn quota(said: Allowance) -> Quota {
-    let Allowance { leases, leased_bytes, resident_bytes, shared_bytes, grants, opens, mappings } = said;
-    Quota { leases, leased_bytes, resident_bytes, shared_bytes, grants, opens, mappings }
-}
-
-/// A quota as a link carries it.
-pub(in crate::node) const fn allowance(quota: &Quota) -> Allowance {
-    let Quota { leases, leased_bytes, resident_bytes, shared_bytes, grants, opens, mappings } = *quota;
-    Allowance { leases, leased_bytes, resident_bytes, shared_bytes, grants, opens, mappings }
-}
-
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
+/// The policy that its hash says.
+fn parse(said: &PolicyText) -> Result<Policy> {
+    let other = || Error::new(Code::ConfigValue, "the broker's policy is another one to this release");
+    let policy = Policy::parse(&said.text, "the broker's policy").map_err(|_| other())?;
+    if policy.hash().0 == said.hash { Ok(policy) } else { Err(other()) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use caps::id::ClusterEpoch;
     use caps::key::SigningKey;
     use caps::rights::Rights;
 
@@ -125,37 +97,58 @@ mod tests {
         Name::new(text).unwrap()
     }
 
-    #[test]
-    fn a_provider_that_was_told_nothing_lets_nobody_do_anything() {
-        let known = Known::default();
-        assert_eq!(known.quota(key(1)), NOTHING);
-        assert_eq!(known.policy().unwrap_err().code(), Code::Unreachable);
-        assert!(!known.is_admin(key(1)) && known.name(key(1)).is_none());
+    fn of(opens: u32) -> Quota {
+        Quota { opens, ..policy::config::Quotas::default().default }
+    }
+
+    fn text(text: &str) -> PolicyText {
+        PolicyText { text: text.into(), hash: Policy::parse(text, "p").unwrap().hash().0 }
+    }
+
+    fn facts() -> Facts {
+        Facts {
+            cluster: ClusterEpoch([1; 16]),
+            admin: key(9),
+            roots: Vec::new(),
+            policy: text(policy::datalog::DEFAULT),
+            quota: of(7),
+            quotas: BTreeMap::from([(name("alice"), of(1)), (name("carol"), of(3))]),
+            principals: BTreeMap::from([(key(1), name("alice")), (key(2), name("bob"))]),
+        }
+    }
+
+    fn may_open(known: &Known, number: u8) -> Result<()> {
+        let (name, _) = known.who(key(number));
+        known.policy().may_open((key(number), name), None, 4096, Rights::READ, 0)
     }
 
     #[test]
     fn a_quota_is_the_name_s_or_the_default() {
-        let known = Known::default();
-        let of = |opens| Quota { opens, ..NOTHING };
-        let page = |named: Vec<(Name, Allowance)>| Quotas { default: allowance(&of(7)), named };
-        known.tell_people(vec![(key(1), name("alice")), (key(2), name("bob"))]);
-        known.tell_quotas(page(vec![(name("alice"), allowance(&of(1)))]));
-        known.tell_quotas(page(vec![(name("carol"), allowance(&of(3)))]));
-        assert_eq!([1, 2, 9].map(|number| known.quota(key(number)).opens), [1, 7, 7]);
+        let known = Known::new(facts()).unwrap();
+        assert_eq!([1, 2, 5].map(|number| known.quota(key(number)).opens), [1, 7, 7]);
+        known.learn(Fact::Principals(vec![(key(5), name("carol"))])).unwrap();
+        assert_eq!([1, 2, 5].map(|number| known.quota(key(number)).opens), [1, 7, 3]);
+        assert_eq!((known.who(key(5)), known.who(key(9))), ((Some(name("carol")), false), (None, true)));
     }
 
     #[test]
     fn a_policy_of_another_hash_is_not_taken() {
-        let known = Known::default();
-        let text = policy::datalog::DEFAULT;
-        let hash = Policy::parse(text, "p").unwrap().hash().0;
-        known.tell_policy(&PolicyText { text: text.into(), hash }).unwrap();
-        let allowed = known.policy().unwrap().may_open((key(1), Some(name("alice"))), None, 4096, Rights::READ, 0);
-        allowed.unwrap();
-        for (text, hash) in [(text, [0; 32]), ("nonsense", hash)] {
-            let told = known.tell_policy(&PolicyText { text: text.into(), hash });
-            assert_eq!(told.unwrap_err().code(), Code::ConfigValue);
+        let known = Known::new(facts()).unwrap();
+        may_open(&known, 1).unwrap();
+        let none = text("deny if true;");
+        let odd = PolicyText { text: none.text.clone(), hash: [0; 32] };
+        let nonsense = PolicyText { text: "nonsense".into(), hash: none.hash };
+        for wrong in [odd, nonsense] {
+            assert_eq!(known.learn(Fact::Policy(wrong.clone())).unwrap_err().code(), Code::ConfigValue);
+            let replaced = known.replace(Facts { policy: wrong.clone(), admin: key(3), ..facts() });
+            assert_eq!(replaced.unwrap_err().code(), Code::ConfigValue);
+            assert!(Known::new(Facts { policy: wrong, ..facts() }).is_err());
         }
-        assert_eq!(known.policy().unwrap().hash().0, hash, "the one before stays");
+        assert!(may_open(&known, 1).is_ok() && known.who(key(9)).1, "what was known before stays");
+        known.learn(Fact::Policy(none)).unwrap();
+        assert_eq!(may_open(&known, 1).unwrap_err().code(), Code::PolicyDenied);
+        // All is as it is told then, whatever was known.
+        known.replace(Facts { principals: BTreeMap::new(), ..facts() }).unwrap();
+        assert!(known.who(key(1)).0.is_none() && may_open(&known, 9).is_ok());
     }
 }

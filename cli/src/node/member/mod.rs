@@ -19,5 +19,5 @@ mod hands;
 mod known;
 
 pub(super) use control::Control;
-pub(super) use hands::Hands;
+pub(super) use hands::{Hands, set};
 pub(super) use known::Known;
