@@ -193,7 +193,10 @@ fn leases_of_a_broker_are_memory_of_its_provider() {
     let broker = scene.client();
     refused(broker.lease(LeaseOptions::new(BYTES, TTL)), Code::ProviderLost);
     let mut provider = scene.provider();
-    assert_eq!((&provider.ready["name"], &provider.ready["broker"]), (&"node-1".into(), &scene.link[..].into()));
+    assert_eq!(
+        (&provider.ready["name"], &provider.ready["broker"]),
+        (&"node-1".into(), &scene.link[..].into())
+    );
     assert!(provider.said().contains(&format!("waiting for the broker at {}", scene.link)));
     let nodes = scene.nodes();
     assert_eq!((nodes.len(), &nodes[0]["state"], &nodes[0]["locality"]), (1, &"up".into(), &"room-1".into()));
@@ -203,7 +206,10 @@ fn leases_of_a_broker_are_memory_of_its_provider() {
     let leased = lease(&broker);
     let there = provider.connect(&scene.alice);
     assert_eq!(there.welcome().name.as_ref().map(Name::as_str), Some("alice"));
-    assert_eq!((there.welcome().cluster, leased.lease.provider), (broker.welcome().cluster, there.welcome().provider));
+    assert_eq!(
+        (there.welcome().cluster, leased.lease.provider),
+        (broker.welcome().cluster, there.welcome().provider)
+    );
     let region = there.open_mapped(&leased.token, Rights::READ_WRITE).unwrap();
     let bytes = pattern(3, 4096);
     region.write_at(0, &bytes).unwrap();

@@ -117,7 +117,8 @@ fn prepare(options: Options) -> Result<Prepared, Failure> {
     let (file, config) = up::configuration(&dir, options.config.as_deref())?;
     let Some(broker) = config.cluster.broker.clone() else {
         let message = format!("{} does not say where the broker is", files::show(&file));
-        let help = "write `broker = \"HOST:PORT\"` below [cluster], where the broker's own `cluster.listen` is";
+        let help =
+            "write `broker = \"HOST:PORT\"` below [cluster], where the broker's own `cluster.listen` is";
         return Err(Failure::of(Code::ConfigValue, message).help(help));
     };
     let now = Clock::start().unix();
@@ -207,7 +208,15 @@ async fn serve(prepared: Prepared) -> Result<End> {
     let mut link = tokio::spawn(dialler.serve(hands));
     let ready = async {
         asker.joined().await;
-        say_ready(&options, &dir.socket(), served.as_ref().map(RemoteGate::address), tier, pool_bytes, &name, &broker);
+        say_ready(
+            &options,
+            &dir.socket(),
+            served.as_ref().map(RemoteGate::address),
+            tier,
+            pool_bytes,
+            &name,
+            &broker,
+        );
         std::future::pending::<()>().await;
     };
     let network = async {

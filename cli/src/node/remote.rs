@@ -167,7 +167,9 @@ fn own(
             let file = |ending| dirs.pki().join(format!("{name}.{ending}"));
             Ok((file("pem"), file("key")))
         }
-        [] => Err(says(format!("{} has issued no certificate to a {}", files::show(&dirs.pki()), spoken(role)))),
+        [] => {
+            Err(says(format!("{} has issued no certificate to a {}", files::show(&dirs.pki()), spoken(role))))
+        }
         several => Err(says(format!(
             "{} nodes have a certificate here; name this one's in [remote]: certificate and key",
             several.len()

@@ -338,7 +338,8 @@ async fn serve(prepared: Prepared) -> Result<()> {
         genesis,
         policy: Arc::new(policy),
         recorder: broker_log.clone(),
-        link: attached.then(|| Arc::new(LocalProvider(provider.clone())) as Arc<dyn broker_runtime::ProviderLink>),
+        link: attached
+            .then(|| Arc::new(LocalProvider(provider.clone())) as Arc<dyn broker_runtime::ProviderLink>),
         clock: Arc::new(move || clock.unix()),
         root: keys.root,
         receipts: keys.receipt,
@@ -361,13 +362,17 @@ async fn serve(prepared: Prepared) -> Result<()> {
     register_known(&handle, &dir, keys.admin.public(), uid).await;
 
     let ttl_max = config.lease.ttl_max;
-    let custody = Custody::new(keys.roots, handle.clone(), provider.clone(), told.clone(), dir.audit(), ttl_max);
+    let custody =
+        Custody::new(keys.roots, handle.clone(), provider.clone(), told.clone(), dir.audit(), ttl_max);
     let keeping = tokio::spawn(custody.clone().watch());
 
     let providers = match (config.cluster.listen, &remote, told) {
         (Some(listen), Some((remote, _)), Some(told)) => {
             let (credentials, handle) = (remote.link()?, handle.clone());
-            Some(link::broker::Listener::bind(listen, credentials, handle, told, link::Timings::default()).await?)
+            Some(
+                link::broker::Listener::bind(listen, credentials, handle, told, link::Timings::default())
+                    .await?,
+            )
         }
         _ => None,
     };
@@ -381,11 +386,7 @@ async fn serve(prepared: Prepared) -> Result<()> {
         canary: health.clone(),
         admin: keys.admin.public(),
     };
-    let gate = Gate::bind(
-        gate_config(&dir, &config),
-        provider.clone(),
-        Arc::new(control),
-    )?;
+    let gate = Gate::bind(gate_config(&dir, &config), provider.clone(), Arc::new(control))?;
     let served = match remote.as_ref().and_then(|(remote, most)| remote.gate(*most)) {
         Some(config) => Some(RemoteGate::bind(config, &gate).map_err(remote::not_listening)?),
         None => None,
@@ -512,7 +513,8 @@ fn watch(
 ) -> tokio::task::JoinHandle<()> {
     let (every, bytes) = (config.canary.every.unwrap_or_default(), canary_bytes(config));
     let ttl = config.lease.ttl_max.min(caps::time::Micros::from_millis(limits::CANARY_LEASE_MS_MAX));
-    let begun = keeper.and_then(|mut keeper| keeper.begin(socket, every, ttl, bytes, near).ok().map(|()| keeper));
+    let begun =
+        keeper.and_then(|mut keeper| keeper.begin(socket, every, ttl, bytes, near).ok().map(|()| keeper));
     tokio::spawn(async move {
         match begun {
             Some(keeper) => keeper.listen(health).await,

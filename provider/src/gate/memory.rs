@@ -7,8 +7,8 @@ use audit::{Draft, Event as Entry};
 use caps::error::{Blame, Code, Error, Result};
 use caps::id::SlotHandle;
 use caps::token::{Token, VerifiedToken};
-use caps::wire::{Reply, Request};
 use caps::wire::request::Path;
+use caps::wire::{Reply, Request};
 use policy::fault::Reaction;
 
 use super::fault::{Access, Fault};

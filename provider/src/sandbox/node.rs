@@ -153,16 +153,8 @@ pub const DIALLING: &[Rule] = &[
         [Arg::Is(0, libc::AF_INET6 as u32), Arg::Has(1, KIND, libc::SOCK_STREAM as u32)],
         "the link to the broker, over IPv6"
     ),
-    rule!(
-        SYS_connect,
-        [Arg::Is(2, size_of::<libc::sockaddr_in>() as u32)],
-        "the broker's address, IPv4"
-    ),
-    rule!(
-        SYS_connect,
-        [Arg::Is(2, size_of::<libc::sockaddr_in6>() as u32)],
-        "the broker's address, IPv6"
-    ),
+    rule!(SYS_connect, [Arg::Is(2, size_of::<libc::sockaddr_in>() as u32)], "the broker's address, IPv4"),
+    rule!(SYS_connect, [Arg::Is(2, size_of::<libc::sockaddr_in6>() as u32)], "the broker's address, IPv6"),
 ];
 /// The kind of a socket, without the flags beside it.
 const KIND: u32 = !(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as u32;
