@@ -316,10 +316,10 @@ fn fails(role: &str, config: &str, dir: &TempDir) -> String {
 fn k_bad_configurations_are_refused_before_anything_starts() {
     let dir = directory();
     for (role, config, says) in [
-        ("broker", "# nothing\n", "cluster.listen"),
+        ("broker", "# nothing\n", "where providers come"),
         ("broker", "[cluster]\nbroker = \"127.0.0.1:7172\"\n", "leasehold provider"),
         ("broker", "[cluster]\nlisten = \"127.0.0.1:7172\"\n", "E_CONFIG_TLS"),
-        ("provider", "# nothing\n", "cluster.broker"),
+        ("provider", "# nothing\n", "where the broker is"),
         ("provider", "[cluster]\nbroker = \"127.0.0.1:7172\"\n", "E_CONFIG_TLS"),
         ("provider", "[cluster]\nbroker = \"127.0.0.1\"\n", "role.toml:2:10"),
     ] {
