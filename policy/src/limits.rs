@@ -839,3 +839,12 @@ const _: () = assert!(
 );
 const _: () =
     assert!(LINK_REDIAL_MS_MIN < LINK_REDIAL_MS_MAX && LINK_GREETINGS_PER_ADDRESS_MAX < LINK_GREETINGS_MAX);
+
+// ---- Roles
+
+/// The time that a life of a provider takes at least, in milliseconds: one that ended sooner is followed by the next only
+/// then, so that a broker that refuses it is not asked all the time.
+pub const LIFE_MS_MIN: u64 = 1_000;
+/// How long a rotation of the root keys waits for the providers that are connected to believe the new one, in
+/// milliseconds. One that has not said so by then is hung up on, and hears of it when it comes back.
+pub const ROOTS_TOLD_MS_MAX: u64 = 5_000;
