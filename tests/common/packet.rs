@@ -25,9 +25,9 @@ impl Packet {
     pub fn payload(&self) -> Option<((u16, u16), usize)> {
         let header = self.header()?;
         let ports = (self.u16_at(header)?, self.u16_at(header + 2)?);
-        let behind = match self.0.get(9)? {
-            &TCP => usize::from(self.0.get(header + 12)? >> 4) * 4,
-            &UDP => UDP_HEADER,
+        let behind = match *self.0.get(9)? {
+            TCP => usize::from(self.0.get(header + 12)? >> 4) * 4,
+            UDP => UDP_HEADER,
             _ => return None,
         };
         let whole = usize::from(self.u16_at(2)?);
