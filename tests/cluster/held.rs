@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use libmem::{Client, Code, Endpoint, Mediated, Result, Rights, Token};
 
-use crate::common::pattern;
+use crate::common::{pattern, until};
 use crate::stage::Stage;
 
 /// How long a call of it may take.
-pub(crate) const BOUND: Duration = Duration::from_secs(2);
+pub(crate) const BOUND: Duration = Duration::from_secs(3);
 /// What a machine that is busy with other things may add.
 pub(crate) const SLACK: Duration = Duration::from_secs(3);
 /// Bytes that it minds.
@@ -35,7 +35,10 @@ impl Held {
         let node = stage.node_of(&lease);
         let file = std::fs::read_to_string(made["token_file"].as_str().unwrap()).unwrap();
         let token = Token::parse_text(file.trim_end()).unwrap();
-        let (client, memory) = open(stage, &node, &token).unwrap();
+        let (client, memory) = until("its provider opens it", || match open(stage, &node, &token) {
+            Err(error) if error.code() == Code::Timeout => None, // a busy machine
+            opened => Some(opened.unwrap()),
+        });
         let bytes = pattern(u64::from(name.as_bytes()[0]), BYTES);
         stage.client.space.enter(|| memory.write_at(0, &bytes)).unwrap();
         Self { lease, node, token, client, memory, bytes }

@@ -12,11 +12,11 @@ use crate::common::{MINUTE, code, log, netns, pattern, refused, until};
 use crate::scene::{Scene, lease};
 
 /// How long the lease lives that ends by itself.
-const TTL: Duration = Duration::from_millis(1_200);
+const TTL: Duration = Duration::from_secs(3);
 /// What a machine that is busy with other things may add to a bound.
 const SLACK: Duration = Duration::from_millis(900);
 /// How long a call of a client may take.
-const BOUND: Duration = Duration::from_millis(1_500);
+const BOUND: Duration = Duration::from_secs(3);
 /// Bytes of a lease.
 const BYTES: usize = 1 << 20;
 

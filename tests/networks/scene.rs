@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use libmem::{Client, Endpoint, LeaseOptions, Leased, Lifetime};
+use libmem::{Client, Code, Endpoint, LeaseOptions, Leased, Lifetime};
 use transport::Credentials;
 
 use crate::common::faults::{FAR, Wire};
 use crate::common::netns::Space;
 use crate::common::shell::Shell;
-use crate::common::{MINUTE, Node, tls};
+use crate::common::{MINUTE, Node, tls, until};
 
 /// A node that alice reaches over a wire. The administrator has the node's socket, which no wire is in front of.
 pub(crate) struct Scene {
@@ -40,7 +40,12 @@ impl Scene {
     /// Alice's session over the wire, whose calls may take so long.
     pub(crate) fn alice(&self, bound: Duration) -> Client {
         let endpoint = Endpoint::tls(&self.node.address().to_string(), self.alice.clone()).timeout(bound);
-        Client::connect(&endpoint, &self.node.key("alice")).unwrap()
+        let key = self.node.key("alice");
+        // Beginning may take longer than a call may, where the machine is busy with other things.
+        until("the node begins a session", || match Client::connect(&endpoint, &key) {
+            Err(error) if error.code() == Code::Timeout => None,
+            connected => Some(connected.unwrap()),
+        })
     }
 
     /// Ends the node and looks at what it wrote.
