@@ -5,6 +5,7 @@
 //!   broker ──┐            ┌── client: the command line, and rights held open by this process
 //!            ├── switch ──┤
 //!   node-a ──┘            └── node-b
+//!   broker ──── wire ──── node-a: for the link between both alone, so that it fails while clients reach everybody
 //! ```
 //!
 //! | file | idea |

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use libmem::Code;
 use policy::limits::PROVIDER_LOST_MS;
 
+use crate::common::faults::{BOTH, Fault, Way};
 use crate::common::{code, netns, until};
 use crate::held::{self, Held};
 use crate::stage::Stage;
@@ -61,31 +62,35 @@ fn a_provider_that_is_killed_takes_its_leases_along_and_no_others() {
     stage.finish();
 }
 
+/// The life of a provider that the broker knows as up.
+fn life(stage: &Stage, name: &str) -> Option<serde_json::Value> {
+    let rows = stage.providers();
+    rows.into_iter().find(|row| row["name"] == name && row["state"] == "up").map(|row| row["id"].clone())
+}
+
 #[test]
 fn a_revoke_that_cannot_be_told_says_so_and_is_done_as_soon_as_it_can() {
     if !netns::possible() {
         return;
     }
     let mut stage = Stage::set();
-    let [a, mut b] = Held::on_both(&mut stage);
-    let life = |stage: &Stage| {
-        let row = stage.providers().into_iter().find(|row| row["name"] == "node-a");
-        row.expect("it has a row")["id"].clone()
-    };
-    let before = life(&stage);
-    // Neither the broker nor a client reaches it.
-    stage.a.host.unplug();
-    let revoke = ["revoke", &a.lease, "--as", "alice", "--reason", "over"];
+    let [mut a, mut b] = Held::on_both(&mut stage);
+    let before = life(&stage, "node-a");
+    stage.link.cut(&BOTH);
+    let lease = a.lease.clone();
+    let revoke = ["revoke", &lease, "--as", "alice", "--reason", "over", "--json"];
     let said = std::thread::scope(|scope| {
-        let asked = scope.spawn(|| stage.typed(&[&revoke[..], &["--json"]].concat(), b""));
-        // Long enough for the take-back to be under way, and shorter than the provider is given up in.
-        let since = Instant::now();
-        until("the provider is silent", || {
+        let asked = scope.spawn(|| stage.typed(&revoke, b""));
+        // Until the take-back is under way, and for less than the provider is given up in.
+        let cut = Instant::now();
+        until("the broker hears nothing", || {
             let row = stage.providers().into_iter().find(|row| row["name"] == "node-a")?;
             let silent = row["silent_for_ms"].as_u64()? >= PROVIDER_LOST_MS / 4;
-            (silent || since.elapsed() >= Duration::from_millis(PROVIDER_LOST_MS / 3)).then_some(())
+            (silent || cut.elapsed() >= Duration::from_millis(PROVIDER_LOST_MS / 3)).then_some(())
         });
-        stage.a.host.plug();
+        // The provider has not heard of it: no more was promised to anybody.
+        a.is_whole(&stage);
+        stage.link.mend();
         asked.join().unwrap()
     });
     if !said.status.success() {
@@ -103,42 +108,45 @@ fn a_revoke_that_cannot_be_told_says_so_and_is_done_as_soon_as_it_can() {
         (!GONE.contains(&code)).then_some(code)
     });
     assert!([Code::Revoked, Code::TokenRevoked, Code::LeaseUnknown].contains(&over), "{over}");
-    assert_eq!(life(&stage), before, "the same life goes on");
+    assert_eq!(life(&stage, "node-a"), before, "the same life goes on");
     b.is_whole(&stage);
     stage.finish();
 }
 
 #[test]
-fn a_provider_that_is_away_for_too_long_begins_anew() {
+fn a_provider_that_the_broker_does_not_reach_for_too_long_begins_anew() {
+    away_for_too_long(&BOTH);
+}
+
+#[test]
+fn a_provider_that_does_not_hear_the_broker_for_too_long_begins_anew() {
+    away_for_too_long(&[Way::ToFar]);
+}
+
+fn away_for_too_long(ways: &[Way]) {
     if !netns::possible() {
         return;
     }
     let mut stage = Stage::set();
-    let [a, mut b] = Held::on_both(&mut stage);
-    let id = |stage: &Stage| {
-        let rows = stage.providers();
-        rows.into_iter()
-            .find(|row| row["name"] == "node-a" && row["state"] == "up")
-            .map(|row| row["id"].clone())
-    };
-    let before = id(&stage).expect("it is there");
-    stage.a.host.unplug();
+    let [mut a, mut b] = Held::on_both(&mut stage);
+    let before = life(&stage, "node-a").expect("it is there");
     let began = Instant::now();
+    stage.link.cut(ways);
     until("the broker gives it up", || {
         let log = stage.broker.log();
         log.iter().any(|entry| entry["event"] == "provider.lost").then_some(())
     });
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(PROVIDER_LOST_MS / 2), "not at the first silence: {took:?}");
-    // Nobody has proved that it serves no more: who asks is told so.
+    // Nobody has proved that it serves no more, and it does: who takes back what it has is told so.
+    a.is_whole(&stage);
     let said = stage.refused(&["revoke", &a.lease, "--as", "alice", "--reason", "over"], IN_VAIN);
-    assert!(["E_UNREACHABLE", "E_PROVIDER_LOST"].contains(&&said[..]), "{said}");
-    assert_eq!(code(&held::open(&mut stage, "node-a", &a.token.clone()).map(drop)), "E_UNREACHABLE");
+    assert_eq!(said, "E_UNREACHABLE");
+    a.is_whole(&stage);
     b.is_whole(&stage);
 
-    stage.a.host.plug();
-    stage.a.await_ready();
-    let after = until("it is back", || id(&stage));
+    stage.link.mend();
+    let after = until("it is back", || life(&stage, "node-a"));
     assert_ne!(after, before, "another life");
     await_loss(&stage, &a);
     // What the life before had was wiped by it.
@@ -150,5 +158,58 @@ fn a_provider_that_is_away_for_too_long_begins_anew() {
     b.is_whole(&stage);
     let [mut again, _other] = Held::on_both(&mut stage);
     again.is_whole(&stage);
+    stage.finish();
+}
+
+#[test]
+fn a_provider_whose_cable_is_pulled_for_a_moment_goes_on() {
+    if !netns::possible() {
+        return;
+    }
+    let mut stage = Stage::set();
+    let [mut a, mut b] = Held::on_both(&mut stage);
+    let before = life(&stage, "node-a");
+    stage.a.host.unplug();
+    let said = a.fails(&stage);
+    assert!(GONE.contains(&said), "{said}");
+    let token = a.token.clone();
+    let opened = held::open(&mut stage, "node-a", &token).map(drop);
+    assert!(["E_UNREACHABLE", "E_TIMEOUT"].contains(&code(&opened)), "{opened:?}");
+    b.is_whole(&stage);
+    stage.a.host.plug();
+    until("it is reached again", || a.read(&stage).ok());
+    a.is_whole(&stage);
+    assert_eq!(life(&stage, "node-a"), before, "the broker reached it all the while");
+    stage.finish();
+}
+
+#[test]
+fn leases_come_and_go_over_a_link_that_loses_reorders_and_doubles() {
+    if !netns::possible() {
+        return;
+    }
+    let stage = Stage::set();
+    let before = life(&stage, "node-a");
+    stage.link.set_both(Fault {
+        delay: Duration::from_millis(5),
+        loss: 20,
+        reorder: (50, Duration::from_millis(8)),
+        duplicate: 20,
+        ..Fault::default()
+    });
+    for round in 0..12 {
+        let name = format!("r{round}");
+        let made = stage.lease(&name, "1MiB", "10m");
+        let lease = made["lease"]["id"].as_str().unwrap();
+        stage.json(&["lease", "renew", lease, "--as", "alice", "--ttl", "20m"]);
+        let receipt = stage.json(&["lease", "release", lease, "--as", "alice"]);
+        assert_eq!(receipt["receipt"]["wiped_bytes"], 1 << 20, "{receipt}");
+    }
+    for way in BOTH {
+        let counts = stage.link.counts(way);
+        assert!(counts.lost > 0 && counts.late > 0 && counts.doubled > 0, "{way:?}: {counts:?}");
+    }
+    stage.balances();
+    assert_eq!(life(&stage, "node-a"), before, "the same life goes on");
     stage.finish();
 }

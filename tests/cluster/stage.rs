@@ -15,6 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use transport::{Credentials, Domain, Files};
 
+use crate::common::faults::{NEAR, Wire};
 use crate::common::netns::{Host, Star};
 use crate::common::shell::Shell;
 use crate::common::{PATIENCE, until};
@@ -37,6 +38,8 @@ pub(crate) struct Stage {
     pub(crate) a: Part,
     pub(crate) b: Part,
     pub(crate) client: Host,
+    /// Between the broker (near) and node-a (far): what the link between both goes over, and nothing else.
+    pub(crate) link: Wire,
     dir: TempDir,
 }
 
@@ -61,7 +64,8 @@ impl Stage {
         let (broker, a, b) =
             (part("broker", "broker-1"), part("provider", "node-a"), part("provider", "node-b"));
         let client = star.host();
-        let mut stage = Self { broker, a, b, client, dir };
+        let link = Wire::between(&broker.host.space, &a.host.space, 51);
+        let mut stage = Self { broker, a, b, client, link, dir };
         stage.prepare();
         stage.broker.start();
         stage.admit("alice");
@@ -75,7 +79,6 @@ impl Stage {
 
     /// Directories, certificates and configurations.
     fn prepare(&self) {
-        let at = self.broker.host.address;
         fs::create_dir(&self.broker.dir).unwrap();
         let authority = Shell::new(&self.broker.dir);
         authority.bytes(&["pki", "init", "--domain", DOMAIN]);
@@ -89,9 +92,10 @@ impl Stage {
             for file in ["roots.pem", "lists.pem"] {
                 fs::copy(self.issued(file), tls.join(file)).unwrap();
             }
+            let at = if part.name == self.a.name { NEAR } else { self.broker.host.address };
             let [own, tls] = [part.host.address.to_string(), tls.display().to_string()];
             let (pool, cluster) = match part.role {
-                "broker" => (0, format!("listen = \"{at}:{PROVIDERS}\"")),
+                "broker" => (0, format!("listen = \"0.0.0.0:{PROVIDERS}\"")),
                 _ => (POOL, format!("broker = \"{at}:{PROVIDERS}\"\nbroker_name = \"{}\"", self.broker.name)),
             };
             let config = format!(
