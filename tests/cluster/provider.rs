@@ -78,7 +78,7 @@ fn a_revoke_that_cannot_be_told_says_so_and_is_done_as_soon_as_it_can() {
     let before = life(&stage, "node-a");
     stage.link.cut(&BOTH);
     let lease = a.lease.clone();
-    let revoke = ["revoke", &lease, "--as", "alice", "--reason", "over", "--json"];
+    let revoke = ["revoke", "lease", &lease, "--as", "alice", "--reason", "over", "--json"];
     let said = std::thread::scope(|scope| {
         let asked = scope.spawn(|| stage.typed(&revoke, b""));
         // Until the take-back is under way, and for less than the provider is given up in.
@@ -140,7 +140,7 @@ fn away_for_too_long(ways: &[Way]) {
     assert!(took >= Duration::from_millis(PROVIDER_LOST_MS / 2), "not at the first silence: {took:?}");
     // Nobody has proved that it serves no more, and it does: who takes back what it has is told so.
     a.is_whole(&stage);
-    let said = stage.refused(&["revoke", &a.lease, "--as", "alice", "--reason", "over"], IN_VAIN);
+    let said = stage.refused(&["revoke", "lease", &a.lease, "--as", "alice", "--reason", "over"], IN_VAIN);
     assert_eq!(said, "E_UNREACHABLE");
     a.is_whole(&stage);
     b.is_whole(&stage);
