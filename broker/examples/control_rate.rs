@@ -74,8 +74,8 @@ impl ProviderLink for Yes {
         Box::pin(async move { Ok(taken) })
     }
 
-    fn memory(&self, _lease: LeaseId) -> Boxed<'_, Option<MemoryRow>> {
-        Box::pin(async { None })
+    fn memory(&self, _lease: LeaseId) -> Boxed<'_, Result<Option<MemoryRow>>> {
+        Box::pin(async { Ok(None) })
     }
 
     fn status(&self) -> Boxed<'_, Result<ProviderStatus>> {

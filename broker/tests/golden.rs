@@ -94,7 +94,7 @@ fn commands() -> Vec<Command> {
             Acceptance { grant: contract.grant, signature, lifetime: Lifetime::Process, session: 12 };
         push(&mut world, by(2), Kind::Accept(accept));
         if grant == 5 {
-            push(&mut world, system, Kind::Notice(Notice::GrantOpened { grant: contract.grant }));
+            push(&mut world, system, notice(Notice::GrantOpened { grant: contract.grant }));
         } else {
             push(&mut world, system, Kind::Undo(Undo::Accept { grant: contract.grant }));
         }
@@ -140,7 +140,7 @@ fn commands() -> Vec<Command> {
         push(&mut world, by(0), revoke(target));
     }
     let cause = EndCause::HolderExit;
-    push(&mut world, system, Kind::Notice(Notice::LeaseEnded { lease: second, cause }));
+    push(&mut world, system, notice(Notice::LeaseEnded { lease: second, cause }));
     push(&mut world, system, Kind::Refused { who: public(4), code: Code::Denied, about: None });
     push(&mut world, system, Kind::HolderExit { session: 99 });
     // Below a grant: a block of a token, by somebody who held it, and one by its id alone.
@@ -269,7 +269,7 @@ fn commands() -> Vec<Command> {
     push(&mut world, by(0), Kind::ProviderDrain { name: name("east"), drain: true });
     push(&mut world, by(0), Kind::ProviderDrain { name: name("own"), drain: true });
     push(&mut world, by(0), Kind::ProviderDrain { name: name("own"), drain: false });
-    push(&mut world, system, Kind::ProviderLost { provider: ProviderId([2; 16]) });
+    push(&mut world, system, Kind::ProviderLost { provider: ProviderId([2; 16]), proved: true });
     let provider = Registration { id: ProviderId([3; 16]), name: name("west"), ..own() };
     push(&mut world, system, Kind::ProviderRegister { provider, attached: false });
     commands

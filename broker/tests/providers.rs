@@ -97,7 +97,7 @@ fn a_lost_provider_takes_its_own_leases_along_and_no_others() {
         world.by(0, Kind::ProviderDrain { name: name("east"), drain: true }).answer.unwrap();
         world.lease(1, PAGE, 5_000)
     });
-    let lost = world.system(Kind::ProviderLost { provider: ProviderId([1; 16]) });
+    let lost = world.system(Kind::ProviderLost { provider: ProviderId([1; 16]), proved: true });
     assert_eq!(events(&lost.entries), vec![(Event::ProviderLost, None); 2]);
     assert!(lost.effects.is_empty(), "nobody is there to be told");
     let row = |ticket: &ClaimTicket| match world.view(0, Query::Lease(ticket.lease)).unwrap() {
@@ -129,12 +129,15 @@ fn another_life_ends_the_one_before_and_no_life_comes_back() {
     for id in [1, 9] {
         let provider = ProviderId([id; 16]);
         assert_eq!(code(world.system(Kind::ProviderHeartbeat { provider, load }).answer), Some(Code::Epoch));
-        assert_eq!(code(world.system(Kind::ProviderLost { provider }).answer), Some(Code::Epoch));
+        assert_eq!(
+            code(world.system(Kind::ProviderLost { provider, proved: true }).answer),
+            Some(Code::Epoch)
+        );
     }
     assert_eq!(register(&mut world, east(1)), Some(Code::Epoch));
     // Under no name either, and not while it is the last that the name had.
     assert_eq!(register(&mut world, Registration { name: name("other"), ..east(1) }), Some(Code::Epoch));
-    world.system(Kind::ProviderLost { provider: ProviderId([2; 16]) }).answer.unwrap();
+    world.system(Kind::ProviderLost { provider: ProviderId([2; 16]), proved: true }).answer.unwrap();
     assert_eq!(register(&mut world, east(2)), Some(Code::Epoch));
     assert_eq!(register(&mut world, east(3)), None);
     assert_eq!(provider(&world, "east").state, ProviderState::Up);
@@ -192,7 +195,7 @@ fn the_table_is_bounded_and_the_longest_lost_makes_room() {
     assert_eq!(register(&mut world, other(3, "c")), Some(Code::Busy), "all three are there");
     for (n, wait) in [(2, 5), (1, 5)] {
         world.now += wait;
-        world.system(Kind::ProviderLost { provider: ProviderId([n; 16]) }).answer.unwrap();
+        world.system(Kind::ProviderLost { provider: ProviderId([n; 16]), proved: true }).answer.unwrap();
     }
     assert_eq!(register(&mut world, other(3, "c")), None);
     let names: Vec<_> = world.status().providers.iter().map(|row| row.name.to_string()).collect();

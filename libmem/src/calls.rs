@@ -366,3 +366,11 @@ pub(crate) fn transfer_accept(id: TransferId, signature: Signature, lifetime: Li
     };
     Call { request: Request::TransferAccept { transfer: id, signature, lifetime }, read }
 }
+
+pub(crate) fn provider_drain(name: Name, drain: bool) -> Call<()> {
+    Call { request: Request::ProviderDrain { name, drain }, read: done }
+}
+
+pub(crate) fn provider_lost(name: Name) -> Call<()> {
+    Call { request: Request::ProviderLost { name }, read: done }
+}

@@ -637,6 +637,26 @@ impl<T: Row> Iterator for Rows<'_, T> {
     }
 }
 
+/// About providers.
+impl Client {
+    /// Has a provider take no new leases, or take them again. What it has stays until it ends. Administrator only.
+    ///
+    /// # Errors
+    /// `E_NOT_ADMIN`; `E_RANGE` if no provider has this name. `E_UNCERTAIN` if no answer came: asking again does no harm.
+    pub fn provider_drain(&self, name: Name, drain: bool) -> Result<()> {
+        self.session.call(calls::provider_drain(name, drain))
+    }
+
+    /// Gives a provider up whose process is gone, and with it all its memory: its leases end, and nothing more is waited
+    /// for. Whoever says so answers for its truth. Administrator only.
+    ///
+    /// # Errors
+    /// `E_NOT_ADMIN`; `E_RANGE` if no provider has this name; `E_EXISTS` if it is known. `E_UNCERTAIN` if no answer came.
+    pub fn provider_lost(&self, name: Name) -> Result<()> {
+        self.session.call(calls::provider_lost(name))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,6 +30,7 @@ pub struct LeaseOptions {
     lifetime: Lifetime,
     segment_bytes: Option<u64>,
     max_hops: u8,
+    near: Option<Name>,
 }
 
 impl LeaseOptions {
@@ -44,6 +45,7 @@ impl LeaseOptions {
             lifetime: Lifetime::Process,
             segment_bytes: None,
             max_hops: 0,
+            near: None,
         }
     }
 
@@ -90,6 +92,16 @@ impl LeaseOptions {
         self
     }
 
+    /// Where it should be, if the node has a choice: the label of a locality. A wish: it is taken elsewhere before it is
+    /// refused.
+    ///
+    /// # Errors
+    /// `E_RANGE` if the text is no name.
+    pub fn near(mut self, locality: &str) -> Result<Self> {
+        self.near = Some(Name::new(locality)?);
+        Ok(self)
+    }
+
     /// As [`Self::new`], for whoever learns the size later.
     pub(crate) fn bytes(mut self, bytes: u64) -> Self {
         self.bytes = bytes;
@@ -97,8 +109,8 @@ impl LeaseOptions {
     }
 
     pub(crate) fn spec(self) -> Result<LeaseSpec> {
-        let Self { bytes, ttl, name, class, lifetime, segment_bytes, max_hops } = self;
-        Ok(LeaseSpec { bytes, ttl: micros(ttl)?, name, class, lifetime, segment_bytes, max_hops, near: None })
+        let Self { bytes, ttl, name, class, lifetime, segment_bytes, max_hops, near } = self;
+        Ok(LeaseSpec { bytes, ttl: micros(ttl)?, name, class, lifetime, segment_bytes, max_hops, near })
     }
 }
 

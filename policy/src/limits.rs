@@ -718,6 +718,90 @@ pub const PROVIDER_LOST_MS: u64 = 10_000;
 /// Lives of providers that are remembered when they have no row any more, so that none begins again: every provider may
 /// have restarted a few times while one that was given up still tries.
 pub const PROVIDERS_PAST_MAX: usize = 4 * PROVIDERS_MAX;
+/// Of these, the lives of one name: a provider that starts over and over pushes out its own.
+pub const PROVIDERS_PAST_PER_NAME_MAX: usize = 4;
+/// Names of providers that drain and have no row any more.
+pub const PROVIDERS_DRAINED_MAX: usize = 4 * PROVIDERS_MAX;
+/// Take-backs below a lease that wait until a provider answers again. Beyond it the whole lease goes.
+pub const UNTOLD_PER_PROVIDER_MAX: usize = 1_024;
+/// Of these, those that are told after one heartbeat.
+pub const UNTOLD_PER_BEAT_MAX: usize = 64;
+/// How long a provider may take to answer a question that it does nothing for, in milliseconds.
+pub const PROVIDER_ANSWER_MS_MAX: u64 = 2_000;
+/// How long a provider may take to take something back, in milliseconds, the wiping of its bytes not counted.
+pub const PROVIDER_TAKE_MS_MAX: u64 = 30_000;
+/// How often a lease that a provider refused is tried at another one.
+pub const PLACEMENT_RETRIES_MAX: usize = 1;
 const _: () = assert!(2 * HEARTBEAT_MS <= PROVIDER_SILENT_MS && PROVIDER_SILENT_MS < PROVIDER_LOST_MS);
 const _: () =
     assert!(PROVIDER_LOST_MS.is_multiple_of(HEARTBEAT_MS), "so many heartbeats are missed before that");
+
+// ---- The link between broker and providers
+
+/// How long a connection may take, from its first byte to a whole `Hello`, in milliseconds.
+pub const LINK_GREETING_MS_MAX: u64 = 5_000;
+/// How long a provider may take from the welcome until it is ready, in milliseconds: it may have gigabytes to set up.
+pub const LINK_READY_MS_MAX: u64 = 60_000;
+/// Connections that have not said who they are, of all peers. More are closed at once.
+pub const LINK_GREETINGS_MAX: usize = 64;
+/// Of these, the ones from one network address.
+pub const LINK_GREETINGS_PER_ADDRESS_MAX: usize = 16;
+/// Connections that have said who they are: every provider once, and once more while it comes back.
+pub const LINKS_MAX: usize = 2 * PROVIDERS_MAX;
+/// How long a frame may take from its first byte to its last, in milliseconds.
+pub const LINK_FRAME_MS_MAX: u64 = 5_000;
+/// How long the other end may not take what it is sent, in milliseconds.
+pub const LINK_SEND_MS_MAX: u64 = 5_000;
+/// How long a question waits for its answer, in milliseconds. A renewal that takes longer is carried out no more.
+pub const LINK_ASK_MS_MAX: u64 = 3_000;
+/// How long taking back is waited for, in milliseconds: it copies what a rotation keeps.
+pub const LINK_TAKE_MS_MAX: u64 = ROTATION_WAIT_MS_MAX;
+/// How long the record of a claim is waited for, in milliseconds: the device of a log may be busy.
+pub const LINK_RECORD_MS_MAX: u64 = 30_000;
+/// How long a revocation that a provider asks for is waited for, in milliseconds: the broker has it taken back first, at
+/// the very provider.
+pub const LINK_REVOKE_MS_MAX: u64 = LINK_TAKE_MS_MAX + LINK_ASK_MS_MAX;
+/// Of the questions of a broker that may have no answer, those how a provider is: they wait for no other.
+pub const LINK_PULSES_MAX: usize = 4;
+/// Of these, what is to be taken back: it waits for no claim.
+pub const LINK_TAKES_MAX: usize = 32;
+/// Of these, all others.
+pub const LINK_OTHERS_MAX: usize = LINK_WINDOW_MAX - LINK_PULSES_MAX - LINK_TAKES_MAX;
+/// After which silence a provider takes its link for cut and dials again, in milliseconds: several questions how it is have
+/// not come, and it can be back before it is lost.
+pub const LINK_SILENT_MS_MAX: u64 = 5_000;
+/// How long a provider waits at least before it dials again, in milliseconds.
+pub const LINK_REDIAL_MS_MIN: u64 = 50;
+/// How long it waits at most, in milliseconds: a few tries fit before it is lost.
+pub const LINK_REDIAL_MS_MAX: u64 = 2_000;
+/// How long a provider waits for a connection, in milliseconds.
+pub const LINK_CONNECT_MS_MAX: u64 = 3_000;
+/// Notices that a provider keeps until the broker has noted them: every lease that it may have ends once, every grant is
+/// opened once and ends once, and while the broker is away nothing new comes. The oldest make room.
+pub const LINK_NOTICES_MAX: usize = LEASES_MAX + 2 * GRANTS_MAX;
+/// How long a provider waits before it tells again what a broker had no room for, in milliseconds.
+pub const LINK_NOTICE_AGAIN_MS: u64 = 50;
+/// How long a node that stops waits for the last words of its links, in milliseconds.
+pub const LINK_BYE_MS_MAX: u64 = 500;
+const _: () = assert!(POLICY_BYTES_MAX <= LINK_POLICY_BYTES_MAX, "every policy fits a link");
+const _: () = assert!(LINK_PULSES_MAX + LINK_TAKES_MAX < LINK_WINDOW_MAX);
+const _: () = assert!(
+    LINK_ASK_MS_MAX < RESERVATION_MS_MAX,
+    "a renewal that arrives late is within the end that the books have"
+);
+const _: () = assert!(
+    3 * HEARTBEAT_MS < LINK_SILENT_MS_MAX
+        && LINK_SILENT_MS_MAX + LINK_REDIAL_MS_MAX + LINK_ASK_MS_MAX <= PROVIDER_LOST_MS,
+    "a provider whose link was cut is back before it is lost"
+);
+const _: () =
+    assert!(LINK_REDIAL_MS_MIN < LINK_REDIAL_MS_MAX && LINK_GREETINGS_PER_ADDRESS_MAX < LINK_GREETINGS_MAX);
+
+// ---- Roles
+
+/// The time that a life of a provider takes at least, in milliseconds: one that ended sooner is followed by the next only
+/// then, so that a broker that refuses it is not asked all the time.
+pub const LIFE_MS_MIN: u64 = 1_000;
+/// How long a rotation of the root keys waits for the providers that are connected to believe the new one, in
+/// milliseconds. One that has not said so by then is hung up on, and hears of it when it comes back.
+pub const ROOTS_TOLD_MS_MAX: u64 = 5_000;

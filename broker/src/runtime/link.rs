@@ -60,9 +60,14 @@ pub trait ProviderLink: Send + Sync {
     /// cannot be claimed.
     fn take(&self, take: Take, cause: EndCause) -> Boxed<'_, Result<Taken>>;
 
-    /// What the provider knows of a lease's memory; `None` if there is none.
-    fn memory(&self, lease: LeaseId) -> Boxed<'_, Option<MemoryRow>>;
+    /// What the provider knows of a lease's memory; `None` if there is none. `E_UNREACHABLE` or `E_TIMEOUT`: it could not
+    /// be asked.
+    fn memory(&self, lease: LeaseId) -> Boxed<'_, Result<Option<MemoryRow>>>;
 
     /// The provider's numbers, and with them that it is there.
     fn status(&self) -> Boxed<'_, Result<ProviderStatus>>;
+
+    /// This life of the provider is over in the broker's books, and this link is let go: if it is still there, it is to
+    /// take everything back and come as a new one. Returns at once; nothing is waited for.
+    fn over(&self) {}
 }

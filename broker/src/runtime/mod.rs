@@ -260,6 +260,11 @@ impl Handle {
             Request::TransferShow { transfer } => self.transfer(caller, transfer).await,
             Request::TransferList { after } => self.transfers(caller, after).await,
             Request::TransferWithdraw { transfer } => self.transfer_withdraw(caller, transfer).await,
+            Request::ProviderShow { provider } => self.provider_show(provider).await,
+            Request::ProviderDrain { name, drain } => {
+                self.provider_drain(caller, name, drain).await.map(|()| Reply::Done)
+            }
+            Request::ProviderLost { name } => self.provider_lost(name, caller).await.map(|()| Reply::Done),
             Request::Hello { .. }
             | Request::Prove { .. }
             | Request::Confine
@@ -298,12 +303,14 @@ impl Handle {
         }
     }
 
-    /// What the provider tells unasked. Returns at once.
+    /// What the provider in the broker's own process tells unasked. Returns at once. Others: [`Self::provider_notice`].
     ///
     /// # Errors
-    /// `E_BUSY` if the urgent lane is full: tell it again later. `E_UNREACHABLE` once the broker stops.
+    /// `E_EPOCH` if there is none; `E_BUSY` if the urgent lane is full: tell it again later. `E_UNREACHABLE` once the broker stops.
     pub fn notice(&self, notice: Notice) -> Result<()> {
-        self.shared.order_unattended(Kind::Notice(notice))
+        let own = self.shared.genesis.provider.as_ref();
+        let provider = own.ok_or(Error::new(Code::Epoch, "the broker has no provider of its own"))?.id;
+        self.shared.order_unattended(Kind::Notice { provider, notice })
     }
 
     /// A session's process is gone. Returns at once. What the session asked for and is still waiting is applied first,

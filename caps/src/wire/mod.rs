@@ -36,6 +36,7 @@
 //! | [`name`] | short texts that people chose, checked once |
 //! | [`wrap`] | a token on its way through a node, to be fetched once |
 //! | [`provider`] | providers as the control plane knows them, and why a lease is where it is |
+//! | [`cluster`] | what broker and provider say to each other where a network is between them |
 
 pub mod cbor;
 pub mod channel;
@@ -48,6 +49,8 @@ pub mod reply;
 pub mod request;
 pub mod row;
 pub mod wrap;
+
+pub mod cluster;
 
 pub use frame::{Frame, FrameKind};
 pub use name::{Name, Reason};

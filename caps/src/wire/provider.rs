@@ -185,9 +185,10 @@ pub struct ProviderRow {
 pub struct Placement {
     /// Who has it.
     pub node: Name,
-    /// The one who has it, and after it those who came nearest.
+    /// The one who has it, and after it those who came nearest. Empty for who is not the administrator: how full and busy
+    /// providers are is nobody else's business.
     pub considered: Vec<Considered>,
-    /// How many more there were.
+    /// How many more there were, the one who has it not counted.
     pub others: u32,
 }
 
@@ -207,7 +208,7 @@ pub struct Considered {
     pub sessions: u32,
     /// Reservations that waited to be claimed there.
     pub claims: u32,
-    /// What these came to; 0 for one that could not have it.
+    /// What these came to; 0 for one that could not have it, or had just refused another.
     pub score: u32,
 }
 

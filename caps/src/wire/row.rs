@@ -187,6 +187,9 @@ pub struct LeaseRow {
     pub provider: ProviderId,
     /// How many grants of it are alive.
     pub grants: u32,
+    /// What its provider is called; only where it is shown alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Name>,
     /// Why it is where it is; only where it is shown alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,

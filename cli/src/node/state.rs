@@ -8,6 +8,7 @@
 //!           principals/ NAME.pub    who is registered again at the next start: the broker forgets, RAM only
 //!           audit/      broker/  provider-1/  vkeys  issuer  root
 //! ```
+//! A provider of a broker on another machine has no keys but those of its log, `provider-NAME`.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -23,6 +24,7 @@ use caps::time::UnixMicros;
 use caps::token::RootKey;
 use caps::wire::Name;
 use policy::limits;
+use zeroize::Zeroizing;
 
 use super::ring::Ring;
 use crate::dirs::Dirs;
@@ -121,11 +123,8 @@ impl NodeDir {
     /// # Errors
     /// `E_CONFIG_PERMS` if a key file has the wrong owner or mode; `E_CONFIG_IO`.
     pub fn keys(&self, now: UnixMicros) -> Result<Keys> {
-        let seed = |name: &str| identity::seed_or_new(&self.dirs.state.join("keys").join(name));
-        let log = |role: &str| -> Result<(LogKey, Salt)> {
-            let (key, salt) = (seed(&format!("log-{role}"))?, seed(&format!("salt-{role}"))?);
-            Ok((LogKey::from_seed(&key), Salt::new(&salt)))
-        };
+        let seed = |name: &str| self.seed(name);
+        let log = |role: &str| self.log_keys(role);
         let admin = identity::seed_or_new(&self.dirs.state.join("ids").join(format!("{ADMIN}.key")))?;
         let (roots, root) = Ring::load(&self.dirs.state.join("keys"), now)?;
         Ok(Keys {
@@ -136,6 +135,19 @@ impl NodeDir {
             broker_log: log("broker")?,
             provider_log: log("provider-1")?,
         })
+    }
+
+    fn seed(&self, name: &str) -> Result<Zeroizing<[u8; 32]>> {
+        identity::seed_or_new(&self.dirs.state.join("keys").join(name))
+    }
+
+    /// The key of one log and the salt of the token HMACs in it, made if they are missing.
+    ///
+    /// # Errors
+    /// As [`Self::keys`].
+    pub fn log_keys(&self, role: &str) -> Result<(LogKey, Salt)> {
+        let (key, salt) = (self.seed(&format!("log-{role}"))?, self.seed(&format!("salt-{role}"))?);
+        Ok((LogKey::from_seed(&key), Salt::new(&salt)))
     }
 
     /// Writes what an auditor needs beside the logs: their vkeys and the key that signs receipts. Public.
@@ -228,14 +240,19 @@ fn make_dir(path: &Path, mode: u32) -> Result<()> {
     }
 }
 
-/// The names of the two logs.
+/// The names of the two logs of a node that has both.
 ///
 /// # Errors
 /// `E_CONFIG_VALUE` if the cluster's name cannot be part of one.
 pub fn origins(cluster: &Name) -> Result<(Origin, Origin)> {
-    let origin = |role: &str| {
-        Origin::parse(&format!("{cluster}/audit/{role}"))
-            .map_err(|_| Error::new(Code::ConfigValue, "the cluster's name cannot name a log"))
-    };
-    Ok((origin("broker")?, origin("provider-1")?))
+    Ok((origin(cluster, "broker")?, origin(cluster, "provider-1")?))
+}
+
+/// The name of a log.
+///
+/// # Errors
+/// As [`origins`].
+pub fn origin(cluster: &Name, role: &str) -> Result<Origin> {
+    Origin::parse(&format!("{cluster}/audit/{role}"))
+        .map_err(|_| Error::new(Code::ConfigValue, "the cluster's name cannot name a log"))
 }

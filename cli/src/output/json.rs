@@ -497,6 +497,7 @@ mod tests {
             epoch: 4,
             provider: ProviderId([5; 16]),
             grants: 0,
+            node: None,
             placement: None,
             address: None,
         });

@@ -116,7 +116,7 @@ impl Run {
         let signature = contract.sign(&key(2));
         let acceptance = Acceptance { grant: GRANT, signature, lifetime: Lifetime::Detached, session: 2 };
         self.by(2, Kind::Accept(acceptance));
-        self.node(Kind::Notice(Notice::GrantOpened { grant: GRANT }));
+        self.node(notice(Notice::GrantOpened { grant: GRANT }));
     }
 
     /// Offered by Alice to Bob, and signed by Carol as the third party.
@@ -221,7 +221,7 @@ pub fn runs() -> Vec<Vec<u8>> {
             let ticket = run.lease(Lifetime::Process);
             run.share(&ticket);
             run.node(Kind::HolderExit { session: 1 });
-            run.node(Kind::Notice(Notice::LeaseEnded { lease: ticket.lease, cause: EndCause::HolderExit }));
+            run.node(notice(Notice::LeaseEnded { lease: ticket.lease, cause: EndCause::HolderExit }));
         }),
         run(&|run| {
             let ticket = run.lease(Lifetime::Detached);
@@ -229,7 +229,7 @@ pub fn runs() -> Vec<Vec<u8>> {
             run.now += 6_000;
             run.node(Kind::Tick);
             let mut provider = small_genesis().provider.unwrap();
-            run.node(Kind::ProviderLost { provider: provider.id });
+            run.node(Kind::ProviderLost { provider: provider.id, proved: true });
             provider.id = ProviderId([7; 16]);
             run.node(Kind::ProviderRegister { provider, attached: true });
             run.node(Kind::ProviderHeartbeat { provider: ProviderId([7; 16]), load: Load::default() });

@@ -15,6 +15,7 @@
 //! | `read.rs` | from a TOML value with its place to a Rust value, or a mistake |
 //! | `write.rs` | a configuration as TOML again |
 //! | `default.toml` | the commented file that a first start writes |
+//! | `cluster.rs` | the table of a node that is one of several |
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -30,9 +31,12 @@ use crate::limits::*;
 use crate::machine::Machine;
 use crate::quota::Quota;
 
+mod cluster;
 mod read;
 mod tables;
 mod write;
+
+pub use cluster::Cluster;
 
 /// What a node is told by its operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +57,8 @@ pub struct Config {
     pub canary: Canary,
     /// `[remote]`
     pub remote: Remote,
+    /// `[cluster]`
+    pub cluster: Cluster,
 }
 
 /// `[remote]`: the gate over TLS. Paths are relative to the configuration's directory; what is not said is looked for among
@@ -85,7 +91,8 @@ pub struct Canary {
 pub struct Node {
     /// The cluster's name.
     pub cluster: Name,
-    /// Bytes of the pool, whole pages; `None` for a share of the RAM at start ([`Node::pool_bytes`]).
+    /// Bytes of the pool, whole pages, 0 for a broker without memory of its own; `None` for a share of the RAM at start
+    /// ([`Node::pool_bytes`]).
     pub pool: Option<u64>,
     /// User ids that may connect; `None` for the node's own.
     pub allow_uids: Option<Vec<u32>>,

@@ -71,7 +71,7 @@ impl fmt::Display for Config {
                 writeln!(f, "{key} = {}", Text(&path.to_string_lossy()))?;
             }
         }
-        Ok(())
+        super::cluster::write(f, &self.cluster)
     }
 }
 
