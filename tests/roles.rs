@@ -1,0 +1,350 @@
+//! Broker and provider as processes of their own: they find each other, share the work, and lose each other.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use common::shell::Shell;
+use common::tls::DOMAIN;
+use common::{PATIENCE, pattern, refused, until};
+use libmem::{Client, Code, Endpoint, LeaseOptions, Leased, Name, Rights, SigningKey};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const BYTES: u64 = 1 << 20;
+const TTL: Duration = Duration::from_secs(600);
+
+/// A role that runs in a directory of its own. Dropping it kills it.
+struct Part {
+    dir: TempDir,
+    role: &'static str,
+    child: Child,
+    lines: Receiver<String>,
+    ready: Value,
+}
+
+fn directory() -> TempDir {
+    tempfile::Builder::new().prefix("leasehold-role-").tempdir().unwrap()
+}
+
+/// Starts a role, which says on lines what it has to say.
+fn start(role: &str, dir: &Path) -> (Child, Receiver<String>) {
+    let errors = fs::OpenOptions::new().create(true).append(true).open(dir.join("stderr")).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_leasehold"))
+        .args([role, "--json", "--dir"])
+        .arg(dir)
+        .arg("--config")
+        .arg(dir.join("role.toml"))
+        .env_remove("LEASEHOLD_LIFE_OF")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(errors)
+        .spawn()
+        .unwrap();
+    let stdout = child.stdout.take().unwrap();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let _ = tell.send(line); // the test may have seen enough
+        }
+    });
+    (child, told)
+}
+
+impl Part {
+    fn begin(role: &'static str, dir: TempDir, config: &str) -> Self {
+        fs::write(dir.path().join("role.toml"), config).unwrap();
+        let (child, lines) = start(role, dir.path());
+        let mut part = Self { dir, role, child, lines, ready: Value::Null };
+        part.becomes_ready();
+        part
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(self.path().join("stderr")).unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn becomes_ready(&mut self) {
+        let line = self.lines.recv_timeout(2 * PATIENCE);
+        let line = line.unwrap_or_else(|_| panic!("{} is not ready: {}", self.role, self.said()));
+        self.ready = serde_json::from_str::<Value>(&line).unwrap()["ready"].clone();
+        assert!(self.ready.is_object(), "{line}");
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        until("the role ends", || child.try_wait().unwrap())
+    }
+
+    /// Starts it again where it was, once it has ended.
+    fn again(&mut self) {
+        (self.child, self.lines) = start(self.role, self.dir.path());
+        self.becomes_ready();
+    }
+
+    fn connect(&self, key: &SigningKey) -> Client {
+        Client::connect(&Endpoint::unix(self.path().join("node.sock")), key).unwrap()
+    }
+
+    fn key(&self, name: &str) -> SigningKey {
+        let text = fs::read_to_string(self.path().join(format!("ids/{name}.key"))).unwrap();
+        let base64 = text.trim_end().strip_prefix("leasehold-key-v1:").unwrap();
+        let seed = data_encoding::BASE64URL_NOPAD.decode(base64.as_bytes()).unwrap();
+        SigningKey::from_seed(&seed.try_into().unwrap())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("standard error of the {}:\n{}", self.role, self.said());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port of a loopback address that no other test has: what is told to others has to be known before it is bound.
+fn address() -> String {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let host = NEXT.fetch_add(1, Ordering::Relaxed);
+    let [high, low] = (std::process::id() as u16).to_be_bytes();
+    let listener = TcpListener::bind((std::net::Ipv4Addr::new(127, high.max(1), low, host), 0)).unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// A broker without memory, an authority in its directory, and where providers come.
+struct Scene {
+    broker: Part,
+    link: String,
+    alice: SigningKey,
+}
+
+impl Scene {
+    fn set() -> Self {
+        let dir = directory();
+        let shell = Shell::new(dir.path());
+        shell.bytes(&["pki", "init", "--domain", DOMAIN]);
+        for (name, role) in [("broker-1", "broker"), ("node-1", "provider")] {
+            shell.bytes(&["pki", "issue", name, "--role", role]);
+        }
+        let link = address();
+        let broker = Part::begin("broker", dir, &format!("[cluster]\nlisten = \"{link}\"\n"));
+        assert_eq!(broker.ready["cluster"], link);
+        shell.bytes(&["id", "new", "alice"]);
+        let alice = broker.key("alice");
+        Self { broker, link, alice }
+    }
+
+    /// The configuration of the provider `node-1`.
+    fn config(&self, more: &str) -> String {
+        let pki = self.broker.path().join("pki");
+        let file = |name: &str| pki.join(name).display().to_string();
+        let [chain, key, roots, lists] = ["node-1.pem", "node-1.key", "roots.pem", "lists.pem"].map(file);
+        format!(
+            "[node]\npool = \"64MiB\"\n[remote]\nlisten = \"{}\"\ndomain = \"{DOMAIN}\"\ncertificate = \"{chain}\"\n\
+             key = \"{key}\"\nroots = \"{roots}\"\nlists = \"{lists}\"\n[cluster]\nbroker = \"{}\"\n{more}\n",
+            address(),
+            self.link
+        )
+    }
+
+    fn provider(&self) -> Part {
+        Part::begin("provider", directory(), &self.config("locality = \"room-1\""))
+    }
+
+    fn shell(&self) -> Shell {
+        Shell::new(self.broker.path())
+    }
+
+    fn nodes(&self) -> Vec<Value> {
+        self.shell().json(&["node", "list", "--as", "admin"])["nodes"].as_array().unwrap().clone()
+    }
+
+    fn client(&self) -> Client {
+        self.broker.connect(&self.alice)
+    }
+}
+
+fn lease(client: &Client) -> Leased {
+    client.lease(LeaseOptions::new(BYTES, TTL)).unwrap()
+}
+
+#[test]
+fn leases_of_a_broker_are_memory_of_its_provider() {
+    let scene = Scene::set();
+    let broker = scene.client();
+    refused(broker.lease(LeaseOptions::new(BYTES, TTL)), Code::ProviderLost);
+    let mut provider = scene.provider();
+    assert_eq!((&provider.ready["name"], &provider.ready["broker"]), (&"node-1".into(), &scene.link[..].into()));
+    assert!(provider.said().contains(&format!("waiting for the broker at {}", scene.link)));
+    let nodes = scene.nodes();
+    assert_eq!((nodes.len(), &nodes[0]["state"], &nodes[0]["locality"]), (1, &"up".into(), &"room-1".into()));
+    assert_eq!(nodes[0]["address"], provider.ready["address"]);
+
+    // Made at the broker, opened at the provider, and nowhere else.
+    let leased = lease(&broker);
+    let there = provider.connect(&scene.alice);
+    assert_eq!(there.welcome().name.as_ref().map(Name::as_str), Some("alice"));
+    assert_eq!((there.welcome().cluster, leased.lease.provider), (broker.welcome().cluster, there.welcome().provider));
+    let region = there.open_mapped(&leased.token, Rights::READ_WRITE).unwrap();
+    let bytes = pattern(3, 4096);
+    region.write_at(0, &bytes).unwrap();
+    let here = broker.open_mapped(&leased.token, Rights::READ).unwrap_err();
+    assert_eq!(here.code(), Code::WrongNode, "{here}");
+    assert!(here.detail().contains(provider.ready["address"].as_str().unwrap()), "{here}");
+    let wrong = there.lease(LeaseOptions::new(BYTES, TTL)).unwrap_err();
+    assert_eq!(wrong.code(), Code::WrongNode, "{wrong}");
+    assert!(wrong.detail().contains(&scene.link), "{wrong}");
+
+    // A key that mints from now on is believed there already.
+    let admin = scene.broker.connect(&scene.broker.key("admin"));
+    admin.root_rotate().unwrap();
+    let second = lease(&broker);
+    drop(there.open_mapped(&second.token, Rights::READ).unwrap());
+
+    // Taken back at the broker, dead at the provider when the receipt is here.
+    let receipt = broker.release(leased.lease.id).unwrap();
+    assert_eq!(receipt.body.wiped_bytes, BYTES);
+    refused(region.read_at(0, &mut [0; 8]), Code::Revoked);
+
+    // Nothing new comes to one that drains.
+    scene.shell().json(&["node", "drain", "node-1", "--as", "admin"]);
+    assert_eq!(scene.nodes()[0]["state"], "draining");
+    assert!(broker.lease(LeaseOptions::new(BYTES, TTL)).is_err());
+    scene.shell().json(&["node", "undrain", "node-1", "--as", "admin"]);
+    lease(&broker);
+
+    provider.signal(Signal::TERM);
+    assert!(provider.wait().success(), "{}", provider.said());
+    let gone = until("the broker knows that it is gone", || {
+        broker.lease(LeaseOptions::new(BYTES, TTL)).err().filter(|error| error.code() == Code::ProviderLost)
+    });
+    assert_eq!(gone.code(), Code::ProviderLost);
+}
+
+#[test]
+fn a_provider_outlives_its_broker_and_begins_anew_with_the_next() {
+    let mut scene = Scene::set();
+    let mut provider = scene.provider();
+    let broker = scene.client();
+    let leased = broker.lease(LeaseOptions::new(BYTES, TTL).lifetime(libmem::Lifetime::Detached)).unwrap();
+    let there = provider.connect(&scene.alice);
+    let region = there.open_mapped(&leased.token, Rights::READ_WRITE).unwrap();
+    let bytes = pattern(7, 4096);
+    region.write_at(0, &bytes).unwrap();
+
+    scene.broker.signal(Signal::KILL);
+    scene.broker.wait();
+    let mut read = vec![0; bytes.len()];
+    region.read_at(0, &mut read).unwrap();
+    assert_eq!(read, bytes);
+    // Also who comes only now, by a token that it has.
+    drop(provider.connect(&scene.alice).open_mapped(&leased.token, Rights::READ).unwrap());
+    refused(broker.lease(LeaseOptions::new(BYTES, TTL)), Code::Unreachable);
+
+    let before = there.welcome().provider;
+    scene.broker.again();
+    provider.becomes_ready();
+    until("what the life before had is dead", || region.read_at(0, &mut read).err());
+    let next = provider.connect(&scene.alice);
+    assert_ne!(next.welcome().provider, before);
+    refused(next.open_mapped(&leased.token, Rights::READ), Code::Epoch);
+    let client = scene.client();
+    let leased = lease(&client);
+    drop(next.open_mapped(&leased.token, Rights::READ).unwrap());
+}
+
+#[test]
+fn a_provider_that_is_killed_is_lost_and_its_lease_with_it() {
+    let scene = Scene::set();
+    let mut provider = scene.provider();
+    let broker = scene.client();
+    let leased = lease(&broker);
+    let region = provider.connect(&scene.alice).open_mapped(&leased.token, Rights::READ).unwrap();
+    // The life ends with the process above it.
+    provider.signal(Signal::KILL);
+    provider.wait();
+    until("its memory is dead", || region.read_at(0, &mut [0; 8]).err());
+    // A new life of the name proves that the one before is gone.
+    until("its directory is free", || {
+        let locked = provider.path().join("lock");
+        let file = fs::File::open(locked).unwrap();
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).ok()
+    });
+    provider.again();
+    assert_eq!(scene.nodes()[0]["state"], "up");
+    let shown = broker.lease_show(leased.lease.id).unwrap();
+    assert!(format!("{shown:?}").contains("Lost") || format!("{shown:?}").contains("Ended"), "{shown:?}");
+    lease(&broker);
+}
+
+/// How a role ends that must not start, and what it says.
+#[track_caller]
+fn fails(role: &str, config: &str, dir: &TempDir) -> String {
+    fs::write(dir.path().join("role.toml"), config).unwrap();
+    let (mut child, lines) = start(role, dir.path());
+    let status = until("the role ends", || child.try_wait().unwrap());
+    assert!(!status.success() && lines.recv().is_err());
+    fs::read_to_string(dir.path().join("stderr")).unwrap()
+}
+
+#[test]
+fn k_bad_configurations_are_refused_before_anything_starts() {
+    let dir = directory();
+    for (role, config, says) in [
+        ("broker", "# nothing\n", "cluster.listen"),
+        ("broker", "[cluster]\nbroker = \"127.0.0.1:7172\"\n", "leasehold provider"),
+        ("broker", "[cluster]\nlisten = \"127.0.0.1:7172\"\n", "E_CONFIG_TLS"),
+        ("provider", "# nothing\n", "cluster.broker"),
+        ("provider", "[cluster]\nbroker = \"127.0.0.1:7172\"\n", "E_CONFIG_TLS"),
+        ("provider", "[cluster]\nbroker = \"127.0.0.1\"\n", "role.toml:2:10"),
+    ] {
+        let said = fails(role, config, &dir);
+        assert!(said.contains(says), "{role} {config}: {said}");
+        fs::remove_file(dir.path().join("stderr")).unwrap();
+    }
+    // Certificates of another role, and of another name.
+    let shell = Shell::new(dir.path());
+    shell.bytes(&["pki", "init", "--domain", DOMAIN]);
+    shell.bytes(&["pki", "issue", "node-1", "--role", "provider"]);
+    let said = fails("broker", "[cluster]\nlisten = \"127.0.0.1:7172\"\n", &dir);
+    assert!(said.contains("--role broker"), "{said}");
+    let said = fails("provider", "[cluster]\nbroker = \"127.0.0.1:7172\"\nname = \"node-2\"\n", &dir);
+    assert!(said.contains("cluster.name"), "{said}");
+}
+
+#[test]
+fn a_provider_waits_for_its_broker_and_can_be_stopped_meanwhile() {
+    let dir = directory();
+    let shell = Shell::new(dir.path());
+    shell.bytes(&["pki", "init", "--domain", DOMAIN]);
+    shell.bytes(&["pki", "issue", "node-1", "--role", "provider"]);
+    let nobody = address();
+    fs::write(dir.path().join("role.toml"), format!("[cluster]\nbroker = \"{nobody}\"\n")).unwrap();
+    let (mut child, lines) = start("provider", dir.path());
+    until("it says that it waits", || {
+        fs::read_to_string(dir.path().join("stderr")).ok().filter(|said| said.contains(&nobody))
+    });
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let status = until("it ends", || child.try_wait().unwrap());
+    assert!(status.success(), "{status}");
+    assert!(lines.recv().is_err(), "it was never ready");
+}

@@ -19,9 +19,11 @@ use broker::runtime::Handle;
 use caps::error::{Code, Error, Result};
 use caps::time::{Micros, UnixMicros};
 use caps::token::RootKey;
+use caps::wire::provider::{ProviderRow, ProviderState};
 use caps::wire::row::{RootRow, RootState};
 use caps::wire::{Reply, Request};
 use policy::limits;
+use link::broker::FactsSource;
 use provider::gate::Caller;
 use provider::runtime::Provider;
 use tokio::sync::{Mutex, Notify};
@@ -35,6 +37,8 @@ pub(super) struct Custody {
     ring: Mutex<Ring>,
     handle: Handle,
     provider: Provider,
+    /// What providers on other machines are told; `None` if none can come.
+    told: Option<Arc<FactsSource>>,
     /// Where the public halves are published.
     audit: PathBuf,
     /// The longest that a lease lives: an upper bound for what the key in force may still mint.
@@ -48,10 +52,12 @@ impl Custody {
         ring: Ring,
         handle: Handle,
         provider: Provider,
+        told: Option<Arc<FactsSource>>,
         audit: PathBuf,
         ttl_max: Micros,
     ) -> Arc<Self> {
-        Arc::new(Self { ring: Mutex::new(ring), handle, provider, audit, ttl_max, changed: Notify::new() })
+        let ring = Mutex::new(ring);
+        Arc::new(Self { ring, handle, provider, told, audit, ttl_max, changed: Notify::new() })
     }
 
     /// Answers an administrator's request; `None` for one that is not about root keys. A change that was begun goes on
@@ -110,10 +116,18 @@ impl Custody {
         Ok(ring.rows().to_vec())
     }
 
-    /// Steps 2 and 3: whoever is shown a token of the new key believes it before there is one.
+    /// Steps 2 and 3: whoever is shown a token of the new key believes it before there is one. Providers on other machines
+    /// that are connected have said so; one that is not hears of it when it comes back, before it is given a lease, and
+    /// before that it refuses such tokens.
     async fn introduce(&self, with: &Ring, key: &RootKey, caller: Caller) -> Result<()> {
         self.publish(with)?;
         self.provider.set_roots(with.believed()?);
+        if !self.tell(with).await {
+            return Err(Error::new(
+                Code::Busy,
+                "a provider did not say in time that it believes the new key; nothing has changed, rotate again",
+            ));
+        }
         let entry = Draft::ok(Event::KeyRotate).root(&key.public().0).cause("rotate");
         self.handle.record(by(caller, entry)).await
     }
@@ -121,7 +135,26 @@ impl Custody {
     /// Believes what was believed before.
     fn withdraw(&self, ring: &Ring) -> Result<()> {
         self.provider.set_roots(ring.believed()?);
+        if let Some(told) = &self.told {
+            told.set_roots(ring.publics());
+        }
         self.publish(ring)
+    }
+
+    /// Tells providers on other machines what is believed, and waits until all that are connected have said that they
+    /// know; `false` if one does not in time.
+    async fn tell(&self, ring: &Ring) -> bool {
+        let Some(told) = &self.told else { return true };
+        told.set_roots(ring.publics());
+        told.told(Duration::from_millis(limits::ROOTS_TOLD_MS_MAX)).await
+    }
+
+    /// Whether every provider was heard lately: one that was not may believe what it believed before.
+    async fn all_heard(&self) -> bool {
+        let silent = |row: &ProviderRow| {
+            row.state != ProviderState::Lost && row.silent_for.as_millis() >= limits::PROVIDER_SILENT_MS
+        };
+        self.told.is_none() || self.handle.providers().await.is_ok_and(|rows| !rows.iter().any(silent))
     }
 
     /// A key of an id that no other has: a chance of 1 in 2^29 at most, and refused by every verifier.
@@ -145,6 +178,8 @@ impl Custody {
             return Err(Error::new(Code::Denied, "this key mints; rotate first, then retire it"));
         }
         ring.remove(row.public);
+        // Before its own, which may take a while: each takes back what was opened at it.
+        let heard = self.tell(&ring).await & self.all_heard().await;
         let taken = self.provider.retire_root(ring.believed()?, id).await;
         // Each of these is done whether or not another fails.
         let saved = ring.save_if_changed();
@@ -161,6 +196,13 @@ impl Custody {
             self.handle.record_regardless(entry);
         }
         saved.and(published).and(recorded)?;
+        if !heard {
+            return Err(Error::new(
+                Code::Unreachable,
+                "the key is retired, and a provider that cannot be reached hears of it when it is back; its tokens work \
+                 there until then",
+            ));
+        }
         Ok(ring.rows().to_vec())
     }
 

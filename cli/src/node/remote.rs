@@ -6,13 +6,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use caps::error::{Code, Error};
 use caps::time::UnixMicros;
 use caps::wire::Name;
-use policy::config;
+use policy::{config, limits};
 use provider::gate::remote::RemoteConfig;
-use transport::{Domain, Files, PeerId, Reload, Role};
+use transport::{Domain, Files, PeerId, Reload, Reloaded, Role};
 
 use crate::dirs::Dirs;
 use crate::failure::Failure;
@@ -122,13 +123,23 @@ impl Remote {
         self.listen.is_some()
     }
 
-    /// Credentials for the link between broker and provider: read from the same files, and looked at by themselves, so
-    /// that whoever uses them sees each change.
+    /// Credentials for the link between broker and provider, which follow their files from here on. Read from the same
+    /// files as the gate's, and by themselves: of two that look at one, only the first sees a change.
     ///
     /// # Errors
     /// `E_CONFIG_TLS`.
     pub(super) fn link(&self) -> Result<Arc<Reload>, Error> {
-        Reload::load(self.domain.clone(), self.files.clone()).map(Arc::new)
+        let credentials = Arc::new(Reload::load(self.domain.clone(), self.files.clone())?);
+        let followed = credentials.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(limits::REMOTE_RELOAD_MS)).await;
+                if let Reloaded::Kept(error) = followed.look() {
+                    tracing::warn!(%error, "the link's credentials stay as they were");
+                }
+            }
+        });
+        Ok(credentials)
     }
 
     /// The gate's, with at most so many connections; `None` if clients of other machines are not served.

@@ -83,6 +83,11 @@ impl Ring {
         Ok(keys)
     }
 
+    /// The same, as it is told to others.
+    pub(super) fn publics(&self) -> Vec<RootPublic> {
+        self.rows.iter().map(|row| row.public).collect()
+    }
+
     /// For whoever verifies offline: a key a line.
     pub(super) fn published(&self) -> String {
         self.rows.iter().map(|row| format!("{}\n", row.public)).collect()

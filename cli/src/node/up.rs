@@ -23,9 +23,12 @@ use broker::runtime::{self as broker_runtime, Handle};
 use broker::state::{Bounds, Capacity, Genesis};
 use caps::error::{Code, Error, Result};
 use caps::id::{ClusterEpoch, ProviderId};
+use caps::wire::cluster::PolicyText;
 use caps::wire::provider::Registration;
 use caps::wire::row::Tier;
 use caps::wire::{Name, Request};
+use link::Facts;
+use link::broker::FactsSource;
 use policy::config::{self, Config};
 use policy::machine::Machine;
 use policy::{Policy, Severity, limits};
@@ -322,6 +325,15 @@ async fn serve(prepared: Prepared) -> Result<()> {
     let near = own.as_ref().map(|(_, name)| name.clone()).filter(|_| config.cluster.listen.is_some());
     let attached = own.is_some();
     let genesis = genesis(&config, &policy, cluster, own, &keys.admin, clock, pool_bytes, regions_max)?;
+    let facts = Facts {
+        cluster,
+        admin: keys.admin.public(),
+        roots: keys.roots.publics(),
+        policy: PolicyText { text: policy.text().into(), hash: policy.hash().0 },
+        quota: genesis.quota,
+        quotas: genesis.quotas.clone(),
+        principals: std::collections::BTreeMap::new(),
+    };
     let (broker, handle) = broker_runtime::start(broker_runtime::Parts {
         genesis,
         policy: Arc::new(policy),
@@ -338,6 +350,8 @@ async fn serve(prepared: Prepared) -> Result<()> {
             tracing::warn!(%error, "the broker was not told of an end; it finds out by itself");
         }
     }));
+    // Before the first principal is registered, so that none is left out.
+    let told = config.cluster.listen.map(|_| tell_providers(&handle, facts));
     let health = config.canary.every.map(|every| Arc::new(Health::new(every)));
     // Before the others, so that its names are its own.
     let keeper = match canary {
@@ -347,8 +361,17 @@ async fn serve(prepared: Prepared) -> Result<()> {
     register_known(&handle, &dir, keys.admin.public(), uid).await;
 
     let ttl_max = config.lease.ttl_max;
-    let custody = Custody::new(keys.roots, handle.clone(), provider.clone(), dir.audit(), ttl_max);
+    let custody = Custody::new(keys.roots, handle.clone(), provider.clone(), told.clone(), dir.audit(), ttl_max);
     let keeping = tokio::spawn(custody.clone().watch());
+
+    let providers = match (config.cluster.listen, &remote, told) {
+        (Some(listen), Some((remote, _)), Some(told)) => {
+            let (credentials, handle) = (remote.link()?, handle.clone());
+            Some(link::broker::Listener::bind(listen, credentials, handle, told, link::Timings::default()).await?)
+        }
+        _ => None,
+    };
+    let cluster_address = providers.as_ref().map(link::broker::Listener::address).transpose()?;
 
     // 6: the gate.
     let control = LocalBroker {
@@ -373,12 +396,16 @@ async fn serve(prepared: Prepared) -> Result<()> {
     let listener = health.map(|health| watch(keeper, health, &config, &dir.socket(), near));
     // Everything that takes more than serving does is done.
     provider::sandbox::node::enter()?;
-    say_ready(&options, &dir.socket(), served.as_ref().map(RemoteGate::address), tier, pool_bytes);
+    let accepting = providers.map(|providers| tokio::spawn(providers.serve()));
+    let listens = served.as_ref().map(RemoteGate::address);
+    say_ready(&options, &dir.socket(), listens, cluster_address, tier, pool_bytes);
     let guarded = until_stopped(&gate, served.as_ref(), &guardian, stop).await;
 
     // Its pipe closes, and it ends. It is not waited for: its sessions end as everybody's do.
     listener.iter().for_each(tokio::task::JoinHandle::abort);
     keeping.abort();
+    // Providers find out, and take back what they have: it is nobody's any more when the broker's epoch is over.
+    accepting.iter().for_each(tokio::task::JoinHandle::abort);
     drop(served);
     drop(gate);
     provider.end_sessions().await;
@@ -554,20 +581,42 @@ async fn until_stopped(gate: &Gate, remote: Option<&RemoteGate>, memory: &Memory
     }
 }
 
-fn say_ready(options: &Options, socket: &PathBuf, listens: Option<SocketAddr>, tier: Tier, pool_bytes: u64) {
+/// What providers are told: all of it now, and each principal that comes.
+fn tell_providers(handle: &Handle, facts: Facts) -> Arc<FactsSource> {
+    let told = FactsSource::new(facts);
+    let names = told.clone();
+    handle.on_principal(Box::new(move |key, name| names.principal(key, name)));
+    for (key, name) in handle.principals_snapshot() {
+        told.principal(key, name);
+    }
+    told
+}
+
+fn say_ready(
+    options: &Options,
+    socket: &PathBuf,
+    listens: Option<SocketAddr>,
+    cluster: Option<SocketAddr>,
+    tier: Tier,
+    pool_bytes: u64,
+) {
     let mut out = std::io::stdout().lock();
     let said = if options.json {
         let mut ready = serde_json::json!({"socket": socket, "tier": tier, "pool_bytes": pool_bytes});
         if let Some(address) = listens {
             ready["address"] = address.to_string().into();
         }
+        if let Some(address) = cluster {
+            ready["cluster"] = address.to_string().into();
+        }
         writeln!(out, "{}", serde_json::json!({ "ready": ready }))
     } else {
         let dir = options.dirs.argument();
         let tls = listens.map_or(String::new(), |address| format!(", TLS at {address}"));
+        let providers = cluster.map_or(String::new(), |address| format!(", providers at {address}"));
         writeln!(
             out,
-            "ready: {} pool, tier {}, socket {}{tls}\n\nIn another terminal:\n  leasehold{dir} id new alice\n  \
+            "ready: {} pool, tier {}, socket {}{tls}{providers}\n\nIn another terminal:\n  leasehold{dir} id new alice\n  \
              leasehold{dir} --as alice lease create --size 64MiB --ttl 10m --name frames\n  \
              leasehold{dir} --as alice lease list\n\nCtrl-C ends the node; every lease is then taken back and wiped.",
             policy::units::Bytes(pool_bytes),

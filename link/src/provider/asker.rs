@@ -10,7 +10,7 @@ use caps::wire::cluster::{BrokerSays, ProviderAsks, ToBroker};
 use caps::wire::link::Notice;
 use caps::wire::{Reason, Reply};
 use policy::limits::LINK_NOTICES_MAX;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::notices::Notices;
 use crate::Timings;
@@ -37,6 +37,8 @@ pub(super) struct Shared {
     pub(super) notices: Notices,
     /// Held for one look or one change.
     now: Mutex<Option<Arc<Asking>>>,
+    /// Whether there is one.
+    links: watch::Sender<bool>,
     /// Of the node that stops.
     pub(super) stop: End,
     pub(super) timings: Timings,
@@ -49,6 +51,7 @@ impl Shared {
         Arc::new(Self {
             notices: Notices::new(LINK_NOTICES_MAX),
             now: Mutex::default(),
+            links: watch::Sender::new(false),
             stop: End::new(),
             timings,
             working: Arc::new(Semaphore::new(2 * LINK_WINDOW_MAX)),
@@ -61,7 +64,9 @@ impl Shared {
 
     /// The link that is used from now on.
     pub(super) fn joined(&self, asking: Option<Arc<Asking>>) {
+        let is_there = asking.is_some();
         *self.now() = asking;
+        self.links.send_replace(is_there);
     }
 }
 
@@ -102,6 +107,12 @@ impl Asker {
     #[must_use]
     pub fn is_joined(&self) -> bool {
         self.0.now().as_ref().is_some_and(|asking| asking.end.why().is_none())
+    }
+
+    /// Waits until there is a link: until leases may be placed here, the first time.
+    pub async fn joined(&self) {
+        // The sender is kept by this, so the wait ends with a link.
+        let _ = self.0.links.subscribe().wait_for(|joined| *joined).await;
     }
 
     /// Notices that the broker has not noted.

@@ -7,7 +7,7 @@ use audit::{Draft, Event as Entry};
 use caps::error::{Blame, Code, Error, Result};
 use caps::id::SlotHandle;
 use caps::token::{Token, VerifiedToken};
-use caps::wire::Reply;
+use caps::wire::{Reply, Request};
 use caps::wire::request::Path;
 use policy::fault::Reaction;
 
@@ -33,6 +33,7 @@ impl Visitor {
         path: Path,
     ) -> Result<Answer> {
         let verified = self.verified(token).await?;
+        self.is_here(&verified).await.inspect_err(|error| self.denied(token, Some(&verified), error))?;
         let terms = verified.terms();
         let made = verified.revocation_ids().get(1..).and_then(|made| made.last().copied());
         let known = (terms.lease, terms.grant, rights, path, made);
@@ -63,6 +64,31 @@ impl Visitor {
             Some(descriptor) => Answer::WithDescriptor(reply, descriptor),
             None => Answer::Reply(reply),
         })
+    }
+
+    /// Whether a token's memory is this node's to open. One of the same cluster that is another provider's is refused with
+    /// where that is, if it is known; a node that knows of no other goes on, and refuses it as it does any other's.
+    ///
+    /// # Errors
+    /// `E_WRONG_NODE` with the address; `E_PROVIDER_LOST`.
+    async fn is_here(&self, verified: &VerifiedToken) -> Result<()> {
+        let (config, terms) = (self.shared.provider.config(), verified.terms());
+        if terms.cluster != config.cluster || terms.provider == config.provider {
+            return Ok(());
+        }
+        let asked = Request::ProviderShow { provider: terms.provider };
+        match self.shared.control.request(self.caller(), asked).await {
+            Ok(Reply::Provider { name, address: Some(address) }) => {
+                let detail = format!("the provider {name} has this lease, at {address}");
+                Err(Error::with(Code::WrongNode, detail))
+            }
+            Ok(Reply::Provider { name, address: None }) => {
+                let detail = format!("the provider {name} has this lease, at the socket of its own machine");
+                Err(Error::with(Code::WrongNode, detail))
+            }
+            Err(error) if matches!(error.code(), Code::WrongNode | Code::ProviderLost) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Verifies a token, or finds it among those this session has had verified.

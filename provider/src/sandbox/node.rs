@@ -83,7 +83,11 @@ pub const ALLOWED: &[Rule] = &[
     rule!(SYS_fcntl, [Arg::Is(1, libc::F_SETFL as u32)], "sockets do not wait"),
     // Sessions, and the factory
     rule!(SYS_accept4, [], "clients"),
-    rule!(SYS_socketpair, [Arg::Is(0, libc::AF_UNIX as u32)], "a session's rotation channel"),
+    rule!(
+        SYS_socketpair,
+        [Arg::Is(0, libc::AF_UNIX as u32), Arg::Has(1, KIND, libc::SOCK_SEQPACKET as u32)],
+        "a session's rotation channel; it cannot be connected to anybody else"
+    ),
     rule!(SYS_getsockopt, [], "who a client is"),
     rule!(SYS_setsockopt, [], "a client cannot send descriptors"),
     rule!(SYS_recvfrom, [], "requests; signals, through a pair of sockets"),

@@ -39,7 +39,7 @@ impl Hands {
         let mut roots = self.roots.lock().await;
         let believed = set(&keys)?;
         self.provider.set_roots(believed.clone());
-        let gone: Vec<_> = roots.iter().filter(|key| !keys.contains(key)).map(RootPublic::id).collect();
+        let gone: Vec<_> = roots.iter().filter(|key| !keys.contains(key)).map(|key| key.id()).collect();
         // Not believed from here on, whatever becomes of the rest.
         *roots = keys;
         for id in gone {
