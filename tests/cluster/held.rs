@@ -1,5 +1,6 @@
 //! A right that is open at a provider, from the client's host.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use libmem::{Client, Code, Endpoint, Mediated, Result, Rights, Token};
@@ -11,6 +12,8 @@ use crate::stage::Stage;
 pub(crate) const BOUND: Duration = Duration::from_secs(3);
 /// What a machine that is busy with other things may add.
 pub(crate) const SLACK: Duration = Duration::from_secs(3);
+/// Counts the names that were given.
+static NAMES: AtomicU64 = AtomicU64::new(0);
 /// Bytes that it minds.
 const BYTES: usize = 256 << 10;
 
@@ -47,8 +50,11 @@ impl Held {
     /// One on each provider: on `node-a`, on `node-b`.
     pub(crate) fn on_both(stage: &mut Stage) -> [Self; 2] {
         let mut found: Vec<Self> = Vec::new();
-        for round in 0..16_u8 {
-            let held = Self::new(stage, &format!("{}{round}", char::from(b'a' + round)), "10m");
+        for _ in 0..16 {
+            // A living lease's name cannot be had again.
+            let number = NAMES.fetch_add(1, Ordering::Relaxed);
+            let held =
+                Self::new(stage, &format!("{}{number}", char::from(b'a' + (number % 26) as u8)), "10m");
             if found.iter().all(|other| other.node != held.node) {
                 found.push(held);
             }

@@ -192,12 +192,12 @@ fn leases_come_and_go_over_a_link_that_loses_reorders_and_doubles() {
     let before = life(&stage, "node-a");
     stage.link.set_both(Fault {
         delay: Duration::from_millis(5),
-        loss: 20,
-        reorder: (50, Duration::from_millis(8)),
-        duplicate: 20,
+        loss: 60,
+        reorder: (100, Duration::from_millis(8)),
+        duplicate: 100,
         ..Fault::default()
     });
-    for round in 0..12 {
+    for round in 0..24 {
         let name = format!("r{round}");
         let made = stage.lease(&name, "1MiB", "10m");
         let lease = made["lease"]["id"].as_str().unwrap();
