@@ -97,6 +97,7 @@ impl Broker {
             epoch: 0,
             provider,
             grants: 0,
+            node: None,
             address: None,
             placement: None,
         };
