@@ -63,6 +63,7 @@ pub fn small_genesis() -> Genesis {
             heartbeat_every: Micros(20),
             silent_after: Micros(60),
             lost_after: Micros(200),
+            skew: Micros(30),
         },
         quota: Quota {
             leases: 4,

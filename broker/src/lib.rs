@@ -25,7 +25,9 @@
 //!   with `E_AUDIT_UNAVAILABLE`. Taking back is the exception: it takes effect, and is recorded as soon as that is
 //!   possible.
 //! * Every table, queue and batch has a fixed size. Full is a code, never growth.
-//! * Capacity and quota are given back when the provider says that the memory is back, or is lost, not before.
+//! * Capacity and quota are given back when the provider says that the memory is back, or is proved to be gone, not before;
+//!   where nothing was heard of it, when its time is over there by any clock.
+//! * No receipt before the provider has answered. What one was not told, it is told when it answers again.
 //! * A lease is at one provider, which has room for it; why it is there stays with it.
 //!
 //! # What it does not

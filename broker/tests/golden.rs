@@ -94,7 +94,7 @@ fn commands() -> Vec<Command> {
             Acceptance { grant: contract.grant, signature, lifetime: Lifetime::Process, session: 12 };
         push(&mut world, by(2), Kind::Accept(accept));
         if grant == 5 {
-            push(&mut world, system, Kind::Notice(Notice::GrantOpened { grant: contract.grant }));
+            push(&mut world, system, notice(Notice::GrantOpened { grant: contract.grant }));
         } else {
             push(&mut world, system, Kind::Undo(Undo::Accept { grant: contract.grant }));
         }
@@ -140,7 +140,7 @@ fn commands() -> Vec<Command> {
         push(&mut world, by(0), revoke(target));
     }
     let cause = EndCause::HolderExit;
-    push(&mut world, system, Kind::Notice(Notice::LeaseEnded { lease: second, cause }));
+    push(&mut world, system, notice(Notice::LeaseEnded { lease: second, cause }));
     push(&mut world, system, Kind::Refused { who: public(4), code: Code::Denied, about: None });
     push(&mut world, system, Kind::HolderExit { session: 99 });
     // Below a grant: a block of a token, by somebody who held it, and one by its id alone.
@@ -265,13 +265,43 @@ fn commands() -> Vec<Command> {
     let load = Load { sessions: 3, committed_bytes: 2 * PAGE };
     push(&mut world, system, Kind::ProviderHeartbeat { provider: ProviderId([1; 16]), load });
     let spec = LeaseSpec { bytes: PAGE, near: Some(name("zone-1")), class: Some(name("training")), ..spec };
-    push(&mut world, by(4), Kind::Reserve { spec, session: 14 });
+    let reserved = push(&mut world, by(4), Kind::Reserve { spec: spec.clone(), session: 14 });
+    let broker::state::Answer::Reserved(at_east, _) = reserved else { panic!() };
     push(&mut world, by(0), Kind::ProviderDrain { name: name("east"), drain: true });
     push(&mut world, by(0), Kind::ProviderDrain { name: name("own"), drain: true });
     push(&mut world, by(0), Kind::ProviderDrain { name: name("own"), drain: false });
-    push(&mut world, system, Kind::ProviderLost { provider: ProviderId([2; 16]) });
+    push(&mut world, system, Kind::ProviderLost { provider: ProviderId([2; 16]), proved: true });
     let provider = Registration { id: ProviderId([3; 16]), name: name("west"), ..own() };
     push(&mut world, system, Kind::ProviderRegister { provider, attached: false });
+    // What was not told to one, some of it late; and a lease that is lost with another, which refused one before.
+    let (provider, lease) = (ProviderId([1; 16]), at_east.lease);
+    push(&mut world, system, Kind::Commit { lease, bytes: PAGE });
+    for grant in [1, 2] {
+        let take = Take::Grant { lease, grant: GrantId([grant; 16]), expires: UnixMicros(START + 9_000) };
+        push(&mut world, system, Kind::Untold { provider, take, cause: EndCause::Revoked });
+        if grant == 1 {
+            push(&mut world, system, Kind::Told { provider, take });
+        }
+    }
+    push(&mut world, system, Kind::ProviderHeartbeat { provider, load });
+    push(&mut world, by(0), Kind::ProviderDrain { name: name("own"), drain: true });
+    // The table is full: one that is going back makes room.
+    let broker::state::View::Leases(page) = world.view(0, broker::state::Query::Leases(None)).unwrap() else {
+        panic!()
+    };
+    let ending = page.rows.iter().find(|row| row.state == caps::wire::row::LeaseState::Ending).unwrap();
+    push(&mut world, system, Kind::Taken { lease: ending.id });
+    let spec = LeaseSpec { name: None, class: None, near: None, ..spec };
+    let last_spec = spec.clone();
+    push(&mut world, by(4), Kind::Reserve { spec, session: 14 });
+    let provider = ProviderId([3; 16]);
+    push(&mut world, system, Kind::ProviderRefused { provider });
+    push(&mut world, by(0), Kind::ProviderGiveUp { name: name("west") });
+    let again = Registration { id: ProviderId([4; 16]), name: name("west"), ..own() };
+    push(&mut world, system, Kind::ProviderRegister { provider: again, attached: false });
+    let spec = LeaseSpec { bytes: 1, ttl: Micros(900), ..last_spec };
+    push(&mut world, by(4), Kind::Reserve { spec, session: 14 });
+    push(&mut world, system, Kind::ProviderLost { provider: ProviderId([4; 16]), proved: false });
     commands
 }
 

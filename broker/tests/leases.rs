@@ -246,7 +246,7 @@ fn expiry_waits_for_the_provider_and_tells_it_only_after_silence() {
     assert_eq!(again.effects, [Effect::Take(Take::Lease(ticket.lease), EndCause::Expired)]);
     assert!(again.entries.is_empty());
     let cause = EndCause::Expired;
-    world.system(Kind::Notice(Notice::LeaseEnded { lease: ticket.lease, cause })).answer.unwrap();
+    world.system(notice(Notice::LeaseEnded { lease: ticket.lease, cause })).answer.unwrap();
     assert_eq!(row(&world, ticket.lease).state, LeaseState::Ended);
     world.system(Kind::Taken { lease: ticket.lease }).answer.unwrap();
     assert_eq!(world.used(1), (0, 0), "once");
@@ -256,7 +256,7 @@ fn expiry_waits_for_the_provider_and_tells_it_only_after_silence() {
 fn a_lease_that_ended_at_the_provider_first_is_recorded_once() {
     let mut world = World::new();
     let ticket = world.lease(1, 1, 1_000);
-    let notice = Kind::Notice(Notice::LeaseEnded { lease: ticket.lease, cause: EndCause::HolderExit });
+    let notice = notice(Notice::LeaseEnded { lease: ticket.lease, cause: EndCause::HolderExit });
     let ended = world.system(notice.clone());
     assert_eq!(events(&ended.entries), [(Event::HolderExit, None)]);
     assert_eq!(ended.entries[0].get(Key::Cause), Some("\"holder_exit\""));
@@ -396,7 +396,7 @@ fn only_the_node_proposes_what_is_its_own() {
     for kind in [
         Kind::Commit { lease: ticket.lease, bytes: PAGE },
         Kind::Taken { lease: ticket.lease },
-        Kind::ProviderLost { provider: own().id },
+        Kind::ProviderLost { provider: own().id, proved: true },
         comes(2),
         Kind::ProviderHeartbeat { provider: own().id, load: Load::default() },
         Kind::PolicyLoad { hash: [0; 32] },

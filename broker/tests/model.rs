@@ -381,15 +381,24 @@ impl Lockstep {
             }
             Op::Ended(back, cause) => {
                 let lease = self.id(back, aim).0;
-                (Kind::Notice(Notice::LeaseEnded { lease, cause }), self.naive.ended(lease, cause))
+                (
+                    Kind::Notice { provider: self.provider.id, notice: Notice::LeaseEnded { lease, cause } },
+                    self.naive.ended(lease, cause),
+                )
             }
             Op::Opened(grant) => {
                 let grant = self.grant_id(grant, aim);
-                (Kind::Notice(Notice::GrantOpened { grant }), self.naive.opened(grant))
+                (
+                    Kind::Notice { provider: self.provider.id, notice: Notice::GrantOpened { grant } },
+                    self.naive.opened(grant),
+                )
             }
             Op::GrantEnded(grant, cause) => {
                 let grant = self.grant_id(grant, aim);
-                (Kind::Notice(Notice::GrantEnded { grant, cause }), self.naive.grant_ended(grant, cause))
+                (
+                    Kind::Notice { provider: self.provider.id, notice: Notice::GrantEnded { grant, cause } },
+                    self.naive.grant_ended(grant, cause),
+                )
             }
             Op::Taken(back) => {
                 let lease = self.id(back, aim).0;
@@ -399,7 +408,9 @@ impl Lockstep {
                 self.naive.exit(session);
                 (Kind::HolderExit { session: session.into() }, Ok(()))
             }
-            Op::Lost => (Kind::ProviderLost { provider: self.provider.id }, self.naive.provider_lost()),
+            Op::Lost => {
+                (Kind::ProviderLost { provider: self.provider.id, proved: true }, self.naive.provider_lost())
+            }
             Op::Up => {
                 self.provider.id.0[0] = self.provider.id.0[0].wrapping_add(1); // a story has fewer steps
                 self.naive.provider_comes();

@@ -314,7 +314,7 @@ fn an_offer_ends_with_its_lease_whatever_ends_that() {
         &|world, lease| drop(world.revoke(0, Target::Lease(lease))),
         &|world, lease| {
             let cause = EndCause::HolderExit;
-            drop(world.system(Kind::Notice(Notice::LeaseEnded { lease, cause })));
+            drop(world.system(notice(Notice::LeaseEnded { lease, cause })));
         },
         &|world, _| drop(world.lose()),
     ];

@@ -718,6 +718,20 @@ pub const PROVIDER_LOST_MS: u64 = 10_000;
 /// Lives of providers that are remembered when they have no row any more, so that none begins again: every provider may
 /// have restarted a few times while one that was given up still tries.
 pub const PROVIDERS_PAST_MAX: usize = 4 * PROVIDERS_MAX;
+/// Of these, the lives of one name: a provider that starts over and over pushes out its own.
+pub const PROVIDERS_PAST_PER_NAME_MAX: usize = 4;
+/// Names of providers that drain and have no row any more.
+pub const PROVIDERS_DRAINED_MAX: usize = 4 * PROVIDERS_MAX;
+/// Take-backs below a lease that wait until a provider answers again. Beyond it the whole lease goes.
+pub const UNTOLD_PER_PROVIDER_MAX: usize = 1_024;
+/// Of these, those that are told after one heartbeat.
+pub const UNTOLD_PER_BEAT_MAX: usize = 64;
+/// How long a provider may take to answer a question that it does nothing for, in milliseconds.
+pub const PROVIDER_ANSWER_MS_MAX: u64 = 2_000;
+/// How long a provider may take to take something back, in milliseconds, the wiping of its bytes not counted.
+pub const PROVIDER_TAKE_MS_MAX: u64 = 30_000;
+/// How often a lease that a provider refused is tried at another one.
+pub const PLACEMENT_RETRIES_MAX: usize = 1;
 const _: () = assert!(2 * HEARTBEAT_MS <= PROVIDER_SILENT_MS && PROVIDER_SILENT_MS < PROVIDER_LOST_MS);
 const _: () =
     assert!(PROVIDER_LOST_MS.is_multiple_of(HEARTBEAT_MS), "so many heartbeats are missed before that");

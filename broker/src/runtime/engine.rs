@@ -87,12 +87,20 @@ pub(super) struct Renewal {
     lease: LeaseId,
     ttl: Micros,
     provider: ProviderId,
+    /// When it was ordered, and so when `ttl` began.
+    at: UnixMicros,
 }
 
 impl Renewal {
-    /// Has the provider move it.
+    /// Has the provider move it, to the time that it was ordered for. Not once the record has taken longer than a claim may:
+    /// what the provider is told later is later than what the books call the latest end that it may have been told.
     pub(super) async fn carry_out(self, shared: &Shared) -> Result<()> {
-        shared.links.get(self.provider)?.renew(self.lease, self.ttl).await
+        let waited = shared.clock.now().since(self.at);
+        if waited >= shared.genesis.bounds.claim_within {
+            return Err(Error::new(Code::Timeout, "the renewal was not recorded in time"));
+        }
+        let ttl = Micros(self.ttl.0.saturating_sub(waited.0));
+        shared.links.renew(self.provider, self.lease, ttl).await
     }
 }
 
@@ -327,7 +335,8 @@ impl Engine {
                 }
                 Effect::Renew(lease, ttl) => {
                     let at = self.broker.whereabouts(lease);
-                    renew = at.map(|at| Renewal { lease, ttl, provider: at.provider });
+                    let ordered = self.broker.now();
+                    renew = at.map(|at| Renewal { lease, ttl, provider: at.provider, at: ordered });
                 }
             }
         }
@@ -383,13 +392,15 @@ fn unrecorded(error: &Error) -> Error {
 
 /// Has the provider take something back, and tells the state when a lease's memory is gone.
 async fn run_take(shared: Arc<Shared>, take: Take, cause: EndCause, at: Whereabouts) -> Result<Taken> {
-    let taken = match shared.links.get(at.provider) {
-        Ok(link) => link.take(take, cause).await,
-        Err(unreachable) => Err(unreachable),
-    };
-    let taken = match taken {
+    let taken = match shared.links.take(at, take, cause).await {
         Err(error) if matches!(error.code(), Code::Unreachable | Code::Timeout) => {
-            Err(unanswered(at.until.since(shared.clock.now())))
+            // Before the answer: who asks again must not find that nothing is left to be told. A lease waits by itself.
+            if !matches!(take, Take::Lease(_)) {
+                let untold = Kind::Untold { provider: at.provider, take, cause };
+                // Refused where the lease ended meanwhile, or the provider is lost: then nothing waits.
+                let _ = shared.order_and_wait(untold).await;
+            }
+            Err(unanswered(&take, at.until, shared.clock.now()))
         }
         taken => taken,
     };
@@ -418,14 +429,23 @@ async fn run_take(shared: Arc<Shared>, take: Take, cause: EndCause, at: Whereabo
     }
 }
 
-/// What a revoke comes to whose provider did not say that it is done.
-fn unanswered(left: Micros) -> Error {
-    // Rounded up, and with what the two clocks may be apart: it is a bound.
-    let seconds = left.0.div_ceil(1_000_000) + CLOCK_SKEW_MS_MAX.div_ceil(1_000);
+/// What a revoke comes to whose provider did not say that it is done, at `now`: until when it may be reached there.
+fn unanswered(take: &Take, until: UnixMicros, now: UnixMicros) -> Error {
+    // A token ends with its time also where the lease lives on; both clocks judge it.
+    let own = |expires: UnixMicros| expires.plus(Micros::from_millis(CLOCK_SKEW_MS_MAX)).min(until);
+    let (what, until) = match take {
+        Take::Lease(_) => ("the lease is ended here", until),
+        Take::Grant { expires, .. } => ("the grant is ended here", own(*expires)),
+        // What it gave before may have lived for longer than what is left of it.
+        Take::Narrow { .. } => ("the grant is narrowed here", until),
+        Take::Marks { expires, .. } => ("the token is taken back here", own(*expires)),
+        Take::Root { .. } => ("the root key is retired here", until),
+        Take::Owner { .. } => ("the lease's owner is settled here", until),
+    };
+    // Rounded up: it is a bound.
+    let seconds = until.since(now).0.div_ceil(1_000_000);
     Error::with(
         Code::Unreachable,
-        format!(
-            "it is ended here, but the provider does not answer; there it ends by itself within {seconds} s"
-        ),
+        format!("{what}, but the provider does not answer; there it ends by itself within {seconds} s"),
     )
 }

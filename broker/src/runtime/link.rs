@@ -3,6 +3,7 @@
 //! All that goes in and comes out has a form on the wire, so that the other end may be on another machine, but for two
 //! things: [`Claimed::recorded`] is a second answer to the same question, which has to come as a message of its own; and
 //! a session's number is that of the node that serves the client. The provider's notices go the other way, to
+//! [`Handle::provider_notice`](super::Handle::provider_notice), and from the broker's own process to
 //! [`Handle::notice`](super::Handle::notice).
 //!
 //! A link that loses the other end answers `E_UNREACHABLE` or `E_TIMEOUT`, in bounded time, and from then on nothing of

@@ -13,7 +13,7 @@
 //! | `clock.rs` | time that never steps |
 //! | `link.rs` | what the broker asks of a provider |
 //! | `links.rs` | the providers that can be reached |
-//! | `providers.rs` | they come, are asked how they are, and are lost |
+//! | `providers.rs` | they come, come back, are asked how they are, and are lost |
 //! | `queue.rs` | two lanes of fixed size |
 //! | `engine.rs` | the thread: batches, entries, effects, undoing |
 //! | `directory.rs` | names by key, for the policy |
@@ -33,6 +33,7 @@
 //! | commit and reply | a lease that its owner sees in a list | its expiry, or the owner |
 //! | revoke and reply | nothing: taking back runs as a task of its own | - |
 //! | the acceptance of a lease and the provider | an offer that is marked as accepted | its deadline: it stands again |
+//! | a take-back and a provider that does not answer | in the books what was to go is gone; what is smaller than a lease waits to be told | its next heartbeat, or its loss |
 //! | the provider and the new owner's books | nothing: both run in a task of its own; if that dies, the deadline tells the provider the former owner | - |
 
 mod clock;
@@ -303,12 +304,14 @@ impl Handle {
         }
     }
 
-    /// What the provider tells unasked. Returns at once.
+    /// What the provider in the broker's own process tells unasked. Returns at once. Others: [`Self::provider_notice`].
     ///
     /// # Errors
-    /// `E_BUSY` if the urgent lane is full: tell it again later. `E_UNREACHABLE` once the broker stops.
+    /// `E_EPOCH` if there is none; `E_BUSY` if the urgent lane is full: tell it again later. `E_UNREACHABLE` once the broker stops.
     pub fn notice(&self, notice: Notice) -> Result<()> {
-        self.shared.order_unattended(Kind::Notice(notice))
+        let own = self.shared.genesis.provider.as_ref();
+        let provider = own.ok_or(Error::new(Code::Epoch, "the broker has no provider of its own"))?.id;
+        self.shared.order_unattended(Kind::Notice { provider, notice })
     }
 
     /// A session's process is gone. Returns at once. What the session asked for and is still waiting is applied first,

@@ -1,68 +1,66 @@
-//! Providers come, are asked how they are, and are lost.
+//! Providers come, come back, are asked how they are, and are lost.
 //!
 //! ```text
 //! provider_register ──▶ link added ──▶ ProviderRegister ordered ──▶ heartbeat task, unless it is attached
-//!                                                                     │ answered: ProviderHeartbeat
-//!                                                                     └ silent for too long: ProviderLost, link removed
+//!                                                                     │ answered: ProviderHeartbeat, then what it was
+//!                                                                     │           not told before, in order
+//!                                                                     └ silent for too long: no more questions,
+//!                                                                       ProviderLost, link removed
+//! provider_rejoin ────▶ link replaced: the same life, the same leases
 //! ```
 //!
 //! # What is promised of a provider that does not answer
 //!
 //! | what | while it is silent | once it is lost |
 //! |---|---|---|
-//! | a new lease | goes to another, [`silent_after`] at the latest; a claim under way ends with its reservation | the same |
-//! | a renewal | refused, and undone in the books | `E_LEASE_EXPIRED` |
-//! | a revoke | it takes effect in the books at once, and is answered with `E_UNREACHABLE` and the span within which the provider ends the lease by itself. A lease is told again and again until the provider answers | the lease is over: what is revoked again is answered as what ended before |
+//! | a new lease | goes to another, [`silent_after`] at the latest; a claim under way is tried at one other, and ends with its reservation | goes to another |
+//! | a renewal | refused, and undone in the books | `E_PROVIDER_LOST` |
+//! | a revoke | it takes effect in the books at once, and is answered with `E_UNREACHABLE` and the span within which the provider ends it by itself. It is told again until the provider answers | the same, until that span is over; then `E_PROVIDER_LOST`, without a receipt |
+//! | quota | is taken | is taken until that span is over |
 //!
 //! There is no receipt before the provider has answered: a receipt says that nothing can be reached, and until the span
 //! is over a provider that only the broker cannot reach may still serve. That span is the latest end that it was ever
-//! told of the lease, which it keeps on its own clock, and as much as the two clocks may be apart.
+//! told of the lease, which it keeps on its own clock, and as much as the two clocks may be apart. It serves until then:
+//! the silence of the broker alone makes no provider drop its clients' memory.
 //!
-//! A lost provider's leases are over in the books, which give their quota back. That is true of its memory if its process
-//! is gone. One that is cut off must come to the same end by itself: whoever makes a link over a network has the
-//! provider fence all that it has when it has not been asked how it is for less than [`lost_after`]. Its life is over in
-//! any case, and what it says afterwards is refused.
+//! That a lost provider is gone is proved by another life of its name, since no process of it begins before the one before
+//! has ended, and by the administrator's word. Then all of it is over at once. A life that was lost is over in any case: what
+//! it says afterwards is refused, and whoever holds its link is told so by [`ProviderLink::over`].
 //!
 //! Silence is counted in questions without an answer, not in time alone: a broker whose machine slept has asked nothing.
+//! After the last of them none is asked any more, so none is answered between the count and the loss.
 //!
 //! [`silent_after`]: crate::state::Bounds::silent_after
-//! [`lost_after`]: crate::state::Bounds::lost_after
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use caps::id::{LeaseId, ProviderId};
-use caps::wire::Name;
-use caps::wire::Reply;
-use caps::wire::link::Notice;
+use caps::wire::link::{Notice, Take};
 use caps::wire::provider::{Load, ProviderRow, ProviderState, Registration};
+use caps::wire::row::EndCause;
+use caps::wire::{Name, Reply};
 use caps::{Code, Error, Result};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::engine::{Mode, Order};
-use super::{Caller, Handle, ProviderLink, Shared, principal, recorded_index, unexpected};
-use crate::state::{Kind, PolicyVerdict, Query, View};
+use super::{Caller, Handle, ProviderLink, Shared, principal, recorded_index, system, unexpected};
+use crate::state::{Answer, Kind, PolicyVerdict, Query, View};
 
 impl Handle {
-    /// A provider comes, with none of the memory that one of its name had before: if that one was not lost yet, it is now.
-    /// The caller has proved that it is that provider. It is asked how it is from now on.
+    /// A provider comes, with none of the memory that one of its name had before, which is gone with this. The caller has
+    /// proved that it is that provider. It is asked how it is from now on.
+    ///
+    /// Runs to its end whether or not the caller waits for it.
     ///
     /// # Errors
-    /// `E_RANGE` if it has no room; `E_EXISTS` if this life of it is registered; `E_EPOCH` if that is over; `E_BUSY` if
-    /// the table is full; as [`Self::notice`].
+    /// `E_RANGE` if it has no room; `E_EXISTS` if this life of it is registered, or the name is that of the broker's own
+    /// provider; `E_EPOCH` if that life is over; `E_BUSY` if the table is full; as [`Self::notice`].
     pub async fn provider_register(&self, said: Registration, link: Arc<dyn ProviderLink>) -> Result<()> {
-        let id = said.id;
-        // Before it is ordered: from then on leases are placed there.
-        if !self.shared.links.add(id, link) {
-            return Err(Error::new(Code::Exists, "this life of a provider is registered"));
-        }
-        let kind = Kind::ProviderRegister { provider: said, attached: false };
-        if let Err(error) = self.shared.order_and_wait(kind).await {
-            self.shared.links.remove(id);
-            return Err(error);
-        }
-        self.shared.tasks.spawn(watch(Arc::clone(&self.shared), id));
-        Ok(())
+        let shared = Arc::clone(&self.shared);
+        let registered = self.shared.tasks.spawn(async move { shared.register(said, link).await });
+        registered.await.unwrap_or_else(|_| Err(unexpected()))
     }
 
     /// A life of a provider that the broker has not given up is back over another link, with all the memory that it had.
@@ -73,7 +71,8 @@ impl Handle {
     pub async fn provider_rejoin(&self, provider: ProviderId, link: Arc<dyn ProviderLink>) -> Result<()> {
         self.alive(provider).await?;
         self.shared.links.replace(provider, link);
-        Ok(())
+        // Lost in between, it must not keep a link that nobody would remove.
+        self.alive(provider).await.inspect_err(|error| self.shared.over(provider, error))
     }
 
     /// What a provider tells unasked: of leases that are placed there and of their grants, and of no others. Returns when
@@ -81,45 +80,39 @@ impl Handle {
     ///
     /// # Errors
     /// `E_EPOCH` if that life is over or was never registered; `E_LEASE_UNKNOWN`, `E_GRANT_UNKNOWN` for what is not
-    /// placed there; as [`Self::notice`].
+    /// placed there, which is recorded; `E_SHARE_ORDER` for a grant that is not at that step; as [`Self::notice`].
     pub async fn provider_notice(&self, provider: ProviderId, notice: Notice) -> Result<()> {
-        self.alive(provider).await?;
-        self.shared.order_and_wait(Kind::Notice(notice)).await
+        self.shared.order_and_wait(Kind::Notice { provider, notice }).await
     }
 
-    async fn alive(&self, provider: ProviderId) -> Result<()> {
-        let rows = self.providers().await?;
-        let alive = rows.iter().any(|row| row.id == provider && row.state != ProviderState::Lost);
-        alive.then_some(()).ok_or(Error::new(Code::Epoch, "this life of the provider is over"))
-    }
-
-    /// The administrator's word that a provider's process is gone, and with it all its memory. What is gone is as proved
-    /// as that word is.
+    /// The administrator's word that a provider's process is gone, and with it all its memory. It takes effect even where
+    /// it cannot be recorded at once.
     ///
     /// # Errors
-    /// `E_NOT_ADMIN`; `E_RANGE` if no provider has this name; `E_EXISTS` if that is known; as [`Self::notice`].
+    /// `E_NOT_ADMIN`; `E_RANGE` if no provider has this name, or it is the broker's own; `E_EXISTS` if that is known; as
+    /// [`Self::notice`].
     pub async fn provider_lost(&self, name: Name, caller: Caller) -> Result<()> {
-        if caller.holder != self.shared.genesis.admin {
-            return Err(Error::new(Code::NotAdmin, "only the administrator gives providers up"));
+        if let Answer::Over(Some(life)) = self.by_admin(caller, Kind::ProviderGiveUp { name }).await? {
+            self.shared.links.remove(life);
         }
-        let rows = self.providers().await?;
-        let row = rows.iter().find(|row| row.name == name);
-        let row = row.ok_or(Error::new(Code::Range, "no provider has this name"))?;
-        self.shared.lose(row.id).await
+        Ok(())
     }
 
-    /// Where a provider is. For whoever names its life: that is in its tokens, and nobody guesses it.
-    pub(super) async fn provider_show(&self, provider: ProviderId) -> Result<Reply> {
-        let row = self.providers().await?.into_iter().find(|row| row.id == provider);
-        let row = row.ok_or(Error::new(Code::Epoch, "no provider of this life is known"))?;
-        match row.state {
-            ProviderState::Lost => {
-                Err(Error::new(Code::ProviderLost, "the provider is lost, and its memory"))
-            }
-            ProviderState::Up | ProviderState::Draining => {
-                Ok(Reply::Provider { name: row.name, address: row.address })
-            }
-        }
+    /// Has a provider take no new leases, or take them again. What it has stays until it ends.
+    ///
+    /// # Errors
+    /// `E_NOT_ADMIN`; `E_RANGE` if no provider has this name. It takes effect even where it cannot be recorded at once.
+    pub async fn provider_drain(&self, caller: Caller, name: Name, drain: bool) -> Result<()> {
+        self.by_admin(caller, Kind::ProviderDrain { name, drain }).await.map(drop)
+    }
+
+    async fn by_admin(&self, caller: Caller, kind: Kind) -> Result<Answer> {
+        let no_policy: Option<PolicyVerdict> = None;
+        let order = Order { mode: Mode::Regardless, ..principal(caller, kind, None, no_policy) };
+        let outcome = self.shared.order(order).await?;
+        // Not recorded is no failure here: the recorder keeps the entry until a device takes it.
+        let _ = recorded_index(outcome.recorded).await;
+        outcome.answer
     }
 
     /// Every provider, in the order of their names.
@@ -138,36 +131,89 @@ impl Handle {
     /// # Errors
     /// `E_LEASE_UNKNOWN`; `E_BUSY` or `E_UNREACHABLE`.
     pub async fn placed_on(&self, lease: LeaseId) -> Result<ProviderId> {
-        match self.shared.look(self.shared.genesis.admin, Query::Lease(lease)).await? {
-            View::Lease(row) => Ok(row.provider),
+        match self.shared.look(self.shared.genesis.admin, Query::Placed(lease)).await? {
+            View::Placed(at) => {
+                at.map(|at| at.provider).ok_or(Error::new(Code::LeaseUnknown, "no such lease"))
+            }
             _ => Err(unexpected()),
         }
     }
 
-    /// Has a provider take no new leases, or take them again. What it has stays until it ends.
-    ///
-    /// # Errors
-    /// `E_NOT_ADMIN`; `E_RANGE` if no provider has this name. It takes effect even where it cannot be recorded at once.
-    pub async fn provider_drain(&self, caller: Caller, name: Name, drain: bool) -> Result<()> {
-        let no_policy: Option<PolicyVerdict> = None;
-        let kind = Kind::ProviderDrain { name, drain };
-        let order = Order { mode: Mode::Regardless, ..principal(caller, kind, None, no_policy) };
-        let outcome = self.shared.order(order).await?;
-        // Not recorded is no failure here: the recorder keeps the entry until a device takes it.
-        let _ = recorded_index(outcome.recorded).await;
-        outcome.answer.map(drop)
+    /// Where a provider is. For whoever names its life: that is in its tokens, and nobody guesses it.
+    pub(super) async fn provider_show(&self, provider: ProviderId) -> Result<Reply> {
+        let row = self.provider(provider).await?;
+        match row.state {
+            ProviderState::Lost => {
+                Err(Error::new(Code::ProviderLost, "the provider is lost, and its memory"))
+            }
+            ProviderState::Up | ProviderState::Draining => {
+                Ok(Reply::Provider { name: row.name, address: row.address })
+            }
+        }
+    }
+
+    async fn provider(&self, provider: ProviderId) -> Result<ProviderRow> {
+        match self.shared.look(self.shared.genesis.admin, Query::Provider(provider)).await? {
+            View::Provider(row) => {
+                row.ok_or(Error::new(Code::Epoch, "no provider of this life is known; it is over"))
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn alive(&self, provider: ProviderId) -> Result<()> {
+        match self.provider(provider).await?.state {
+            ProviderState::Lost => {
+                Err(Error::new(Code::Epoch, "this life of the provider is over; it comes back as a new one"))
+            }
+            ProviderState::Up | ProviderState::Draining => Ok(()),
+        }
     }
 }
 
 impl Shared {
+    async fn register(self: Arc<Self>, said: Registration, link: Arc<dyn ProviderLink>) -> Result<()> {
+        let id = said.id;
+        // Before it is ordered: from then on leases are placed there.
+        if !self.links.add(id, link) {
+            return Err(Error::new(Code::Exists, "this life of a provider is registered"));
+        }
+        let kind = Kind::ProviderRegister { provider: said, attached: false };
+        let registered = match self.order(system(kind)).await {
+            Ok(outcome) => outcome.answer,
+            Err(error) => Err(error),
+        };
+        match registered {
+            Ok(Answer::Over(before)) => {
+                // Should its process run after all, it is told at once, and not with its next heartbeat.
+                before.into_iter().for_each(|before| self.links.remove(before));
+                let tasks = self.tasks.clone();
+                tasks.spawn(watch(self, id));
+                Ok(())
+            }
+            Ok(_) => Err(unexpected()),
+            Err(error) => {
+                self.links.forget(id);
+                Err(error)
+            }
+        }
+    }
+
     async fn lose(&self, provider: ProviderId) -> Result<()> {
-        let lost = self.order_and_wait(Kind::ProviderLost { provider }).await;
-        // Also where it was lost already, or never registered: nothing is to be told to it any more. A broker that has no
-        // room for the order just now is told again.
-        if !lost.as_ref().is_err_and(|error| error.code() == Code::Busy) {
-            self.links.remove(provider);
+        let lost = self.order_and_wait(Kind::ProviderLost { provider, proved: false }).await;
+        match &lost {
+            Ok(()) => self.links.remove(provider),
+            Err(error) => self.over(provider, error),
         }
         lost
+    }
+
+    /// Lets the link of a life go that the books say is over. Any other error says nothing of it: a broker that stops, or has
+    /// much to do, leaves every provider what it has.
+    fn over(&self, provider: ProviderId, error: &Error) {
+        if matches!(error.code(), Code::Epoch | Code::Exists) {
+            self.links.remove(provider);
+        }
     }
 }
 
@@ -179,25 +225,65 @@ async fn watch(shared: Arc<Shared>, provider: ProviderId) {
     let mut beat = interval(every);
     // After a pause of the machine, one question and not all that were left out.
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut telling: Option<JoinHandle<()>> = None;
     let mut missed = 0;
     while missed < missed_max {
         beat.tick().await;
-        let Ok(link) = shared.links.get(provider) else { return };
-        match timeout(every, link.status()).await {
-            Ok(Ok(status)) => {
+        if !shared.links.has(provider) {
+            return;
+        }
+        match shared.links.status(provider, every).await {
+            Ok(status) => {
                 missed = 0;
                 let load = Load { sessions: status.sessions, committed_bytes: status.committed_bytes };
-                match shared.order_and_wait(Kind::ProviderHeartbeat { provider, load }).await {
-                    Ok(()) => {}
+                match shared.heard(provider, load).await {
+                    // One that takes long to be told is asked how it is meanwhile.
+                    Ok(untold)
+                        if untold.is_empty() || telling.as_ref().is_some_and(|it| !it.is_finished()) => {}
+                    Ok(untold) => {
+                        telling = Some(shared.tasks.spawn(tell(Arc::clone(&shared), provider, untold)));
+                    }
                     // The broker has much to do, and hears of it with the next one.
                     Err(error) if error.code() == Code::Busy => {}
-                    Err(_) => return shared.links.remove(provider),
+                    Err(error) => return shared.over(provider, &error),
                 }
             }
-            Ok(Err(_)) | Err(_) => missed += 1,
+            Err(_) => missed += 1,
         }
     }
     while shared.lose(provider).await.is_err_and(|error| error.code() == Code::Busy) {
         beat.tick().await;
+    }
+}
+
+/// What a provider is to be told.
+type Untold = Vec<(Take, EndCause)>;
+
+impl Shared {
+    async fn heard(&self, provider: ProviderId, load: Load) -> Result<Untold> {
+        let heartbeat = Kind::ProviderHeartbeat { provider, load };
+        match self.order(system(heartbeat)).await?.answer? {
+            Answer::Heard { untold } => Ok(untold),
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+/// Tells a provider that answers again what it did not answer before, one after the other. At the first that it does not
+/// answer the rest waits for its next heartbeat.
+async fn tell(shared: Arc<Shared>, provider: ProviderId, untold: Untold) {
+    for (take, cause) in untold {
+        let admin = shared.genesis.admin;
+        let Ok(View::Placed(Some(at))) = shared.look(admin, Query::Placed(take.lease())).await else {
+            return;
+        };
+        if let Err(error) = shared.links.take(at, take, cause).await
+            && matches!(error.code(), Code::Unreachable | Code::Timeout | Code::Busy)
+        {
+            return;
+        }
+        if shared.order_and_wait(Kind::Told { provider, take }).await.is_err() {
+            return;
+        }
     }
 }

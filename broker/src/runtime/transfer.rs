@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use caps::id::{ProviderId, TransferId};
+use caps::id::TransferId;
 use caps::key::Signature;
 use caps::share::{TransferContract, TransferSigned};
 use caps::time::UnixMicros;
@@ -14,7 +14,7 @@ use policy::Facts;
 
 use super::engine::{Mode, Order};
 use super::{Caller, Handle, Shared, principal, recorded_index, system, unexpected};
-use crate::state::{Answer, Kind, Query, RowId, TransferAcceptance, View};
+use crate::state::{Answer, Kind, Query, RowId, TransferAcceptance, View, Whereabouts};
 
 impl Handle {
     pub(super) async fn transfer_offer(
@@ -53,13 +53,13 @@ impl Handle {
 
         let session = caller.session;
         let kind = Kind::TransferAccept(TransferAcceptance { transfer, signature, lifetime, session });
-        let Answer::HandingOver { give, back, provider } =
+        let Answer::HandingOver { give, back, at } =
             shared.order_recorded(caller, kind, None, Some(verdict)).await?
         else {
             return Err(unexpected());
         };
         // To its end, whoever still waits for it: the provider and the books must come to the same owner.
-        let change = Change { provider, give, back };
+        let change = Change { at, give, back };
         let carried_out = shared.tasks.spawn(carry_out(Arc::clone(shared), transfer, change, by_owner));
         carried_out.await.unwrap_or_else(|_| Err(unexpected()))
     }
@@ -116,14 +116,14 @@ impl Handle {
 /// What makes a provider go over to a new owner, and back.
 #[derive(Clone, Copy)]
 struct Change {
-    provider: ProviderId,
+    at: Whereabouts,
     give: Take,
     back: Take,
 }
 
 impl Change {
     async fn tell(&self, shared: &Shared, take: Take) -> Result<Taken> {
-        shared.links.get(self.provider)?.take(take, EndCause::Transfer).await
+        shared.links.take(self.at, take, EndCause::Transfer).await
     }
 }
 
@@ -171,7 +171,13 @@ async fn came_to_nothing(
     if ordered.is_err() {
         // It was taken back before, and the provider may have heard of that before it heard of the acceptance. A lease
         // that is gone has no owner.
-        let _ = change.tell(shared, change.back).await;
+        if let Err(error) = change.tell(shared, change.back).await
+            && matches!(error.code(), Code::Unreachable | Code::Timeout)
+        {
+            let (provider, take) = (change.at.provider, change.back);
+            // Told again when it answers. Refused where nothing of the lease is there any more.
+            let _ = shared.order_and_wait(Kind::Untold { provider, take, cause: EndCause::Transfer }).await;
+        }
     }
     ordered
 }

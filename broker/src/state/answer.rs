@@ -9,6 +9,8 @@ use caps::token::Terms;
 use caps::wire::link::{ClaimTicket, Take};
 use caps::wire::row::{DonationRow, EndCause, GrantRow, LeaseRow, TransferRow};
 
+use super::membership::Whereabouts;
+
 /// The outcome of one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
@@ -83,9 +85,18 @@ pub enum Answer {
         give: Take,
         /// What makes it go back, if it did.
         back: Take,
-        /// The provider.
-        provider: ProviderId,
+        /// Where the lease is.
+        at: Whereabouts,
     },
+    /// A provider was heard: tell it this, in this order, and order [`Kind::Told`] for each that it answers.
+    ///
+    /// [`Kind::Told`]: super::Kind::Told
+    Heard {
+        /// What it did not answer before.
+        untold: Vec<(Take, EndCause)>,
+    },
+    /// A provider came, or was given up: this life of it is over, if there was one.
+    Over(Option<ProviderId>),
 }
 
 /// What the runtime must do because of a command, at the provider of the lease: [`Broker::whereabouts`] as it is right

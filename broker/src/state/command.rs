@@ -9,10 +9,10 @@ use caps::rights::Rights;
 use caps::share::{ShareContract, TransferContract};
 use caps::time::{Micros, UnixMicros};
 use caps::token::{Mark, RevocationId};
-use caps::wire::link::Notice;
+use caps::wire::link::{Notice, Take};
 use caps::wire::provider::{Load, Registration};
 use caps::wire::request::LeaseSpec;
-use caps::wire::row::{Lifetime, Revocation};
+use caps::wire::row::{EndCause, Lifetime, Revocation};
 use caps::wire::{Name, Reason};
 use serde::{Deserialize, Serialize};
 
@@ -115,8 +115,13 @@ pub enum Kind {
     /// Nothing but the time. Ends what is over; proposed when [`next_deadline`](super::Broker::next_deadline) is
     /// reached.
     Tick,
-    /// What the provider said unasked. System only.
-    Notice(Notice),
+    /// What a provider said unasked. System only.
+    Notice {
+        /// Which one said it: whoever proposes it knows that.
+        provider: ProviderId,
+        /// What it said.
+        notice: Notice,
+    },
     /// The provider said that it took a lease's memory back. System only.
     Taken {
         /// Which.
@@ -127,10 +132,13 @@ pub enum Kind {
         /// Which session.
         session: u64,
     },
-    /// A provider's process is gone, or nothing was heard of it for too long, and with it all its memory. System only.
+    /// A provider's process is gone and with it all its memory, or nothing was heard of it for too long. System only.
     ProviderLost {
         /// Which life of it.
         provider: ProviderId,
+        /// Whether it is known to be gone. One of which only nothing was heard may serve what it has until its time is
+        /// over, and that is booked until then.
+        proved: bool,
     },
     /// Another policy is in force. Decisions of the one before are refused from here on. System only.
     PolicyLoad {
@@ -238,6 +246,32 @@ pub enum Kind {
         name: Name,
         /// Whether it drains from now on.
         drain: bool,
+    },
+    /// Says that a provider's process is gone, as the administrator's word. Administrator only.
+    ProviderGiveUp {
+        /// Its name.
+        name: Name,
+    },
+    /// A provider refused a claim, or did not answer it: until it is heard again others come first. System only.
+    ProviderRefused {
+        /// Which life of it.
+        provider: ProviderId,
+    },
+    /// A provider did not answer when it was told to take something back. System only.
+    Untold {
+        /// Which life of it.
+        provider: ProviderId,
+        /// What it was told.
+        take: Take,
+        /// Why.
+        cause: EndCause,
+    },
+    /// What it had not answered before it answered when it was told again. System only.
+    Told {
+        /// Which life of it.
+        provider: ProviderId,
+        /// What it was told.
+        take: Take,
     },
 }
 

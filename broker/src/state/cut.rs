@@ -154,6 +154,11 @@ impl Broker {
         let over =
             marking.grant.and_then(|grant| self.grants.get(grant)).is_some_and(|row| row.life.is_ended());
         let Some(lease) = self.leases.rows.get_mut(&marking.lease) else { return Marked::Before };
+        if let Life::Lost(lost) = lease.life {
+            // Its provider may still serve such tokens and cannot be told: whoever asks hears for how long.
+            out.effects.push(Effect::Take(Take::Lease(marking.lease), lost.cause));
+            return Marked::Before;
+        }
         // A token of a former owner's time is refused everywhere already. Whoever still holds one must not reach, by its
         // marks, what the present owner's delegates have open, nor fill the present owner's room.
         let live = matches!(
@@ -219,11 +224,13 @@ impl Broker {
         full
     }
 
-    /// The live leases that are `by`'s to take people off: its own, and all for the administrator.
+    /// The leases that are `by`'s to take people off, live ones and those that may still be served: its own, and all for
+    /// the administrator.
     pub(super) fn leases_over(&self, by: PrincipalKey) -> Vec<LeaseId> {
         let all = self.is_admin(by);
-        let live =
-            |id: &LeaseId| self.leases.get(*id).is_some_and(|lease| matches!(lease.life, Life::Live(_)));
+        let live = |id: &LeaseId| {
+            self.leases.get(*id).is_some_and(|lease| matches!(lease.life, Life::Live(_) | Life::Lost(_)))
+        };
         if all {
             self.leases.rows.keys().copied().filter(live).collect()
         } else {

@@ -337,6 +337,21 @@ pub(super) fn provider_lost(provider: ProviderId, leases: usize) -> Draft {
     Draft::ok(Event::ProviderLost).provider(provider).count(leases as u64)
 }
 
+/// Somebody with a certificate of a provider says what became of a lease elsewhere.
+pub(super) fn presumed(provider: ProviderId, code: Code, about: RowId, suppressed: u64) -> Draft {
+    let draft = Draft::deny(Event::LeaseDeny, code).provider(provider);
+    let draft = match about {
+        RowId::Lease(lease) => draft.lease(lease),
+        RowId::Grant(grant) => draft.grant(grant),
+        RowId::Donation(_) | RowId::Transfer(_) => draft,
+    };
+    if suppressed > 0 { draft.suppressed(suppressed) } else { draft }
+}
+
+pub(super) fn provider_given_up(by: PrincipalKey, name: &Name, leases: usize) -> Draft {
+    Draft::ok(Event::ProviderLost).subject(by).name(name.as_str()).count(leases as u64)
+}
+
 pub(super) fn provider_up(said: &Registration) -> Draft {
     Draft::ok(Event::NodeJoin).provider(said.id).name(said.name.as_str()).bytes(said.bytes)
 }

@@ -100,6 +100,8 @@ pub struct Bounds {
     pub silent_after: Micros,
     /// From which silence on a provider is lost.
     pub lost_after: Micros,
+    /// How far a provider's clock may be from the broker's.
+    pub skew: Micros,
 }
 
 impl Default for Capacity {
@@ -141,6 +143,7 @@ impl Bounds {
             heartbeat_every: Micros::from_millis(limits::HEARTBEAT_MS),
             silent_after: Micros::from_millis(limits::PROVIDER_SILENT_MS),
             lost_after: Micros::from_millis(limits::PROVIDER_LOST_MS),
+            skew: Micros::from_millis(limits::CLOCK_SKEW_MS_MAX),
         }
     }
 }

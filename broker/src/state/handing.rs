@@ -96,7 +96,7 @@ impl Broker {
         }
         let live = self.live_lease_of(contract.from, contract.lease)?;
         let lease = self.leases.get(contract.lease).ok_or(Code::LeaseUnknown)?;
-        let (bytes, tried, provider) = (lease.range.len(), lease.tried, lease.provider);
+        let (bytes, tried) = (lease.range.len(), lease.tried);
         self.permitted(command)?;
         if self.transfers.receiving.contains(&by) {
             return Err(Error::new(Code::Busy, "another lease is just being handed over to you"));
@@ -121,7 +121,8 @@ impl Broker {
         let lease = contract.lease;
         let give = Take::Owner { lease, to: by, since, until: done_by, undoes: None };
         let back = back(lease, contract.from, live, &accepted);
-        Ok(Answer::HandingOver { give, back, provider })
+        let at = self.whereabouts(lease).ok_or(Code::LeaseUnknown)?;
+        Ok(Answer::HandingOver { give, back, at })
     }
 
     /// The provider has taken back all that came from the former owner: the lease is the new one's.

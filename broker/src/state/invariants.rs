@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use policy::limits::{MARKS_PER_REGION_MAX, PROVIDERS_PAST_MAX};
+use caps::wire::link::Take;
+use policy::limits::{
+    MARKS_PER_REGION_MAX, PROVIDERS_DRAINED_MAX, PROVIDERS_PAST_MAX, UNTOLD_PER_PROVIDER_MAX,
+};
 use policy::quota::{Usage, balance};
 
 use super::Broker;
@@ -61,7 +64,8 @@ impl Broker {
         let providers = &self.providers;
         holds(
             providers.rows.len() <= self.genesis.capacity.providers as usize
-                && providers.past.len() <= PROVIDERS_PAST_MAX,
+                && providers.past.len() <= PROVIDERS_PAST_MAX
+                && providers.drained.len() <= PROVIDERS_DRAINED_MAX,
             "the table of providers keeps its size",
         )?;
         holds(
@@ -72,7 +76,7 @@ impl Broker {
             "names and ids of providers are unique",
         )?;
         holds(
-            providers.past.iter().all(|id| !providers.by_id.contains_key(id)),
+            providers.past.iter().all(|(_, id)| !providers.by_id.contains_key(id)),
             "a life of a provider that ended does not come back",
         )?;
         for row in providers.rows.values() {
@@ -83,8 +87,23 @@ impl Broker {
             holds(held == row.held, "a provider's book is the sum of its leases")?;
             holds(held.fits(&row.said), "no provider is oversold")?;
             holds(row.lost.is_none() || held == Held::default(), "a lost provider has no lease")?;
+            holds(row.lost.is_some() || !row.proved, "what is there is not proved to be gone")?;
+            holds(!providers.drained.contains(&row.said.name), "who has a row drains by that")?;
             holds(row.said.check().is_ok(), "a provider has room and few classes")?;
             holds(row.heard <= self.now && row.lost <= Some(self.now), "nothing was heard in the future")?;
+        }
+        for (id, takes) in &self.untold.0 {
+            holds(!takes.is_empty() && takes.len() <= UNTOLD_PER_PROVIDER_MAX, "so much waits to be told")?;
+            let row = providers.get(*id);
+            holds(
+                row.is_some_and(|row| row.lost.is_none() && !row.attached),
+                "only a provider that may come back is to be told",
+            )?;
+            let live = |take: &Take| {
+                let lease = self.leases.get(take.lease());
+                lease.is_some_and(|lease| lease.provider == *id && matches!(lease.life, Life::Live(_)))
+            };
+            holds(takes.iter().all(|(take, _)| live(take)), "and only of its live leases")?;
         }
         Ok(())
     }
@@ -116,15 +135,19 @@ impl Broker {
                 "a lease that has not ended has an owner",
             )?;
             holds(
-                lease.life.is_ended()
-                    || self.providers.get(lease.provider).is_some_and(|row| row.lost.is_none()),
-                "leases live at a provider that is there",
+                match (lease.life, self.providers.get(lease.provider)) {
+                    (Life::Ended(_), _) => true,
+                    (Life::Lost(_), row) => row.is_none_or(|row| row.lost.is_some() && !row.proved),
+                    (_, row) => row.is_some_and(|row| row.lost.is_none()),
+                },
+                "leases live at a provider that is there, and are lost with one that may be there",
             )?;
             holds(
-                lease
-                    .life
-                    .deadline()
-                    .is_none_or(|deadline| matches!(lease.life, Life::Ending(_)) || deadline <= lease.latest),
+                lease.life.deadline().is_none_or(|deadline| match lease.life {
+                    Life::Ending(_) => true,
+                    Life::Lost(_) => deadline == self.ends_by(lease.latest),
+                    _ => deadline <= lease.latest,
+                }),
                 "no lease lives longer than its provider lets it",
             )?;
             holds(lease.marks.len() <= MARKS_PER_REGION_MAX, "a lease remembers so many revocations")?;

@@ -24,6 +24,9 @@ use super::lease::{Lease, Life, Live, Reserved};
 use super::place::Ask;
 use super::{Broker, entry};
 
+/// To what is asked of a lease whose provider was lost.
+const LOST: Error = Error::new(Code::ProviderLost, "the lease's provider is lost, and its memory with it");
+
 /// The segment of a lease of `bytes`: what its owner wishes, or as few segments as there can be.
 fn segment_bytes(bounds: &Bounds, bytes: u64, wish: Option<u64>) -> Result<u64> {
     let segment = match wish {
@@ -157,6 +160,7 @@ impl Broker {
         let reserved = match lease.life {
             Life::Reserved(reserved) => reserved,
             Life::Live(_) => return Err(Error::new(Code::Exists, "the reservation was committed before")),
+            Life::Lost(_) => return Err(LOST),
             Life::Ending(_) | Life::Ended(_) => {
                 return Err(Error::new(Code::LeaseExpired, "the reservation ended before it was committed"));
             }
@@ -186,7 +190,7 @@ impl Broker {
             }
             Some(Life::Live(_)) => Err(Error::new(Code::Exists, "the reservation was committed")),
             // It timed out meanwhile: what was to be done is done.
-            Some(Life::Ending(_) | Life::Ended(_)) => Ok(Answer::Done),
+            Some(Life::Ending(_) | Life::Lost(_) | Life::Ended(_)) => Ok(Answer::Done),
         }
     }
 
@@ -246,7 +250,8 @@ impl Broker {
             Some(life) if life.cause() == Some(EndCause::Revoked) => {
                 Err(Error::new(Code::TokenRevoked, "the lease was taken back"))
             }
-            Some(Life::Live(_) | Life::Ending(_) | Life::Ended(_)) => {
+            Some(life) if life.cause() == Some(EndCause::ProviderLost) => Err(LOST),
+            Some(Life::Live(_) | Life::Ending(_) | Life::Lost(_) | Life::Ended(_)) => {
                 Err(Error::new(Code::LeaseExpired, "the lease's time is over"))
             }
         }

@@ -2,8 +2,14 @@
 //!
 //! Whether one is lost is not for the state to find out: the runtime sees that nothing is heard, and orders it. So a
 //! replica that applies the commands later loses the same provider at the same place among them.
+//!
+//! That nothing was heard proves nothing: the provider may be cut off and serve on, each lease until the latest end that
+//! it was ever told. Until then, by whatever clock, its leases are *lost*: nobody can do anything with them, and nobody
+//! gets their bytes of quota back. Another life of the same name proves that it is gone, since no process of a provider
+//! begins while the one before runs; so does the administrator's word.
 
 use caps::id::{LeaseId, PrincipalKey, ProviderId};
+use caps::time::Micros;
 use caps::time::UnixMicros;
 use caps::wire::Name;
 use caps::wire::provider::{Load, Registration};
@@ -12,7 +18,7 @@ use caps::{Code, Error, Result};
 
 use super::answer::{Answer, Out};
 use super::lease::Life;
-use super::provider::Provider;
+use super::provider::{Held, Provider};
 use super::{Broker, entry};
 
 /// Where the region of a lease is.
@@ -20,8 +26,10 @@ use super::{Broker, entry};
 pub struct Whereabouts {
     /// The provider that has it.
     pub provider: ProviderId,
-    /// When the provider ends it by itself, at the latest, whatever it is told or not told.
+    /// When the provider has ended it by itself, whatever it is told or not told, and whatever its clock says.
     pub until: UnixMicros,
+    /// How long it may take to wipe its bytes.
+    pub wipes_within: Micros,
 }
 
 impl Broker {
@@ -35,47 +43,119 @@ impl Broker {
     ) -> Result<Answer> {
         said.check()?;
         let most = self.genesis.capacity.providers;
-        self.providers.may_come(said, most)?;
+        self.providers.may_come(said, attached, most)?;
 
-        let before = self.providers.rows.get(&said.name);
-        let draining = before.is_some_and(|row| row.draining);
-        if let Some(id) = before.filter(|row| row.lost.is_none()).map(|row| row.said.id) {
-            self.lose(id, out);
+        let draining = self.providers.drains(&said.name);
+        let before = self.providers.rows.get(&said.name).map(|row| row.said.id);
+        if let Some(id) = before {
+            self.lose(id, true, out);
         }
+        self.bury(&said.name, out);
         self.providers.insert(Provider::new(said.clone(), attached, draining, self.now), most);
         out.entries.push(entry::provider_up(said));
-        Ok(Answer::Done)
+        Ok(Answer::Over(before))
     }
 
     pub(super) fn provider_heartbeat(&mut self, id: ProviderId, load: Load) -> Result<Answer> {
         let now = self.now;
         let row = self.providers.alive(id)?;
-        (row.heard, row.load) = (now, load);
-        Ok(Answer::Done)
+        (row.heard, row.load, row.refused) = (now, load, None);
+        Ok(Answer::Heard { untold: self.untold_first(id) })
     }
 
-    pub(super) fn provider_lost(&mut self, id: ProviderId, out: &mut Out) -> Result<Answer> {
-        if self.providers.get(id).is_some_and(|row| row.lost.is_some()) {
-            return Err(Error::new(Code::Exists, "the provider is lost already"));
-        }
-        self.providers.alive(id)?;
-        self.lose(id, out);
-        Ok(Answer::Done)
-    }
-
-    /// All that was there is gone: every lease ends, and its bytes are in nobody's books any more.
-    fn lose(&mut self, id: ProviderId, out: &mut Out) {
-        let there = |life: Life| !matches!(life, Life::Ended(_));
-        let rows = self.leases.rows.values().filter(|lease| lease.provider == id && there(lease.life));
-        let leases: Vec<LeaseId> = rows.map(|lease| lease.id).collect();
-        out.entries.push(entry::provider_lost(id, leases.len()));
-        for lease in leases {
-            self.close_lease(lease, EndCause::ProviderLost, out);
-        }
+    /// Others come first until it is heard again.
+    pub(super) fn provider_refused(&mut self, id: ProviderId) -> Answer {
         let now = self.now;
         if let Ok(row) = self.providers.alive(id) {
-            row.lost = Some(now);
+            row.refused = Some(now);
         }
+        Answer::Done
+    }
+
+    pub(super) fn provider_lost(&mut self, id: ProviderId, proved: bool, out: &mut Out) -> Result<Answer> {
+        let known = self.providers.get(id).is_some_and(|row| row.lost.is_some() && (row.proved || !proved));
+        if known {
+            return Err(Error::new(Code::Exists, "the provider is lost already"));
+        }
+        if self.providers.get(id).is_none() {
+            self.providers.alive(id)?;
+        }
+        self.lose(id, proved, out);
+        Ok(Answer::Over(Some(id)))
+    }
+
+    /// The administrator says that a provider's process is gone, so that nobody waits for the end of what it had.
+    pub(super) fn provider_give_up(
+        &mut self,
+        by: PrincipalKey,
+        name: &Name,
+        out: &mut Out,
+    ) -> Result<Answer> {
+        if !self.is_admin(by) {
+            return Err(Error::new(Code::NotAdmin, "only the administrator gives providers up"));
+        }
+        let row = self.providers.rows.get(name);
+        if row.is_some_and(|row| row.attached && row.lost.is_none()) {
+            return Err(Error::new(Code::Range, "the broker's own provider is there as long as the broker"));
+        }
+        let (id, waits) = (row.map(|row| row.said.id), self.lost_under(name).len());
+        if row.is_none() && waits == 0 {
+            return Err(Error::new(Code::Range, "no provider has this name"));
+        }
+        if row.is_some_and(|row| row.proved) && waits == 0 {
+            return Err(Error::new(Code::Exists, "the provider is known to be gone"));
+        }
+        out.entries.push(entry::provider_given_up(by, name, waits));
+        if let Some(id) = id {
+            self.lose(id, true, out);
+        }
+        self.bury(name, out);
+        Ok(Answer::Over(id))
+    }
+
+    /// A provider is lost. With proof all that was there is gone: every lease ends, and its bytes are in nobody's books any
+    /// more. Without, its leases are lost with it, and stay in their owners' books. Its own book is closed either way.
+    fn lose(&mut self, id: ProviderId, proved: bool, out: &mut Out) {
+        let Some(row) = self.providers.get(id) else { return };
+        let was_here = row.lost.is_none();
+        if was_here {
+            let there = |life: Life| !matches!(life, Life::Lost(_) | Life::Ended(_));
+            let rows = self.leases.rows.values().filter(|lease| lease.provider == id && there(lease.life));
+            let leases: Vec<LeaseId> = rows.map(|lease| lease.id).collect();
+            out.entries.push(entry::provider_lost(id, leases.len()));
+            for lease in leases {
+                if proved {
+                    self.close_lease(lease, EndCause::ProviderLost, out);
+                } else {
+                    self.lose_lease(lease, out);
+                }
+            }
+        } else if proved {
+            self.bury(&row.said.name.clone(), out);
+        }
+        self.untold.lose(id);
+        let now = self.now;
+        if let Some(row) = self.providers.get_mut(id) {
+            row.lost = row.lost.or(Some(now));
+            row.proved |= proved;
+            if was_here {
+                row.held = Held::default();
+            }
+        }
+    }
+
+    /// What was lost with lives of this name, rows or no rows, is gone.
+    fn bury(&mut self, name: &Name, out: &mut Out) {
+        for lease in self.lost_under(name) {
+            self.close_lease(lease, EndCause::ProviderLost, out);
+        }
+    }
+
+    fn lost_under(&self, name: &Name) -> Vec<LeaseId> {
+        let lost = |life: Life| matches!(life, Life::Lost(_));
+        let rows =
+            self.leases.rows.values().filter(|lease| lost(lease.life) && lease.placement.node == *name);
+        rows.map(|lease| lease.id).collect()
     }
 
     /// Has a provider take no new leases from now on, or take them again. What it has stays until it ends.
@@ -88,6 +168,9 @@ impl Broker {
     ) -> Result<Answer> {
         if !self.is_admin(by) {
             return Err(Error::new(Code::NotAdmin, "only the administrator drains providers"));
+        }
+        if !drain && self.providers.drained.remove(name) {
+            return Ok(Answer::Done);
         }
         let row = self.providers.rows.get_mut(name);
         let row = row.ok_or(Error::new(Code::Range, "no provider has this name"))?;
@@ -102,6 +185,11 @@ impl Broker {
     #[must_use]
     pub fn whereabouts(&self, lease: LeaseId) -> Option<Whereabouts> {
         let lease = self.leases.get(lease)?;
-        Some(Whereabouts { provider: lease.provider, until: lease.latest })
+        let zeroing = Micros::from_millis(lease.range.len() / policy::limits::RESERVATION_BYTES_PER_MS);
+        Some(Whereabouts {
+            provider: lease.provider,
+            until: self.ends_by(lease.latest),
+            wipes_within: zeroing,
+        })
     }
 }

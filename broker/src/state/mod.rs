@@ -30,6 +30,7 @@
 //! | `system.rs` | ticks, notices, a new policy |
 //! | `provider.rs`, `membership.rs` | the table of providers; how they come, are heard, drain and are lost |
 //! | `place.rs` | which provider gets a lease, and why |
+//! | `untold.rs` | what a provider did not answer when it was told |
 //! | `entry.rs`, `denials.rs` | what the log says, and how often it says no |
 //! | `view.rs` | lists, page by page, of what concerns the one who asks |
 //! | `snapshot.rs`, `invariants.rs` | the serialized form; what is always true |
@@ -68,6 +69,7 @@ mod membership;
 mod place;
 mod provider;
 mod transfer;
+mod untold;
 
 use std::collections::BTreeSet;
 
@@ -93,6 +95,7 @@ pub use snapshot::SNAPSHOT_VERSION;
 pub use system::TICK_ROWS_MAX;
 use table::{Grants, Leases};
 use transfer::Transfers;
+use untold::Untold;
 pub use view::{Query, StatusView, View};
 
 /// The control plane of one cluster, in RAM.
@@ -118,6 +121,7 @@ pub struct Broker {
     /// Rows that end with a session's process.
     sessions: BTreeSet<(u64, RowId)>,
     transfers: Transfers,
+    untold: Untold,
 }
 
 impl Broker {
@@ -155,6 +159,7 @@ impl Broker {
             deadlines: Deadlines::default(),
             sessions: BTreeSet::new(),
             transfers: Transfers::default(),
+            untold: Untold::default(),
             genesis,
         })
     }
@@ -234,7 +239,7 @@ impl Broker {
             Kind::Tick => Ok(self.tick(out)),
             Kind::Commit { .. }
             | Kind::Abandon { .. }
-            | Kind::Notice(_)
+            | Kind::Notice { .. }
             | Kind::Taken { .. }
             | Kind::HolderExit { .. }
             | Kind::ProviderLost { .. }
@@ -245,16 +250,19 @@ impl Broker {
             | Kind::TransferBack { .. }
             | Kind::ProviderRegister { .. }
             | Kind::ProviderHeartbeat { .. }
+            | Kind::ProviderRefused { .. }
+            | Kind::Untold { .. }
+            | Kind::Told { .. }
                 if command.by != Actor::System =>
             {
                 Err(Error::new(Code::Protocol, "only the node itself may propose this"))
             }
             Kind::Commit { lease, bytes } => self.commit(*lease, *bytes, out),
             Kind::Abandon { lease } => self.abandon(*lease, out),
-            Kind::Notice(notice) => self.notice(notice, out),
+            Kind::Notice { provider, notice } => self.notice(*provider, notice, out),
             Kind::Taken { lease } => self.taken(*lease, out),
             Kind::HolderExit { session } => Ok(self.holder_exit(*session, out)),
-            Kind::ProviderLost { provider } => self.provider_lost(*provider, out),
+            Kind::ProviderLost { provider, proved } => self.provider_lost(*provider, *proved, out),
             Kind::PolicyLoad { hash } => Ok(self.policy_load(hash, out)),
             Kind::Undo(undo) => self.undo(undo, out),
             Kind::Refused { who, code, about } => Ok(self.refused(*who, *code, *about, out)),
@@ -268,6 +276,10 @@ impl Broker {
             Kind::ProviderDrain { name, drain } => {
                 self.provider_drain(self.principal(command)?, name, *drain, out)
             }
+            Kind::ProviderGiveUp { name } => self.provider_give_up(self.principal(command)?, name, out),
+            Kind::ProviderRefused { provider } => Ok(self.provider_refused(*provider)),
+            Kind::Untold { provider, take, cause } => self.untold(*provider, *take, *cause, out),
+            Kind::Told { provider, take } => Ok(self.told(*provider, take)),
         }
     }
 

@@ -12,6 +12,9 @@
 //! | calm | few reservations wait to be claimed there | 2 |
 //! | idle | few sessions | 1 |
 //!
+//! A provider that has just refused a claim scores nothing, so that it has a lease only where no other could: what its
+//! books and its heartbeats say of its room was not true.
+//!
 //! The weights put the figures in ranks: class before nearness, nearness before the other three together. `calm` is
 //! there for a provider that has just come: it is emptier than all others and would be given every lease at once,
 //! faster than it can make memory of them; so after [`CLAIMS_MAX`] that wait, one that is fuller is as good.
@@ -53,6 +56,8 @@ pub(super) struct Candidate<'a> {
     pub(super) state: ProviderState,
     /// Nothing was heard of it for too long.
     pub(super) silent: bool,
+    /// It refused a claim and was not heard since.
+    pub(super) refused: bool,
     /// Bytes that it leases at most; never 0.
     pub(super) bytes: u64,
     pub(super) free_bytes: u64,
@@ -83,6 +88,9 @@ impl Candidate<'_> {
 
     /// How well the lease would be there; it has room for it.
     fn score(&self, ask: &Ask<'_>) -> u32 {
+        if self.refused {
+            return 0;
+        }
         let either = |yes: bool| if yes { FULL } else { 0 };
         let class = either(ask.class.is_some_and(|class| self.classes.contains(class)));
         let near = either(ask.near.is_some() && ask.near == self.locality);
@@ -119,8 +127,8 @@ fn share(part: u64, whole: u64) -> u64 {
 /// Places a lease: the index in `candidates` of the provider that gets it, and why.
 ///
 /// # Errors
-/// `E_NOMEM` if one that is up has no room for it or takes no lease of its class; `E_BUSY` if all that are not lost drain
-/// or are silent; `E_PROVIDER_LOST` if none is left.
+/// `E_NOMEM` if one that is up has not the bytes for it or takes no lease of its class; `E_BUSY` if those that are not lost
+/// have no region left, drain or are silent; `E_PROVIDER_LOST` if none is left.
 pub(super) fn place(ask: &Ask<'_>, candidates: &[Candidate<'_>]) -> Result<(usize, Placement)> {
     let mut ranked: Vec<(Verdict, u32, usize)> = candidates
         .iter()
@@ -154,7 +162,7 @@ const fn refused(nearest: Verdict) -> Error {
         Verdict::Chosen | Verdict::Outscored | Verdict::NoBytes => {
             Error::new(Code::NoMemory, "no provider has that many bytes left")
         }
-        Verdict::NoRegion => Error::new(Code::NoMemory, "no provider has a region left"),
+        Verdict::NoRegion => Error::new(Code::Busy, "every provider's table of regions is full"),
         Verdict::OtherClass => Error::new(Code::NoMemory, "no provider takes leases of this class"),
         Verdict::Silent => Error::new(Code::Busy, "no provider that takes leases answers at present"),
         Verdict::Draining => Error::new(Code::Busy, "every provider is draining"),
@@ -179,6 +187,7 @@ mod tests {
             name,
             state: ProviderState::Up,
             silent: false,
+            refused: false,
             bytes: 100_000,
             free_bytes: 50_000,
             free_regions: 5,
@@ -206,7 +215,7 @@ mod tests {
         let good = candidate(&a);
         let cases: [(Candidate<'_>, Verdict, Code); 6] = [
             (Candidate { free_bytes: 4_095, ..good }, Verdict::NoBytes, Code::NoMemory),
-            (Candidate { free_regions: 0, ..good }, Verdict::NoRegion, Code::NoMemory),
+            (Candidate { free_regions: 0, ..good }, Verdict::NoRegion, Code::Busy),
             (Candidate { classes: &classes, ..good }, Verdict::OtherClass, Code::NoMemory),
             (Candidate { silent: true, ..good }, Verdict::Silent, Code::Busy),
             (Candidate { state: ProviderState::Draining, ..good }, Verdict::Draining, Code::Busy),
@@ -291,6 +300,21 @@ mod tests {
         assert_eq!(chosen(&ask(), &[busy(0), half]), "fresh");
         let turn = (0..CLAIMS_MAX as u32).find(|claims| chosen(&ask(), &[busy(*claims), half]) == "used");
         assert!(turn.is_some_and(|claims| claims > 1), "{turn:?}");
+    }
+
+    #[test]
+    fn one_that_refused_a_claim_comes_after_all_that_did_not() {
+        let (a, b) = (name("a"), name("b"));
+        let classes = [name("batch")];
+        let wish = Ask { class: Some(&classes[0]), ..ask() };
+        let refused = Candidate { classes: &classes, refused: true, ..candidate(&a) };
+        let full = Candidate { free_bytes: 4_096, claims: 99, sessions: u32::MAX, ..candidate(&b) };
+        assert_eq!(chosen(&wish, &[refused, Candidate { free_bytes: 4_200, ..full }]), "b");
+        assert_eq!(
+            chosen(&wish, &[refused, Candidate { free_bytes: 0, ..full }]),
+            "a",
+            "rather than nowhere"
+        );
     }
 
     #[test]

@@ -2,16 +2,17 @@
 //!
 //! A name has one row, whatever life of it that is. A row of a provider that was lost stays, so that a list can say so,
 //! until its name comes back or its place is needed. A life that ended never begins again: its id is remembered for
-//! as long as that could be tried.
+//! as long as that could be tried, the last few of each name. And a name that drains does so until it is told not to,
+//! with or without a row.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use caps::id::ProviderId;
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
 use caps::wire::provider::{Load, Placement, ProviderRow, ProviderState, Registration};
 use caps::{Code, Error, Result};
-use policy::limits::PROVIDERS_PAST_MAX;
+use policy::limits::{PROVIDERS_DRAINED_MAX, PROVIDERS_PAST_MAX, PROVIDERS_PAST_PER_NAME_MAX};
 use serde::{Deserialize, Serialize};
 
 use super::books::Booking;
@@ -29,6 +30,10 @@ pub(super) struct Provider {
     pub(super) draining: bool,
     /// When it was lost, if it was.
     pub(super) lost: Option<UnixMicros>,
+    /// Whether it is known to be gone.
+    pub(super) proved: bool,
+    /// When it refused a claim, if it was not heard since.
+    pub(super) refused: Option<UnixMicros>,
     /// When it was heard last.
     pub(super) heard: UnixMicros,
     pub(super) load: Load,
@@ -41,7 +46,7 @@ impl Provider {
     pub(super) const fn new(said: Registration, attached: bool, draining: bool, now: UnixMicros) -> Self {
         let load = Load { sessions: 0, committed_bytes: 0 };
         let held = Held { claims: 0, reserved_bytes: 0, committed: 0, committed_bytes: 0 };
-        Self { said, attached, draining, lost: None, heard: now, load, held }
+        Self { said, attached, draining, lost: None, proved: false, refused: None, heard: now, load, held }
     }
 
     pub(super) const fn state(&self) -> ProviderState {
@@ -59,12 +64,16 @@ impl Provider {
 
     fn candidate(&self, now: UnixMicros, silent_after: Micros) -> Candidate<'_> {
         let said = &self.said;
+        // It may have memory that is in no book here, in quarantine or of a claim whose answer was lost.
+        let taken = self.held.bytes().max(self.load.committed_bytes);
         Candidate {
             name: &said.name,
             state: self.state(),
             silent: self.silent_for(now) > silent_after,
+            // One in the broker's own process says nothing that would end it.
+            refused: self.refused.is_some_and(|at| now.since(at) <= silent_after),
             bytes: said.bytes,
-            free_bytes: said.bytes.saturating_sub(self.held.bytes()),
+            free_bytes: said.bytes.saturating_sub(taken),
             free_regions: said.regions.saturating_sub(self.held.regions()),
             sessions: self.load.sessions,
             claims: self.held.claims,
@@ -155,7 +164,7 @@ impl Held {
     pub(super) const fn add(&mut self, lease: &Lease) {
         let bytes = lease.range.len();
         match lease.life {
-            Life::Ended(_) => {}
+            Life::Lost(_) | Life::Ended(_) => {}
             Life::Reserved(_) | Life::Ending(Ending { committed: false, .. }) => self.reserve(bytes),
             Life::Live(_) | Life::Ending(Ending { committed: true, .. }) => {
                 self.committed += 1;
@@ -171,15 +180,22 @@ pub(super) struct Providers {
     pub(super) rows: BTreeMap<Name, Provider>,
     pub(super) by_id: BTreeMap<ProviderId, Name>,
     /// Lives that ended and have no row any more, oldest first.
-    pub(super) past: VecDeque<ProviderId>,
+    pub(super) past: VecDeque<(Name, ProviderId)>,
+    /// Names that drain and have no row any more.
+    pub(super) drained: BTreeSet<Name>,
 }
 
 impl Providers {
+    /// Whether a provider of this name drains, or would if it came.
+    pub(super) fn drains(&self, name: &Name) -> bool {
+        self.rows.get(name).map_or_else(|| self.drained.contains(name), |row| row.draining)
+    }
+
     pub(super) fn get(&self, id: ProviderId) -> Option<&Provider> {
         self.by_id.get(&id).and_then(|name| self.rows.get(name))
     }
 
-    fn get_mut(&mut self, id: ProviderId) -> Option<&mut Provider> {
+    pub(super) fn get_mut(&mut self, id: ProviderId) -> Option<&mut Provider> {
         self.by_id.get(&id).and_then(|name| self.rows.get_mut(name))
     }
 
@@ -202,21 +218,29 @@ impl Providers {
     /// Whether a provider of this name, and this life of it, may come.
     ///
     /// # Errors
-    /// `E_EXISTS` if this life is here; `E_EPOCH` if it is over; `E_BUSY` if the table is full.
-    pub(super) fn may_come(&self, said: &Registration, most: u32) -> Result<()> {
+    /// `E_EXISTS` if this life is here, or the name is that of the provider in the broker's own process; `E_EPOCH` if it is
+    /// over; `E_BUSY` if the table is full.
+    pub(super) fn may_come(&self, said: &Registration, attached: bool, most: u32) -> Result<()> {
         match self.get(said.id) {
             Some(row) if row.lost.is_none() => {
                 return Err(Error::new(Code::Exists, "this life of a provider is registered"));
             }
             Some(_) => return Err(over()),
-            None if self.past.contains(&said.id) => return Err(over()),
+            None if self.past.iter().any(|(_, id)| *id == said.id) => return Err(over()),
             None => {}
         }
-        let full = self.rows.len() >= most as usize && !self.rows.contains_key(&said.name);
-        if full && self.longest_lost().is_none() {
-            return Err(Error::new(Code::Busy, "the table of providers is full"));
+        let before = self.rows.get(&said.name);
+        if !attached && before.is_some_and(|row| row.attached && row.lost.is_none()) {
+            return Err(Error::new(Code::Exists, "the broker's own provider has this name"));
         }
-        Ok(())
+        if before.is_some() || self.rows.len() < most as usize {
+            return Ok(());
+        }
+        let room = self.longest_lost().is_some_and(|name| {
+            let drains = self.rows.get(&name).is_some_and(|row| row.draining);
+            !drains || self.drained.len() < PROVIDERS_DRAINED_MAX
+        });
+        if room { Ok(()) } else { Err(Error::new(Code::Busy, "the table of providers is full")) }
     }
 
     /// Puts a row in the place of the one of its name, or, where the table is full, of the one that was lost first. The
@@ -224,11 +248,15 @@ impl Providers {
     pub(super) fn insert(&mut self, row: Provider, most: u32) {
         if !self.rows.contains_key(&row.said.name) && self.rows.len() >= most as usize {
             if let Some(name) = self.longest_lost() {
+                if self.rows.get(&name).is_some_and(|row| row.draining) {
+                    self.drained.insert(name.clone());
+                }
                 self.remove(&name);
             }
         } else {
             self.remove(&row.said.name.clone());
         }
+        self.drained.remove(&row.said.name);
         self.by_id.insert(row.said.id, row.said.name.clone());
         self.rows.insert(row.said.name.clone(), row);
     }
@@ -236,7 +264,13 @@ impl Providers {
     fn remove(&mut self, name: &Name) {
         if let Some(row) = self.rows.remove(name) {
             self.by_id.remove(&row.said.id);
-            self.past.push_back(row.said.id);
+            let of_name = self.past.iter().filter(|(of, _)| of == name).count();
+            if of_name >= PROVIDERS_PAST_PER_NAME_MAX
+                && let Some(oldest) = self.past.iter().position(|(of, _)| of == name)
+            {
+                self.past.remove(oldest);
+            }
+            self.past.push_back((name.clone(), row.said.id));
             if self.past.len() > PROVIDERS_PAST_MAX {
                 self.past.pop_front();
             }

@@ -17,7 +17,7 @@ use caps::{Code, Error, Result};
 use super::answer::{Answer, Effect, Out};
 use super::command::{Command, TokenCut};
 use super::cut::Standing;
-use super::lease::Life;
+use super::lease::{Ended, Ending, Life, Lost};
 use super::{Broker, entry};
 
 /// What a revocation reaches.
@@ -54,6 +54,7 @@ impl Broker {
             return self.revoke_id(by, lease, id, &revocation.reason, out);
         }
         let mut reach = self.reach(by, &revocation.target)?;
+        self.provable(&revocation.target, &reach)?;
         let words = entry::Revoked { by, reason: &revocation.reason };
         let before = out.entries.len();
         for &grant in &reach.grants {
@@ -75,6 +76,24 @@ impl Broker {
             out.entries.push(entry::revoked_again(&revocation.target, &words, suppressed));
         }
         Ok(Answer::EndedBefore { leases })
+    }
+
+    /// Refuses a receipt for a lease, or a grant of one, that is over and of which nobody ever said that its memory is gone.
+    /// What is taken back of a whole principal is judged by what is left of it.
+    fn provable(&self, target: &Target, reach: &Reach) -> Result<()> {
+        if matches!(target, Target::Holder(_)) {
+            return Ok(());
+        }
+        let of_grants = reach.grants.iter().filter_map(|grant| self.grants.get(*grant));
+        let leases = of_grants.map(|grant| grant.contract.lease).chain(reach.leases.iter().copied());
+        let mut lives = leases.filter_map(|lease| self.leases.get(lease)).map(|lease| lease.life);
+        if lives.any(|life| matches!(life, Life::Ended(Ended { unproved: true, .. }))) {
+            return Err(Error::new(
+                Code::ProviderLost,
+                "its provider was lost, and its time was over there before anything was known of it: there is no receipt",
+            ));
+        }
+        Ok(())
     }
 
     /// Takes a block back that is known by its id alone: in how far is for the lease's owner to answer for.
@@ -117,8 +136,9 @@ impl Broker {
         for id in ids {
             match self.leases.get(id).map(|lease| lease.life) {
                 Some(Life::Reserved(_) | Life::Live(_)) => self.end_lease(id, cause, words, out),
-                Some(Life::Ending(ending)) => {
-                    out.effects.push(Effect::Take(Take::Lease(id), ending.cause));
+                // Of a lost one nobody is there to be told: that is the answer, until its time is over.
+                Some(Life::Ending(Ending { cause, .. }) | Life::Lost(Lost { cause, .. })) => {
+                    out.effects.push(Effect::Take(Take::Lease(id), cause));
                 }
                 Some(Life::Ended(_)) | None => continue,
             }

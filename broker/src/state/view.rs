@@ -10,7 +10,7 @@ use caps::rights::Rights;
 use caps::share::{ShareContract, Signed, TransferSigned};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
-use caps::wire::provider::ProviderRow;
+use caps::wire::provider::{Load, Placement, ProviderRow};
 use caps::wire::reply::Page;
 use caps::wire::row::{
     Agreed, CosignerRow, DonationRow, GrantRow, LeaseRow, PrincipalRow, QuotaRow, TransferRow,
@@ -18,9 +18,9 @@ use caps::wire::row::{
 use caps::{Code, Error, Result};
 use policy::quota::Usage;
 
-use super::Broker;
 use super::grant::{Grant, GrantLife};
 use super::lease::Lease;
+use super::{Broker, Whereabouts};
 
 /// What can be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,10 @@ pub enum Query {
     ToOffer(LeaseId),
     /// The lease of an offer.
     ToTakeOver(TransferId),
+    /// Where a lease is: the node's own question.
+    Placed(LeaseId),
+    /// A life of a provider: the node's own question.
+    Provider(ProviderId),
 }
 
 /// What is seen.
@@ -101,6 +105,10 @@ pub enum View {
         /// The owner's signature, of an offer.
         by_owner: Option<Signature>,
     },
+    /// To [`Query::Placed`]; `None` if the lease is not known.
+    Placed(Option<Whereabouts>),
+    /// To [`Query::Provider`]; `None` if it is not known, or has no row any more.
+    Provider(Option<ProviderRow>),
 }
 
 /// The numbers of the books.
@@ -109,8 +117,10 @@ pub struct StatusView {
     /// The node's own provider, or the first one by name; of those that are lost, if all are. All zeros if there never
     /// was one.
     pub provider: ProviderId,
-    /// The providers, in the order of their names.
+    /// The providers, in the order of their names, for the administrator alone: what others use is theirs to know.
     pub providers: Vec<ProviderRow>,
+    /// What those said together that are there, but for `provider`.
+    pub load: Load,
     /// How long the cluster has been up.
     pub uptime: Micros,
     /// Bytes that can be leased at the providers that are there.
@@ -148,7 +158,10 @@ impl Broker {
             Query::Leases(after) => Ok(View::Leases(self.leases_after(by, after, now))),
             Query::Lease(id) => match self.leases.get(id) {
                 Some(lease) if lease.owner == by || self.is_admin(by) => {
-                    let placement = Some(lease.placement.clone());
+                    // How full and busy others are is nothing that one lease tells its owner.
+                    let told =
+                        if self.is_admin(by) { lease.placement.clone() } else { alone(&lease.placement) };
+                    let placement = Some(told);
                     Ok(View::Lease(LeaseRow { placement, ..self.placed_row(lease, now) }))
                 }
                 Some(_) | None => Err(Error::new(Code::LeaseUnknown, "no such lease that concerns you")),
@@ -158,7 +171,9 @@ impl Broker {
                 let grant = self.grant_seen_by(by, id)?;
                 Ok(View::Grant(self.grant_row(grant, now), grant.signed()))
             }
-            Query::Status => Ok(View::Status(self.status(now))),
+            Query::Status => Ok(View::Status(self.status(by, now))),
+            Query::Placed(lease) => Ok(View::Placed(self.whereabouts(lease))),
+            Query::Provider(id) => Ok(View::Provider(self.providers.get(id).map(|row| row.row(now)))),
             Query::Quota(after) => {
                 Ok(View::Quota(self.quota_row(by, now), self.donations_after(by, after, now)))
             }
@@ -317,15 +332,23 @@ impl Broker {
         Ok(self.grant_row(grant, self.now))
     }
 
-    fn status(&self, now: UnixMicros) -> StatusView {
+    fn status(&self, by: PrincipalKey, now: UnixMicros) -> StatusView {
         let own = self.providers.present().find(|row| row.attached);
         let first =
             own.or_else(|| self.providers.present().next()).or_else(|| self.providers.rows.values().next());
         let room = self.providers.present().fold(0_u64, |sum, row| sum.saturating_add(row.said.bytes));
+        let first = first.map_or(ProviderId([0; 16]), |row| row.said.id);
+        let mut load = Load::default();
+        for row in self.providers.present().filter(|row| row.said.id != first) {
+            load.sessions = load.sessions.saturating_add(row.load.sessions);
+            load.committed_bytes = load.committed_bytes.saturating_add(row.load.committed_bytes);
+        }
+        let shown = self.providers.rows.values().filter(|_| self.is_admin(by));
         // The tables' capacities have 32 bits, and active rows are at most that many.
         StatusView {
-            provider: first.map_or(ProviderId([0; 16]), |row| row.said.id),
-            providers: self.providers.rows.values().map(|row| row.row(now)).collect(),
+            provider: first,
+            providers: shown.map(|row| row.row(now)).collect(),
+            load,
             uptime: now.since(self.genesis.at),
             pool_bytes: room.min(self.genesis.bounds.pool_bytes),
             leased_bytes: self.total.leased_bytes() + self.total.reserved_bytes(),
@@ -348,6 +371,13 @@ fn page_of<T>(most: usize, rows: impl Iterator<Item = T>) -> Page<T> {
     let more = rows.len() > most;
     rows.truncate(most);
     Page { rows, more }
+}
+
+/// A placement with nothing of those who did not get it but their number, and no figures.
+fn alone(placement: &Placement) -> Placement {
+    let all = u32::try_from(placement.considered.len()).unwrap_or(u32::MAX);
+    let others = placement.others.saturating_add(all.saturating_sub(1));
+    Placement { node: placement.node.clone(), considered: Vec::new(), others }
 }
 
 fn handed(lease: &Lease, by_owner: Option<Signature>, now: UnixMicros) -> View {

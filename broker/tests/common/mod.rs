@@ -11,7 +11,7 @@ use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::time::{Micros, UnixMicros};
-use caps::wire::link::{ClaimTicket, Take};
+use caps::wire::link::{ClaimTicket, Notice, Take};
 use caps::wire::provider::Registration;
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{Lifetime, Revocation, Target};
@@ -46,6 +46,11 @@ pub fn own() -> Registration {
 /// Its `n`th life comes.
 pub fn comes(n: u8) -> Kind {
     Kind::ProviderRegister { provider: Registration { id: ProviderId([n; 16]), ..own() }, attached: true }
+}
+
+/// What it says unasked.
+pub fn notice(notice: Notice) -> Kind {
+    Kind::Notice { provider: own().id, notice }
 }
 
 pub fn allowed() -> PolicyVerdict {
@@ -115,7 +120,7 @@ impl World {
 
     /// The provider that the cluster began with is lost.
     pub fn lose(&mut self) -> Applied {
-        self.system(Kind::ProviderLost { provider: own().id })
+        self.system(Kind::ProviderLost { provider: own().id, proved: true })
     }
 
     /// Another life of it comes, which no other one had.

@@ -58,6 +58,8 @@ pub struct List {
 
 #[derive(Default)]
 struct State {
+    /// Whether it was told that this life of it is over.
+    over: bool,
     live: BTreeSet<LeaseId>,
     dead: BTreeSet<LeaseId>,
     renewals: Vec<(LeaseId, Micros)>,
@@ -131,6 +133,10 @@ impl List {
 
     pub fn fail_takes(&self, code: Option<Code>) {
         self.state().takes_fail = code;
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.state().over
     }
 
     /// Whether it is cut off: it answers nothing.
@@ -284,7 +290,11 @@ impl ProviderLink for List {
 
     fn memory(&self, lease: LeaseId) -> Boxed<'_, Result<Option<MemoryRow>>> {
         Box::pin(async move {
-            Ok(self.state().live.contains(&lease).then_some(MemoryRow {
+            let state = self.state();
+            if state.silent {
+                return Err(Error::new(Code::Unreachable, "told to be silent"));
+            }
+            Ok(state.live.contains(&lease).then_some(MemoryRow {
                 bytes: PAGE,
                 huge_bytes: 0,
                 segments: 1,
@@ -306,6 +316,10 @@ impl ProviderLink for List {
             let committed_bytes = state.live.len() as u64 * PAGE;
             Ok(ProviderStatus { committed_bytes, sessions: 0, tier: Tier::Open, entries: 0 })
         })
+    }
+
+    fn over(&self) {
+        self.state().over = true;
     }
 }
 
@@ -370,8 +384,18 @@ pub struct World {
 }
 
 impl World {
-    /// With the administrator, alice and bob.
+    /// With the administrator, alice and bob, and a provider in the broker's own process.
     pub async fn start() -> Self {
+        let own = Registration { bytes: 16 * PAGE, ..own() };
+        Self::start_with(Some(own), Bounds::of_pool(16 * PAGE)).await
+    }
+
+    /// The same without a provider of its own.
+    pub async fn start_without_pool() -> Self {
+        Self::start_with(None, Bounds::of_cluster()).await
+    }
+
+    async fn start_with(provider: Option<Registration>, bounds: Bounds) -> Self {
         let policy = Arc::new(Policy::parse(policy::datalog::DEFAULT, "policy.dl").unwrap());
         let clock = SteadyClock::sample();
         let device = Memory::new();
@@ -395,20 +419,20 @@ impl World {
             heartbeat_every: Micros::from_millis(20),
             silent_after: Micros::from_millis(500),
             lost_after: Micros::from_millis(1_000),
-            ..Bounds::of_pool(16 * PAGE)
+            ..bounds
         };
-        let provider = Some(Registration { bytes: bounds.pool_bytes, ..own() });
         let genesis = Genesis { at: clock.now(), policy: policy.hash().0, provider, bounds, ..genesis() };
         let cluster = genesis.cluster;
         let (root, receipts) = (RootKey::from_seed(&[7; 32]), SigningKey::from_seed(&[8; 32]));
         let (root_public, receipts_public) = (root.public(), receipts.public());
         let link = Arc::new(List::new());
         let gate = Arc::new(Gate::new(clock));
+        let own = genesis.provider.is_some();
         let (runtime, handle) = start(Parts {
             genesis,
             policy,
             recorder: Arc::clone(&recorder),
-            link: Some(Arc::clone(&link) as Arc<dyn ProviderLink>),
+            link: own.then(|| Arc::clone(&link) as Arc<dyn ProviderLink>),
             clock: Arc::clone(&gate) as Arc<dyn Clock>,
             root,
             receipts,
@@ -437,6 +461,18 @@ impl World {
         let link = Arc::new(List::new());
         self.handle.provider_register(said, Arc::clone(&link) as Arc<dyn ProviderLink>).await?;
         Ok(link)
+    }
+
+    /// A provider's end of a link that is not registered yet.
+    pub fn new_link(&self) -> Arc<List> {
+        Arc::new(List::new())
+    }
+
+    /// The end of another link of the same provider, with what it has.
+    pub fn link_like(&self, link: &List) -> Arc<List> {
+        let other = List::new();
+        other.state().live = link.state().live.clone();
+        Arc::new(other)
     }
 
     pub async fn status(&self) -> caps::wire::row::NodeStatus {

@@ -6,6 +6,9 @@
 //! client   ◀─ ProviderRow ────             in the node's status
 //!          ◀─ Placement ──────             with a lease that is shown
 //! ```
+//!
+//! What a client is told may have fields that it does not know, and it passes over them; what broker and provider say to
+//! each other may not.
 
 use serde::{Deserialize, Serialize};
 
@@ -149,7 +152,6 @@ impl ProviderState {
 
 /// A provider in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ProviderRow {
     /// Its life.
     pub id: ProviderId,
@@ -181,19 +183,18 @@ pub struct ProviderRow {
 
 /// Why a lease is where it is: who could have had it, as they were at that moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Placement {
     /// Who has it.
     pub node: Name,
-    /// The one who has it, and after it those who came nearest.
+    /// The one who has it, and after it those who came nearest. Empty for who is not the administrator: how full and busy
+    /// providers are is nobody else's business.
     pub considered: Vec<Considered>,
-    /// How many more there were.
+    /// How many more there were, the one who has it not counted.
     pub others: u32,
 }
 
 /// One provider at the moment of a placement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Considered {
     /// Its name.
     pub node: Name,
@@ -207,7 +208,7 @@ pub struct Considered {
     pub sessions: u32,
     /// Reservations that waited to be claimed there.
     pub claims: u32,
-    /// What these came to; 0 for one that could not have it.
+    /// What these came to; 0 for one that could not have it, or had just refused another.
     pub score: u32,
 }
 
@@ -325,6 +326,22 @@ mod tests {
         {
             assert_eq!(word(&verdict), verdict.name());
         }
+    }
+
+    /// A client of this release reads what a later one says.
+    #[test]
+    fn a_client_passes_over_what_it_does_not_know_and_a_broker_does_not() {
+        use ciborium::Value;
+        let later = |value: &Value| {
+            let Value::Map(mut fields) = value.clone() else { panic!("{value:?}") };
+            fields.push((Value::Text("later".to_owned()), Value::Bool(true)));
+            Value::Map(fields)
+        };
+        let placement = Placement { node: Name::new("a").unwrap(), considered: Vec::new(), others: 2 };
+        let told = later(&Value::serialized(&placement).unwrap());
+        assert_eq!(told.deserialized::<Placement>().unwrap(), placement);
+        let load = later(&Value::serialized(&Load::default()).unwrap());
+        assert!(load.deserialized::<Load>().is_err());
     }
 
     fn word(of: &impl Serialize) -> String {

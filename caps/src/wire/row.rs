@@ -155,9 +155,9 @@ pub struct QuarantineRow {
     pub cause: QuarantineCause,
 }
 
-/// A lease in a list. The token is not in it.
+/// A lease in a list. The token is not in it. A client passes over fields that it does not know: nodes of later releases
+/// may say more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct LeaseRow {
     /// Which lease.
     pub id: LeaseId,
@@ -322,9 +322,8 @@ pub enum Target {
     },
 }
 
-/// The node's numbers, for `leasehold status`.
+/// The node's numbers, for `leasehold status`. A client passes over fields that it does not know, as in a [`LeaseRow`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct NodeStatus {
     /// The life of the control plane.
     pub cluster: crate::id::ClusterEpoch,

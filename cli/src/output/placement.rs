@@ -8,7 +8,7 @@ use super::human;
 /// The lines about it in a table of pairs.
 pub(crate) fn pairs(placement: &Placement) -> Vec<(&'static str, String)> {
     let mut pairs = vec![("node", placement.node.to_string())];
-    if placement.considered.len() + placement.others as usize == 1 {
+    if placement.considered.len() <= 1 && placement.others == 0 {
         pairs.push(("why", "there was no other".to_owned()));
         return pairs;
     }
