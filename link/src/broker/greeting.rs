@@ -19,7 +19,8 @@ use crate::line::{failed, read, write};
 /// A connection after its handshake, and who is at the other end.
 pub(super) struct Met {
     pub(super) stream: TlsStream<TcpStream>,
-    pub(super) peer: PeerId,
+    /// `E_PEER_IDENTITY` if it is no provider: it is told so, over the connection.
+    pub(super) peer: Result<PeerId>,
     /// What it showed, to be judged again.
     pub(super) chain: Vec<CertificateDer<'static>>,
 }
@@ -27,13 +28,13 @@ pub(super) struct Met {
 /// The handshake.
 ///
 /// # Errors
-/// `E_PEER_IDENTITY` if it is no provider; `E_UNREACHABLE` if it goes away.
+/// `E_PEER_IDENTITY` if one end does not believe the other; `E_UNREACHABLE` if it goes away.
 pub(super) async fn meet(stream: TcpStream, credentials: &Reload) -> Result<Met> {
     let credentials = credentials.now();
     let acceptor = TlsAcceptor::from(credentials.link_server());
     let stream = acceptor.accept(stream).await.map_err(|error| failed(&error))?;
     let tls = stream.get_ref().1;
-    let peer = credentials.link_peer(tls, Role::Provider)?;
+    let peer = credentials.link_peer(tls, Role::Provider);
     let chain = tls.peer_certificates().unwrap_or_default().to_vec();
     Ok(Met { stream, peer, chain })
 }

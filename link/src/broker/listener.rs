@@ -122,8 +122,11 @@ async fn run(shared: &Arc<Shared>, stream: TcpStream, at_door: AtDoor) -> Result
     let _ = stream.set_nodelay(true); // slower without, and no worse
     let met = timeout_at(by, meet(stream, &shared.credentials)).await.map_err(late)??;
     let (mut reader, mut writer) = tokio::io::split(met.stream);
-    let hello = timeout_at(by, hear(&mut reader, &met.peer, &shared.source, timings)).await;
-    let hello = hello.map_err(late).and_then(|hello| hello);
+    let hello = async {
+        let peer = met.peer?;
+        timeout_at(by, hear(&mut reader, &peer, &shared.source, timings)).await.map_err(late)?
+    };
+    let hello = hello.await;
     drop(at_door);
     let joined = match hello {
         Ok(hello) => join(shared, hello, &mut reader, &mut writer).await,
@@ -137,7 +140,7 @@ async fn run(shared: &Arc<Shared>, stream: TcpStream, at_door: AtDoor) -> Result
             return Err(error);
         }
     };
-    tracing::info!(provider = %met.peer.name, life = %desk.life.registration.id, "a provider has joined");
+    tracing::info!(provider = %desk.life.registration.name, life = %desk.life.registration.id, "a provider has joined");
     let joined = Joined { from: reader, to: writer, chain: met.chain, out, frames, desk, known };
     Err(serve(joined, &shared.credentials, timings).await)
 }

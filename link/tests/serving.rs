@@ -1,0 +1,218 @@
+//! Providers join, serve, lose their link, and come back.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use caps::Code;
+use caps::time::Micros;
+use caps::token::RootKey;
+use caps::wire::cluster::Fact;
+use caps::wire::link::{Notice, Take};
+use caps::wire::row::{EndCause, LeaseState, Revocation, Target};
+use caps::wire::{Reason, Reply, Request};
+use common::wire::Wire;
+use common::world::World;
+use common::{PAGE, name, public, registration, soon, until};
+use link::provider::Ended;
+
+fn revoke(target: Target) -> Request {
+    Request::Revoke(Revocation { target, reason: Reason::new("because").unwrap() })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_joins_and_leases_live_there() {
+    let world = World::start().await;
+    let wire = Wire::to(world.address).await;
+    let east = registration("east", 11);
+    let node = world.join(east.clone(), &wire).await;
+    // It knows what it cannot know by itself.
+    assert_eq!((node.facts.cluster, node.facts.admin), (world.cluster, public(0)));
+    assert_eq!(node.facts.roots, [RootKey::from_seed(&[7; 32]).public()]);
+    assert_eq!(&*node.facts.policy.text, policy::datalog::DEFAULT);
+    assert_eq!(node.facts.principals.get(&public(1)), Some(&name("alice")));
+    assert_eq!(node.facts, world.source.facts());
+    assert_eq!(node.facts.quota_of(Some(&name("small"))), node.facts.quotas[&name("small")]);
+    assert_eq!(node.facts.quota_of(Some(&name("alice"))), node.facts.quota);
+    assert_eq!(node.small.state().wholes, [node.facts.clone()], "again, when it joins");
+
+    let lease = world.lease(1).await.unwrap();
+    assert_eq!((lease.provider, node.small.live()), (east.id, vec![lease.id]));
+    let ttl = Micros::from_millis(50_000);
+    world.ask(1, Request::LeaseRenew { lease: lease.id, ttl }).await.unwrap();
+    assert_eq!(node.small.state().renewals, [(lease.id, ttl)]);
+    let Reply::Lease { memory, .. } = world.ask(1, Request::LeaseShow { lease: lease.id }).await.unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(memory.unwrap().bytes, PAGE);
+    world.row_until(&east, |row| row.load.committed_bytes == PAGE).await;
+    let Reply::Receipt(receipt) = world.ask(1, Request::LeaseRelease { lease: lease.id }).await.unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!((receipt.body.leases, receipt.body.wiped_bytes), (vec![lease.id], PAGE));
+    assert!(node.small.live().is_empty());
+
+    node.asker.stop();
+    assert_eq!(soon("it stops", node.ended).await.unwrap(), Ended::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_cannot_be_recorded_is_refused() {
+    let world = World::start().await;
+    let wire = Wire::to(world.address).await;
+    let node = world.join(registration("east", 11), &wire).await;
+    node.small.state().unrecordable = true;
+    assert_eq!(world.lease(1).await.unwrap_err().code(), Code::AuditUnavailable);
+    node.small.state().unrecordable = false;
+    world.lease(1).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_are_told_in_their_order() {
+    let world = World::start().await;
+    let wire = Wire::to(world.address).await;
+    let node = world.join(registration("east", 11), &wire).await;
+    let roots = vec![RootKey::from_seed(&[8; 32]).public()];
+    world.ask(0, Request::PrincipalAdd { name: name("carol"), key: public(3) }).await.unwrap();
+    world.source.set_roots(roots.clone());
+    assert!(world.source.told(common::PATIENCE).await);
+    world.source.set_policy("deny if true;".into(), [1; 32]);
+    assert!(world.source.told(common::PATIENCE).await);
+    let news = std::mem::take(&mut node.small.state().news);
+    let [Fact::Principals(carol), Fact::Roots(told), Fact::Policy(policy)] = &news[..] else {
+        panic!("{news:?}")
+    };
+    assert_eq!((&carol[..], told), (&[(public(3), name("carol"))][..], &roots));
+    assert_eq!(&*policy.text, "deny if true;");
+    // While the link is hushed nobody can say that it is known; once it is back, it is.
+    wire.cut();
+    until("the link is cut", || !node.asker.is_joined()).await;
+    world.source.set_roots(vec![]);
+    wire.mend();
+    until("it is told everything", || {
+        node.small.state().wholes.last().is_some_and(|facts| facts.roots.is_empty())
+    })
+    .await;
+    assert_eq!(node.small.state().wholes.last().unwrap(), &world.source.facts());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_is_cut_in_a_take_is_told_again() {
+    let world = World::start().await;
+    let wire = Wire::to(world.address).await;
+    let node = world.join(registration("east", 11), &wire).await;
+    let lease = world.lease(1).await.unwrap().id;
+    node.small.hold_takes(true);
+    let handle = world.handle.clone();
+    let caller = broker::runtime::Caller { holder: public(1), uid: None, session: 1 };
+    let asked = tokio::spawn(async move { handle.request(caller, revoke(Target::Lease(lease))).await });
+    until("the take arrives", || !node.small.state().takes.is_empty()).await;
+    wire.cut();
+    let refused = soon("whoever waits is told", asked).await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), Code::Unreachable, "{refused}");
+    assert_eq!(world.show(lease).await.state, LeaseState::Ending, "in the books it is ended");
+    node.small.hold_takes(false);
+    wire.mend();
+    let end = tokio::time::Instant::now() + common::PATIENCE;
+    while world.show(lease).await.state != LeaseState::Ended {
+        assert!(tokio::time::Instant::now() < end, "it is told again");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(node.small.state().takes.iter().filter(|take| **take == Take::Lease(lease)).count() >= 2);
+    assert!(node.small.live().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_comes_back_with_what_it_has_and_tells_what_happened_meanwhile() {
+    let world = World::start().await;
+    let wire = Wire::to(world.address).await;
+    let east = registration("east", 11);
+    let node = world.join(east.clone(), &wire).await;
+    let (gone, stays) = (world.lease(1).await.unwrap().id, world.lease(1).await.unwrap().id);
+    wire.cut();
+    until("the link is cut", || !node.asker.is_joined()).await;
+    // While the broker is away a lease ends by itself.
+    node.small.end(gone);
+    node.asker.notice(Notice::LeaseEnded { lease: gone, cause: EndCause::Expired });
+    assert_eq!(node.asker.notices_kept(), 1);
+    wire.mend();
+    until("the notice is noted", || node.asker.notices_kept() == 0).await;
+    assert_eq!(
+        (world.show(gone).await.state, world.show(gone).await.cause),
+        (LeaseState::Ended, Some(EndCause::Expired))
+    );
+    assert_eq!(world.show(stays).await.state, LeaseState::Live);
+    let ttl = Micros::from_millis(50_000);
+    world.ask(1, Request::LeaseRenew { lease: stays, ttl }).await.unwrap();
+    assert_eq!(node.small.live(), [stays]);
+    assert_eq!(node.small.state().wholes.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_carries_nothing_is_noticed_and_made_again() {
+    let world = World::start().await;
+    let wire = Wire::to(world.address).await;
+    let east = registration("east", 11);
+    let node = world.join(east.clone(), &wire).await;
+    let lease = world.lease(1).await.unwrap().id;
+    wire.hush();
+    until("another link is made", || wire.made() == 2).await;
+    until("it joined again", || node.small.state().wholes.len() == 2 && node.asker.is_joined()).await;
+    let ttl = Micros::from_millis(50_000);
+    world.ask(1, Request::LeaseRenew { lease, ttl }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_of_another_life_has_the_provider_begin_anew() {
+    let world = World::start().await;
+    let wire = Wire::to(world.address).await;
+    let node = world.join(registration("east", 11), &wire).await;
+    world.lease(1).await.unwrap();
+    let next = World::with(Arc::clone(&world.ca), 2, Duration::from_secs(20)).await;
+    wire.lead_to(next.address);
+    wire.cut();
+    wire.mend();
+    let Ended::NewLife(why) = soon("it ends", node.ended).await.unwrap() else { panic!() };
+    assert_eq!(why.code(), Code::Epoch);
+    assert!(next.handle.providers().await.unwrap().is_empty(), "it was not let in");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_life_that_was_given_up_ends_at_once_if_the_link_is_there_and_else_when_it_is_back() {
+    let world = World::start().await;
+    let (here, away) = (Wire::to(world.address).await, Wire::to(world.address).await);
+    let east = world.join(registration("east", 11), &here).await;
+    let west = world.join(registration("west", 12), &away).await;
+    away.cut();
+    until("the link is cut", || !west.asker.is_joined()).await;
+    for node in ["east", "west"] {
+        world.ask(0, Request::ProviderLost { name: name(node) }).await.unwrap();
+    }
+    let Ended::NewLife(why) = soon("it is told", east.ended).await.unwrap() else { panic!() };
+    assert_eq!(why.code(), Code::Epoch);
+    away.mend();
+    let Ended::NewLife(why) = soon("it is told when it is back", west.ended).await.unwrap() else { panic!() };
+    assert_eq!(why.code(), Code::Epoch);
+    // They come as new lives.
+    world.join(registration("east", 21), &here).await;
+    world.lease(1).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_has_what_a_holder_has_there_taken_back_and_nothing_elsewhere() {
+    let world = World::start().await;
+    let wire = Wire::to(world.address).await;
+    let east = world.join(registration("east", 11), &wire).await;
+    let (of_alice, of_bob) = (world.lease(1).await.unwrap().id, world.lease(2).await.unwrap().id);
+    world.ask(0, Request::ProviderDrain { name: name("east"), drain: true }).await.unwrap();
+    let west = world.join(registration("west", 12), &wire).await;
+    let elsewhere = world.lease(1).await.unwrap().id;
+    assert_eq!(west.small.live(), [elsewhere]);
+    soon("it is revoked", east.asker.revoke_holder(public(1))).await.unwrap();
+    assert_eq!((east.small.live(), west.small.live()), (vec![of_bob], vec![elsewhere]));
+    assert_eq!(world.show(of_alice).await.cause, Some(EndCause::Revoked));
+    assert_eq!(world.show(elsewhere).await.state, LeaseState::Live);
+}
