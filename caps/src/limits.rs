@@ -34,6 +34,12 @@ pub const VALUE_BYTES_MIN: u64 = 64 * 1024;
 /// Most requests of one connection over TLS that may be unanswered. A node that is sent more stops reading until it has
 /// answered some.
 pub const REMOTE_WINDOW_MAX: usize = 32;
+/// How long who waits for the other end of a connection does so awake, in microseconds: a little more than an idle
+/// processor of a virtual machine takes to wake up, so that who is waited for may have slept.
+pub const EAGER_US_MAX: u64 = 100;
+/// Waits that are slept at once after one that was awake for nothing, when that goes on. So who is never rewarded is awake
+/// for [`EAGER_US_MAX`] in so many waits.
+pub const EAGER_SKIPPED_MAX: u32 = 64;
 /// Most bytes that one operation over TLS moves, and most bytes of a value.
 pub const VALUE_BYTES_MAX: u64 = 1 << 30;
 /// Longest name of a principal, a lease or a reason text in bytes.

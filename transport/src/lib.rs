@@ -18,14 +18,17 @@
 //! | `files.rs` | certificates, keys, roots and revocation lists as PEM |
 //! | `config.rs` | the configurations of both ends |
 //! | `reload.rs` | files that are read again when they change, and kept as they were when they are bad |
+//! | `eager.rs` | waiting awake for a moment before sleeping |
 
 mod config;
+mod eager;
 mod files;
 mod identity;
 mod reload;
 mod verify;
 
 pub use config::{ALPN, Credentials, binding};
+pub use eager::Eager;
 pub use files::{Files, Pems};
 pub use identity::{Domain, PeerId, Role};
 pub use reload::{Reload, Reloaded};

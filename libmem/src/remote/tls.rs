@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use transport::rustls::{self, AlertDescription, ClientConnection, InvalidMessage, pki_types::ServerName};
-use transport::{Credentials, PeerId};
+use transport::{Credentials, Eager, PeerId};
 
 use super::failure::Failure;
 use crate::local::Deadline;
@@ -54,6 +54,8 @@ pub(super) struct Tls {
     pending: usize,
     /// The socket's own time-out.
     timeout: Duration,
+    /// Looks for the answer before it sleeps.
+    eager: Eager,
 }
 
 impl Tls {
@@ -81,6 +83,7 @@ impl Tls {
             failed: None,
             pending: 0,
             timeout: Duration::ZERO,
+            eager: Eager::default(),
         };
         loop {
             let flushed = tls.flush()?;
@@ -171,6 +174,10 @@ impl Tls {
 
     /// Waits until something came, or until there is room to send if something waits to be sent.
     pub(super) fn wait(&mut self, deadline: Deadline) -> Result<(), Failure> {
+        // With something to send it has to be told of room, too.
+        if self.pending == 0 && self.come_at_once()? {
+            return Ok(());
+        }
         let left = deadline.remaining();
         // The usual wait, for the answer to a request just sent, is one system call.
         if self.pending == 0 && !self.timeout.is_zero() && left >= self.timeout - self.timeout / FRESH_PART {
@@ -200,6 +207,17 @@ impl Tls {
             Err(Errno::AGAIN | Errno::INTR) => Ok(()),
             outcome => outcome.map_err(|errno| broken(&errno.into())),
         }
+    }
+
+    /// Waits awake for a moment. `true` if something came.
+    fn come_at_once(&mut self) -> Result<bool, Failure> {
+        let mut eager = std::mem::replace(&mut self.eager, Eager::new(1));
+        let came = eager.wait(|| match self.receive(RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN | Errno::INTR) => None,
+            outcome => Some(outcome),
+        });
+        self.eager = eager;
+        came.transpose().map(|came| came.is_some()).map_err(|errno| broken(&errno.into()))
     }
 
     /// Takes what is at the socket, without waiting.

@@ -12,7 +12,8 @@
 //!   └────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A small data request is read, judged, done and answered in one wake-up of one thread; a large one, and more than a
+//! A small data request is read, judged, done and answered in one wake-up of one thread, which stays awake for a moment
+//! where requests follow each other closely ([`transport::Eager`]); a large one, and more than a
 //! turn's share of requests, takes turns with the other connections. Nothing on its way waits: what cannot go
 //! on (no room for the answer, a segment that is being rotated, a request that the broker decides) leaves the connection
 //! *held up*, and a connection that is held up is not read from, so what its client sends more waits in its own kernel.

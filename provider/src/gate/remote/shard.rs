@@ -12,7 +12,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use policy::limits;
 use tokio::runtime::Handle;
-use transport::Reload;
+use transport::{Eager, Reload};
 
 use super::admission::Seat;
 use super::connection::{Connection, End, Turn};
@@ -73,6 +73,8 @@ pub(super) struct Shard {
     beginning_max: usize,
     /// By when it has to be over.
     stops_by: Option<Instant>,
+    /// Looks for the next request before it sleeps.
+    eager: Eager,
 }
 
 impl Shard {
@@ -111,6 +113,7 @@ impl Shard {
             beginning: 0,
             beginning_max,
             stops_by: None,
+            eager: Eager::default(),
         };
         Ok((shard, mailbox))
     }
@@ -131,7 +134,7 @@ impl Shard {
         let _inside = runtime.enter();
         let mut events = Events::with_capacity(EVENTS);
         while !self.is_over() {
-            match self.poll.poll(&mut events, self.patience()) {
+            match self.wait(&mut events) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -185,6 +188,22 @@ impl Shard {
                 });
             }
         }
+    }
+
+    /// Until something is to be done.
+    fn wait(&mut self, events: &mut Events) -> std::io::Result<()> {
+        let patience = self.patience();
+        let poll = &mut self.poll;
+        if patience != Some(Duration::ZERO) {
+            let came = self.eager.wait(|| match poll.poll(events, Some(Duration::ZERO)) {
+                Ok(()) => (!events.is_empty()).then_some(Ok(())),
+                Err(error) => Some(Err(error)),
+            });
+            if let Some(came) = came {
+                return came;
+            }
+        }
+        poll.poll(events, patience)
     }
 
     /// How long nothing has to be looked at.
