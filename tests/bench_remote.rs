@@ -47,6 +47,7 @@ const BOUNDS: [&str; 12] = [
     "idle_resident_kib_each",
     "overload_goodput_kept",
     "overload_busy_max_us",
+    "overload_waited_max_us",
     "slow_peers_honest_lost",
 ];
 
