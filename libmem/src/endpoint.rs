@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use caps::error::{Code, Error, Result};
 use caps::wire::Name;
 use transport::Credentials;
 
@@ -107,6 +108,28 @@ impl Endpoint {
         match &self.place {
             Place::Unix(path) => Some(path),
             Place::Tls { .. } => None,
+        }
+    }
+
+    /// Another node that is reached as this one: with the same credentials, the same times.
+    ///
+    /// # Errors
+    /// `E_UNREACHABLE` if this one is at a socket, so that there are no credentials.
+    pub(crate) fn elsewhere(&self, address: &str, node: Name) -> Result<Self> {
+        let Place::Tls { credentials, .. } = &self.place else {
+            let message =
+                "no certificate was given, and providers of other machines are reached over TLS alone";
+            return Err(Error::new(Code::Unreachable, message));
+        };
+        let place = Place::Tls { address: address.into(), credentials: credentials.clone() };
+        Ok(Self { place, node: Some(node), ..self.clone() })
+    }
+
+    /// What a list calls it: its address, or its socket's path.
+    pub(crate) fn label(&self) -> String {
+        match &self.place {
+            Place::Unix(path) => path.to_string_lossy().into_owned(),
+            Place::Tls { address, .. } => address.to_string(),
         }
     }
 

@@ -90,6 +90,11 @@ impl LeaseOptions {
         self
     }
 
+    /// What its owner will call it.
+    pub(crate) const fn lease_name(&self) -> Option<&Name> {
+        self.name.as_ref()
+    }
+
     /// As [`Self::new`], for whoever learns the size later.
     pub(crate) fn bytes(mut self, bytes: u64) -> Self {
         self.bytes = bytes;

@@ -103,6 +103,7 @@
 //! | `mediated` | leased memory behind the node, at its socket or over TLS |
 //! | `local` | the blocking session over the socket |
 //! | [`remote`] | the session over TLS |
+//! | [`cluster`] | a broker with many providers, and a plain list of nodes: which session is asked |
 //! | `calls` | every request with the answer that belongs to it; lists page by page |
 //! | `session/` | the protocol without I/O, the socket, the hang-up and who reads the rotation channel |
 //! | [`mapping`] | leased memory as one range of addresses: guarded, volatile and raw access |
@@ -140,6 +141,7 @@
 pub mod aio;
 mod calls;
 mod client;
+pub mod cluster;
 mod endpoint;
 #[allow(unsafe_code)] // assembly, the signal handler, and calls between the two
 mod guard;
@@ -162,12 +164,15 @@ pub mod token;
 pub mod wrap;
 
 pub use caps::error::{Code, Error, Result};
-pub use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, RegionId, TransferId};
+pub use caps::id::{
+    DonationId, GrantId, LeaseId, PrincipalKey, ProviderId, QuarantineId, RegionId, TransferId,
+};
 pub use caps::key::SigningKey;
 pub use caps::range::ByteRange;
 pub use caps::receipt::Receipt;
 pub use caps::rights::Rights;
 pub use caps::token::Token;
+pub use caps::wire::place::Place;
 pub use caps::wire::remote::leases::Created;
 pub use caps::wire::row::CosignerRow;
 pub use caps::wire::row::{
@@ -177,6 +182,7 @@ pub use caps::wire::row::{
 pub use caps::wire::wrap::{Fetched, WrapId, WrapRow};
 pub use caps::wire::{Name, Reason};
 pub use client::Client;
+pub use cluster::{Cluster, Nodes};
 pub use endpoint::{Endpoint, HANDSHAKE_SECONDS, REQUEST_SECONDS};
 pub use inherited::{InheritedToken, SESSION_VARIABLE, TOKENS_VARIABLE, inherited_tokens, is_inherited};
 pub use lease::{LeaseOptions, LeaseView, Leased};

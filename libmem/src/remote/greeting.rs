@@ -114,8 +114,9 @@ impl Greeting {
     /// Whether who answered may be a node, and this one.
     fn judge(&self, peer: &PeerId) -> Result<(), Failure> {
         let refused = |detail| Err(Failure::Refused(Error::new(Code::PeerIdentity, detail)));
-        if peer.role != Role::Provider || peer.domain != self.credentials.id().domain {
-            return refused("the certificate at the other end is not that of a provider of this domain");
+        let is_node = matches!(peer.role, Role::Provider | Role::Broker);
+        if !is_node || peer.domain != self.credentials.id().domain {
+            return refused("the certificate at the other end is not that of a node of this domain");
         }
         if self.node.as_ref().is_some_and(|name| *name != peer.name) {
             return refused("the certificate at the other end is that of another provider");
