@@ -97,7 +97,10 @@ fn prepare(options: Options) -> Result<Prepared, Failure> {
     let config = config::load(&config_file).map_err(Failure::mistakes)?;
     let policy = load_policy(&dir, &config, &config_file)?;
     let now = Clock::start().unix();
-    let keys = dir.keys(now)?;
+    let mut keys = dir.keys(now)?;
+    if let Some(file) = config.node.root_file(&config_file) {
+        keys.give_root(&file, now)?;
+    }
     let remote = Remote::load(options.listen, config.remote.clone().beside(&config_file), dir.dirs(), now)?;
 
     let machine = Machine::detect()?;

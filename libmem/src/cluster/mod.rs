@@ -41,7 +41,7 @@
 //!
 //! | | what is open | opening | new leases |
 //! |---|---|---|---|
-//! | the broker is not | goes on | goes on, at providers whose places are remembered ([`Cluster::remember`]) | `E_UNREACHABLE` |
+//! | the broker is not | goes on | goes on, at providers whose places are remembered ([`Cluster::remember`]) | `E_UNREACHABLE`; `E_UNCERTAIN` for what was under way |
 //! | a provider is not | `E_UNREACHABLE`, of its own leases | `E_UNREACHABLE` of its own; `E_PROVIDER_LOST` once the broker knows | elsewhere |
 //! | a provider began anew | `E_EPOCH`, of its own leases | the same | |
 //!
@@ -177,6 +177,12 @@ impl Cluster {
     /// Remembers where a provider is. What is remembered is not asked of the broker.
     pub fn remember(&self, provider: ProviderId, place: Place) {
         self.places.put(provider, place);
+    }
+
+    /// Where a provider is, if that is remembered.
+    #[must_use]
+    pub fn place(&self, provider: ProviderId) -> Option<Place> {
+        self.places.get(provider)
     }
 
     /// Where the provider of a token is, so that somebody can remember it: whoever has it opens the token without the

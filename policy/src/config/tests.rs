@@ -65,6 +65,7 @@ fn a_full_file_is_read() {
         pool = "4GiB"
         allow_uids = [0, 1000, 0xfffe]
         allow_swap = true
+        root = "keys/given"
         [lease]
         ttl_default = "30s"
         ttl_max = "1h"
@@ -99,6 +100,7 @@ fn a_full_file_is_read() {
     "#);
     assert_eq!(config.node.pool, Some(4 * GIB));
     assert_eq!(config.node.allow_uids, Some(vec![0, 1000, 65_534]));
+    assert_eq!(config.node.root_file(Path::new("/etc/l.toml")), Some("/etc/keys/given".into()));
     assert_eq!(config.lease.bytes_min, 65_536);
     let [alice, bob, carol] =
         ["alice", "b.o-b", "carol"].map(|name| *config.quotas.of(Some(&Name::new(name).unwrap())));
@@ -306,9 +308,10 @@ proptest! {
         kept in proptest::array::uniform4(proptest::bool::ANY),
         file in proptest::option::of("[^\0]{1,12}"),
         every in proptest::option::of(CANARY_EVERY_MS_MIN..=CANARY_EVERY_MS_MAX),
+        root in proptest::option::of("[^\0]{1,12}"),
     ) {
         let mut config = Config::default();
-        config.node = Node { pool, allow_uids: uids, allow_swap: swap, ..config.node };
+        config.node = Node { pool, allow_uids: uids, allow_swap: swap, root: root.map(PathBuf::from), ..config.node };
         config.lease.ttl_max = Micros::from_millis(ttl);
         config.lease.ttl_default = Micros::from_millis(LEASE_TTL_MS_MIN + (ttl - LEASE_TTL_MS_MIN) / 2);
         config.quotas.default = default;
