@@ -72,3 +72,29 @@ const _: () = assert!(
         < FRAME_BYTES_MAX,
     "a status with every provider fits one frame"
 );
+
+// ---- The link between broker and providers
+
+/// Largest frame of a link in bytes, its prefix included: the largest policy, or a page of quotas.
+pub const LINK_FRAME_BYTES_MAX: usize = 256 * 1024;
+/// Largest first frame of a provider in bytes: it is read before anybody has said who it is.
+pub const LINK_HELLO_BYTES_MAX: usize = 4 * 1024;
+/// Most questions of one side of a link that may have no answer. Whoever is asked more ends the link.
+pub const LINK_WINDOW_MAX: usize = 64;
+/// Most quotas, or names of principals, in one message.
+pub const LINK_PAGE_MAX: usize = 1_024;
+/// Largest policy in bytes, as a link carries it.
+pub const LINK_POLICY_BYTES_MAX: usize = 64 * 1024;
+/// Most notices in one message.
+pub const LINK_NOTICES_PER_FRAME_MAX: usize = 512;
+const _: () = assert!(
+    LINK_PAGE_MAX * (2 * NAME_BYTES_MAX + 112) + 4 * 1024 < LINK_FRAME_BYTES_MAX
+        && LINK_NOTICES_PER_FRAME_MAX * 96 + 4 * 1024 < LINK_FRAME_BYTES_MAX
+        && LINK_POLICY_BYTES_MAX + 4 * 1024 < LINK_FRAME_BYTES_MAX
+        && FRAME_BYTES_MAX + 4 * 1024 < LINK_FRAME_BYTES_MAX,
+    "pages, policies and receipts fit a frame of a link"
+);
+const _: () = assert!(
+    (PROVIDER_CLASSES_MAX + 2) * (NAME_BYTES_MAX + 2) + ADDRESS_BYTES_MAX + 512 < LINK_HELLO_BYTES_MAX,
+    "the largest registration fits the first frame"
+);

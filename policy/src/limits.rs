@@ -721,3 +721,63 @@ pub const PROVIDERS_PAST_MAX: usize = 4 * PROVIDERS_MAX;
 const _: () = assert!(2 * HEARTBEAT_MS <= PROVIDER_SILENT_MS && PROVIDER_SILENT_MS < PROVIDER_LOST_MS);
 const _: () =
     assert!(PROVIDER_LOST_MS.is_multiple_of(HEARTBEAT_MS), "so many heartbeats are missed before that");
+
+// ---- The link between broker and providers
+
+/// How long a connection may take, from its first byte to a whole `Hello`, in milliseconds.
+pub const LINK_GREETING_MS_MAX: u64 = 5_000;
+/// How long a provider may take from the welcome until it is ready, in milliseconds: it may have gigabytes to set up.
+pub const LINK_READY_MS_MAX: u64 = 60_000;
+/// Connections that have not said who they are, of all peers. More are closed at once.
+pub const LINK_GREETINGS_MAX: usize = 64;
+/// Of these, the ones from one network address.
+pub const LINK_GREETINGS_PER_ADDRESS_MAX: usize = 16;
+/// Connections that have said who they are: every provider once, and once more while it comes back.
+pub const LINKS_MAX: usize = 2 * PROVIDERS_MAX;
+/// How long a frame may take from its first byte to its last, in milliseconds.
+pub const LINK_FRAME_MS_MAX: u64 = 5_000;
+/// How long the other end may not take what it is sent, in milliseconds.
+pub const LINK_SEND_MS_MAX: u64 = 5_000;
+/// How long a question waits for its answer, in milliseconds. A renewal that takes longer is carried out no more.
+pub const LINK_ASK_MS_MAX: u64 = 3_000;
+/// How long taking back is waited for, in milliseconds: it copies what a rotation keeps.
+pub const LINK_TAKE_MS_MAX: u64 = ROTATION_WAIT_MS_MAX;
+/// How long the record of a claim is waited for, in milliseconds: the device of a log may be busy.
+pub const LINK_RECORD_MS_MAX: u64 = 30_000;
+/// How long a revocation that a provider asks for is waited for, in milliseconds: the broker has it taken back first, at
+/// the very provider.
+pub const LINK_REVOKE_MS_MAX: u64 = LINK_TAKE_MS_MAX + LINK_ASK_MS_MAX;
+/// Of the questions of a broker that may have no answer, those how a provider is: they wait for no other.
+pub const LINK_PULSES_MAX: usize = 4;
+/// Of these, what is to be taken back: it waits for no claim.
+pub const LINK_TAKES_MAX: usize = 32;
+/// Of these, all others.
+pub const LINK_OTHERS_MAX: usize = LINK_WINDOW_MAX - LINK_PULSES_MAX - LINK_TAKES_MAX;
+/// After which silence a provider takes its link for cut and dials again, in milliseconds: several questions how it is have
+/// not come, and it can be back before it is lost.
+pub const LINK_SILENT_MS_MAX: u64 = 5_000;
+/// How long a provider waits at least before it dials again, in milliseconds.
+pub const LINK_REDIAL_MS_MIN: u64 = 50;
+/// How long it waits at most, in milliseconds: a few tries fit before it is lost.
+pub const LINK_REDIAL_MS_MAX: u64 = 2_000;
+/// How long a provider waits for a connection, in milliseconds.
+pub const LINK_CONNECT_MS_MAX: u64 = 3_000;
+/// Notices that a provider keeps until the broker has noted them: every lease that it may have ends once, every grant is
+/// opened once and ends once, and while the broker is away nothing new comes. The oldest make room.
+pub const LINK_NOTICES_MAX: usize = LEASES_MAX + 2 * GRANTS_MAX;
+/// How long a provider waits before it tells again what a broker had no room for, in milliseconds.
+pub const LINK_NOTICE_AGAIN_MS: u64 = 50;
+/// How long a node that stops waits for the last words of its links, in milliseconds.
+pub const LINK_BYE_MS_MAX: u64 = 500;
+const _: () = assert!(POLICY_BYTES_MAX <= LINK_POLICY_BYTES_MAX, "every policy fits a link");
+const _: () = assert!(LINK_PULSES_MAX + LINK_TAKES_MAX < LINK_WINDOW_MAX);
+const _: () = assert!(
+    LINK_ASK_MS_MAX < RESERVATION_MS_MAX,
+    "a renewal that arrives late is within the end that the books have"
+);
+const _: () = assert!(
+    3 * HEARTBEAT_MS < LINK_SILENT_MS_MAX
+        && LINK_SILENT_MS_MAX + LINK_REDIAL_MS_MAX + LINK_ASK_MS_MAX <= PROVIDER_LOST_MS,
+    "a provider whose link was cut is back before it is lost"
+);
+const _: () = assert!(LINK_REDIAL_MS_MIN < LINK_REDIAL_MS_MAX && LINK_GREETINGS_PER_ADDRESS_MAX < LINK_GREETINGS_MAX);

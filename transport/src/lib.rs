@@ -7,7 +7,8 @@
 //!                                                  verify: chain, use, one identity ──▶ PeerId
 //! ```
 //!
-//! There is one way to speak: TLS 1.3, both sides with a certificate, ALPN [`ALPN`], no tickets, no early data. Nothing
+//! There is one way to speak: TLS 1.3, both sides with a certificate, ALPN [`ALPN`] for sessions of clients and
+//! [`LINK_ALPN`] for the link between broker and provider, no tickets, no early data. Nothing
 //! here can be turned off. A certificate says who is at the other end ([`PeerId`]); it gives no right to any memory:
 //! for that a session proves the key of a principal, over what [`binding`] says of this very connection.
 //!
@@ -25,7 +26,7 @@ mod identity;
 mod reload;
 mod verify;
 
-pub use config::{ALPN, Credentials, binding};
+pub use config::{ALPN, Credentials, LINK_ALPN, binding};
 pub use files::{Files, Pems};
 pub use identity::{Domain, PeerId, Role};
 pub use reload::{Reload, Reloaded};

@@ -114,12 +114,12 @@ impl Greeting {
     /// Whether who answered may be a node, and this one.
     fn judge(&self, peer: &PeerId) -> Result<(), Failure> {
         let refused = |detail| Err(Failure::Refused(Error::new(Code::PeerIdentity, detail)));
-        let is_node = matches!(peer.role, Role::Provider | Role::Broker);
-        if !is_node || peer.domain != self.credentials.id().domain {
-            return refused("the certificate at the other end is not that of a node of this domain");
+        let node = matches!(peer.role, Role::Provider | Role::Broker);
+        if !node || peer.domain != self.credentials.id().domain {
+            return refused("the certificate at the other end is not that of a broker or a provider of this domain");
         }
         if self.node.as_ref().is_some_and(|name| *name != peer.name) {
-            return refused("the certificate at the other end is that of another provider");
+            return refused("the certificate at the other end is that of another node");
         }
         Ok(())
     }
