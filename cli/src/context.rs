@@ -29,6 +29,8 @@ pub(crate) struct Context {
     named: Option<Name>,
     /// The way to the node, if it is not on this machine.
     way: Option<Way>,
+    /// Where certificates are, should a node on this machine have to do with others.
+    aside: Way,
 }
 
 /// A session, and whose it is.
@@ -52,7 +54,8 @@ impl Context {
     pub(crate) fn new(global: &Global, style: Style) -> Result<Self> {
         let dirs = Dirs::of_process(global.dir.as_deref());
         let way = Way::of(&global.remote, &dirs)?;
-        Ok(Self { dirs, json: global.json, style, named: global.identity.clone(), way })
+        let aside = Way::aside(&global.remote, &dirs);
+        Ok(Self { aside, dirs, json: global.json, style, named: global.identity.clone(), way })
     }
 
     /// Whether the node is on another machine, as far as anybody said.
@@ -211,7 +214,13 @@ impl Context {
         let socket = self.dirs.socket();
         let places = Places::new(&self.dirs.tokens(), name);
         let Some(way) = &self.way else {
-            return Ok(Reach::Cluster(Cluster::new(&Endpoint::unix(&socket), key), places));
+            // Its broker may place leases at other machines, and whoever asks for those has a certificate.
+            let (aside, name, public) = (self.aside.clone(), name.clone(), key.public());
+            let cluster = Cluster::new(&Endpoint::unix(&socket), key).with_credentials(move || {
+                let believed = aside.believed(&name, public);
+                believed.map_err(|failure| Error::with(Code::Unreachable, failure.message))
+            });
+            return Ok(Reach::Cluster(cluster, places));
         };
         let mut endpoints = way.endpoints(name, key.public())?;
         endpoints = endpoints.into_iter().map(|endpoint| endpoint.checked(checked)).collect();

@@ -28,6 +28,7 @@ use crate::nodes::{self, Entry};
 const DOMAIN_FILE_BYTES_MAX: usize = 256;
 
 /// Where nodes are, and where the certificates are.
+#[derive(Clone)]
 pub(crate) struct Way {
     nodes: Vec<Entry>,
     directory: PathBuf,
@@ -52,6 +53,12 @@ impl Way {
         Ok(Some(Self { nodes, directory, listed }))
     }
 
+    /// The way to nodes that nobody named.
+    pub(crate) fn aside(remote: &Remote, dirs: &Dirs) -> Self {
+        let directory = remote.tls.clone().unwrap_or_else(|| dirs.pki());
+        Self { nodes: Vec::new(), directory, listed: false }
+    }
+
     /// Whether it is a list of nodes, each its own.
     pub(crate) const fn is_list(&self) -> bool {
         self.listed
@@ -68,6 +75,22 @@ impl Way {
     /// `E_CONFIG_TLS` if there is no certificate of that identity, or it is not good, or it is somebody else's;
     /// `E_CONFIG_PERMS` for a directory that others may write to.
     pub(crate) fn endpoints(&self, name: &Name, key: PrincipalKey) -> Result<Vec<Endpoint>> {
+        let credentials = self.believed(name, key)?;
+        let endpoint = |node: &Entry| {
+            let endpoint = Endpoint::tls(&node.address, credentials.clone());
+            match &node.name {
+                Some(name) => endpoint.node(name.clone()),
+                None => endpoint,
+            }
+        };
+        Ok(self.nodes.iter().map(endpoint).collect())
+    }
+
+    /// The certificate of the identity `name`, whose key is `key`, and who is believed.
+    ///
+    /// # Errors
+    /// As [`Self::endpoints`].
+    pub(crate) fn believed(&self, name: &Name, key: PrincipalKey) -> Result<Arc<Credentials>> {
         let credentials = self.credentials(name)?;
         let id = credentials.id();
         let chain = files::show(&self.path(&format!("{name}.pem")));
@@ -80,15 +103,7 @@ impl Way {
             let message = format!("{chain} vouches for another key than that of the identity `{name}`");
             return Err(Failure::of(Code::ConfigTls, message).help(issue));
         }
-        let credentials = Arc::new(credentials);
-        let endpoint = |node: &Entry| {
-            let endpoint = Endpoint::tls(&node.address, credentials.clone());
-            match &node.name {
-                Some(name) => endpoint.node(name.clone()),
-                None => endpoint,
-            }
-        };
-        Ok(self.nodes.iter().map(endpoint).collect())
+        Ok(Arc::new(credentials))
     }
 
     fn path(&self, file: &str) -> PathBuf {

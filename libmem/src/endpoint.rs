@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use caps::error::{Code, Error, Result};
+use caps::error::Result;
 use caps::wire::Name;
 use transport::Credentials;
 
@@ -111,17 +111,19 @@ impl Endpoint {
         }
     }
 
-    /// Another node that is reached as this one: with the same credentials, the same times.
-    ///
-    /// # Errors
-    /// `E_UNREACHABLE` if this one is at a socket, so that there are no credentials.
-    pub(crate) fn elsewhere(&self, address: &str, node: Name) -> Result<Self> {
-        let Place::Tls { credentials, .. } = &self.place else {
-            let message =
-                "no certificate was given, and providers of other machines are reached over TLS alone";
-            return Err(Error::new(Code::Unreachable, message));
+    /// Another node that is reached as this one: with the same times, and with the same credentials, or with `credentials`
+    /// where this one is at a socket and needs none.
+    pub(crate) fn elsewhere(
+        &self,
+        address: &str,
+        node: Name,
+        credentials: impl FnOnce() -> Result<Arc<Credentials>>,
+    ) -> Result<Self> {
+        let credentials = match &self.place {
+            Place::Tls { credentials, .. } => credentials.clone(),
+            Place::Unix(_) => credentials()?,
         };
-        let place = Place::Tls { address: address.into(), credentials: credentials.clone() };
+        let place = Place::Tls { address: address.into(), credentials };
         Ok(Self { place, node: Some(node), ..self.clone() })
     }
 

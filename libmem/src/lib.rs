@@ -45,6 +45,12 @@
 //! and [`Mediated::fetch_add_u64`] and its like change words in one step. [`remote`] says what becomes of calls whose
 //! connection is lost.
 //!
+//! # On many machines
+//!
+//! Where a broker places leases on several providers, [`Cluster`] is one session with the broker and one with each provider
+//! that has something of the caller's; what the provider of this host has is still mapped. [`Nodes`] is a plain list of nodes
+//! without a broker. [`cluster`] says who is believed, and what becomes of what when somebody is not there.
+//!
 //! # Limits
 //!
 //! - One mediated read or write at a node's socket moves **64 KiB**, over TLS **1 GiB** in frames of 64 KiB; longer ones are

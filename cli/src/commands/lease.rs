@@ -59,6 +59,9 @@ fn create(arguments: &Create, context: &Context) -> Result<Report> {
     if let Some(class) = &arguments.class {
         options = options.class(class.as_str())?;
     }
+    if let Some(near) = &arguments.near {
+        options = options.near(near.as_str())?;
+    }
     refuse_existing(arguments.output.as_deref())?;
     // Before anything is leased: what is to be encrypted is not left half done.
     let interrupt = arguments.encrypt.then(Interrupt::listen).transpose()?;

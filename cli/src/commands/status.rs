@@ -37,7 +37,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         ("canary", status.canary.as_ref().map_or("off".to_owned(), canary)),
     ];
     // A node of its own has said everything about its one provider.
-    if status.providers.len() > 1 {
+    if status.providers.iter().any(|row| row.id != status.provider || status.providers.len() > 1) {
         pairs.extend(status.providers.iter().map(|row| ("provider", provider(row))));
     }
     let text = table::pairs(context.style.stdout, &pairs);

@@ -75,6 +75,7 @@ use caps::key::SigningKey;
 use caps::token::{Token, inspect};
 use caps::wire::place::Place;
 use caps::wire::row::LeaseRow;
+use transport::Credentials;
 
 use crate::client::Client;
 use crate::endpoint::Endpoint;
@@ -110,7 +111,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Connects to the broker and proves possession of `key`. Over TLS providers are reached with the same credentials; at
-    /// a socket there are none, and providers of other machines out of reach.
+    /// a socket there are none: see [`Self::with_credentials`].
     ///
     /// # Errors
     /// As [`Client::connect`].
@@ -139,6 +140,17 @@ impl Cluster {
     #[must_use]
     pub fn with_local(self, path: impl Into<PathBuf>) -> Self {
         Self { local: Some((Endpoint::unix(path), Slot::default())), ..self }
+    }
+
+    /// Reaches providers of other machines with the credentials that `source` has, where the broker is at a socket and needs
+    /// none. It is asked when there is somebody to be reached.
+    #[must_use]
+    pub fn with_credentials(
+        mut self,
+        source: impl Fn() -> Result<Arc<Credentials>> + Send + Sync + 'static,
+    ) -> Self {
+        self.sessions.credentials(Box::new(source));
+        self
     }
 
     /// The session with the broker: every request that decides about leases, grants and principals is asked there.
@@ -201,7 +213,9 @@ impl Cluster {
             return Ok(None);
         }
         let place = broker.provider_show(provider)?;
-        self.remember(provider, place.clone());
+        if place.address.is_some() {
+            self.remember(provider, place.clone());
+        }
         Ok(Some(place))
     }
 

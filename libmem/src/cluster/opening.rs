@@ -129,10 +129,13 @@ impl Cluster {
             Err(error) => return self.local(provider).ok_or(error),
         };
         match broker.provider_show(provider) {
-            Ok(place) => {
+            Ok(place) if place.address.is_some() => {
                 self.remember(provider, place.clone());
                 self.session_at(provider, place)
             }
+            // At no address: here, or in the broker's own process, which may be another life of it than the one that
+            // welcomed this session.
+            Ok(_) => Ok(self.local(provider).unwrap_or(Asked { client: broker, place: None })),
             Err(error) => match (self.local(provider), error.code()) {
                 (Some(asked), _) => Ok(asked),
                 (None, Code::Unreachable | Code::Timeout | Code::ProviderLost | Code::Epoch) => Err(error),

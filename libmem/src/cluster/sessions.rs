@@ -9,6 +9,7 @@ use caps::id::ProviderId;
 use caps::key::SigningKey;
 use caps::limits::PROVIDERS_MAX;
 use caps::wire::place::Place;
+use transport::Credentials;
 
 use super::slot::Slot;
 use crate::client::Client;
@@ -20,10 +21,15 @@ pub const SESSIONS_MAX: usize = PROVIDERS_MAX;
 /// How long a session is kept that nobody uses.
 pub const SESSION_IDLE: Duration = Duration::from_secs(300);
 
+/// Where credentials come from when they are needed.
+type Source = Box<dyn Fn() -> Result<Arc<Credentials>> + Send + Sync>;
+
 /// The sessions of one key.
 pub(super) struct Sessions {
     /// How to connect: who is believed, how long to wait. Its address is not used.
     like: Endpoint,
+    /// Who is believed, where that one does not say.
+    credentials: Option<Source>,
     key: SigningKey,
     rows: Mutex<HashMap<ProviderId, Row>>,
 }
@@ -36,7 +42,11 @@ struct Row {
 
 impl Sessions {
     pub(super) fn new(like: Endpoint, key: &SigningKey) -> Self {
-        Self { like, key: SigningKey::from_seed(&key.seed()), rows: Mutex::default() }
+        Self { like, credentials: None, key: SigningKey::from_seed(&key.seed()), rows: Mutex::default() }
+    }
+
+    pub(super) fn credentials(&mut self, source: Source) {
+        self.credentials = Some(source);
     }
 
     /// The session with a life of a provider at its place.
@@ -48,7 +58,14 @@ impl Sessions {
         let Some(address) = &place.address else { return Err(unaddressed(place)) };
         let slot = self.slot(provider, place);
         let client = slot.get(|| {
-            let endpoint = self.like.elsewhere(address.as_str(), place.node.clone())?;
+            let endpoint =
+                self.like.elsewhere(address.as_str(), place.node.clone(), || match &self.credentials {
+                    Some(source) => source(),
+                    None => Err(Error::with(
+                        Code::Unreachable,
+                        format!("{place} is reached with a certificate alone"),
+                    )),
+                })?;
             let client = Client::connect(&endpoint, &self.key).map_err(|error| at(place, error))?;
             if client.welcome().provider == provider {
                 Ok(client)

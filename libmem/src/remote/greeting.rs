@@ -116,7 +116,9 @@ impl Greeting {
         let refused = |detail| Err(Failure::Refused(Error::new(Code::PeerIdentity, detail)));
         let node = matches!(peer.role, Role::Provider | Role::Broker);
         if !node || peer.domain != self.credentials.id().domain {
-            return refused("the certificate at the other end is not that of a broker or a provider of this domain");
+            return refused(
+                "the certificate at the other end is not that of a broker or a provider of this domain",
+            );
         }
         if self.node.as_ref().is_some_and(|name| *name != peer.name) {
             return refused("the certificate at the other end is that of another node");

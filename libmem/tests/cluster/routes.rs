@@ -110,3 +110,21 @@ fn what_is_no_token_is_refused_before_anybody_is_called() {
     let no_token = Token::from_bytes(vec![1, 2, 3]).unwrap();
     assert_eq!(code(cluster.open(&no_token, RW)), Code::TokenNoncanonical);
 }
+
+#[test]
+fn a_provider_without_an_address_is_the_brokers_own() {
+    let scene = Scene::new();
+    let broker = scene.node("provider/all-in-one", |door| {
+        // It began anew since, in the same session's eyes.
+        let mut peer = door.welcome_of((EPOCH, WEST));
+        let at_home = libmem::Place { address: None, ..place("all-in-one", "a:1") };
+        shows(&mut peer, EAST, &at_home);
+        peer.open_as(opened(HANDLE));
+        gone(&mut peer);
+    });
+    let cluster = scene.cluster(&broker.address);
+    let memory = cluster.open_mediated(&token(EAST), RW).unwrap();
+    assert_eq!((cluster.sessions(), cluster.place(EAST)), (0, None));
+    drop((memory, cluster));
+    broker.finish();
+}
