@@ -34,3 +34,10 @@ impl End {
         why.ok().and_then(|why| why.clone()).unwrap_or(Error::new(caps::Code::Internal, "the link ended"))
     }
 }
+
+impl End {
+    /// Whether both are of one link.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.0.same_channel(&other.0)
+    }
+}

@@ -38,7 +38,8 @@ impl Facts {
 
     /// The quotas in pages: at least one, for the default.
     pub(crate) fn quota_pages(&self) -> Vec<Fact> {
-        let named: Vec<_> = self.quotas.iter().map(|(name, quota)| (name.clone(), allowance(*quota))).collect();
+        let named: Vec<_> =
+            self.quotas.iter().map(|(name, quota)| (name.clone(), allowance(*quota))).collect();
         let page = |named: &[(Name, Allowance)]| {
             Fact::Quotas(Quotas { default: allowance(self.quota), named: named.to_vec() })
         };

@@ -37,7 +37,8 @@ pub(crate) async fn read<T: Message>(
     };
     match begun {
         Ok(1) => {}
-        Ok(_) | Err(_) => return Err(CUT),
+        Ok(_) => return Err(CUT),
+        Err(error) => return Err(failed(&error)),
     }
     let end = Instant::now() + rest;
     let within = |_| Error::new(Code::FrameTruncated, "the link was cut within a frame");
@@ -125,4 +126,41 @@ pub(crate) async fn write_all(
         let _ = write_frame(&mut to, &frame, timings.bye).await;
     }
     let _ = timeout(timings.bye, to.shutdown()).await;
+}
+
+/// What a failed handshake or a failed read says: a certificate that is not believed, at either end, or a cut.
+pub(crate) fn failed(error: &std::io::Error) -> Error {
+    use transport::rustls;
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(why)) => Error::with(
+            Code::PeerIdentity,
+            format!("the certificate at the other end is not believed: {why:?}"),
+        ),
+        Some(rustls::Error::NoCertificatesPresented) => {
+            Error::new(Code::PeerIdentity, "the other end showed no certificate")
+        }
+        Some(rustls::Error::AlertReceived(alert)) if is_about_identity(*alert) => Error::with(
+            Code::PeerIdentity,
+            format!("the other end does not believe our certificate: {alert:?}"),
+        ),
+        _ => CUT,
+    }
+}
+
+const fn is_about_identity(alert: transport::rustls::AlertDescription) -> bool {
+    use transport::rustls::AlertDescription as Alert;
+    matches!(
+        alert,
+        Alert::NoCertificate
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::CertificateRequired
+            | Alert::NoApplicationProtocol
+    )
 }

@@ -780,4 +780,5 @@ const _: () = assert!(
         && LINK_SILENT_MS_MAX + LINK_REDIAL_MS_MAX + LINK_ASK_MS_MAX <= PROVIDER_LOST_MS,
     "a provider whose link was cut is back before it is lost"
 );
-const _: () = assert!(LINK_REDIAL_MS_MIN < LINK_REDIAL_MS_MAX && LINK_GREETINGS_PER_ADDRESS_MAX < LINK_GREETINGS_MAX);
+const _: () =
+    assert!(LINK_REDIAL_MS_MIN < LINK_REDIAL_MS_MAX && LINK_GREETINGS_PER_ADDRESS_MAX < LINK_GREETINGS_MAX);

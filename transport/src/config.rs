@@ -7,9 +7,8 @@ use caps::pop::Nonce;
 use caps::{Code, Error};
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::CertificateDer;
 use rustls::server::NoServerSessionStorage;
-use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, CommonState, ConnectionCommon, RootCertStore, ServerConfig, SideData, version};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 
@@ -147,11 +146,19 @@ impl Credentials {
     /// # Errors
     /// `E_PEER_IDENTITY` if it would not be let in now.
     pub fn judge_again(&self, connection: &CommonState) -> Result<()> {
-        let chain = connection.peer_certificates().and_then(<[_]>::split_first);
-        let (leaf, between) =
-            chain.ok_or(Error::new(Code::PeerIdentity, "the other side showed no certificate"))?;
-        let judged = self.judge.verify_client_cert(leaf, between, UnixTime::now());
-        judged.map(drop).map_err(|error| Error::with(Code::PeerIdentity, error.to_string()))
+        self.judge_chain_again(connection.peer_certificates().unwrap_or_default(), Role::Principal)
+    }
+
+    /// The same for a chain that a connection showed, where that is not at hand: that of a server if `role` is a broker's,
+    /// which accepts links, else that of a client.
+    ///
+    /// # Errors
+    /// `E_PEER_IDENTITY` if it would not be believed now.
+    pub fn judge_chain_again(&self, chain: &[CertificateDer<'_>], role: Role) -> Result<()> {
+        let (leaf, between) = chain
+            .split_first()
+            .ok_or(Error::new(Code::PeerIdentity, "the other side showed no certificate"))?;
+        self.judge.again(leaf, between, role == Role::Broker)
     }
 }
 

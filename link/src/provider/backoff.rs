@@ -24,7 +24,8 @@ impl Backoff {
         let mut draw = [0; 4];
         // Without random bytes all wait for the same time, which costs the broker some handshakes at once and nothing else.
         let _ = getrandom::fill(&mut draw);
-        let pause = self.next / 2 + (self.next / 2).mul_f64(f64::from(u32::from_le_bytes(draw)) / 4_294_967_296.0);
+        let pause =
+            self.next / 2 + (self.next / 2).mul_f64(f64::from(u32::from_le_bytes(draw)) / 4_294_967_296.0);
         self.next = (self.next * 2).min(self.most);
         pause
     }

@@ -87,7 +87,11 @@ mod tests {
         for n in 0..5 {
             notices.push(notice(n));
         }
-        assert_eq!(notices.oldest(2).await, (2, vec![notice(2), notice(3)]), "two are lost, and leave their places");
+        assert_eq!(
+            notices.oldest(2).await,
+            (2, vec![notice(2), notice(3)]),
+            "two are lost, and leave their places"
+        );
         assert_eq!(notices.oldest(9).await.1.len(), 3, "told again until they are noted");
         notices.noted(3);
         assert_eq!(notices.oldest(9).await, (3, vec![notice(3), notice(4)]));

@@ -72,7 +72,3 @@ pub fn fuzz(body: &[u8]) {
     round_trip::<ToBroker>(body);
     round_trip::<ToProvider>(body);
 }
-
-#[cfg(test)]
-#[path = "tests.rs"]
-mod tests;

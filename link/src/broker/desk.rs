@@ -1,0 +1,195 @@
+//! What a provider may say, and only of its own leases: a provider that was taken over by somebody must be able to harm
+//! what it has, and nothing else. Whatever else it says is refused and recorded.
+
+use std::sync::Arc;
+
+use audit::{Draft, Event};
+use broker::runtime::{Caller, Handle};
+use caps::error::{Code, Error, Result};
+use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
+use caps::token::Cut;
+use caps::wire::cluster::{BrokerSays, ProviderAsks};
+use caps::wire::link::Notice;
+use caps::wire::row::{EndCause, GrantState, LeaseState, Revocation, Target};
+use caps::wire::{Reason, Reply, Request};
+
+use super::registry::Life;
+use super::remote::Asked;
+
+/// The desk of one link.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub(super) handle: Handle,
+    /// In whose name the node itself asks.
+    pub(super) admin: PrincipalKey,
+    pub(super) life: Arc<Life>,
+    pub(super) asked: Arc<Asked>,
+}
+
+impl Desk {
+    fn id(&self) -> ProviderId {
+        self.life.registration.id
+    }
+
+    const fn node(&self) -> Caller {
+        Caller { holder: self.admin, uid: Some(0), session: 0 }
+    }
+
+    /// Answers one question.
+    ///
+    /// # Errors
+    /// What the provider is told.
+    pub(super) async fn answer(&self, ask: ProviderAsks) -> Result<BrokerSays> {
+        match ask {
+            ProviderAsks::Notices { first, notices } => self.notices(first, &notices).await,
+            ProviderAsks::RevokeToken { holder, cut, reason } => {
+                self.revoke_token(holder, *cut, reason).await
+            }
+            ProviderAsks::RevokeHolder { holder } => self.revoke_holder(holder).await,
+        }
+    }
+
+    /// Notes what happened, each once.
+    async fn notices(&self, first: u64, notices: &[Notice]) -> Result<BrokerSays> {
+        let mut noted = self.life.noted.lock().await;
+        if first > *noted {
+            tracing::warn!(provider = %self.life.registration.name, missing = first - *noted, "notices are lost");
+            *noted = first;
+            let desk = self.clone();
+            tokio::spawn(async move { desk.look_for_ends().await });
+        }
+        let known = usize::try_from(*noted - first).unwrap_or(usize::MAX);
+        for notice in notices.iter().skip(known) {
+            match self.handle.provider_notice(self.id(), *notice).await {
+                Ok(()) => {}
+                // It is told again, with all after it.
+                Err(error) if matches!(error.code(), Code::Busy | Code::Unreachable) => break,
+                Err(error) if error.code() == Code::Epoch => {
+                    self.asked.end.close(error.clone());
+                    return Err(error);
+                }
+                Err(error) => self.refused(&error, of(notice)),
+            }
+            *noted += 1;
+        }
+        Ok(BrokerSays::Noted { next: *noted })
+    }
+
+    /// Somebody showed a token at the provider, and wants a part of it taken back.
+    async fn revoke_token(&self, holder: PrincipalKey, cut: Cut, reason: Reason) -> Result<BrokerSays> {
+        self.own(cut.lease).await?;
+        // Its session is the provider's: here it has none.
+        let caller = Caller { holder, uid: None, session: 0 };
+        let reply = self.handle.revoke_token(caller, cut, reason).await?;
+        Ok(BrokerSays::Revoked(Box::new(reply)))
+    }
+
+    /// A principal broke a rule at the provider, whose operator wants all taken back that it has there.
+    async fn revoke_holder(&self, holder: PrincipalKey) -> Result<BrokerSays> {
+        let reason = Reason::new("the operator's reaction to a fault")?;
+        let mut failed = None;
+        for lease in self.leases().await? {
+            if lease.1 == holder {
+                failed = self.revoke(Target::Lease(lease.0), &reason).await.err().or(failed);
+            }
+        }
+        for grant in self.grants_to(holder).await? {
+            failed = self.revoke(Target::Grant(grant), &reason).await.err().or(failed);
+        }
+        failed.map_or(Ok(BrokerSays::Done), Err)
+    }
+
+    async fn revoke(&self, target: Target, reason: &Reason) -> Result<()> {
+        let request = Request::Revoke(Revocation { target, reason: reason.clone() });
+        match self.handle.request(self.node(), request).await {
+            Ok(_) => Ok(()),
+            // It ended meanwhile.
+            Err(error) if matches!(error.code(), Code::LeaseUnknown | Code::GrantUnknown) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Notices were lost: which leases ended? Grants of theirs end at their time. One such look at a time.
+    async fn look_for_ends(&self) {
+        let Ok(_one) = self.life.asking.try_lock() else { return };
+        let Ok(leases) = self.leases().await else { return };
+        for (lease, _) in leases {
+            match self.asked.memory(lease).await {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    let ended = Notice::LeaseEnded { lease, cause: EndCause::Expired };
+                    // One that is being claimed is no lease yet, and says so.
+                    if let Err(error) = self.handle.provider_notice(self.id(), ended).await {
+                        tracing::warn!(%error, %lease, "the end of a lease could not be noted; it ends at its time");
+                    }
+                }
+                // The rest ends at its time, or when it is taken.
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// The leases that live here, and whose they are.
+    async fn leases(&self) -> Result<Vec<(LeaseId, PrincipalKey)>> {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let Reply::Leases(page) = self.handle.request(self.node(), Request::LeaseList { after }).await?
+            else {
+                return Err(Code::Internal.into());
+            };
+            let here =
+                page.rows.iter().filter(|row| row.provider == self.id() && row.state == LeaseState::Live);
+            found.extend(here.map(|row| (row.id, row.owner)));
+            after = page.rows.last().map(|row| row.id);
+            if !page.more || after.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// The grants of leases here that `receiver` has.
+    async fn grants_to(&self, receiver: PrincipalKey) -> Result<Vec<GrantId>> {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let Reply::Grants(page) = self.handle.request(self.node(), Request::ShareList { after }).await?
+            else {
+                return Err(Code::Internal.into());
+            };
+            for row in &page.rows {
+                let lives = row.receiver == receiver && row.state != GrantState::Ended;
+                if lives && self.handle.placed_on(row.lease).await.is_ok_and(|at| at == self.id()) {
+                    found.push(row.id);
+                }
+            }
+            after = page.rows.last().map(|row| row.id);
+            if !page.more || after.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Whether a lease is this provider's.
+    async fn own(&self, lease: LeaseId) -> Result<()> {
+        if self.handle.placed_on(lease).await.is_ok_and(|at| at == self.id()) {
+            return Ok(());
+        }
+        let error = Error::new(Code::LeaseUnknown, "no such lease is at this provider");
+        self.refused(&error, Some(lease));
+        Err(error)
+    }
+
+    /// A provider spoke of what is not its own.
+    fn refused(&self, error: &Error, lease: Option<LeaseId>) {
+        let name = &self.life.registration.name;
+        tracing::warn!(provider = %name, %error, "a provider spoke of what is not there, or not its own");
+        let entry = Draft::deny(Event::LeaseDeny, error.code()).provider(self.id()).name(name.as_str());
+        self.handle.record_regardless(entry.maybe(lease, Draft::lease));
+    }
+}
+
+const fn of(notice: &Notice) -> Option<LeaseId> {
+    match notice {
+        Notice::LeaseEnded { lease, .. } => Some(*lease),
+        Notice::GrantOpened { .. } | Notice::GrantEnded { .. } => None,
+    }
+}

@@ -1,0 +1,22 @@
+//! The broker's end: lets providers in, hands the runtime a [`ProviderLink`](broker::runtime::ProviderLink) for each, tells
+//! them what they have to know, and hears what they say of their own leases.
+//!
+//! ```text
+//! let source = FactsSource::new(facts);
+//! handle.on_principal({ let source = source.clone(); Box::new(move |key, name| source.principal(key, name)) });
+//! for (key, name) in handle.principals_snapshot() { source.principal(key, name) }
+//! let listener = Listener::bind(address, credentials, handle, source, Timings::default()).await?;
+//! tokio::spawn(listener.serve());                  // dropping it cuts every link
+//! ```
+
+mod admission;
+mod desk;
+mod greeting;
+mod listener;
+mod registry;
+mod remote;
+mod serve;
+mod source;
+
+pub use listener::Listener;
+pub use source::FactsSource;
