@@ -90,7 +90,7 @@ fn the_story_of_three_parties_is_what_the_commands_print() {
 
 #[test]
 fn the_story_over_the_network_is_what_the_commands_print() {
-    play("docs/over-the-network.md", 9);
+    play("docs/over-the-network.md", 14);
 }
 
 /// Runs the commands of a document, of which there are so many at least.

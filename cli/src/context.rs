@@ -7,7 +7,7 @@ use caps::id::{GrantId, PrincipalKey};
 use caps::key::SigningKey;
 use caps::token::Token;
 use caps::wire::Name;
-use caps::wire::row::LeaseRow;
+use caps::wire::row::{LeaseRow, LeaseState};
 use libmem::{Client, Cluster, Endpoint, LeaseOptions, Leased, Nodes};
 
 use crate::args::Global;
@@ -114,14 +114,10 @@ impl Context {
             (Some(token), _) => self.connect_for_token(&token),
             (None, LeaseArg::Id(id)) => self.connect_to(|nodes| nodes.knowing(*id)),
             (None, LeaseArg::Name(name)) => self.connect_to(|nodes| {
-                let mine = |row: &LeaseRow| row.name.as_ref() == Some(name) && row.owner == nodes.holder();
-                let unknown =
-                    || Error::with(Code::LeaseUnknown, format!("no lease of yours is called `{name}`"));
-                let ask = |client: &Client| {
-                    let found = client.leases().find(|row| row.as_ref().map_or(true, mine));
-                    found.unwrap_or_else(|| Err(unknown())).map(drop)
-                };
-                nodes.asking(ask, Code::LeaseUnknown)
+                named(nodes, name, false).or_else(|error| match error.code() {
+                    Code::LeaseUnknown => named(nodes, name, true),
+                    _ => Err(error),
+                })
             }),
             (None, _) => self.connect(),
         }
@@ -220,7 +216,7 @@ impl Context {
                 let believed = aside.believed(&name, public);
                 believed.map_err(|failure| Error::with(Code::Unreachable, failure.message))
             });
-            return Ok(Reach::Cluster(cluster, places));
+            return Ok(Reach::Cluster(Box::new(cluster), places));
         };
         let mut endpoints = way.endpoints(name, key.public())?;
         endpoints = endpoints.into_iter().map(|endpoint| endpoint.checked(checked)).collect();
@@ -230,7 +226,7 @@ impl Context {
         let cluster = Cluster::new(&endpoints[0], key);
         // What a provider of this host has can be mapped.
         let cluster = if socket.exists() { cluster.with_local(socket) } else { cluster };
-        Ok(Reach::Cluster(cluster, places))
+        Ok(Reach::Cluster(Box::new(cluster), places))
     }
 
     /// Whether the nodes are those of a list, each its own.
@@ -352,4 +348,18 @@ impl Context {
         }
         self.principal_here(text)
     }
+}
+
+/// The node of a list where a lease of the caller's has a name; those that are over count where `ended` says so.
+fn named(nodes: &Nodes, name: &Name, ended: bool) -> caps::Result<Arc<Client>> {
+    let is_it = |row: &LeaseRow| {
+        let over = row.state == LeaseState::Ended;
+        row.name.as_ref() == Some(name) && row.owner == nodes.holder() && over == ended
+    };
+    let unknown = || Error::with(Code::LeaseUnknown, format!("no lease of yours is called `{name}`"));
+    let ask = |client: &Client| {
+        let found = client.leases().find(|row| row.as_ref().map_or(true, is_it));
+        found.unwrap_or_else(|| Err(unknown())).map(drop)
+    };
+    nodes.asking(ask, Code::LeaseUnknown)
 }

@@ -24,7 +24,7 @@ use crate::places::Places;
 /// The way to memory.
 pub(crate) enum Reach {
     /// By a broker, or a node that is its own.
-    Cluster(Cluster, Places),
+    Cluster(Box<Cluster>, Places),
     /// By a list of nodes, each its own.
     Nodes(Arc<Nodes>),
 }
