@@ -120,10 +120,15 @@ fn kept<T>(
     cluster: &Cluster,
     places: &Places,
     token: &Token,
-    act: impl FnOnce(&Cluster) -> caps::Result<T>,
+    act: impl Fn(&Cluster) -> caps::Result<T>,
 ) -> caps::Result<T> {
     remembered(cluster, places, token);
-    let done = act(cluster);
+    let mut done = act(cluster);
+    // Whether a provider that is not there is lost for good its broker knows, which may not have been called so far. The
+    // provider itself is not tried again that soon.
+    if matches!(&done, Err(error) if error.code() == Code::Unreachable) && cluster.broker().is_ok() {
+        done = act(cluster);
+    }
     if let Some(provider) = provider_of(token) {
         match (&done, cluster.place(provider)) {
             (Ok(_), Some(place)) => {
