@@ -113,7 +113,7 @@ fn the_story_of_three_parties_is_what_the_commands_print() {
 
 #[test]
 fn the_story_over_the_network_is_what_the_commands_print() {
-    play("docs/over-the-network.md", 9);
+    play("docs/over-the-network.md", 14);
 }
 
 /// Where documents have their nodes listen, all at 127.0.0.1.

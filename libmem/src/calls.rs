@@ -1,7 +1,9 @@
 //! What can be asked, and what counts as its answer: one function a request, shared by both clients.
 
 use caps::error::{Code, Error, Result};
-use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle, TransferId};
+use caps::id::{
+    DonationId, GrantId, LeaseId, PrincipalKey, ProviderId, QuarantineId, SlotHandle, TransferId,
+};
 use caps::key::{Signature, SigningKey};
 use caps::limits::PAGE_ROWS_MAX;
 use caps::receipt::Receipt;
@@ -9,6 +11,7 @@ use caps::rights::Rights;
 use caps::share::{ShareContract, TransferContract};
 use caps::time::Micros;
 use caps::token::Token;
+use caps::wire::place::Place;
 use caps::wire::reply::{Opened, Page, TokenState, Welcome};
 use caps::wire::request::{LeaseSpec, Path};
 use caps::wire::row::{
@@ -300,6 +303,13 @@ pub(crate) fn token_check(token: &Token) -> Call<TokenState> {
     let token = caps::token::seal(token).unwrap_or_else(|_| token.clone());
     let read = |reply| if let Reply::Token(state) = reply { Some(state) } else { None };
     Call { request: Request::TokenCheck { token }, read }
+}
+
+pub(crate) fn provider_show(provider: ProviderId) -> Call<Place> {
+    let read = |reply| {
+        if let Reply::Provider { name, address } = reply { Some(Place { node: name, address }) } else { None }
+    };
+    Call { request: Request::ProviderShow { provider }, read }
 }
 
 pub(crate) fn quota() -> Call<QuotaRow> {

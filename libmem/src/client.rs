@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caps::error::{Code, Error, Result};
-use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, TransferId};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, ProviderId, QuarantineId, TransferId};
 use caps::key::SigningKey;
 use caps::limits::{VALUE_BYTES_MAX, VALUE_BYTES_MIN};
 use caps::receipt::Receipt;
 use caps::rights::Rights;
 use caps::share::{ShareContract, TransferContract};
 use caps::token::Token;
+use caps::wire::place::Place;
 use caps::wire::remote::leases::{self, Created};
 use caps::wire::reply::{TokenState, Welcome};
 use caps::wire::request::Path;
@@ -23,7 +24,8 @@ use caps::wire::wrap::{WrapId, WrapRow};
 use caps::wire::{Name, Reason};
 
 use crate::calls::{self, Call, Cursor, Row};
-use crate::endpoint::{Endpoint, Place, ROTATION_WAIT_MAX};
+use crate::endpoint;
+use crate::endpoint::{Endpoint, ROTATION_WAIT_MAX};
 use crate::inherited;
 use crate::lease::{LeaseOptions, LeaseView, Leased, checked, micros};
 use crate::local::Local;
@@ -66,11 +68,11 @@ impl Client {
     /// meant; `E_POSSESSION` if it does not accept the proof; `E_PROTOCOL`, `E_FRAME_*` if it is no node of this release.
     pub fn connect(endpoint: &Endpoint, key: &SigningKey) -> Result<Self> {
         let (session, welcome) = match endpoint.place() {
-            Place::Unix(path) => {
+            endpoint::Place::Unix(path) => {
                 let (local, welcome) = Local::connect(path, endpoint, key)?;
                 (Session::Local(Arc::new(local)), welcome)
             }
-            Place::Tls { address, credentials } => {
+            endpoint::Place::Tls { address, credentials } => {
                 let (remote, welcome) = remote::Session::connect(address, credentials, endpoint, key)?;
                 (Session::Remote(Arc::new(remote)), welcome)
             }
@@ -106,6 +108,22 @@ impl Client {
     #[must_use]
     pub const fn welcome(&self) -> &Welcome {
         &self.welcome
+    }
+
+    /// Where a provider is: of any life that the broker knows. Whoever has a token knows the id of its provider.
+    ///
+    /// # Errors
+    /// `E_PROVIDER_LOST`, `E_EPOCH` or the like if that life is over; `E_WRONG_NODE` from a node that is no broker.
+    pub fn provider_show(&self, provider: ProviderId) -> Result<Place> {
+        self.session.call(calls::provider_show(provider))
+    }
+
+    /// Whether nothing can be asked here any more: the node hung up its socket. A session over TLS is made anew.
+    pub(crate) fn is_over(&self) -> bool {
+        match &self.session {
+            Session::Local(session) => session.is_over(),
+            Session::Remote(_) => false,
+        }
     }
 
     /// The key that this session proved.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use caps::error::Result;
 use caps::wire::Name;
 use transport::Credentials;
 
@@ -107,6 +108,30 @@ impl Endpoint {
         match &self.place {
             Place::Unix(path) => Some(path),
             Place::Tls { .. } => None,
+        }
+    }
+
+    /// Another node that is reached as this one: with the same times, and with the same credentials, or with `credentials`
+    /// where this one is at a socket and needs none.
+    pub(crate) fn elsewhere(
+        &self,
+        address: &str,
+        node: Name,
+        credentials: impl FnOnce() -> Result<Arc<Credentials>>,
+    ) -> Result<Self> {
+        let credentials = match &self.place {
+            Place::Tls { credentials, .. } => credentials.clone(),
+            Place::Unix(_) => credentials()?,
+        };
+        let place = Place::Tls { address: address.into(), credentials };
+        Ok(Self { place, node: Some(node), ..self.clone() })
+    }
+
+    /// What a list calls it: its address, or its socket's path.
+    pub(crate) fn label(&self) -> String {
+        match &self.place {
+            Place::Unix(path) => path.to_string_lossy().into_owned(),
+            Place::Tls { address, .. } => address.to_string(),
         }
     }
 

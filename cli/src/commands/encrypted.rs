@@ -116,7 +116,7 @@ fn also(failure: Failure, more: &str) -> Failure {
 }
 
 fn format(leased: &Leased, key: &DataKey, interrupt: &Interrupt, session: &Session) -> Result<()> {
-    let memory = session.client.open(&leased.token, Rights::READ_WRITE)?;
+    let memory = session.reach.open(&leased.token, Rights::READ_WRITE)?;
     let memory = Sealed::new(memory, key)?;
     let mut shown = None;
     let done = memory.format_with(|done, total| {

@@ -15,7 +15,8 @@ use crate::output::progress::Progress;
 
 pub(crate) fn run(arguments: &Snapshot, session: &Session, context: &Context) -> Result<Report> {
     refuse_existing(arguments.output.as_deref())?;
-    let token = token(&arguments.lease, session)?;
+    let find = || super::lease::find(&arguments.lease, session);
+    let token = token(&arguments.lease, &session.tokens, find)?;
     // Commands are short: what they make outlives them. So whatever ends this one early has to end the copy.
     let mut options = SnapshotOptions::new(arguments.ttl).lifetime(Lifetime::Detached);
     if let Some(name) = &arguments.name {
@@ -23,7 +24,7 @@ pub(crate) fn run(arguments: &Snapshot, session: &Session, context: &Context) ->
     }
     let interrupt = Interrupt::listen()?;
     let mut shown = None;
-    let copied = session.client.snapshot(&token, options, |done, total| {
+    let copied = session.reach.snapshot(&token, options, |done, total| {
         shown.get_or_insert_with(|| Progress::start(Some(total))).at(done);
         if interrupt.came() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });

@@ -6,9 +6,13 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::failure::Result;
+use crate::output::table::{Align, Table};
 use crate::output::{Report, human, json, table};
 
 pub(crate) fn run(context: &Context) -> Result<Report> {
+    if context.is_list() {
+        return each(context);
+    }
     let client = context.connect_as_anybody()?;
     let status = client.status()?;
     let used = |bytes: u64| {
@@ -33,11 +37,52 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         ("canary", status.canary.as_ref().map_or("off".to_owned(), canary)),
     ];
     // A node of its own has said everything about its one provider.
-    if status.providers.len() > 1 {
+    if status.providers.iter().any(|row| row.id != status.provider || status.providers.len() > 1) {
         pairs.extend(status.providers.iter().map(|row| ("provider", provider(row))));
     }
     let text = table::pairs(context.style.stdout, &pairs);
     Ok(Report::new(json!({ "status": json::status(&status) }), text))
+}
+
+/// The nodes of a list, each in a line.
+fn each(context: &Context) -> Result<Report> {
+    let nodes = context.listed_as_anybody()?;
+    let asked = nodes.sessions().into_iter().map(|client| client?.status());
+    let mut table = Table::new([
+        ("NODE", Align::Left),
+        ("UP FOR", Align::Right),
+        ("POOL", Align::Right),
+        ("LEASED", Align::Right),
+        ("LEASES", Align::Right),
+        ("STATE", Align::Left),
+    ]);
+    let mut values = Vec::new();
+    for (address, status) in context.addresses().zip(asked) {
+        let (cells, value) = match status {
+            Ok(status) => (
+                [
+                    human::span(status.uptime),
+                    human::bytes(status.pool_bytes),
+                    human::bytes(status.leased_bytes),
+                    status.leases.to_string(),
+                    "up".to_owned(),
+                ],
+                json!({ "node": address, "status": json::status(&status) }),
+            ),
+            Err(error) => {
+                let nothing = || "-".to_owned();
+                let code = error.code().text();
+                (
+                    [nothing(), nothing(), nothing(), nothing(), code.to_owned()],
+                    json!({ "node": address, "code": code, "reason": error.detail() }),
+                )
+            }
+        };
+        let [up, pool, leased, leases, state] = cells;
+        table.row([address.to_owned(), up, pool, leased, leases, state]);
+        values.push(value);
+    }
+    Ok(Report::new(json!({ "nodes": values }), table.render(context.style.stdout, "no nodes")))
 }
 
 /// A provider in a line.

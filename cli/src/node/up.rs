@@ -114,7 +114,10 @@ fn prepare(options: Options) -> Result<Prepared, Failure> {
     let part = part(options.role, &config, &config_file)?;
     let policy = load_policy(&dir, &config, &config_file)?;
     let now = Clock::start().unix();
-    let keys = dir.keys(now)?;
+    let mut keys = dir.keys(now)?;
+    if let Some(file) = config.node.root_file(&config_file) {
+        keys.give_root(&file, now)?;
+    }
     let remote = config.remote.clone().beside(&config_file);
     let remote = Remote::load(part, options.listen, remote, dir.dirs(), now)?;
 

@@ -98,6 +98,9 @@ pub struct Node {
     pub allow_uids: Option<Vec<u32>>,
     /// Whether the node may run where leased memory could be swapped.
     pub allow_swap: bool,
+    /// A key file of the root key that mints, instead of keys that the node draws itself: nodes of a plain list are given the
+    /// same. Relative to the configuration's directory.
+    pub root: Option<PathBuf>,
 }
 
 /// `[lease]`
@@ -156,10 +159,19 @@ pub struct PolicyFile {
     pub allow_all: bool,
 }
 
+impl Node {
+    /// The file of the root key that the node is given, for a configuration in `file`.
+    #[must_use]
+    pub fn root_file(&self, file: &Path) -> Option<PathBuf> {
+        let root = self.root.as_ref()?;
+        Some(file.parent().unwrap_or(Path::new("")).join(root))
+    }
+}
+
 impl Default for Node {
     fn default() -> Self {
         let cluster = Name::new("leasehold").expect("a literal name");
-        Self { cluster, pool: None, allow_uids: None, allow_swap: false }
+        Self { cluster, pool: None, allow_uids: None, allow_swap: false, root: None }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::units::{Bytes, Span};
 
 const TABLES: &[&str] =
     &["node", "lease", "quota", "audit", "faults", "policy", "canary", "remote", "cluster"];
-const NODE: &[&str] = &["cluster", "pool", "allow_uids", "allow_swap"];
+const NODE: &[&str] = &["cluster", "pool", "allow_uids", "allow_swap", "root"];
 const LEASE: &[&str] = &["ttl_default", "ttl_max", "bytes_min", "bytes_max", "per_principal"];
 const QUOTA: &[&str] =
     &["leases", "leased_bytes", "resident_bytes", "shared_bytes", "grants", "opens", "mappings"];
@@ -170,6 +170,7 @@ fn node(
                 reader.count(name, value, 0..=u32::MAX - 1)
             });
         }
+        "root" => node.root = reader.path(name, value),
         _ => set(&mut node.allow_swap, reader.truth(name, value)),
     }
 }

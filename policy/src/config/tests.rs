@@ -76,6 +76,7 @@ fn a_full_file_is_read() {
         pool = "4GiB"
         allow_uids = [0, 1000, 0xfffe]
         allow_swap = true
+        root = "keys/given"
         [lease]
         ttl_default = "30s"
         ttl_max = "1h"
@@ -110,6 +111,7 @@ fn a_full_file_is_read() {
     "#);
     assert_eq!(config.node.pool, Some(4 * GIB));
     assert_eq!(config.node.allow_uids, Some(vec![0, 1000, 65_534]));
+    assert_eq!(config.node.root_file(Path::new("/etc/l.toml")), Some("/etc/keys/given".into()));
     assert_eq!(config.lease.bytes_min, 65_536);
     let [alice, bob, carol] =
         ["alice", "b.o-b", "carol"].map(|name| *config.quotas.of(Some(&Name::new(name).unwrap())));
@@ -360,6 +362,7 @@ proptest! {
         every in proptest::option::of(CANARY_EVERY_MS_MIN..=CANARY_EVERY_MS_MAX),
         broker in proptest::option::of("[a-z0-9.-]{1,9}:[1-9][0-9]{0,3}"),
         classes in proptest::collection::btree_set("[a-z]{1,9}", 0..4),
+        root in proptest::option::of("[^\0]{1,12}"),
     ) {
         let mut config = Config::default();
         match broker {
@@ -373,7 +376,7 @@ proptest! {
             }
             None => config.cluster.listen = Some(([10, 0, 0, 1], ttl as u16).into()),
         }
-        config.node = Node { pool, allow_uids: uids, allow_swap: swap, ..config.node };
+        config.node = Node { pool, allow_uids: uids, allow_swap: swap, root: root.map(PathBuf::from), ..config.node };
         config.lease.ttl_max = Micros::from_millis(ttl);
         config.lease.ttl_default = Micros::from_millis(LEASE_TTL_MS_MIN + (ttl - LEASE_TTL_MS_MIN) / 2);
         config.quotas.default = default;
