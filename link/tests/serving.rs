@@ -35,7 +35,7 @@ async fn a_provider_joins_and_leases_live_there() {
     assert_eq!(node.facts, world.source.facts());
     assert_eq!(node.facts.quota_of(Some(&name("small"))), node.facts.quotas[&name("small")]);
     assert_eq!(node.facts.quota_of(Some(&name("alice"))), node.facts.quota);
-    assert_eq!(node.small.state().wholes, [node.facts.clone()], "again, when it joins");
+    assert_eq!(node.small.state().wholes, std::slice::from_ref(&node.facts), "again, when it joins");
 
     let lease = world.lease(1).await.unwrap();
     assert_eq!((lease.provider, node.small.live()), (east.id, vec![lease.id]));
