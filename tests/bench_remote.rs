@@ -35,7 +35,7 @@ const RATIOS: [&str; 6] = [
     "gather_64x64k_rate_vs_",
     "clients_16_read_4k_rate_vs_",
 ];
-const BOUNDS: [&str; 12] = [
+const BOUNDS: [&str; 13] = [
     "read_64_p99_us",
     "read_4k_p99_us",
     "write_any_p50_max_us",
