@@ -507,5 +507,7 @@ pub fn lease(id: LeaseId) -> LeaseRow {
         epoch: 1,
         provider: LIFE.1,
         grants: 0,
+        address: None,
+        placement: None,
     }
 }
