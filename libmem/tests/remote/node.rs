@@ -162,6 +162,7 @@ pub fn opened(handle: SlotHandle) -> Opened {
 
 impl Door {
     /// A door of somebody with these credentials, and its address.
+    #[allow(dead_code, reason = "for the tests of several nodes")]
     pub fn open(credentials: Arc<Credentials>) -> (Self, String) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -186,6 +187,7 @@ impl Door {
     }
 
     /// Whether somebody has come whom nobody let in.
+    #[allow(dead_code, reason = "for the tests of several nodes")]
     pub fn is_called(&self) -> bool {
         self.listener.set_nonblocking(true).unwrap();
         self.listener.accept().is_ok()
