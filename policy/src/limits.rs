@@ -733,22 +733,6 @@ const _: () = assert!(
 );
 const _: () = assert!(EFFECTS_LOOK_MS_MAX < EFFECTS_KEPT_MS && REQUEST_MS_DEFAULT < EFFECTS_KEPT_MS);
 
-#[cfg(test)]
-mod tests {
-    /// Every bound says its unit and its reason: a doc comment of its own stands above it.
-    #[test]
-    fn every_constant_is_documented() {
-        let lines: Vec<_> = include_str!("limits.rs").lines().collect();
-        let mut seen = 0;
-        for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("pub const ")) {
-            seen += 1;
-            let doc = lines[at - 1];
-            assert!(doc.starts_with("///") && lines[at - 1].len() > 10, "line {}: {line}", at + 1);
-        }
-        assert!(seen > 80, "the file is the list of bounds: {seen}");
-    }
-}
-
 // ---- Providers
 
 /// How often a provider in another process is asked how it is, in milliseconds.
@@ -848,3 +832,19 @@ pub const LIFE_MS_MIN: u64 = 1_000;
 /// How long a rotation of the root keys waits for the providers that are connected to believe the new one, in
 /// milliseconds. One that has not said so by then is hung up on, and hears of it when it comes back.
 pub const ROOTS_TOLD_MS_MAX: u64 = 5_000;
+
+#[cfg(test)]
+mod tests {
+    /// Every bound says its unit and its reason: a doc comment of its own stands above it.
+    #[test]
+    fn every_constant_is_documented() {
+        let lines: Vec<_> = include_str!("limits.rs").lines().collect();
+        let mut seen = 0;
+        for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("pub const ")) {
+            seen += 1;
+            let doc = lines[at - 1];
+            assert!(doc.starts_with("///") && lines[at - 1].len() > 10, "line {}: {line}", at + 1);
+        }
+        assert!(seen > 80, "the file is the list of bounds: {seen}");
+    }
+}

@@ -105,7 +105,9 @@ mod tests {
         miss(&mut eager);
         assert!(!hit(&mut eager), "one is slept");
         assert!(hit(&mut eager) && hit(&mut eager));
-        (0..5).for_each(|_| drop(miss(&mut eager)));
+        for _ in 0..5 {
+            miss(&mut eager);
+        }
         while !hit(&mut eager) {}
         miss(&mut eager);
         assert!(!hit(&mut eager) && hit(&mut eager), "one again, not as many as before");
