@@ -78,7 +78,7 @@ fn plain(line: &str) -> String {
         }
     }
     // How long something took, or still lives, may come in another unit.
-    for unit in ["0.0ms", "0.0s", "0m0s", "0m", "0s", "0.0 s", "0 us"] {
+    for unit in ["0.0ms", "0ms", "0us", "0.0s", "0m0s", "0m", "0s", "0.0 s", "0 us"] {
         out = out.replace(unit, "T");
     }
     out.trim().to_owned()
@@ -114,6 +114,11 @@ fn the_story_of_three_parties_is_what_the_commands_print() {
 #[test]
 fn the_story_over_the_network_is_what_the_commands_print() {
     play("docs/over-the-network.md", 14);
+}
+
+#[test]
+fn the_story_of_several_hosts_is_what_the_commands_print() {
+    play("docs/several-hosts.md", 20);
 }
 
 /// Where documents have their nodes listen, all at 127.0.0.1.
@@ -235,5 +240,8 @@ fn what_differs_from_run_to_run_is_left_out_of_the_comparison() {
     assert_eq!(plain("dead after   110 us"), plain("dead after 7 us"));
     assert_eq!(plain("expires in  9m59s"), plain("expires in  10m"));
     assert_eq!(plain("by root key d21736f0)"), plain("by root key f5f88270)"));
+    for heard in ["7us", "979ms", "1.5s", "1s"] {
+        assert_eq!(plain(&format!("{heard} ago")), plain("267.7ms ago"));
+    }
     assert_ne!(plain("state live"), plain("state ended"));
 }

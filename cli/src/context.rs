@@ -8,7 +8,7 @@ use caps::key::SigningKey;
 use caps::token::Token;
 use caps::wire::Name;
 use caps::wire::row::{LeaseRow, LeaseState};
-use libmem::{Client, Cluster, Endpoint, LeaseOptions, Leased, Nodes};
+use libmem::{Client, Cluster, Endpoint, LeaseOptions, Leased, Nodes, Place};
 
 use crate::args::Global;
 use crate::contacts::Contacts;
@@ -323,6 +323,20 @@ impl Context {
                 let message = format!("{}: {}", crate::files::show(&self.dirs.socket()), failure.message);
                 Failure { message, ..failure }
             }
+        }
+    }
+
+    /// What is said where memory cannot be opened: of a broker's provider its message says which and where.
+    pub(crate) fn unopened(&self, error: Error, place: Option<Place>) -> Failure {
+        match place {
+            Some(place) if error.detail().starts_with(&format!("{place}: ")) => match error.code() {
+                Code::Unreachable | Code::Timeout => Failure::from(error).help(
+                    "check that the provider runs there and is reached from here; `leasehold node list --as admin` says how \
+                     its broker sees it",
+                ),
+                _ => error.into(),
+            },
+            _ => self.unreached(error),
         }
     }
 

@@ -126,7 +126,8 @@ fn kept<T>(
     let mut done = act(cluster);
     // Whether a provider that is not there is lost for good its broker knows, which may not have been called so far. The
     // provider itself is not tried again that soon.
-    if matches!(&done, Err(error) if error.code() == Code::Unreachable) && cluster.broker().is_ok() {
+    let silent = |error: &Error| matches!(error.code(), Code::Unreachable | Code::Timeout);
+    if done.as_ref().err().is_some_and(silent) && cluster.broker().is_ok() {
         done = act(cluster);
     }
     if let Some(provider) = provider_of(token) {

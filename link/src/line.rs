@@ -130,7 +130,7 @@ pub(crate) async fn write_all(
 
 /// What a failed handshake or a failed read says: a certificate that is not believed, at either end, or a cut.
 pub(crate) fn failed(error: &std::io::Error) -> Error {
-    use transport::rustls;
+    use transport::rustls::{self, AlertDescription};
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         Some(rustls::Error::InvalidCertificate(why)) => Error::with(
@@ -140,6 +140,10 @@ pub(crate) fn failed(error: &std::io::Error) -> Error {
         Some(rustls::Error::NoCertificatesPresented) => {
             Error::new(Code::PeerIdentity, "the other end showed no certificate")
         }
+        Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => Error::new(
+            Code::PeerIdentity,
+            "what answers there does not speak leasehold-link/1; a broker has another port for providers than for clients",
+        ),
         Some(rustls::Error::AlertReceived(alert)) if is_about_identity(*alert) => Error::with(
             Code::PeerIdentity,
             format!("the other end does not believe our certificate: {alert:?}"),
@@ -161,6 +165,5 @@ const fn is_about_identity(alert: transport::rustls::AlertDescription) -> bool {
             | Alert::UnknownCA
             | Alert::AccessDenied
             | Alert::CertificateRequired
-            | Alert::NoApplicationProtocol
     )
 }

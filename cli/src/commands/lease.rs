@@ -41,7 +41,7 @@ fn show(lease: &LeaseArg, session: &Session, context: &Context) -> Result<Report
 }
 
 fn release(lease: &LeaseArg, session: &Session, context: &Context) -> Result<Report> {
-    let receipt = session.client.release(find(lease, session)?)?;
+    let receipt = session.client.release(find(lease, session)?).map_err(super::revoke::untold)?;
     Ok(super::revoke::report(&receipt, context))
 }
 

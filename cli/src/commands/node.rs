@@ -1,22 +1,31 @@
 //! `leasehold node`: the providers of a broker.
 
+use caps::error::Code;
 use caps::wire::provider::ProviderRow;
 use serde_json::{Value, json};
 
 use crate::args::node::Node;
 use crate::context::Context;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::table::{Align, Table};
 use crate::output::{Report, human, placement};
 
 pub(crate) fn run(command: &Node, context: &Context) -> Result<Report> {
     let client = context.connect()?.client;
-    match command {
-        Node::List => {}
-        Node::Drain { name } => client.provider_drain(name.clone(), true)?,
-        Node::Undrain { name } => client.provider_drain(name.clone(), false)?,
-        Node::Lost { name } => client.provider_lost(name.clone())?,
-    }
+    let done = match command {
+        // Others would be shown none, as if there were none.
+        Node::List if !client.welcome().admin => {
+            return Err(Failure::of(Code::NotAdmin, "only the administrator sees providers"));
+        }
+        Node::List => Ok(()),
+        Node::Drain { name } => client.provider_drain(name.clone(), true),
+        Node::Undrain { name } => client.provider_drain(name.clone(), false),
+        Node::Lost { name } => client.provider_lost(name.clone()),
+    };
+    done.map_err(|error| match error.code() {
+        Code::Range => Failure::from(error).help("`leasehold node list` shows their names"),
+        _ => error.into(),
+    })?;
     // How they are then, whatever was asked: one look for all four.
     Ok(report(&client.status()?.providers, context))
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use caps::error::{Code, Error};
 use caps::id::RegionId;
 use caps::receipt::Receipt;
 use caps::token::{RevocationId, inspect};
@@ -28,7 +29,7 @@ pub(crate) fn run(arguments: &Revoke, context: &Context) -> Result<Report> {
     }
     let session = connect(arguments, context)?;
     let target = target(arguments, &session, context)?;
-    let receipt = session.client.revoke(target, arguments.reason.clone())?;
+    let receipt = session.client.revoke(target, arguments.reason.clone()).map_err(untold)?;
     Ok(report(&receipt, context))
 }
 
@@ -53,7 +54,7 @@ fn token(arguments: &Revoke, context: &Context) -> Result<Report> {
         None => (inspect(&token, None)?.blocks.len() - 1) as u8,
     };
     let reach = context.reach(&token, false)?;
-    let receipt = reach.revoke_token(&token, block, &arguments.reason)?;
+    let receipt = reach.revoke_token(&token, block, &arguments.reason).map_err(untold)?;
     Ok(report(&receipt, context))
 }
 
@@ -78,6 +79,15 @@ fn target(arguments: &Revoke, session: &Session, context: &Context) -> Result<Ta
         }
         Kind::Token => return Err(wrong("a token is no id".to_owned())),
     })
+}
+
+/// What is said where who was asked answers no more, or the provider does not answer it.
+pub(crate) fn untold(error: Error) -> Failure {
+    match error.code() {
+        Code::Unreachable => Failure::from(error)
+            .help("see that the broker and the lease's provider run and are reached, and say it again: it is done once"),
+        _ => error.into(),
+    }
 }
 
 /// The receipt in both forms.

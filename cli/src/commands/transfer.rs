@@ -165,7 +165,7 @@ fn open(lease: &LeaseArg, rights: Rights, checked: bool, context: &Context) -> R
     let find = || super::lease::find(lease, &context.connect_for(lease)?);
     let token = token(lease, &context.tokens()?, find)?;
     let reach = context.reach(&token, checked)?;
-    let memory = reach.open(&token, rights).map_err(|error| context.unreached(error))?;
+    let memory = reach.open(&token, rights).map_err(|error| context.unopened(error, reach.place(&token)))?;
     Opened::new(memory, &token, context)
 }
 

@@ -72,10 +72,17 @@ impl Remote {
         let role = part.role().name();
         let says = |what: String| {
             let dir = dirs.argument();
-            let help = format!(
-                "`leasehold{dir} pki init --domain DOMAIN`, then `leasehold{dir} pki issue NODE --role {role}`; or \
-                 name the files of your own authority in [remote] of leasehold.toml"
-            );
+            let help = match part {
+                // An authority of its own would be another trust domain than the broker's.
+                Part::Provider => format!(
+                    "where the broker's authority is: `leasehold pki issue NAME --role {role}`; bring NAME.pem, NAME.key, \
+                     roots.pem and lists.pem here, and name them in [remote] of leasehold.toml"
+                ),
+                Part::Whole | Part::Broker => format!(
+                    "`leasehold{dir} pki init --domain DOMAIN`, then `leasehold{dir} pki issue NODE --role {role}`; or \
+                     name the files of your own authority in [remote] of leasehold.toml"
+                ),
+            };
             Failure::of(Code::ConfigTls, what).help(help)
         };
         let domain = match config.domain {

@@ -28,6 +28,7 @@ use zeroize::Zeroizing;
 
 use super::ring::Ring;
 use crate::dirs::Dirs;
+use crate::files;
 use crate::identity;
 
 /// The administrator's identity.
@@ -230,9 +231,12 @@ fn make_dir(path: &Path, mode: u32) -> Result<()> {
             if ours && !others_write {
                 Ok(())
             } else {
-                Err(Error::new(
+                Err(Error::with(
                     Code::ConfigPerms,
-                    "the node's directory must be a directory of the node's user that nobody else can write to",
+                    format!(
+                        "{} must be a directory of the node's user that nobody else can write to",
+                        files::show(path)
+                    ),
                 ))
             }
         }

@@ -619,11 +619,21 @@ fn say_ready(
         let dir = options.dirs.argument();
         let tls = listens.map_or(String::new(), |address| format!(", TLS at {address}"));
         let providers = cluster.map_or(String::new(), |address| format!(", providers at {address}"));
+        let ends = match (cluster, pool_bytes) {
+            (None, _) => "the node; every lease is then taken back and wiped.",
+            (Some(_), 0) => {
+                "the broker; its providers keep their leases until these end, or it is started again."
+            }
+            (Some(_), _) => {
+                "the node; every lease here is then taken back and wiped, and its providers keep theirs until these end, \
+                 or it is started again."
+            }
+        };
         writeln!(
             out,
             "ready: {} pool, tier {}, socket {}{tls}{providers}\n\nIn another terminal:\n  leasehold{dir} id new alice\n  \
              leasehold{dir} --as alice lease create --size 64MiB --ttl 10m --name frames\n  \
-             leasehold{dir} --as alice lease list\n\nCtrl-C ends the node; every lease is then taken back and wiped.",
+             leasehold{dir} --as alice lease list\n\nCtrl-C ends {ends}",
             policy::units::Bytes(pool_bytes),
             tier.name(),
             socket.display(),

@@ -21,8 +21,14 @@ pub(crate) fn pairs(placement: &Placement) -> Vec<(&'static str, String)> {
             verdict => pairs.push(("not", format!("{}, {}", one.node, words(verdict)))),
         }
     }
-    if placement.others > 0 {
-        pairs.push(("not", format!("{} more", placement.others)));
+    match (placement.others, placement.considered.is_empty()) {
+        (0, _) => {}
+        // Who leases is told no figures of providers, which are those of others' leases.
+        (others, true) => {
+            let of = others.saturating_add(1);
+            pairs.push(("why", format!("chosen of {of}; the administrator is shown by which figures")));
+        }
+        (others, false) => pairs.push(("not", format!("{others} more"))),
     }
     pairs
 }
@@ -125,6 +131,11 @@ mod tests {
         let alone =
             Placement { considered: placement.considered[..1].to_vec(), others: 0, ..placement.clone() };
         assert_eq!(pairs(&alone)[1], ("why", "there was no other".to_owned()));
+        let untold = Placement { considered: Vec::new(), others: 1, ..placement.clone() };
+        assert_eq!(
+            pairs(&untold)[1],
+            ("why", "chosen of 2; the administrator is shown by which figures".to_owned())
+        );
         let value = value(&placement);
         assert_eq!((&value["node"], &value["others"]), (&json!("east"), &json!(5)));
         assert_eq!(value["considered"][2]["verdict"], "draining");

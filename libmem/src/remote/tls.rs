@@ -35,6 +35,9 @@ const PIECE_BYTES: usize = 32 * 1024;
 /// A wait that begins with at least this part of the time left may be left to the socket's own time-out.
 const FRESH_PART: u32 = 16;
 
+/// What a port says that clients are not served at.
+const NO_CLIENTS: &str =
+    "what answers there does not speak leasehold/1; a broker has another port for providers than for clients";
 const _: () =
     assert!(INCOMING_BYTES > 2 * RECORD_BYTES_MAX, "what is left of a record has room for the rest");
 
@@ -397,9 +400,7 @@ fn judged(error: rustls::Error) -> Failure {
         | rustls::Error::InvalidCertRevocationList(_) => {
             refused(Code::PeerIdentity, "the node's certificate is not believed")
         }
-        rustls::Error::NoApplicationProtocol => {
-            refused(Code::PeerIdentity, "what answers there does not speak leasehold/1")
-        }
+        rustls::Error::NoApplicationProtocol => refused(Code::PeerIdentity, NO_CLIENTS),
         rustls::Error::AlertReceived(
             Alert::BadCertificate
             | Alert::UnsupportedCertificate
@@ -411,9 +412,7 @@ fn judged(error: rustls::Error) -> Failure {
             | Alert::DecryptError
             | Alert::CertificateRequired,
         ) => refused(Code::PeerIdentity, "the node does not believe this client's certificate"),
-        rustls::Error::AlertReceived(Alert::NoApplicationProtocol) => {
-            refused(Code::PeerIdentity, "what answers there does not speak leasehold/1")
-        }
+        rustls::Error::AlertReceived(Alert::NoApplicationProtocol) => refused(Code::PeerIdentity, NO_CLIENTS),
         rustls::Error::AlertReceived(_) => Failure::lost("the node ended the connection with an alert"),
         _ => refused(Code::Protocol, "what answers there does not speak TLS 1.3 as a node does"),
     }

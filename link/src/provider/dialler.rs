@@ -52,6 +52,8 @@ pub struct Dialler {
     /// Whether leases may have been placed here.
     joined: bool,
     backoff: Backoff,
+    /// Why there was no link the last time, as long as there has been none since.
+    why: Option<Error>,
 }
 
 impl Dialler {
@@ -61,7 +63,7 @@ impl Dialler {
         let shared = Shared::new(config.timings.clone());
         let backoff = Backoff::new(config.timings.redial_min, config.timings.redial_max);
         let asker = Asker(Arc::clone(&shared));
-        (Self { config, shared, contact: None, cluster: None, joined: false, backoff }, asker)
+        (Self { config, shared, contact: None, cluster: None, joined: false, backoff, why: None }, asker)
     }
 
     /// Dials until the broker has told what a provider has to know. Nothing is registered yet: that is done by
@@ -128,9 +130,10 @@ impl Dialler {
             return Cut::NewLife(why);
         }
         self.cluster = Some(contact.facts.cluster);
-        let (joined, backoff) = (&mut self.joined, &mut self.backoff);
+        let (joined, backoff, why) = (&mut self.joined, &mut self.backoff, &mut self.why);
         serve(&self.shared, &self.config, contact, executor, clock, || {
             *joined = true;
+            *why = None;
             backoff.reset();
         })
         .await
@@ -149,7 +152,11 @@ impl Dialler {
 
     async fn pause(&mut self, why: &Error) -> Result<()> {
         let pause = self.backoff.pause();
-        tracing::warn!(error = %why, broker = %self.config.address, ?pause, "no link to the broker; dialling again");
+        // A broker may be away for hours, and the same line every two seconds hides all others.
+        if self.why.as_ref() != Some(why) {
+            tracing::warn!(error = %why, broker = %self.config.address, "no link to the broker; dialling until there is one");
+            self.why = Some(why.clone());
+        }
         tokio::select! {
             biased;
             why = self.shared.stop.over() => Err(why),

@@ -26,7 +26,7 @@ pub(in crate::node) struct Control {
 impl ControlPlane for Control {
     fn request(&self, _: Caller, _: Request) -> BoxFuture<'_, Result<Reply>> {
         // Not handed on: who asks has proved its key here, and the broker believes only what is proved to itself.
-        let detail = format!("this is a provider; its broker is at {}", self.broker);
+        let detail = format!("this is a provider, of the broker that providers find at {}", self.broker);
         Box::pin(std::future::ready(Err(Error::with(Code::WrongNode, detail))))
     }
 
