@@ -311,7 +311,7 @@ impl Context {
         if !matches!(code, Code::Unreachable | Code::Timeout) {
             return failure;
         }
-        let help = "check the address, and that the node there was started with `leasehold up --listen`";
+        let help = "check the address, and that a node was started there: `leasehold up --listen`, or `leasehold broker`";
         match &self.way {
             Some(way) if way.is_list() => failure.help(help),
             Some(way) => {
