@@ -171,7 +171,13 @@ impl Context {
     pub(crate) fn lease(&self, options: LeaseOptions) -> Result<(Session, Leased)> {
         if !self.is_list() {
             let session = self.connect()?;
-            let leased = session.client.lease(options)?;
+            // Nothing was made, so it is not memory that is lost, but whoever would have had it.
+            let leased = session.client.lease(options).map_err(|error| match error.code() {
+                Code::ProviderLost | Code::Unreachable => Failure::from(error).help(
+                    "see that a provider runs and reaches the broker: `leasehold node list --as admin`",
+                ),
+                _ => error.into(),
+            })?;
             return Ok((session, leased));
         }
         let mut made = None;

@@ -197,5 +197,8 @@ pub(super) fn not_listening(error: Error) -> Error {
     if error.code() != Code::ConfigIo {
         return error;
     }
-    Error::with(Code::ConfigIo, format!("{}; choose another with --listen", error.detail()))
+    Error::with(
+        Code::ConfigIo,
+        format!("{}; choose another in [remote] of leasehold.toml, or with `up --listen`", error.detail()),
+    )
 }
