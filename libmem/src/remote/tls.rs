@@ -29,9 +29,6 @@ const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + (1 << 14) + 256;
 /// Bytes that may wait here to be sent. A frame more is put on top at most, so this bounds the memory and decides how
 /// many small requests go out with one system call.
 const PENDING_BYTES_MAX: usize = 64 * 1024;
-/// Bytes that are encrypted and offered to the kernel before the rest is: two records. Less would be a system call for
-/// each.
-const PIECE_BYTES: usize = 32 * 1024;
 /// A wait that begins with at least this part of the time left may be left to the socket's own time-out.
 const FRESH_PART: u32 = 16;
 
@@ -121,25 +118,8 @@ impl Tls {
         self.stream.set_read_timeout(fits.then_some(timeout)).map_err(|error| broken(&error))
     }
 
-    /// Encrypts bytes, to go out with the next [`Self::flush`] at the latest. Of many the first are offered to the kernel
-    /// before the rest is encrypted: the node decrypts them meanwhile. Never waits.
+    /// Encrypts bytes, to go out with the next [`Self::flush`]. Never waits.
     pub(super) fn put(&mut self, parts: [&[u8]; 3]) -> Result<(), Failure> {
-        let [head, body, mut data] = parts;
-        let before = head.len() + body.len();
-        let first = piece(before + data.len()).saturating_sub(before).min(data.len());
-        let (now, rest) = data.split_at(first);
-        data = rest;
-        self.encrypt([head, body, now])?;
-        while !data.is_empty() {
-            self.flush()?;
-            let (now, rest) = data.split_at(piece(data.len()));
-            data = rest;
-            self.encrypt([now, &[], &[]])?;
-        }
-        Ok(())
-    }
-
-    fn encrypt(&mut self, parts: [&[u8]; 3]) -> Result<(), Failure> {
         let wanted: usize = parts.iter().map(|part| part.len()).sum();
         let slices = parts.map(IoSlice::new);
         let taken = self.connection.writer().write_vectored(&slices).map_err(|error| broken(&error))?;
@@ -346,11 +326,6 @@ impl Tls {
         }
         Ok(())
     }
-}
-
-/// How many of `left` bytes go at once. A small rest goes with those before it.
-const fn piece(left: usize) -> usize {
-    if left < PIECE_BYTES + PIECE_BYTES / 2 { left } else { PIECE_BYTES }
 }
 
 /// A TCP connection to the first of the address' hosts that takes one.

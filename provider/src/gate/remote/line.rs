@@ -21,14 +21,6 @@ use transport::rustls::{self, ServerConnection};
 
 use crate::runtime::Outgoing;
 
-/// Bytes of a frame that are encrypted and sent before the rest is: two records. Less would be a system call for each.
-const PIECE_BYTES: usize = 32 << 10;
-
-/// How many of `left` bytes go at once. A small rest goes with those before it.
-const fn piece(left: usize) -> usize {
-    if left < PIECE_BYTES + PIECE_BYTES / 2 { left } else { PIECE_BYTES }
-}
-
 /// One connection's socket and its TLS.
 pub(super) struct Line {
     socket: TcpStream,
@@ -215,36 +207,23 @@ impl Line {
         Ok(Received::Some { more, bytes: read })
     }
 
-    /// Encrypts the parts of one frame, one behind the other, and sends as much as the socket takes. A long one goes in
-    /// pieces: the client decrypts the first while the next is encrypted.
+    /// Encrypts the parts of one frame, one behind the other, and sends as much as the socket takes.
     ///
     /// # Errors
     /// `E_UNREACHABLE` if the socket is gone.
     pub(super) fn send(&mut self, parts: &[&[u8]]) -> Result<()> {
         let gone = |_: io::Error| Error::new(Code::Unreachable, "the client is gone");
         const PARTS: usize = 8;
-        let mut left: usize = parts.iter().map(|part| part.len()).sum();
-        let (mut parts, mut begun) = (parts, 0);
-        while left > 0 {
-            let room = piece(left);
-            let (mut slices, mut count, mut length) = ([IoSlice::new(&[]); PARTS], 0, 0);
-            while let Some((part, rest)) = parts.split_first()
-                && count < PARTS
-                && length < room
-            {
-                let bytes = &part[begun..];
-                let bytes = &bytes[..bytes.len().min(room - length)];
-                slices[count] = IoSlice::new(bytes);
-                (count, length, begun) = (count + 1, length + bytes.len(), begun + bytes.len());
-                if begun == part.len() {
-                    (parts, begun) = (rest, 0);
-                }
+        let mut writer = self.tls.writer();
+        for parts in parts.chunks(PARTS) {
+            let mut slices = [IoSlice::new(&[]); PARTS];
+            for (slice, part) in slices.iter_mut().zip(parts) {
+                *slice = IoSlice::new(part);
             }
+            let length: usize = parts.iter().map(|part| part.len()).sum();
             // Without a bound on the buffer everything is taken.
-            let taken = self.tls.writer().write_vectored(&slices[..count]).map_err(gone)?;
+            let taken = writer.write_vectored(&slices[..parts.len()]).map_err(gone)?;
             debug_assert_eq!(taken, length);
-            left -= length;
-            self.flush().map_err(gone)?;
         }
         self.flush().map_err(gone)
     }
