@@ -327,6 +327,7 @@ async fn serve(prepared: Prepared) -> Result<()> {
     };
     let near = own.as_ref().map(|(_, name)| name.clone()).filter(|_| config.cluster.listen.is_some());
     let attached = own.is_some();
+    let own_id = own.as_ref().map(|(id, _)| *id);
     let genesis = genesis(&config, &policy, cluster, own, &keys.admin, clock, pool_bytes, regions_max)?;
     let facts = Facts {
         cluster,
@@ -366,7 +367,7 @@ async fn serve(prepared: Prepared) -> Result<()> {
 
     let ttl_max = config.lease.ttl_max;
     let custody =
-        Custody::new(keys.roots, handle.clone(), provider.clone(), told.clone(), dir.audit(), ttl_max);
+        Custody::new(keys.roots, handle.clone(), provider.clone(), told.clone(), own_id, dir.audit(), ttl_max);
     let keeping = tokio::spawn(custody.clone().watch());
 
     let providers = match (config.cluster.listen, &remote, told) {
