@@ -1,6 +1,7 @@
 //! Where providers are, on disk: `<state>/tokens/<identity>/<provider>.node` beside the tokens of that provider, one line
 //! `NAME HOST:PORT`. No secret, and nothing that has to be true: who answers there must have a certificate of that name, and
-//! be the life of the provider that the token names. With it a token is opened while the broker is away.
+//! be the life of the provider that the token names. With it a token is opened while the broker is away, and shown to that
+//! node alone of a list.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
