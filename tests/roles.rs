@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
+use caps::wire::row::RootState;
 use common::shell::Shell;
 use common::tls::DOMAIN;
 use common::{PATIENCE, pattern, refused, until};
-use caps::wire::row::RootState;
 use libmem::{Client, Code, Endpoint, LeaseOptions, Leased, Name, Rights, SigningKey};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -340,6 +340,28 @@ fn the_retirement_of_a_key_succeeds_only_if_no_provider_can_honour_it() {
     unheard(third);
     scene.shell().json(&["node", "lost", "node-1", "--as", "admin"]);
     admin.root_retire(replaced(&admin)).unwrap();
+}
+
+#[test]
+fn what_was_opened_by_a_key_that_expired_goes_on_with_its_renewed_lease() {
+    let scene = Scene::set();
+    let provider = scene.provider();
+    let client = scene.client();
+    let leased = client.lease(LeaseOptions::new(BYTES, Duration::from_secs(4))).unwrap();
+    let region = provider.connect(&scene.alice).open_mapped(&leased.token, Rights::READ).unwrap();
+    let admin = scene.broker.connect(&scene.broker.key("admin"));
+    replaced(&admin);
+    client.renew(leased.lease.id, TTL).unwrap();
+    until("the old key expires", || (admin.roots().unwrap().len() == 1).then_some(()));
+    // It has been told by the time that it believes another new one.
+    let next = replaced(&admin);
+    lease(&client);
+    region.read_at(0, &mut [0; 8]).expect("it was renewed, and nobody took it back");
+    // The key that retires next takes with it what it opened, and nothing else.
+    let renewed = client.renew(leased.lease.id, TTL).unwrap();
+    drop(renewed);
+    admin.root_retire(next).unwrap();
+    region.read_at(0, &mut [0; 8]).expect("it was opened by another key");
 }
 
 /// How a role ends that must not start, and what it says.

@@ -233,6 +233,9 @@ impl Custody {
         for row in &over {
             ring.remove(row.public);
             self.provider.expire_root(ring.believed()?, row.id);
+            if let Some(told) = &self.told {
+                told.expire_root(ring.publics(), row.id);
+            }
             self.handle.record_regardless(Draft::ok(Event::KeyRotate).root(&row.public.0).cause("expire"));
         }
         ring.save_if_changed()?;
@@ -286,11 +289,15 @@ impl Unheard {
         let what = "the key is retired here, and a provider that cannot be reached is told before all else when it is back";
         match self.until {
             _ if !self.any => Ok(()),
-            None => Err(Error::with(Code::Unreachable, format!("{what}; it has no lease that the key could open"))),
+            None => Err(Error::with(
+                Code::Unreachable,
+                format!("{what}; it has no lease that the key could open"),
+            )),
             Some(until) => {
                 // Rounded up: it is a bound.
                 let seconds = until.since(now).0.div_ceil(1_000_000);
-                let bound = format!("what was opened there by the key ends within {seconds} s, with the leases");
+                let bound =
+                    format!("what was opened there by the key ends within {seconds} s, with the leases");
                 Err(Error::with(Code::Unreachable, format!("{what}; {bound}")))
             }
         }

@@ -23,7 +23,7 @@ use broker::runtime::{self as broker_runtime, Handle};
 use broker::state::{Bounds, Capacity, Genesis};
 use caps::error::{Code, Error, Result};
 use caps::id::{ClusterEpoch, ProviderId};
-use caps::wire::cluster::PolicyText;
+use caps::wire::cluster::{PolicyText, Roots};
 use caps::wire::provider::Registration;
 use caps::wire::row::Tier;
 use caps::wire::{Name, Request};
@@ -332,7 +332,7 @@ async fn serve(prepared: Prepared) -> Result<()> {
     let facts = Facts {
         cluster,
         admin: keys.admin.public(),
-        roots: keys.roots.publics(),
+        roots: Roots { keys: keys.roots.publics(), expired: Vec::new() },
         policy: PolicyText { text: policy.text().into(), hash: policy.hash().0 },
         quota: genesis.quota,
         quotas: genesis.quotas.clone(),
@@ -366,8 +366,15 @@ async fn serve(prepared: Prepared) -> Result<()> {
     register_known(&handle, &dir, keys.admin.public(), uid).await;
 
     let ttl_max = config.lease.ttl_max;
-    let custody =
-        Custody::new(keys.roots, handle.clone(), provider.clone(), told.clone(), own_id, dir.audit(), ttl_max);
+    let custody = Custody::new(
+        keys.roots,
+        handle.clone(),
+        provider.clone(),
+        told.clone(),
+        own_id,
+        dir.audit(),
+        ttl_max,
+    );
     let keeping = tokio::spawn(custody.clone().watch());
 
     let providers = match (config.cluster.listen, &remote, told) {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use caps::id::{ClusterEpoch, PrincipalKey, ProviderId};
-use caps::limits::LINK_PAGE_MAX;
+use caps::limits::{LINK_EXPIRED_ROOTS_MAX, LINK_PAGE_MAX};
 use caps::token::RootPublic;
 use caps::wire::Name;
 use caps::wire::cluster::{Fact, PolicyText};
@@ -73,11 +73,29 @@ impl FactsSource {
 
     /// These root keys are believed from now on, and no others. Before a new one mints, wait for [`Self::told`]. Answers the
     /// number of the change: see [`Self::knows`].
-    pub fn set_roots(&self, roots: Vec<RootPublic>) -> u64 {
+    pub fn set_roots(&self, keys: Vec<RootPublic>) -> u64 {
         self.change(|state, number| {
-            state.facts.roots = roots;
+            let roots = &mut state.facts.roots;
+            // One that is believed may retire yet.
+            roots.expired.retain(|id| keys.iter().all(|key| key.id() != *id));
+            roots.keys = keys;
             state.roots = number;
         })
+    }
+
+    /// As [`Self::set_roots`], where `expired` is believed no longer because the last of its tokens has expired: what was opened
+    /// under it goes on.
+    pub fn expire_root(&self, keys: Vec<RootPublic>, expired: u32) {
+        let _ = self.change(|state, number| {
+            let roots = &mut state.facts.roots;
+            roots.expired.retain(|id| *id != expired);
+            if roots.expired.len() >= LINK_EXPIRED_ROOTS_MAX {
+                roots.expired.remove(0);
+            }
+            roots.expired.push(expired);
+            roots.keys = keys;
+            state.roots = number;
+        });
     }
 
     /// This policy is in force from now on.
