@@ -218,9 +218,8 @@ impl Custody {
         }
         saved.and(published).and(recorded)?;
         // Last: meanwhile one may have come back, and been told.
-        match change {
-            Some(change) => self.unheard(change).await?.check(self.handle.now())?,
-            None => {}
+        if let Some(change) = change {
+            self.unheard(change).await?.check(self.handle.now())?;
         }
         Ok(ring.rows().to_vec())
     }

@@ -86,7 +86,7 @@ impl FactsSource {
     /// As [`Self::set_roots`], where `expired` is believed no longer because the last of its tokens has expired: what was opened
     /// under it goes on.
     pub fn expire_root(&self, keys: Vec<RootPublic>, expired: u32) {
-        let _ = self.change(|state, number| {
+        self.change(|state, number| {
             let roots = &mut state.facts.roots;
             roots.expired.retain(|id| *id != expired);
             if roots.expired.len() >= LINK_EXPIRED_ROOTS_MAX {
@@ -100,7 +100,7 @@ impl FactsSource {
 
     /// This policy is in force from now on.
     pub fn set_policy(&self, text: Box<str>, hash: [u8; 32]) {
-        let _ = self.change(|state, number| {
+        self.change(|state, number| {
             state.facts.policy = PolicyText { text, hash };
             state.policy = number;
         });
@@ -111,7 +111,7 @@ impl FactsSource {
         if self.state().facts.principals.get(&key) == Some(&name) {
             return;
         }
-        let _ = self.change(|state, number| {
+        self.change(|state, number| {
             // The broker's table has a bound of its own; of principals that could not be recorded some may be here that
             // are not there.
             if state.facts.principals.len() >= PRINCIPALS_MAX && !state.facts.principals.contains_key(&key) {
