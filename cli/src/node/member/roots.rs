@@ -58,7 +58,7 @@ impl State {
         let believed = |id: u32| told.keys.iter().any(|key| key.id() == id);
         self.retired.retain(|id| !believed(*id));
         let mut gone = Gone::default();
-        for id in self.keys.iter().map(RootPublic::id).filter(|id| !believed(*id)) {
+        for id in self.keys.iter().map(|key| key.id()).filter(|id| !believed(*id)) {
             if told.expired.contains(&id) {
                 gone.expired.push(id);
             } else {
@@ -92,12 +92,12 @@ mod tests {
         let [first, second, third] = [1, 2, 3].map(|seed| RootKey::from_seed(&[seed; 32]).public());
         let believed = Believed::new(vec![first, second, third]);
         let change = |keys: &[RootPublic], expired: &[RootPublic]| {
-            let told = Roots { keys: keys.to_vec(), expired: expired.iter().map(RootPublic::id).collect() };
+            let told = Roots { keys: keys.to_vec(), expired: expired.iter().map(|key| key.id()).collect() };
             believed.0.lock().unwrap().change(&told)
         };
         let gone = |expired: &[RootPublic], retired: &[RootPublic]| Gone {
-            expired: expired.iter().map(RootPublic::id).collect(),
-            retired: retired.iter().map(RootPublic::id).collect(),
+            expired: expired.iter().map(|key| key.id()).collect(),
+            retired: retired.iter().map(|key| key.id()).collect(),
         };
         assert_eq!(change(&[second, third], &[]), gone(&[], &[first]));
         assert_eq!(change(&[third], &[second]), gone(&[second], &[first]), "the cut has not succeeded");
