@@ -227,6 +227,29 @@ fn a_share_is_found_at_the_node_of_its_lease() {
 }
 
 #[test]
+fn a_token_is_shown_to_the_node_of_its_lease_and_to_nobody_else() {
+    let scene = Scene::new("");
+    let there = scene.at(&scene.create("one", "64KiB"));
+    let entries = fs::read_dir(scene.path().join("tokens/alice")).unwrap().map(|entry| entry.unwrap().path());
+    let kept: Vec<_> = entries.filter(|path| path.extension().is_some_and(|end| end == "node")).collect();
+    let [kept] = &kept[..] else { panic!("{kept:?}") };
+    let (node, other) = (&scene.nodes[there], &scene.nodes[1 - there]);
+    assert_eq!(fs::read_to_string(kept).unwrap(), format!("{} {}\n", node.name, node.address));
+    let get = ["get", "one", "--as", "alice", "--len", "1"];
+    done(scene.run(&get, b""));
+    // Wherever the life is that the token names: one of another name is not the one that leased.
+    fs::write(kept, format!("{} {}\n", other.name, node.address)).unwrap();
+    scene.refused(&get, "E_PEER_IDENTITY");
+    // At another address the node is found by its name, and by its life.
+    fs::write(kept, format!("{} 127.0.0.1:1\n", node.name)).unwrap();
+    done(scene.run(&get, b""));
+    // What nobody kept is found by asking all, and kept.
+    fs::remove_file(kept).unwrap();
+    done(scene.run(&get, b""));
+    assert_eq!(fs::read_to_string(kept).unwrap(), format!("{} {}\n", node.name, node.address));
+}
+
+#[test]
 fn a_node_that_is_gone_takes_its_own_leases_along_and_nothing_else() {
     let mut scene = Scene::new("");
     let leases = ["one", "two"].map(|name| (name, scene.at(&scene.create(name, "8MiB"))));

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
+use caps::wire::row::RootState;
 use common::shell::Shell;
 use common::tls::DOMAIN;
 use common::{PATIENCE, pattern, refused, until};
@@ -300,6 +301,67 @@ fn a_provider_that_is_killed_is_lost_and_its_lease_with_it() {
     let shown = broker.lease_show(leased.lease.id).unwrap();
     assert!(format!("{shown:?}").contains("Lost") || format!("{shown:?}").contains("Ended"), "{shown:?}");
     lease(&broker);
+}
+
+/// The root key that does not mint, after a rotation.
+fn replaced(admin: &Client) -> u32 {
+    let rows = admin.root_rotate().unwrap();
+    rows.iter().find(|row| row.state == RootState::Believed).unwrap().id
+}
+
+#[test]
+fn the_retirement_of_a_key_succeeds_only_if_no_provider_can_honour_it() {
+    let scene = Scene::set();
+    let mut provider = scene.provider();
+    let leased = lease(&scene.client());
+    let admin = scene.broker.connect(&scene.broker.key("admin"));
+    // One that is here says that it knows.
+    let first = replaced(&admin);
+    let region =
+        provider.connect(&scene.alice).open_mapped(&leased.token, Rights::READ).expect("it is believed yet");
+    admin.root_retire(first).unwrap();
+    refused(region.read_at(0, &mut [0; 8]), Code::Revoked);
+
+    let (second, third) = (replaced(&admin), replaced(&admin));
+    lease(&scene.client());
+    provider.signal(Signal::KILL);
+    provider.wait();
+    // Its link is cut, and nobody has said that its process is gone: not before it is lost, and not after.
+    let unheard = |id| {
+        let error = admin.root_retire(id).unwrap_err();
+        assert_eq!(error.code(), Code::Unreachable, "{error}");
+        let (_, bound) = error.detail().split_once("ends within ").unwrap_or_else(|| panic!("{error}"));
+        let seconds: u64 = bound.split(' ').next().unwrap().parse().unwrap();
+        assert!((TTL.as_secs() - 60..TTL.as_secs() + 60).contains(&seconds), "{error}");
+    };
+    unheard(second);
+    assert!(admin.roots().unwrap().iter().all(|row| row.id != second), "it is in force all the same");
+    until("it is lost", || (scene.nodes()[0]["state"] == "lost").then_some(()));
+    unheard(third);
+    scene.shell().json(&["node", "lost", "node-1", "--as", "admin"]);
+    admin.root_retire(replaced(&admin)).unwrap();
+}
+
+#[test]
+fn what_was_opened_by_a_key_that_expired_goes_on_with_its_renewed_lease() {
+    let scene = Scene::set();
+    let provider = scene.provider();
+    let client = scene.client();
+    let leased = client.lease(LeaseOptions::new(BYTES, Duration::from_secs(4))).unwrap();
+    let region = provider.connect(&scene.alice).open_mapped(&leased.token, Rights::READ).unwrap();
+    let admin = scene.broker.connect(&scene.broker.key("admin"));
+    replaced(&admin);
+    client.renew(leased.lease.id, TTL).unwrap();
+    until("the old key expires", || (admin.roots().unwrap().len() == 1).then_some(()));
+    // It has been told by the time that it believes another new one.
+    let next = replaced(&admin);
+    lease(&client);
+    region.read_at(0, &mut [0; 8]).expect("it was renewed, and nobody took it back");
+    // The key that retires next takes with it what it opened, and nothing else.
+    let renewed = client.renew(leased.lease.id, TTL).unwrap();
+    drop(renewed);
+    admin.root_retire(next).unwrap();
+    region.read_at(0, &mut [0; 8]).expect("it was opened by another key");
 }
 
 /// How a role ends that must not start, and what it says.

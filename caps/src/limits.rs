@@ -91,6 +91,9 @@ pub const LINK_WINDOW_MAX: usize = 64;
 pub const LINK_PAGE_MAX: usize = 1_024;
 /// Largest policy in bytes, as a link carries it.
 pub const LINK_POLICY_BYTES_MAX: usize = 64 * 1024;
+/// Most root keys of which a provider is told that they have expired: of those before them nothing is open any more where
+/// leases end, and what is left is taken back as that of a key that retired.
+pub const LINK_EXPIRED_ROOTS_MAX: usize = 64;
 /// Most notices in one message.
 pub const LINK_NOTICES_PER_FRAME_MAX: usize = 512;
 const _: () = assert!(

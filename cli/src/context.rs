@@ -17,7 +17,7 @@ use crate::failure::{Failure, Result};
 use crate::identity::Identities;
 use crate::output::Style;
 use crate::places::Places;
-use crate::reach::{Reach, provider_of, which_node};
+use crate::reach::{Reach, at, keep, provider_of, which_node};
 use crate::remote::Way;
 use crate::tokens::{LeaseArg, Tokens};
 
@@ -104,7 +104,7 @@ impl Context {
 
     /// Connects as who I am to the one node that there is to be asked: the broker, or the only one of a list.
     pub(crate) fn connect(&self) -> Result<Session> {
-        self.connect_to(|nodes| if nodes.len() == 1 { nodes.session(0) } else { Err(which_node()) })
+        self.connect_to(|nodes, _| if nodes.len() == 1 { nodes.session(0) } else { Err(which_node()) })
     }
 
     /// The same, or to the node of a list that has the lease.
@@ -112,8 +112,8 @@ impl Context {
         let token = if self.is_list() { self.tokens()?.find(lease).ok() } else { None };
         match (token, lease) {
             (Some(token), _) => self.connect_for_token(&token),
-            (None, LeaseArg::Id(id)) => self.connect_to(|nodes| nodes.knowing(*id)),
-            (None, LeaseArg::Name(name)) => self.connect_to(|nodes| {
+            (None, LeaseArg::Id(id)) => self.connect_to(|nodes, _| nodes.knowing(*id)),
+            (None, LeaseArg::Name(name)) => self.connect_to(|nodes, _| {
                 named(nodes, name, false).or_else(|error| match error.code() {
                     Code::LeaseUnknown => named(nodes, name, true),
                     _ => Err(error),
@@ -125,24 +125,26 @@ impl Context {
 
     /// The same, or to the node of a list that has the memory of a token.
     pub(crate) fn connect_for_token(&self, token: &Token) -> Result<Session> {
-        self.connect_to(|nodes| nodes.at(token))
+        self.connect_to(|nodes, places| at(nodes, places, token))
     }
 
     /// The same, or to the node of a list that knows a grant.
     pub(crate) fn connect_for_grant(&self, grant: GrantId) -> Result<Session> {
-        self.connect_to(|nodes| nodes.asking(|client| client.share_show(grant).map(drop), Code::GrantUnknown))
+        self.connect_to(|nodes, _| {
+            nodes.asking(|client| client.share_show(grant).map(drop), Code::GrantUnknown)
+        })
     }
 
     /// Connects to the node, or to every one of a list that can be reached, and says why the others cannot.
     pub(crate) fn connect_all(&self) -> Result<(Vec<Session>, Vec<Error>)> {
         let (name, key, reach) = self.reaching(false)?;
-        let Reach::Nodes(nodes) = reach else { return Ok((vec![self.connect()?], Vec::new())) };
+        let Reach::Nodes(nodes, places) = reach else { return Ok((vec![self.connect()?], Vec::new())) };
         let (mut sessions, mut missing) = (Vec::new(), Vec::new());
         for session in nodes.sessions() {
             match session {
                 Ok(client) => sessions.push(Session {
                     client,
-                    reach: Reach::Nodes(nodes.clone()),
+                    reach: Reach::Nodes(nodes.clone(), places.clone()),
                     key: SigningKey::from_seed(&key.seed()),
                     tokens: Tokens::new(&self.dirs.tokens(), &name),
                 }),
@@ -181,8 +183,9 @@ impl Context {
             return Ok((session, leased));
         }
         let mut made = None;
-        let session = self.connect_to(|nodes| {
+        let session = self.connect_to(|nodes, places| {
             let (leased, client) = nodes.lease(&options)?;
+            keep(nodes, places, leased.lease.provider);
             made = Some(leased);
             Ok(client)
         })?;
@@ -191,11 +194,14 @@ impl Context {
     }
 
     /// Connects as who I am; of a list, to the node that `choose` finds.
-    fn connect_to(&self, choose: impl FnOnce(&Nodes) -> caps::Result<Arc<Client>>) -> Result<Session> {
+    fn connect_to(
+        &self,
+        choose: impl FnOnce(&Nodes, &Places) -> caps::Result<Arc<Client>>,
+    ) -> Result<Session> {
         let (name, key, reach) = self.reaching(false)?;
         let client = match &reach {
             Reach::Cluster(cluster, _) => cluster.broker().map_err(|error| self.unreached(error))?,
-            Reach::Nodes(nodes) => choose(nodes).map_err(|error| self.unreached(error))?,
+            Reach::Nodes(nodes, places) => choose(nodes, places).map_err(|error| self.unreached(error))?,
         };
         Ok(Session { client, reach, key, tokens: Tokens::new(&self.dirs.tokens(), &name) })
     }
@@ -227,7 +233,7 @@ impl Context {
         let mut endpoints = way.endpoints(name, key.public())?;
         endpoints = endpoints.into_iter().map(|endpoint| endpoint.checked(checked)).collect();
         if way.is_list() {
-            return Ok(Reach::Nodes(Arc::new(Nodes::list(&endpoints, key)?)));
+            return Ok(Reach::Nodes(Arc::new(Nodes::list(&endpoints, key)?), places));
         }
         let cluster = Cluster::new(&endpoints[0], key);
         // What a provider of this host has can be mapped.
@@ -269,7 +275,7 @@ impl Context {
     pub(crate) fn listed_as_anybody(&self) -> Result<Arc<Nodes>> {
         let name = self.anybody()?;
         match self.reach_as(&name, &self.identities().load(&name)?, false)? {
-            Reach::Nodes(nodes) => Ok(nodes),
+            Reach::Nodes(nodes, _) => Ok(nodes),
             Reach::Cluster(..) => Err(Failure::of(Code::Internal, "there is no list of nodes")),
         }
     }
@@ -300,10 +306,10 @@ impl Context {
     pub(crate) fn connect_with(&self, name: &Name, key: &SigningKey) -> Result<Arc<Client>> {
         match self.reach_as(name, key, false)? {
             Reach::Cluster(cluster, _) => cluster.broker().map_err(|error| self.unreached(error)),
-            Reach::Nodes(nodes) if nodes.len() == 1 => {
+            Reach::Nodes(nodes, _) if nodes.len() == 1 => {
                 nodes.session(0).map_err(|error| self.unreached(error))
             }
-            Reach::Nodes(_) => Err(self.unreached(which_node())),
+            Reach::Nodes(..) => Err(self.unreached(which_node())),
         }
     }
 

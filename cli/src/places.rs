@@ -1,6 +1,7 @@
 //! Where providers are, on disk: `<state>/tokens/<identity>/<provider>.node` beside the tokens of that provider, one line
 //! `NAME HOST:PORT`. No secret, and nothing that has to be true: who answers there must have a certificate of that name, and
-//! be the life of the provider that the token names. With it a token is opened while the broker is away.
+//! be the life of the provider that the token names. With it a token is opened while the broker is away, and shown to that
+//! node alone of a list.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -16,11 +17,11 @@ use crate::files;
 const FILE_BYTES_MAX: usize = 64 + 1 + caps::limits::ADDRESS_BYTES_MAX + 1;
 /// How long a place is kept: no token of a provider's lives longer.
 const KEPT: Duration = Duration::from_millis(policy::limits::LEASE_TTL_MS_MAX);
-/// Most files that are looked at for one that can go, each time one is kept.
+/// Most files that are removed each time one is kept: what is left goes with the next ones.
 const SWEPT_MAX: usize = 64;
 
 /// The places that one identity remembers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Places {
     directory: PathBuf,
 }
@@ -65,7 +66,8 @@ impl Places {
             let written = std::fs::metadata(path).and_then(|about| about.modified()).ok()?;
             Some(SystemTime::now().duration_since(written).ok()? > KEPT)
         };
-        for path in ours.take(SWEPT_MAX).filter(|path| is_old(path) == Some(true)) {
+        // Every one is looked at: of a part of them, in the order of the directory, none might ever be old.
+        for path in ours.filter(|path| is_old(path) == Some(true)).take(SWEPT_MAX) {
             let _ = std::fs::remove_file(path); // the next sweep tries again
         }
     }
@@ -103,6 +105,21 @@ mod tests {
         assert_eq!((places.find(east), places.find(west)), (None, Some(place("a:1"))));
         places.forget(west);
         assert_eq!(places.find(west), None);
+        // Those that stay, however many there are, keep none that is old from going.
+        let many = 4 * SWEPT_MAX;
+        for n in 0..many {
+            let written = std::fs::File::create(places.directory.join(format!("{n}.node"))).unwrap();
+            if n % 2 == 0 {
+                written.set_modified(SystemTime::now() - 2 * KEPT).unwrap();
+            }
+        }
+        let left = || std::fs::read_dir(&places.directory).unwrap().count();
+        for sweep in 1..=many / 2 / SWEPT_MAX {
+            places.sweep();
+            assert_eq!(left(), many - sweep * SWEPT_MAX);
+        }
+        places.sweep();
+        assert_eq!(left(), many / 2);
         for wrong in ["", "east", "east nowhere", "a/b a:1"] {
             files::replace(&places.path(east), wrong).unwrap();
             assert_eq!(places.find(east), None, "{wrong}");

@@ -26,7 +26,7 @@ pub(crate) enum Reach {
     /// By a broker, or a node that is its own.
     Cluster(Box<Cluster>, Places),
     /// By a list of nodes, each its own.
-    Nodes(Arc<Nodes>),
+    Nodes(Arc<Nodes>, Places),
 }
 
 impl Reach {
@@ -35,7 +35,7 @@ impl Reach {
             Self::Cluster(cluster, places) => {
                 kept(cluster, places, token, |cluster| cluster.open(token, rights))
             }
-            Self::Nodes(nodes) => nodes.open(token, rights),
+            Self::Nodes(nodes, places) => at(nodes, places, token)?.open(token, rights),
         }
     }
 
@@ -44,7 +44,7 @@ impl Reach {
             Self::Cluster(cluster, places) => {
                 kept(cluster, places, token, |cluster| cluster.token_check(token))
             }
-            Self::Nodes(nodes) => nodes.at(token)?.token_check(token),
+            Self::Nodes(nodes, places) => at(nodes, places, token)?.token_check(token),
         }
     }
 
@@ -53,7 +53,9 @@ impl Reach {
             Self::Cluster(cluster, places) => {
                 kept(cluster, places, token, |cluster| cluster.revoke_token(token, block, reason))
             }
-            Self::Nodes(nodes) => nodes.at(token)?.revoke_token(token, block, reason.clone()),
+            Self::Nodes(nodes, places) => {
+                at(nodes, places, token)?.revoke_token(token, block, reason.clone())
+            }
         }
     }
 
@@ -67,7 +69,7 @@ impl Reach {
             Self::Cluster(cluster, places) => {
                 kept(cluster, places, token, |cluster| cluster.wrap(token, to, ttl))
             }
-            Self::Nodes(nodes) => nodes.at(token)?.wrap(token, to, ttl),
+            Self::Nodes(nodes, places) => at(nodes, places, token)?.wrap(token, to, ttl),
         }
     }
 
@@ -83,7 +85,7 @@ impl Reach {
                 remembered(cluster, places, token);
                 cluster.snapshot(token, options, progress)
             }
-            Self::Nodes(nodes) => nodes.at(token)?.snapshot(token, options, progress),
+            Self::Nodes(nodes, places) => at(nodes, places, token)?.snapshot(token, options, progress),
         }
     }
 
@@ -91,7 +93,7 @@ impl Reach {
     pub(crate) fn deciding(&self, token: &Token) -> caps::Result<Arc<Client>> {
         match self {
             Self::Cluster(cluster, _) => cluster.broker(),
-            Self::Nodes(nodes) => nodes.at(token),
+            Self::Nodes(nodes, places) => at(nodes, places, token),
         }
     }
 
@@ -99,7 +101,7 @@ impl Reach {
     pub(crate) fn place(&self, token: &Token) -> Option<Place> {
         match self {
             Self::Cluster(cluster, _) => cluster.place(provider_of(token)?),
-            Self::Nodes(_) => None,
+            Self::Nodes(..) => None,
         }
     }
 
@@ -112,6 +114,25 @@ impl Reach {
         {
             let _ = places.keep(provider, &place); // it is asked again the next time
         }
+    }
+}
+
+/// The session with the node of a list that has a token's memory: with the one where it was leased, if that is on disk. What is
+/// found out by asking all of them is kept there.
+pub(crate) fn at(nodes: &Nodes, places: &Places, token: &Token) -> caps::Result<Arc<Client>> {
+    let Some(provider) = provider_of(token) else { return nodes.at(token) };
+    if let Some(place) = places.find(provider) {
+        nodes.remember(provider, place);
+    }
+    let client = nodes.of(provider)?;
+    keep(nodes, places, provider);
+    Ok(client)
+}
+
+/// Keeps on disk which node of a list has a life, if that is known.
+pub(crate) fn keep(nodes: &Nodes, places: &Places, provider: ProviderId) {
+    if let Some(place) = nodes.place(provider) {
+        let _ = places.keep(provider, &place); // all are asked the next time
     }
 }
 

@@ -104,6 +104,25 @@ impl Client {
         local.link.hand_over()
     }
 
+    /// The life of the node's provider that was there last: a node that was started again is another one, and a session over
+    /// TLS goes on with it. [`Self::welcome`] says which was there first.
+    #[must_use]
+    pub fn provider(&self) -> ProviderId {
+        match &self.session {
+            Session::Local(_) => self.welcome.provider,
+            Session::Remote(session) => session.life().1,
+        }
+    }
+
+    /// The name in the certificate of the node; `None` at a socket, which shows none.
+    #[must_use]
+    pub fn node(&self) -> Option<&Name> {
+        match &self.session {
+            Session::Local(_) => None,
+            Session::Remote(session) => session.node(),
+        }
+    }
+
     /// What the node said at the start: its lives, the caller's name, the tier of the caller's mappings.
     #[must_use]
     pub const fn welcome(&self) -> &Welcome {

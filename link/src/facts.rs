@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use caps::error::{Code, Error, Result};
 use caps::id::{ClusterEpoch, PrincipalKey};
-use caps::token::RootPublic;
 use caps::wire::Name;
-use caps::wire::cluster::{Allowance, Fact, PolicyText, Quotas, Welcome};
+use caps::wire::cluster::{Allowance, Fact, PolicyText, Quotas, Roots, Welcome};
 use policy::Quota;
 use policy::limits::{LINK_PAGE_MAX, PRINCIPALS_MAX, QUOTAS_MAX};
 
@@ -17,8 +16,8 @@ pub struct Facts {
     pub cluster: ClusterEpoch,
     /// The administrator.
     pub admin: PrincipalKey,
-    /// The root keys whose tokens are believed.
-    pub roots: Vec<RootPublic>,
+    /// The root keys whose tokens are believed, and which of those that were before have expired.
+    pub roots: Roots,
     /// The policy in force.
     pub policy: PolicyText,
     /// The quota of who has none by name.
@@ -97,7 +96,7 @@ impl Gathering {
         let none = || Facts {
             cluster: welcome.cluster,
             admin: welcome.admin,
-            roots: Vec::new(),
+            roots: Roots::default(),
             policy: PolicyText { text: "".into(), hash: [0; 32] },
             quota: quota(NOTHING),
             quotas: BTreeMap::new(),

@@ -29,7 +29,7 @@ async fn a_provider_joins_and_leases_live_there() {
     let node = world.join(east.clone(), &wire).await;
     // It knows what it cannot know by itself.
     assert_eq!((node.facts.cluster, node.facts.admin), (world.cluster, public(0)));
-    assert_eq!(node.facts.roots, [RootKey::from_seed(&[7; 32]).public()]);
+    assert_eq!(node.facts.roots.keys, [RootKey::from_seed(&[7; 32]).public()]);
     assert_eq!(&*node.facts.policy.text, policy::datalog::DEFAULT);
     assert_eq!(node.facts.principals.get(&public(1)), Some(&name("alice")));
     assert_eq!(node.facts, world.source.facts());
@@ -90,7 +90,7 @@ async fn changes_are_told_in_their_order() {
     let [Fact::Principals(carol), Fact::Roots(told), Fact::Policy(policy)] = &news[..] else {
         panic!("{news:?}")
     };
-    assert_eq!((&carol[..], told), (&[(public(3), name("carol"))][..], &roots));
+    assert_eq!((&carol[..], &told.keys), (&[(public(3), name("carol"))][..], &roots));
     assert_eq!(&*policy.text, "deny if true;");
     // While the link is hushed nobody can say that it is known; once it is back, it is.
     wire.cut();
@@ -98,10 +98,54 @@ async fn changes_are_told_in_their_order() {
     world.source.set_roots(vec![]);
     wire.mend();
     until("it is told everything", || {
-        node.small.state().wholes.last().is_some_and(|facts| facts.roots.is_empty())
+        node.small.state().wholes.last().is_some_and(|facts| facts.roots.keys.is_empty())
     })
     .await;
     assert_eq!(node.small.state().wholes.last().unwrap(), &world.source.facts());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_known_by_who_says_so_over_a_link_that_is_there() {
+    let world = World::start().await;
+    let wire = Wire::to(world.address).await;
+    let east = registration("east", 11);
+    let node = world.join(east.clone(), &wire).await;
+    let change = world.source.set_roots(vec![]);
+    assert!(world.source.told(common::PATIENCE).await);
+    assert!(world.source.knows(east.id, change) && !world.source.knows(east.id, change + 1));
+    assert!(!world.source.knows(registration("west", 12).id, change));
+    // Of one that is cut off nobody says anything, though nobody is waited for.
+    wire.cut();
+    until("the link is cut", || !node.asker.is_joined()).await;
+    until("the broker knows that, too", || !world.source.knows(east.id, change)).await;
+    let change = world.source.set_roots(vec![]);
+    assert!(world.source.told(common::PATIENCE).await);
+    assert!(!world.source.knows(east.id, change));
+    wire.mend();
+    until("it is told", || world.source.knows(east.id, change)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn which_keys_have_expired_is_told_until_they_are_believed_again() {
+    let world = World::start().await;
+    let wire = Wire::to(world.address).await;
+    let node = world.join(registration("east", 11), &wire).await;
+    let (old, new) = (RootKey::from_seed(&[7; 32]).public(), RootKey::from_seed(&[8; 32]).public());
+    world.source.expire_root(vec![new], old.id());
+    assert!(world.source.told(common::PATIENCE).await);
+    let told = |facts: &[Fact]| match facts {
+        [.., Fact::Roots(roots)] => roots.clone(),
+        other => panic!("{other:?}"),
+    };
+    let roots = told(&node.small.state().news);
+    assert_eq!((roots.keys, roots.expired), (vec![new], vec![old.id()]));
+    // As many as a message has, the last ones.
+    let most = u32::try_from(caps::limits::LINK_EXPIRED_ROOTS_MAX).unwrap();
+    (0..most).for_each(|id| world.source.expire_root(vec![new], id));
+    assert_eq!(world.source.facts().roots.expired, (0..most).collect::<Vec<_>>());
+    world.source.expire_root(vec![new], old.id());
+    world.source.set_roots(vec![new, old]);
+    assert!(!world.source.facts().roots.expired.contains(&old.id()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

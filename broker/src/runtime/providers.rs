@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caps::id::{LeaseId, ProviderId};
+use caps::time::UnixMicros;
 use caps::wire::link::{Notice, Take};
 use caps::wire::provider::{Load, ProviderRow, ProviderState, Registration};
 use caps::wire::row::EndCause;
@@ -122,6 +123,30 @@ impl Handle {
     pub async fn providers(&self) -> Result<Vec<ProviderRow>> {
         match self.shared.look(self.shared.genesis.admin, Query::Status).await? {
             View::Status(status) => Ok(status.providers),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Until when a life of a provider may serve a lease, whatever it hears; `None` if it has none.
+    ///
+    /// # Errors
+    /// `E_BUSY` or `E_UNREACHABLE`.
+    pub async fn serves_until(&self, provider: ProviderId) -> Result<Option<UnixMicros>> {
+        self.serves(Some(provider)).await
+    }
+
+    /// Until when a lease may be served by a provider that is lost and not proved to be gone; `None` if there is no such
+    /// lease.
+    ///
+    /// # Errors
+    /// `E_BUSY` or `E_UNREACHABLE`.
+    pub async fn lost_serve_until(&self) -> Result<Option<UnixMicros>> {
+        self.serves(None).await
+    }
+
+    async fn serves(&self, provider: Option<ProviderId>) -> Result<Option<UnixMicros>> {
+        match self.shared.look(self.shared.genesis.admin, Query::Serves(provider)).await? {
+            View::Serves(until) => Ok(until),
             _ => Err(unexpected()),
         }
     }

@@ -17,7 +17,7 @@ use caps::wire::row::EndCause;
 use caps::{Code, Error, Result};
 
 use super::answer::{Answer, Out};
-use super::lease::Life;
+use super::lease::{Lease, Life};
 use super::provider::{Held, Provider};
 use super::{Broker, entry};
 
@@ -191,5 +191,15 @@ impl Broker {
             until: self.ends_by(lease.latest),
             wipes_within: zeroing,
         })
+    }
+
+    /// Until when a life of a provider may serve a lease that it was told of, whatever it hears; without one, until when any
+    /// may that was lost and is not proved to be gone. `None`: there is no such lease.
+    pub(super) fn serves(&self, provider: Option<ProviderId>, now: UnixMicros) -> Option<UnixMicros> {
+        let there = |lease: &&Lease| match provider {
+            Some(id) => lease.provider == id && !lease.life.is_ended(),
+            None => matches!(lease.life, Life::Lost(lost) if lost.until > now),
+        };
+        self.leases.rows.values().filter(there).map(|lease| self.ends_by(lease.latest)).max()
     }
 }

@@ -55,6 +55,9 @@ pub enum Query {
     Placed(LeaseId),
     /// A life of a provider: the node's own question.
     Provider(ProviderId),
+    /// Until when a life of a provider may serve a lease; without one, until when any may that is lost and not proved to be
+    /// gone: the node's own question.
+    Serves(Option<ProviderId>),
 }
 
 /// What is seen.
@@ -109,6 +112,8 @@ pub enum View {
     Placed(Option<Whereabouts>),
     /// To [`Query::Provider`]; `None` if it is not known, or has no row any more.
     Provider(Option<ProviderRow>),
+    /// To [`Query::Serves`]; `None` if there is no such lease.
+    Serves(Option<UnixMicros>),
 }
 
 /// The numbers of the books.
@@ -174,6 +179,7 @@ impl Broker {
             Query::Status => Ok(View::Status(self.status(by, now))),
             Query::Placed(lease) => Ok(View::Placed(self.whereabouts(lease))),
             Query::Provider(id) => Ok(View::Provider(self.providers.get(id).map(|row| row.row(now)))),
+            Query::Serves(provider) => Ok(View::Serves(self.serves(provider, now))),
             Query::Quota(after) => {
                 Ok(View::Quota(self.quota_row(by, now), self.donations_after(by, after, now)))
             }

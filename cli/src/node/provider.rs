@@ -189,7 +189,7 @@ async fn serve(prepared: Prepared) -> Result<End> {
         store: memory,
         recorder,
         salt,
-        roots: set(&roots)?,
+        roots: set(&roots.keys)?,
         clock,
     })?;
     let notices = asker.clone();
@@ -204,7 +204,7 @@ async fn serve(prepared: Prepared) -> Result<End> {
 
     // 6 and 7.
     provider::sandbox::node::enter_dialling()?;
-    let hands = Arc::new(Hands::new(provider.clone(), known, roots));
+    let hands = Arc::new(Hands::new(provider.clone(), known, roots.keys));
     let mut link = tokio::spawn(dialler.serve(hands));
     let ready = async {
         asker.joined().await;

@@ -23,7 +23,7 @@ use broker::runtime::{self as broker_runtime, Handle};
 use broker::state::{Bounds, Capacity, Genesis};
 use caps::error::{Code, Error, Result};
 use caps::id::{ClusterEpoch, ProviderId};
-use caps::wire::cluster::PolicyText;
+use caps::wire::cluster::{PolicyText, Roots};
 use caps::wire::provider::Registration;
 use caps::wire::row::Tier;
 use caps::wire::{Name, Request};
@@ -327,11 +327,12 @@ async fn serve(prepared: Prepared) -> Result<()> {
     };
     let near = own.as_ref().map(|(_, name)| name.clone()).filter(|_| config.cluster.listen.is_some());
     let attached = own.is_some();
+    let own_id = own.as_ref().map(|(id, _)| *id);
     let genesis = genesis(&config, &policy, cluster, own, &keys.admin, clock, pool_bytes, regions_max)?;
     let facts = Facts {
         cluster,
         admin: keys.admin.public(),
-        roots: keys.roots.publics(),
+        roots: Roots { keys: keys.roots.publics(), expired: Vec::new() },
         policy: PolicyText { text: policy.text().into(), hash: policy.hash().0 },
         quota: genesis.quota,
         quotas: genesis.quotas.clone(),
@@ -365,8 +366,15 @@ async fn serve(prepared: Prepared) -> Result<()> {
     register_known(&handle, &dir, keys.admin.public(), uid).await;
 
     let ttl_max = config.lease.ttl_max;
-    let custody =
-        Custody::new(keys.roots, handle.clone(), provider.clone(), told.clone(), dir.audit(), ttl_max);
+    let custody = Custody::new(
+        keys.roots,
+        handle.clone(),
+        provider.clone(),
+        told.clone(),
+        own_id,
+        dir.audit(),
+        ttl_max,
+    );
     let keeping = tokio::spawn(custody.clone().watch());
 
     let providers = match (config.cluster.listen, &remote, told) {

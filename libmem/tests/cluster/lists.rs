@@ -140,7 +140,9 @@ fn a_name_elects_the_same_node_whatever_the_order_of_the_list() {
 #[test]
 fn a_token_finds_its_node_and_says_which_could_not_be_asked() {
     let scene = Scene::new();
-    let (east, west) = (node(&scene, "east", EAST, |_| {}), node(&scene, "west", WEST, |_| {}));
+    // Each is asked something before it is believed that it is still the life that it was.
+    let asked = |peer: &mut Peer| drop(refuses(peer, &Code::NotAdmin.into()));
+    let (east, west) = (node(&scene, "east", EAST, asked), node(&scene, "west", WEST, asked));
     let all = nodes(&scene, &[&east.address, &west.address]);
     assert_eq!(all.at(&token(WEST)).unwrap().welcome().provider, WEST);
     let stranger = token(ProviderId([0; 16]));
@@ -179,6 +181,107 @@ fn a_lease_without_a_token_here_is_asked_of_all_and_who_is_missing_is_said() {
     let list = nodes(&scene, &[&east.address, &nowhere()]);
     assert_eq!(code(list.knowing(ID)), Code::Unreachable);
     drop(list);
+    east.finish();
+}
+
+#[test]
+fn two_that_say_they_are_one_life_are_shown_nothing() {
+    let scene = Scene::new();
+    let (east, west) = (node(&scene, "east", EAST, |_| {}), node(&scene, "west", EAST, |_| {}));
+    let both = nodes(&scene, &[&west.address, &east.address]);
+    assert_eq!(code(both.open_mediated(&token(EAST), Rights::READ_WRITE)), Code::PeerIdentity);
+    drop(both);
+    east.finish();
+    west.finish();
+}
+
+#[test]
+fn a_life_is_remembered_from_its_lease_on_and_no_other_node_has_it() {
+    let scene = Scene::new();
+    // East leases, and goes away; west says from then on that it is what east was.
+    let east = node(&scene, "east", EAST, |peer| {
+        has_free(peer, EAST, 8192);
+        leases(peer, EAST);
+    });
+    let west = scene.node("provider/west", |door: &Door| {
+        let mut peer = door.welcome_of((EPOCH, WEST));
+        has_free(&mut peer, WEST, 4096);
+        drop(peer);
+        let mut peer = door.welcome_of((EPOCH, EAST));
+        refuses(&mut peer, &Code::LeaseUnknown.into());
+        gone(&mut peer);
+    });
+    let both = nodes(&scene, &[&west.address, &east.address]);
+    let leased = both.lease(&options()).unwrap().0;
+    assert_eq!(both.place(EAST).unwrap().node.as_str(), "east");
+    // West lost its connection, and makes its claim with the next one.
+    assert_eq!(code(both.session(0).unwrap().lease_show(ID)), Code::LeaseUnknown);
+    assert_eq!(both.session(0).unwrap().provider(), EAST);
+    assert_eq!(both.at(&leased.token).unwrap().node().unwrap().as_str(), "east");
+    // In a list that knows of nothing the same is known from what was kept.
+    let place = both.place(EAST).unwrap();
+    drop(both);
+    east.finish();
+    west.finish();
+    let west = node(&scene, "west", EAST, |_| {});
+    let later = nodes(&scene, &[&west.address]);
+    later.remember(EAST, place);
+    assert_eq!(code(later.open_mediated(&leased.token, Rights::READ)), Code::PeerIdentity);
+    drop(later);
+    west.finish();
+}
+
+#[test]
+fn a_lease_that_two_nodes_say_they_have_is_asked_of_neither() {
+    let scene = Scene::new();
+    let knows = |peer: &mut Peer| {
+        let (frame, _) = peer.control();
+        peer.reply(&frame, &Reply::Lease { lease: lease(ID), memory: None });
+    };
+    let (east, west) = (node(&scene, "east", EAST, knows), node(&scene, "west", WEST, knows));
+    let both = nodes(&scene, &[&east.address, &west.address]);
+    assert_eq!(code(both.knowing(ID)), Code::WrongNode);
+    drop(both);
+    east.finish();
+    west.finish();
+}
+
+#[test]
+fn what_a_node_leases_after_it_was_started_again_is_opened_there() {
+    let scene = Scene::new();
+    let east = scene.node("provider/east", |door: &Door| {
+        let mut peer = door.welcome_of((EPOCH, WEST));
+        refuses(&mut peer, &Code::NotAdmin.into());
+        drop(peer);
+        let mut peer = door.welcome_of((EPOCH, EAST));
+        has_free(&mut peer, EAST, 4096);
+        leases(&mut peer, EAST);
+        peer.open_as(opened(HANDLE));
+        gone(&mut peer);
+    });
+    let one = nodes(&scene, &[&east.address]);
+    let _ = one.session(0).unwrap().status();
+    let leased = one.lease(&options()).unwrap().0;
+    drop(one.open_mediated(&leased.token, Rights::READ_WRITE).unwrap());
+    assert_eq!(one.session(0).unwrap().welcome().provider, WEST, "it goes on with the same session");
+    drop(one);
+    east.finish();
+}
+
+#[test]
+fn a_token_of_a_life_that_began_unnoticed_finds_its_node() {
+    let scene = Scene::new();
+    let east = scene.node("provider/east", |door: &Door| {
+        drop(door.welcome_of((EPOCH, WEST)));
+        let mut peer = door.welcome_of((EPOCH, EAST));
+        refuses(&mut peer, &Code::NotAdmin.into());
+        peer.open_as(opened(HANDLE));
+        gone(&mut peer);
+    });
+    let one = nodes(&scene, &[&east.address]);
+    one.session(0).unwrap();
+    drop(one.open_mediated(&token(EAST), Rights::READ_WRITE).unwrap());
+    drop(one);
     east.finish();
 }
 

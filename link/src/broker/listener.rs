@@ -177,6 +177,7 @@ async fn join(
     let asked = Asked::new(out.clone(), end.clone(), timings.clone());
     let link = Arc::new(RemoteProvider { asked: Arc::clone(&asked), handle: handle.clone() });
     let life = registry.join(&registration, cluster.is_some(), &end, link).await?;
+    known.joined(registration.id);
     drop(greeting);
     // First of all that is written: what the runtime asked meanwhile waits for its lane.
     out.send(&ToProvider::Joined { noted: *life.noted.lock().await })?;

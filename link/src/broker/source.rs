@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use caps::id::{ClusterEpoch, PrincipalKey};
-use caps::limits::LINK_PAGE_MAX;
+use caps::id::{ClusterEpoch, PrincipalKey, ProviderId};
+use caps::limits::{LINK_EXPIRED_ROOTS_MAX, LINK_PAGE_MAX};
 use caps::token::RootPublic;
 use caps::wire::Name;
 use caps::wire::cluster::{Fact, PolicyText};
@@ -35,9 +35,17 @@ struct State {
     policy: u64,
     /// The number by which each name was told.
     principals: BTreeMap<PrincipalKey, u64>,
-    /// By the link, which changes its provider knows.
-    links: BTreeMap<u64, u64>,
+    /// By the link, whose it is and which changes that one knows.
+    links: BTreeMap<u64, Link>,
     next_link: u64,
+}
+
+#[derive(Debug)]
+struct Link {
+    /// Up to which change.
+    known: u64,
+    /// The life of the provider, once it has joined.
+    life: Option<ProviderId>,
 }
 
 impl FactsSource {
@@ -53,19 +61,39 @@ impl FactsSource {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a change, and wakes the links.
-    fn change(&self, change: impl FnOnce(&mut State, u64)) {
+    /// Makes a change, and wakes the links. Answers its number.
+    fn change(&self, change: impl FnOnce(&mut State, u64)) -> u64 {
         let mut state = self.state();
         // The number is drawn under the lock: who looks at the state up to a number sees all changes up to it.
         let number = *self.last.borrow() + 1;
         change(&mut state, number);
         self.last.send_replace(number);
+        number
     }
 
-    /// These root keys are believed from now on, and no others. Before a new one mints, wait for [`Self::told`].
-    pub fn set_roots(&self, roots: Vec<RootPublic>) {
+    /// These root keys are believed from now on, and no others. Before a new one mints, wait for [`Self::told`]. Answers the
+    /// number of the change: see [`Self::knows`].
+    pub fn set_roots(&self, keys: Vec<RootPublic>) -> u64 {
         self.change(|state, number| {
-            state.facts.roots = roots;
+            let roots = &mut state.facts.roots;
+            // One that is believed may retire yet.
+            roots.expired.retain(|id| keys.iter().all(|key| key.id() != *id));
+            roots.keys = keys;
+            state.roots = number;
+        })
+    }
+
+    /// As [`Self::set_roots`], where `expired` is believed no longer because the last of its tokens has expired: what was opened
+    /// under it goes on.
+    pub fn expire_root(&self, keys: Vec<RootPublic>, expired: u32) {
+        self.change(|state, number| {
+            let roots = &mut state.facts.roots;
+            roots.expired.retain(|id| *id != expired);
+            if roots.expired.len() >= LINK_EXPIRED_ROOTS_MAX {
+                roots.expired.remove(0);
+            }
+            roots.expired.push(expired);
+            roots.keys = keys;
             state.roots = number;
         });
     }
@@ -101,12 +129,19 @@ impl FactsSource {
         self.state().facts.clone()
     }
 
-    /// Waits until every provider that has joined knows all that was changed before this call. `false` if one does not
-    /// within `within`; such a one learns it when it is back, before anything else.
+    /// Whether a life of a provider is here, over a link that has joined, and has said that it knows a change.
+    #[must_use]
+    pub fn knows(&self, life: ProviderId, change: u64) -> bool {
+        self.state().links.values().any(|link| link.life == Some(life) && link.known >= change)
+    }
+
+    /// Waits until every provider whose link is there knows all that was changed before this call. `false` if one does not
+    /// within `within`; such a one learns it when it is back, before anything else. Of one whose link is not there nothing
+    /// is said: see [`Self::knows`].
     pub async fn told(&self, within: Duration) -> bool {
         let wanted = *self.last.borrow();
         let mut known = self.known.subscribe();
-        let all = known.wait_for(|_| self.state().links.values().all(|known| *known >= wanted));
+        let all = known.wait_for(|_| self.state().links.values().all(|link| link.known >= wanted));
         tokio::time::timeout(within, all).await.is_ok()
     }
 
@@ -128,7 +163,7 @@ impl FactsSource {
         let mut state = self.state();
         let link = state.next_link;
         state.next_link += 1;
-        state.links.insert(link, known);
+        state.links.insert(link, Link { known, life: None });
         Known { source: Arc::clone(self), link, known }
     }
 
@@ -171,6 +206,13 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// The link has joined as that of this life: nobody else's word counts for it.
+    pub(super) fn joined(&self, life: ProviderId) {
+        if let Some(link) = self.source.state().links.get_mut(&self.link) {
+            link.life = Some(life);
+        }
+    }
+
     /// What it does not know, once there is anything.
     pub(super) async fn news(&self) -> Vec<(u64, Fact)> {
         let mut last = self.source.last.subscribe();
@@ -187,7 +229,9 @@ impl Known {
     /// It knows everything up to this number.
     pub(super) fn knows(&mut self, number: u64) {
         self.known = number;
-        self.source.state().links.insert(self.link, number);
+        if let Some(link) = self.source.state().links.get_mut(&self.link) {
+            link.known = number;
+        }
         self.source.moved();
     }
 }

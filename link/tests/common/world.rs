@@ -13,7 +13,7 @@ use caps::id::{ClusterEpoch, LeaseId};
 use caps::key::SigningKey;
 use caps::time::Micros;
 use caps::token::RootKey;
-use caps::wire::cluster::PolicyText;
+use caps::wire::cluster::{PolicyText, Roots};
 use caps::wire::provider::{ProviderRow, Registration};
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{LeaseRow, Lifetime};
@@ -89,7 +89,7 @@ impl World {
         let facts = Facts {
             cluster,
             admin: public(0),
-            roots: vec![root.public()],
+            roots: Roots { keys: vec![root.public()], expired: vec![] },
             policy: PolicyText { text: policy::datalog::DEFAULT.into(), hash: policy.hash().0 },
             quota: genesis.quota,
             quotas: genesis.quotas.clone(),

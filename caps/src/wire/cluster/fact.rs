@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
 use crate::id::PrincipalKey;
-use crate::limits::{LINK_PAGE_MAX, LINK_POLICY_BYTES_MAX};
+use crate::limits::{LINK_EXPIRED_ROOTS_MAX, LINK_PAGE_MAX, LINK_POLICY_BYTES_MAX};
 use crate::token::{ROOT_KEYS_MAX, RootPublic};
 use crate::wire::Name;
 
@@ -51,13 +51,26 @@ pub struct Quotas {
     pub named: Vec<(Name, Allowance)>,
 }
 
+/// Root keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Roots {
+    /// Whose tokens are believed, all of them; at most [`ROOT_KEYS_MAX`].
+    pub keys: Vec<RootPublic>,
+    /// The ids of those that are believed no longer because the last of their tokens has expired: what was opened under them
+    /// lives on with its leases. What was opened under any other that is believed no longer is taken back, so one that is
+    /// forgotten here does no harm. At most [`LINK_EXPIRED_ROOTS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expired: Vec<u32>,
+}
+
 /// Something that a provider is told. Told again, it takes the place of what was told before: keys and policy as a whole,
 /// quotas and names each for its principal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum Fact {
-    /// The root keys whose tokens are believed, all of them.
-    Roots(Vec<RootPublic>),
+    /// The root keys.
+    Roots(Roots),
     /// The policy in force.
     Policy(PolicyText),
     /// Quotas.
@@ -73,7 +86,10 @@ impl Fact {
     /// `E_FRAME_TYPE` for more in one than there may be.
     pub fn check(&self) -> Result<()> {
         let (has, most) = match self {
-            Self::Roots(keys) => (keys.len(), ROOT_KEYS_MAX),
+            Self::Roots(roots) if roots.expired.len() > LINK_EXPIRED_ROOTS_MAX => {
+                (roots.expired.len(), LINK_EXPIRED_ROOTS_MAX)
+            }
+            Self::Roots(roots) => (roots.keys.len(), ROOT_KEYS_MAX),
             Self::Policy(policy) => (policy.text.len(), LINK_POLICY_BYTES_MAX),
             Self::Quotas(quotas) => (quotas.named.len(), LINK_PAGE_MAX),
             Self::Principals(page) => (page.len(), LINK_PAGE_MAX),

@@ -31,7 +31,7 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
-pub use fact::{Allowance, Fact, PolicyText, Quotas};
+pub use fact::{Allowance, Fact, PolicyText, Quotas, Roots};
 pub use frame::{Message, PREFIX_BYTES, decode, encode, fuzz, length};
 pub use message::{
     BrokerAsks, BrokerSays, Hello, ProviderAsks, ProviderSays, Pulse, ToBroker, ToProvider, Welcome,

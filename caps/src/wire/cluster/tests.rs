@@ -9,8 +9,8 @@ use crate::error::Code;
 use crate::id::{ClusterEpoch, GrantId, LeaseId, PrincipalKey, ProviderId, ReceiptId, RegionId};
 use crate::key::{Signature, SigningKey};
 use crate::limits::{
-    LINK_FRAME_BYTES_MAX, LINK_HELLO_BYTES_MAX, LINK_NOTICES_PER_FRAME_MAX, LINK_PAGE_MAX,
-    LINK_POLICY_BYTES_MAX, PROVIDER_CLASSES_MAX, TOKEN_BLOCKS_MAX,
+    LINK_EXPIRED_ROOTS_MAX, LINK_FRAME_BYTES_MAX, LINK_HELLO_BYTES_MAX, LINK_NOTICES_PER_FRAME_MAX,
+    LINK_PAGE_MAX, LINK_POLICY_BYTES_MAX, PROVIDER_CLASSES_MAX, TOKEN_BLOCKS_MAX,
 };
 use crate::range::ByteRange;
 use crate::receipt::{Receipt, ReceiptBody};
@@ -151,7 +151,8 @@ fn allowance() -> impl Strategy<Value = Allowance> {
 
 fn fact() -> impl Strategy<Value = Fact> {
     prop_oneof![
-        vec(any::<[u8; 32]>().prop_map(RootPublic), 0..=ROOT_KEYS_MAX).prop_map(Fact::Roots),
+        (vec(any::<[u8; 32]>().prop_map(RootPublic), 0..=ROOT_KEYS_MAX), vec(any::<u32>(), 0..9))
+            .prop_map(|(keys, expired)| Fact::Roots(Roots { keys, expired })),
         (".{0,200}", any::<[u8; 32]>())
             .prop_map(|(text, hash)| Fact::Policy(PolicyText { text: text.into(), hash })),
         (allowance(), vec((name(), allowance()), 0..20))
@@ -368,8 +369,9 @@ fn what_may_be_several_has_a_bound() {
     for bad in [notices(0, 0), notices(0, LINK_NOTICES_PER_FRAME_MAX + 1), notices(u64::MAX, 1)] {
         assert_eq!(refused(&bad), Code::FrameType);
     }
-    let facts: [fn(usize) -> Fact; 4] = [
-        |n| Fact::Roots(vec![RootPublic([1; 32]); n]),
+    let facts: [fn(usize) -> Fact; 5] = [
+        |n| Fact::Roots(Roots { keys: vec![RootPublic([1; 32]); n], expired: vec![] }),
+        |n| Fact::Roots(Roots { keys: vec![], expired: vec![u32::MAX; n] }),
         |n| Fact::Policy(PolicyText { text: "x".repeat(n).into(), hash: [0; 32] }),
         |n| {
             let one = (Name::new(&"n".repeat(64)).unwrap(), Allowance { leased_bytes: u64::MAX, ..NOTHING });
@@ -377,9 +379,13 @@ fn what_may_be_several_has_a_bound() {
         },
         |n| Fact::Principals(vec![(PrincipalKey([1; 32]), Name::new(&"n".repeat(64)).unwrap()); n]),
     ];
-    for (fact, most) in
-        facts.into_iter().zip([ROOT_KEYS_MAX, LINK_POLICY_BYTES_MAX, LINK_PAGE_MAX, LINK_PAGE_MAX])
-    {
+    for (fact, most) in facts.into_iter().zip([
+        ROOT_KEYS_MAX,
+        LINK_EXPIRED_ROOTS_MAX,
+        LINK_POLICY_BYTES_MAX,
+        LINK_PAGE_MAX,
+        LINK_PAGE_MAX,
+    ]) {
         back(&ToProvider::Fact(fact(most)));
         assert_eq!(refused(&ToProvider::Fact(fact(most + 1))), Code::FrameType);
         let asked = ToProvider::Ask { number: 1, ask: BrokerAsks::Fact(fact(most + 1)) };

@@ -4,59 +4,57 @@ use std::future::ready;
 use std::sync::Arc;
 
 use broker::runtime::{Boxed, Claimed, ProviderStatus};
-use caps::error::Result;
+use caps::error::{Code, Error, Result};
 use caps::id::LeaseId;
 use caps::time::Micros;
-use caps::token::{RootKeys, RootPublic};
-use caps::wire::cluster::Fact;
+use caps::token::RootPublic;
+use caps::wire::cluster::{Fact, Roots};
 use caps::wire::link::{ClaimTicket, Take, Taken};
 use caps::wire::row::{EndCause, Lifetime, MemoryRow};
 use link::Facts;
 use link::provider::Executor;
 use provider::runtime::Provider;
-use tokio::sync::Mutex;
 
 use super::Known;
+use super::roots::Believed;
 use crate::node::links::status;
 
 /// Carries out what the broker asks.
 pub(in crate::node) struct Hands {
     provider: Provider,
     known: Arc<Known>,
-    /// What is believed. Held through a change: one at a time, in the order in which they came.
-    roots: Mutex<Vec<RootPublic>>,
+    roots: Arc<Believed>,
 }
 
 impl Hands {
     /// The hands of a provider that was started with the root keys `roots`.
     pub(in crate::node) fn new(provider: Provider, known: Arc<Known>, roots: Vec<RootPublic>) -> Self {
-        Self { provider, known, roots: Mutex::new(roots) }
+        Self { provider, known, roots: Arc::new(Believed::new(roots)) }
     }
 
-    /// Believes these keys and no others. What was opened under a key that is believed no longer is taken back before this
-    /// returns.
-    async fn believe(&self, keys: Vec<RootPublic>) -> Result<()> {
-        let mut roots = self.roots.lock().await;
-        let believed = set(&keys)?;
-        self.provider.set_roots(believed.clone());
-        let gone: Vec<_> = roots.iter().filter(|key| !keys.contains(key)).map(|key| key.id()).collect();
-        // Not believed from here on, whatever becomes of the rest.
-        *roots = keys;
-        for id in gone {
-            self.provider.retire_root(believed.clone(), id).await?;
+    /// Believes what is told, and nothing else. What was opened under a key that retired is taken back before this returns,
+    /// and also if nobody waits for it any more.
+    async fn believe(&self, told: &Roots) -> Result<()> {
+        let retired = self.roots.change(told, &self.provider)?;
+        // All of them are begun before one is waited for.
+        let cuts: Vec<_> = retired
+            .into_iter()
+            .map(|id| tokio::spawn(cut(self.provider.clone(), self.roots.clone(), id)))
+            .collect();
+        let mut failed = None;
+        for done in cuts {
+            let done = done.await.unwrap_or(Err(Error::new(Code::Internal, "a take-back panicked")));
+            failed = failed.or(done.err());
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 }
 
-/// Root keys as a provider takes them.
-///
-/// # Errors
-/// `E_RANGE` if one is none.
-pub(in crate::node) fn set(keys: &[RootPublic]) -> Result<RootKeys> {
-    let mut believed = RootKeys::default();
-    keys.iter().try_for_each(|key| believed.add(*key))?;
-    Ok(believed)
+/// Takes back what was opened under a key. One that failed is tried again with the next change, or when the link is back.
+async fn cut(provider: Provider, roots: Arc<Believed>, id: u32) -> Result<()> {
+    provider.cut_root(id).await?;
+    roots.is_cut(id);
+    Ok(())
 }
 
 impl Executor for Hands {
@@ -90,16 +88,16 @@ impl Executor for Hands {
         Box::pin(async move {
             let roots = facts.roots.clone();
             self.known.replace(facts)?;
-            self.believe(roots).await
+            self.believe(&roots).await
         })
     }
 
     fn fact(&self, fact: Fact) -> Boxed<'_, Result<()>> {
         Box::pin(async move {
-            let roots = if let Fact::Roots(keys) = &fact { Some(keys.clone()) } else { None };
+            let roots = if let Fact::Roots(roots) = &fact { Some(roots.clone()) } else { None };
             self.known.learn(fact)?;
             match roots {
-                Some(keys) => self.believe(keys).await,
+                Some(roots) => self.believe(&roots).await,
                 None => Ok(()),
             }
         })

@@ -11,13 +11,16 @@
 //! | `known` | principals, quotas, the policy: as the broker said last |
 //! | `control` | the gate's questions, answered from that |
 //! | `hands` | what the broker asks, done by the provider |
+//! | `roots` | the root keys: believed, expired, and retired ones of which something may be left |
 //!
 //! A provider believes the broker alone: no client's word enters what is known here.
 
 mod control;
 mod hands;
 mod known;
+mod roots;
 
 pub(super) use control::Control;
-pub(super) use hands::{Hands, set};
+pub(super) use hands::Hands;
 pub(super) use known::Known;
+pub(super) use roots::set;
