@@ -47,9 +47,11 @@ pub(super) struct Connection {
     /// What was read and not taken: less than a frame, unless the connection is held up.
     input: Vec<u8>,
     /// What the gate knows of that.
-    held: Held,
-    /// Whether what is held is of another frame than at the end of the last turn.
-    anew: bool,
+    pub(super) held: Held,
+    /// When the oldest byte came of what was not taken.
+    began: Instant,
+    /// When was last read.
+    came: Instant,
     /// Whether the socket may have something.
     readable: bool,
     /// Whether the client has said its last: its end is told once, perhaps together with bytes before it.
@@ -180,7 +182,8 @@ impl Connection {
             session: None,
             input: Vec::new(),
             held,
-            anew: false,
+            began: now,
+            came: now,
             readable: true,
             hung_up: false,
             frame_by: None,
@@ -213,7 +216,7 @@ impl Connection {
         }
         let error = Error::new(
             Code::Busy,
-            "the node holds as much of unfinished frames as it may, and this is the oldest",
+            "the node holds as much of unfinished frames as it may, most of them of this client, and this is the oldest",
         );
         if self.session.is_some() {
             desk.shared.rejects.note(self.seat.source(), &error);
@@ -224,7 +227,7 @@ impl Connection {
     /// Gives up what it holds: nobody takes a frame of it any more.
     pub(super) fn let_go(&mut self) {
         self.input = Vec::new();
-        self.held.set(0, false);
+        self.held.clear();
     }
 
     /// Goes on as far as possible.
@@ -273,18 +276,27 @@ impl Connection {
             plain.clear();
             desk.plain = plain;
         }
-        self.held.set(self.input.capacity(), std::mem::take(&mut self.anew));
         let turn = went?;
-        // Held up, or with others first, it is not the client's fault that its frame is not taken.
-        if self.is_held_up() {
-            self.frame_by = None;
-        } else if !self.share.is_spent() {
-            let most = Duration::from_millis(limits::REMOTE_FRAME_MS_MAX);
-            self.frame_by = (left > 0).then(|| self.frame_by.unwrap_or_else(|| Instant::now() + most));
-        }
+        self.count_held();
         let more =
             matches!(self.session.as_ref().map(|session| &session.work), Some(Work::Job(.., Waits::Turn)));
         Ok(if more { Turn::Again } else { turn })
+    }
+
+    /// Counts what was not taken, and whether the client or the node is to see to it.
+    fn count_held(&mut self) {
+        if self.is_held_up() || self.share.is_spent() && matches!(next(&self.input), Ok(Next::Frame { .. })) {
+            // Held up, or with others first, it is not the client's fault that its frame is not taken.
+            self.held.set(0, self.began);
+            self.held.wait(self.input.len());
+            self.frame_by = None;
+            return;
+        }
+        let bytes = self.input.len();
+        self.held.wait(0);
+        self.held.set(bytes, self.began);
+        let most = Duration::from_millis(limits::REMOTE_FRAME_MS_MAX);
+        self.frame_by = (bytes > 0).then(|| self.frame_by.unwrap_or_else(|| Instant::now() + most));
     }
 
     /// Takes the frames of what is there, and reads more. `taken` counts the bytes of `plain` that are done with.
@@ -303,7 +315,13 @@ impl Connection {
             plain.drain(..*taken);
             *taken = 0;
             let before = plain.len();
-            match self.line.receive(&mut desk.cipher, plain) {
+            // Nothing but the beginning of a frame is left when more is read.
+            self.came = desk.woke;
+            if plain.is_empty() {
+                self.began = self.came;
+            }
+            let room = desk.partials.read_bytes();
+            match self.line.receive(&mut desk.cipher[..room], plain) {
                 Ok(Received::Some { more, bytes }) => {
                     self.readable = more || self.hung_up;
                     self.share.read(bytes, plain.len() - before);
@@ -372,7 +390,7 @@ impl Connection {
             *taken += HEADER_BYTES + body.len();
             self.share.frame();
             self.frame_by = None;
-            self.anew = true;
+            self.began = self.came;
             self.quiet_since = desk.woke;
             self.frame(desk, &header, body)?;
         }
