@@ -48,6 +48,8 @@ pub(super) struct Connection {
     input: Vec<u8>,
     /// What the gate knows of that.
     pub(super) held: Held,
+    /// When its handshake may begin.
+    hello: Hello,
     /// When the oldest byte came of what was not taken.
     began: Instant,
     /// When was last read.
@@ -56,7 +58,7 @@ pub(super) struct Connection {
     readable: bool,
     /// Whether the client has said its last: its end is told once, perhaps together with bytes before it.
     hung_up: bool,
-    /// By when a frame that has begun has to be whole.
+    /// By when a frame, or a record of TLS, that has begun has to be whole.
     pub(super) frame_by: Option<Instant>,
     /// When the client last asked for something.
     quiet_since: Instant,
@@ -80,6 +82,17 @@ pub(super) enum Stage {
     Parting(Instant),
     /// It is closed.
     Dead,
+}
+
+/// When a handshake may begin: it costs the node a signature, of which a network is given some a second.
+#[derive(Clone, Copy)]
+enum Hello {
+    /// When the client has asked for it. Who only connects is given none, and takes none from its neighbours.
+    Awaited,
+    /// At the turn of its network. What the client sent is in its socket until then.
+    At(Instant),
+    /// It may.
+    Now,
 }
 
 /// What lives with a session.
@@ -182,6 +195,7 @@ impl Connection {
             session: None,
             input: Vec::new(),
             held,
+            hello: Hello::Awaited,
             began: now,
             came: now,
             readable: true,
@@ -292,7 +306,8 @@ impl Connection {
             self.frame_by = None;
             return;
         }
-        let bytes = self.input.len();
+        // Of what is not even a record yet, TLS holds the rest.
+        let bytes = self.input.len() + self.line.unfinished();
         self.held.wait(0);
         self.held.set(bytes, self.began);
         let most = Duration::from_millis(limits::REMOTE_FRAME_MS_MAX);
@@ -312,12 +327,15 @@ impl Connection {
             if !self.readable {
                 return Ok(Turn::Waits);
             }
+            if !self.may_begin(desk)? {
+                return Ok(Turn::Waits);
+            }
             plain.drain(..*taken);
             *taken = 0;
             let before = plain.len();
             // Nothing but the beginning of a frame is left when more is read.
             self.came = desk.woke;
-            if plain.is_empty() {
+            if plain.is_empty() && self.line.unfinished() == 0 {
                 self.began = self.came;
             }
             let room = desk.partials.read_bytes();
@@ -340,6 +358,41 @@ impl Connection {
         self.take_frames(desk, plain, taken)?;
         let more = self.readable || self.share.is_spent();
         Ok(if more && !self.is_held_up() { Turn::Again } else { Turn::Waits })
+    }
+
+    /// Whether TLS may be given what the socket has.
+    fn may_begin(&mut self, desk: &mut Desk) -> Result<bool, End> {
+        let at = match self.hello {
+            Hello::Now => return Ok(true),
+            Hello::At(at) => at,
+            Hello::Awaited => match self.line.begins(&mut desk.cipher) {
+                Ok(Some(true)) => {
+                    let now = Instant::now();
+                    let wait = self.seat.handshake(now).map_err(|error| {
+                        desk.shared.rejects.note(self.seat.source(), &error);
+                        End::Gone
+                    })?;
+                    now + wait
+                }
+                Ok(Some(false)) if !self.hung_up => {
+                    self.readable = false; // until more has come
+                    return Ok(false);
+                }
+                Ok(_) => return Err(End::Left),
+                Err(_) => return Err(End::Gone),
+            },
+        };
+        let may = at <= Instant::now();
+        self.hello = if may { Hello::Now } else { Hello::At(at) };
+        Ok(may)
+    }
+
+    /// When it goes on by itself, as it is the turn of its network.
+    const fn begins_at(&self) -> Option<Instant> {
+        match self.hello {
+            Hello::At(at) => Some(at),
+            Hello::Awaited | Hello::Now => None,
+        }
     }
 
     /// Whether frames of a request are still to come.
@@ -417,7 +470,7 @@ impl Connection {
         let after = |since: Instant, ms| since + Duration::from_millis(ms);
         let stuck = self.line.stuck_since().map(|since| after(since, limits::SEND_MS_MAX));
         let own = match &self.stage {
-            Stage::Greeting(_, until) => Some(*until),
+            Stage::Greeting(_, until) => Some(self.begins_at().map_or(*until, |at| at.min(*until))),
             // From here on nothing else counts: a deadline that nobody looks at any more would be due for ever.
             Stage::Parting(until) if self.session.is_some() => {
                 // Nothing tells that what was sent has arrived.
@@ -472,6 +525,7 @@ impl Connection {
         }
         let late = |what| Error::new(Code::Timeout, what);
         match &self.stage {
+            Stage::Greeting(_, until) if *until > now && self.begins_at().is_some() => self.turn(desk),
             Stage::Greeting(Greeting::Tls(..), _) => {
                 let error = late("the TLS handshake was not done in time");
                 desk.shared.rejects.note(self.seat.source(), &error);
