@@ -100,6 +100,9 @@ impl Mediated {
     /// 512 of them are one request; at a socket it is one after the other. Not one moment of the region: others may write
     /// in between.
     ///
+    /// Where it fails, as a whole or for an item, the buffers may hold pieces of what was read all the same: no more than
+    /// the bytes that are said to have come means anything.
+    ///
     /// # Errors
     /// What concerns the right or the session as a whole; each item as [`Self::read_into`].
     pub fn gather(&self, items: &mut [(u64, &mut [u8])]) -> Result<Vec<Result<usize>>> {

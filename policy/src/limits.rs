@@ -177,7 +177,8 @@ pub const REMOTE_SESSIONS_PER_NETWORK_MAX: usize = REMOTE_SESSIONS_MAX / 4 * 3;
 pub const REMOTE_SESSIONS_PER_PRINCIPAL_MAX: usize = REMOTE_SESSIONS_PER_NETWORK_MAX;
 /// Connections beyond these that are told so: telling takes a handshake. More are hung up on.
 pub const REMOTE_REFUSALS_MAX: usize = 256;
-/// Connections whose session has not begun. One more takes the place of the oldest.
+/// Connections whose session has not begun, also those that wait for the turn of their network. One more takes the place
+/// of the oldest.
 pub const REMOTE_GREETINGS_MAX: usize = 1_024;
 /// Pause between two accepted connections while there are so many, in milliseconds. So the oldest is about a second old
 /// when another takes its place: whoever means it is through by then.
@@ -186,9 +187,10 @@ pub const REMOTE_GREETING_PACE_MS: u64 = 1;
 pub const REMOTE_BACKLOG_MAX: i32 = 1_024;
 /// TLS handshakes that one network may have begun in a second, in the long run: half of a processor's time.
 pub const REMOTE_HANDSHAKES_PER_S: u32 = 500;
-/// Those of a network that are taken at once after a quiet time: as many as may be beginning.
+/// Those of a network that are begun at once after a quiet time: as many as may be beginning.
 pub const REMOTE_HANDSHAKES_BURST: u32 = REMOTE_GREETINGS_MAX as u32;
-/// How long a connection waits for the turn of its network, in milliseconds. One that would wait longer is hung up on.
+/// How long a connection whose ClientHello has come waits for the turn of its network, in milliseconds. One that would
+/// wait longer is hung up on.
 pub const REMOTE_HANDSHAKE_WAIT_MS_MAX: u64 = 1_000;
 /// Networks whose handshakes are counted apart. Those beyond share one count until others have been quiet for a while.
 pub const REMOTE_RATED_NETWORKS_MAX: usize = 4_096;
@@ -198,16 +200,20 @@ pub const REMOTE_BEGUN_PER_ROUND: usize = 16;
 pub const REMOTE_SHARDS_MAX: usize = 4;
 /// How long a frame may take from its first byte to its last, in milliseconds, while the node reads.
 pub const REMOTE_FRAME_MS_MAX: u64 = 10_000;
-/// Bytes of frames that are not whole, or whose turn has not come, that all connections over TLS together may have sent.
-/// Beyond it the oldest ends. Each has less than a frame, or a read more where its turn has not come: a frame is judged as
-/// a whole, by its checksum among others, and what was cut off has had no effect. So it is held until it is whole, and it
+/// Bytes of frames whose rest has not come, that all connections over TLS together may have sent. Beyond it the oldest
+/// ends of the principal that has sent most of them. Each has less than a frame and a record: a frame is judged as a
+/// whole, by its checksum among others, and what was cut off has had no effect. So it is held until it is whole, and it
 /// has to have room for a chunk of 64 KiB and what says where that belongs.
+///
+/// Also of what has come and waits for the node. Nobody ends for that; beyond it [`REMOTE_SCARCE_READ_BYTES`] are read.
 pub const REMOTE_PARTIALS_BYTES_MAX: usize = 64 << 20;
 /// How long a request may have waited in the node when its turn comes, in milliseconds. Beyond it there is more to do than
 /// can be done, and it is refused with `E_BUSY` at once instead of being served late.
 pub const REMOTE_WAIT_MS_MAX: u64 = 500;
 /// Bytes of ciphertext that are read from a connection at once.
 pub const REMOTE_READ_BYTES: usize = 64 << 10;
+/// The same while [`REMOTE_PARTIALS_BYTES_MAX`] wait for the node already.
+pub const REMOTE_SCARCE_READ_BYTES: usize = 4 << 10;
 /// How often a connection is read from before it is the next one's turn.
 pub const REMOTE_READS_PER_TURN: usize = 4;
 /// Bytes that a full read has to mean, of a hundred of its ciphertext, to be followed by another in the same turn. The
@@ -575,7 +581,7 @@ const _: () = assert!(
 );
 const _: () = assert!(
     REMOTE_HANDSHAKES_PER_S as u64 * REMOTE_HANDSHAKE_WAIT_MS_MAX / 1_000 < REMOTE_SESSIONS_MAX as u64 / 16,
-    "those of one network that wait take few of the places"
+    "those of one network that wait take few of the seats"
 );
 const _: () = assert!(
     REMOTE_KEEPALIVE_STEP_MS * REMOTE_KEEPALIVES_MAX as u64 <= REMOTE_KEEPALIVE_MS,

@@ -12,7 +12,7 @@ use rustix::param::page_size;
 
 /// Where a page is present, and can be given up.
 pub(super) trait Place {
-    /// Gives up the page in which the byte at `offset` lies. One at a time is asked to, so it must not be long.
+    /// Gives up the page in which the byte at `offset` lies. Asked from several threads at a time.
     fn give_up(&self, offset: usize);
 }
 
@@ -37,8 +37,10 @@ impl<T: Place> Present<T> {
             None => {}
         }
         pages.push_back((Arc::downgrade(place), page));
-        if pages.len() > WORD_PAGES_MAX
-            && let Some((of, page)) = pages.pop_front()
+        let oldest = if pages.len() > WORD_PAGES_MAX { pages.pop_front() } else { None };
+        // Whoever has a turn of that region is waited for by this thread alone.
+        drop(pages);
+        if let Some((of, page)) = oldest
             && let Some(of) = of.upgrade()
         {
             of.give_up(page);

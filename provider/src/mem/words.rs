@@ -17,7 +17,8 @@
 //! that a rotation copies. A cut waits for one instruction at most, whose page is present: nothing that a client does is
 //! between the two. The turn lends its holder the priority of who waits ([`super::turn`]).
 //!
-//! Few pages are present at a time ([`super::present`]). One is given up in the way of a cut, so that a change which had
+//! Few pages are present at a time ([`super::present`]): so many, and one more for each thread that is about to give one up
+//! and waits for the turn of its region. One is given up in the way of a cut, so that a change which had
 //! made it present either is over or makes it present again.
 //!
 //! Only a process that may truncate or punch the file could take the page away between 1 and 4. In tier `sealed` there is
@@ -30,7 +31,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use caps::error::Result;
 
@@ -87,12 +88,15 @@ struct Mapped {
     mapping: OnceLock<Mapping>,
     /// Goes up when pages are being given up, and when they are: odd meanwhile.
     given_up: AtomicU64,
+    /// Held meanwhile: two at a time would leave the number even.
+    giving_up: Mutex<()>,
 }
 
 impl Place for Mapped {
     /// As a cut does: who begins after the first line sees it and makes the page present again, and who had begun is over
     /// after the second.
     fn give_up(&self, offset: usize) {
+        let _alone = self.giving_up.lock().unwrap_or_else(PoisonError::into_inner);
         self.given_up.fetch_add(1, Ordering::SeqCst);
         drop(self.turn.take());
         if let Some(mapping) = self.mapping.get() {

@@ -45,8 +45,6 @@ pub(super) struct Admitted {
     pub(super) seat: Seat,
     /// Why it is to be refused, once it can be told.
     pub(super) refused: Option<Error>,
-    /// How long it has to wait before its handshake is begun.
-    pub(super) wait: Duration,
 }
 
 /// A connection's place, given back when dropped.
@@ -58,7 +56,7 @@ pub(super) struct Seat {
     beyond: bool,
     /// Whose session it is, once one has begun.
     holder: Option<PrincipalKey>,
-    /// Whether its handshake has begun, and its session has not.
+    /// Whether its session has not begun.
     greeting: bool,
 }
 
@@ -79,26 +77,26 @@ impl Admission {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more connection, which comes `now`.
+    /// A place for one more connection.
     ///
     /// # Errors
-    /// `E_BUSY` if there is not even room to tell it, or its network begins too many.
-    pub(super) fn admit(self: &Arc<Self>, source: Source, now: Instant) -> Result<Admitted> {
+    /// `E_BUSY` if there is not even room to tell it.
+    pub(super) fn admit(self: &Arc<Self>, source: Source) -> Result<Admitted> {
         let mut taken = self.taken();
         let own = taken.by.get(&source).copied().unwrap_or(0);
         let beyond = taken.all >= self.most || own >= self.most_of_one;
         if beyond && taken.refused >= REMOTE_REFUSALS_MAX {
             return Err(FULL);
         }
-        let wait = taken.rates.take(source, now)?;
         if beyond {
             taken.refused += 1;
         } else {
             taken.all += 1;
             taken.by.insert(source, own + 1);
         }
-        let seat = Seat { admission: self.clone(), source, beyond, holder: None, greeting: false };
-        Ok(Admitted { seat, refused: beyond.then_some(FULL), wait })
+        self.greetings.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat { admission: self.clone(), source, beyond, holder: None, greeting: true };
+        Ok(Admitted { seat, refused: beyond.then_some(FULL) })
     }
 
     /// Whether as many sessions are beginning as may.
@@ -113,11 +111,12 @@ impl Admission {
 }
 
 impl Seat {
-    /// Its handshake begins. Who only waits for that is no burden, and does not count as one.
-    pub(super) fn begins(&mut self) {
-        if !std::mem::replace(&mut self.greeting, true) {
-            self.admission.greetings.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Its client asks for a handshake `now`: how long that has to wait.
+    ///
+    /// # Errors
+    /// `E_BUSY` if its network asks for too many.
+    pub(super) fn handshake(&self, now: Instant) -> Result<Duration> {
+        self.admission.taken().rates.take(self.source, now)
     }
 
     /// Its session has begun.
@@ -182,11 +181,9 @@ mod tests {
     const HERE: Source = Source::Net4([10, 0, 0]);
     const THERE: Source = Source::Net4([10, 0, 1]);
 
-    /// Lets one in from a network that has been quiet: why it is refused.
+    /// Lets one in: why it is refused.
     fn admit(admission: &Arc<Admission>, source: Source) -> Result<(Seat, Option<Error>)> {
-        admission.taken().rates = Rates::default();
-        let Admitted { seat, refused, wait } = admission.admit(source, Instant::now())?;
-        assert!(wait.is_zero());
+        let Admitted { seat, refused } = admission.admit(source)?;
         Ok((seat, refused))
     }
 
@@ -242,10 +239,9 @@ mod tests {
     async fn a_greeting_is_over_once_and_whoever_waits_is_told() {
         let admission = Admission::new(usize::MAX, usize::MAX);
         let mut seats: Vec<_> =
-            (0..REMOTE_GREETINGS_MAX).map(|_| admit(&admission, HERE).unwrap().0).collect();
-        assert!(!admission.is_crowded(), "nobody has begun");
-        seats.iter_mut().for_each(Seat::begins);
-        seats[1].begins();
+            (1..REMOTE_GREETINGS_MAX).map(|_| admit(&admission, HERE).unwrap().0).collect();
+        assert!(!admission.is_crowded());
+        seats.push(admit(&admission, THERE).unwrap().0);
         assert!(admission.is_crowded());
         seats[0].greeted();
         seats[0].greeted();
@@ -256,13 +252,15 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_begins_too_many_takes_no_places() {
+    fn who_asks_for_no_handshake_takes_none_from_its_neighbours() {
         let admission = Admission::new(usize::MAX, usize::MAX);
         let now = Instant::now();
-        let let_in: Vec<_> = std::iter::from_fn(|| admission.admit(HERE, now).ok()).collect();
-        assert_eq!(admission.taken().all, let_in.len());
-        assert_eq!(admission.admit(HERE, now).unwrap_err().code(), Code::Busy);
-        assert_eq!(admission.taken().all, let_in.len());
-        assert!(admission.admit(THERE, now).unwrap().wait.is_zero());
+        let silent: Vec<_> =
+            (0..4 * REMOTE_GREETINGS_MAX).map(|_| admit(&admission, HERE).unwrap().0).collect();
+        let (asks, _) = admit(&admission, HERE).unwrap();
+        assert_eq!(asks.handshake(now), Ok(Duration::ZERO), "the first that asks");
+        while silent[0].handshake(now).is_ok() {}
+        assert_eq!(asks.handshake(now).unwrap_err().code(), Code::Busy);
+        assert_eq!(admit(&admission, THERE).unwrap().0.handshake(now), Ok(Duration::ZERO));
     }
 }

@@ -32,7 +32,7 @@ pub struct RemoteGate {
     shared: Arc<Shared>,
     admission: Arc<Admission>,
     _shards: Shards,
-    dealer: Arc<Dealer>,
+    dealer: Dealer,
     watching: tokio::task::JoinHandle<()>,
 }
 
@@ -72,7 +72,7 @@ impl RemoteGate {
             shards.0.push((mailbox, Some(thread)));
         }
         let mailboxes: Vec<_> = shards.0.iter().map(|(mailbox, _)| mailbox.clone()).collect();
-        let dealer = Arc::new(Dealer { shards: mailboxes.clone(), next: AtomicUsize::new(0) });
+        let dealer = Dealer { shards: mailboxes.clone(), next: AtomicUsize::new(0) };
         let watching = tokio::spawn(watch(config.credentials, mailboxes, shared.clone()));
         Ok(Self { listener, address, shared, admission, _shards: shards, dealer, watching })
     }
@@ -107,16 +107,8 @@ impl RemoteGate {
 
     fn begin(&self, socket: TcpStream, address: IpAddr) {
         let source = Source::of(address);
-        match self.admission.admit(source, Instant::now()) {
-            Ok(admitted) if admitted.wait.is_zero() => self.dealer.deal(socket, address, admitted),
-            Ok(admitted) => {
-                let dealer = self.dealer.clone();
-                // So many of a network at most as its waits allow.
-                tokio::spawn(async move {
-                    tokio::time::sleep(admitted.wait).await;
-                    dealer.deal(socket, address, admitted);
-                });
-            }
+        match self.admission.admit(source) {
+            Ok(admitted) => self.dealer.deal(socket, address, admitted),
             Err(error) => self.shared.rejects.note(source, &error),
         }
     }
@@ -124,12 +116,11 @@ impl RemoteGate {
 
 impl Dealer {
     fn deal(&self, socket: TcpStream, address: IpAddr, admitted: Admitted) {
-        let Admitted { mut seat, refused, .. } = admitted;
+        let Admitted { seat, refused } = admitted;
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let open = |after: &usize| self.shards[(turn + after) % self.shards.len()].is_open();
         // One that could not wait for its sockets any more has said so; the others serve on.
         let Some(after) = (0..self.shards.len()).find(open) else { return };
-        seat.begins();
         self.shards[(turn + after) % self.shards.len()].put(Letter::New(socket, address, seat, refused));
     }
 }

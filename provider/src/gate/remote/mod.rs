@@ -25,7 +25,7 @@
 //! |---|---|
 //! | `config` | what the operator says |
 //! | `admission` | how many connections there may be, and whose |
-//! | `rates` | how many of them a network may begin in a time |
+//! | `rates` | how many handshakes a network may begin in a time |
 //! | `listener` | binding, accepting, starting and stopping the shards |
 //! | `mailbox` | what other threads tell a shard |
 //! | `shard` | the loop of a thread: readiness, mail, deadlines, turns |
@@ -34,6 +34,7 @@
 //! | `partials` | what all connections hold of frames that are not whole |
 //! | `deadlines` | when which connection has to be looked at |
 //! | `line` | TLS over a socket: bytes in, frames out |
+//! | `records` | where TLS's records end in what has come |
 //! | `connection` | one connection from accept to end |
 //! | `greeting` | a session's beginning: certificates, proof of a key, and that both mean the same |
 //! | `requests` | what a frame asks for, and who does it |
@@ -71,6 +72,7 @@ mod partials;
 mod parting;
 mod rates;
 mod read;
+mod records;
 mod requests;
 mod shard;
 mod share;

@@ -2,9 +2,10 @@
 //! asks for it.
 //!
 //! A bucket of tokens for each network, kept as the one time at which it would be full again (the virtual scheduling of
-//! ATM's cell rates). Who finds it empty waits for its token while that is not for long, without TLS and without a place
-//! among those that are greeted; more are hung up on. So what a network does to the node is bounded, however many of its
-//! connections it begins, and other networks have buckets of their own.
+//! ATM's cell rates). A token is taken when a ClientHello has come and before it is looked at: who only connects takes none
+//! from its neighbours. Who finds the bucket empty waits for its token while that is not for long, as one of those whose
+//! session has not begun, of which there is a bound for all networks together; more are hung up on. So what a network does
+//! to the node is bounded, however many of its connections it begins, and other networks have buckets of their own.
 //!
 //! Pure: time is an argument.
 
@@ -40,7 +41,7 @@ impl Rates {
         let full_at = self.full_at.get(&source).map_or(now, |&at| at.max(now));
         let wait = full_at.saturating_duration_since(now).saturating_sub(SLACK);
         if wait > Duration::from_millis(REMOTE_HANDSHAKE_WAIT_MS_MAX) {
-            return Err(Error::new(Code::Busy, "the network begins more connections than the node takes"));
+            return Err(Error::new(Code::Busy, "the network begins more handshakes than the node takes"));
         }
         self.full_at.insert(source, full_at + INTERVAL);
         Ok(wait)

@@ -20,7 +20,7 @@ use super::deadlines::Deadlines;
 use super::effects::Effects;
 use super::line::Line;
 use super::mailbox::{Letter, Mailbox};
-use super::partials::Partials;
+use super::partials::{Holder, Partials};
 use super::table::{Key, Table};
 use crate::gate::listen::Shared;
 
@@ -305,7 +305,8 @@ impl Shard {
             registry
                 .register(&mut SourceFd(&line.raw_fd()), key.token(), interest)
                 .map_err(|_| Error::new(Code::System, "cannot watch a socket"))?;
-            let held = self.desk.partials.held(self.desk.mailbox.clone(), key);
+            let holder = Holder::Network(seat.source());
+            let held = self.desk.partials.held(self.desk.mailbox.clone(), key, holder);
             Ok::<_, Error>(Connection::new(key, line, held, address, seat, credentials, refused))
         });
         let key = match inserted {
