@@ -478,7 +478,7 @@ fn what_a_provider_says_and_refuses_counts_beside_the_books() {
 fn a_life_of_another_seat_proves_nothing() {
     let mut world = World::new();
     for seat in [None, Some(Seat([2; 16]))] {
-        let first = if seat.is_none() { 1 } else { 11 };
+        let first = if seat.is_none() { 1 } else { 21 };
         register(&mut world, east(first));
         let ticket = world.lease_as(1, near("zone-1"));
         let stranger = |n| Registration { seat, ..east(n) };
