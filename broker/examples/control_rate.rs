@@ -111,6 +111,7 @@ fn genesis(policy: &Policy, clock: &SteadyClock) -> Genesis {
             regions: many as u32,
             classes: Vec::new(),
             locality: None,
+            seat: None,
         }),
         at: clock.now(),
         admin: SigningKey::from_seed(&[1; 32]).public(),

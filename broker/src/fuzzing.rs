@@ -11,7 +11,7 @@ mod story;
 
 use std::collections::BTreeMap;
 
-use caps::id::{ClusterEpoch, PrincipalKey, ProviderId};
+use caps::id::{ClusterEpoch, PrincipalKey, ProviderId, Seat};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
 use caps::wire::provider::Registration;
@@ -38,6 +38,7 @@ pub fn small_genesis() -> Genesis {
             regions: 6,
             classes: Vec::new(),
             locality: None,
+            seat: Some(Seat([0x5e; 16])),
         }),
         at: UnixMicros(1_000_000),
         admin: PrincipalKey([0xa; 32]),

@@ -11,7 +11,7 @@ use broker::state::{
     Acceptance, Actor, Broker, Command, Kind, Narrowing, SNAPSHOT_VERSION, TokenCut, TransferAcceptance, Undo,
 };
 use caps::Code;
-use caps::id::{DonationId, GrantId, ProviderId, TransferId};
+use caps::id::{DonationId, GrantId, ProviderId, Seat, TransferId};
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::share::TransferContract;
@@ -259,6 +259,7 @@ fn commands() -> Vec<Command> {
             regions: 2,
             classes: if n == 1 { vec![name("training")] } else { Vec::new() },
             locality: (n == 1).then(|| name("zone-1")),
+            seat: (n == 1).then_some(Seat([0x5e; 16])),
         };
         push(&mut world, system, Kind::ProviderRegister { provider, attached: false });
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use broker::runtime::Caller;
 use caps::Code;
-use caps::id::ProviderId;
+use caps::id::{ProviderId, Seat};
 use caps::time::Micros;
 use caps::wire::Reply;
 use caps::wire::link::{Notice, Take};
@@ -28,6 +28,7 @@ fn east(n: u8) -> Registration {
         regions: 4,
         classes: Vec::new(),
         locality: Some(name("zone-1")),
+        seat: Some(Seat([0x5e; 16])),
     }
 }
 

@@ -10,7 +10,7 @@ use broker::state::{
     Actor, Answer, Bounds, Broker, Capacity, Command, Effect, Genesis, Kind, PolicyVerdict, Query, View,
 };
 use caps::Code;
-use caps::id::{GrantId, LeaseId, ProviderId};
+use caps::id::{GrantId, LeaseId, ProviderId, Seat};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Reason;
 use caps::wire::link::{Notice, Take};
@@ -340,6 +340,7 @@ impl Pair {
                     regions,
                     classes: class.map(|class| name(LABELS[class])).into_iter().collect(),
                     locality: label.map(|label| name(LABELS[label])),
+                    seat: Some(Seat([1; 16])),
                 };
                 let here = self.nodes.iter().find(|node| node.said.id == id);
                 let expected = match here {

@@ -6,7 +6,7 @@ mod common;
 use audit::Event;
 use broker::state::{Actor, Answer, Broker, Effect, Genesis, Kind, Query, View};
 use caps::Code;
-use caps::id::{GrantId, ProviderId};
+use caps::id::{GrantId, ProviderId, Seat};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::link::{ClaimTicket, Notice, Take};
 use caps::wire::provider::{Address, Load, ProviderRow, ProviderState, Registration, Verdict};
@@ -27,6 +27,7 @@ fn east(n: u8) -> Registration {
         regions: 6,
         classes: Vec::new(),
         locality: Some(name("zone-1")),
+        seat: Some(Seat([0x5e; 16])),
     }
 }
 
@@ -471,4 +472,30 @@ fn what_a_provider_says_and_refuses_counts_beside_the_books() {
     world.system(heard).answer.unwrap();
     let back = world.lease_as(1, near("zone-1"));
     assert_eq!(place(&world, &back), "east");
+}
+
+#[test]
+fn a_life_of_another_seat_proves_nothing() {
+    let mut world = World::new();
+    for seat in [None, Some(Seat([2; 16]))] {
+        let first = if seat.is_none() { 1 } else { 21 };
+        register(&mut world, east(first));
+        let ticket = world.lease_as(1, near("zone-1"));
+        let stranger = |n| Registration { seat, ..east(n) };
+        assert_eq!(register(&mut world, stranger(first + 1)), Some(Code::Exists));
+        assert_eq!(lease_row(&world, &ticket).state, LeaseState::Live);
+        // It is cut off, and may serve on.
+        world.system(Kind::ProviderLost { provider: ProviderId([first; 16]), proved: false }).answer.unwrap();
+        let came = world.system(Kind::ProviderRegister { provider: stranger(first + 1), attached: false });
+        assert_eq!(events(&came.entries), [(Event::NodeJoin, None)]);
+        assert_eq!(lease_row(&world, &ticket).state, LeaseState::Ending, "until its time is over");
+        // A life of its own seat is turned away as long as the other is there, and proves it afterwards.
+        assert_eq!(register(&mut world, east(first + 2)), Some(Code::Exists));
+        let second = ProviderId([first + 1; 16]);
+        world.system(Kind::ProviderLost { provider: second, proved: true }).answer.unwrap();
+        assert_eq!(lease_row(&world, &ticket).state, LeaseState::Ending, "that was another's end");
+        assert_eq!(register(&mut world, east(first + 2)), None);
+        assert_eq!(lease_row(&world, &ticket).state, LeaseState::Ended);
+        world.by(0, Kind::ProviderGiveUp { name: name("east") }).answer.unwrap();
+    }
 }

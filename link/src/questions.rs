@@ -15,11 +15,12 @@ use std::time::Duration;
 use caps::error::{Code, Error, Result};
 use caps::wire::cluster::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
 use crate::line::Outgoing;
 
-const OVER: Error = Error::new(Code::Unreachable, "the link to the other node is cut");
+pub(crate) const OVER: Error = Error::new(Code::Unreachable, "the link to the other node is cut");
 const LATE: Error = Error::new(Code::Timeout, "the other node did not answer in time");
 
 /// Questions that wait for each other, and for no others.
@@ -79,18 +80,18 @@ impl<S: Send + 'static> Questions<S> {
         lane.places.add_permits(lane.most);
     }
 
-    /// Asks, and waits for the answer.
+    /// Asks, and waits for the answer: so long at most, or as long as the link lasts.
     ///
     /// # Errors
     /// `E_TIMEOUT`, `E_UNREACHABLE` if the link is over, or what the other end says.
     pub(crate) async fn ask<M: Message>(
         &self,
         lane: &Lane,
-        within: Duration,
+        within: impl Into<Option<Duration>>,
         message: impl FnOnce(u64) -> M,
     ) -> Result<S> {
         let (tell, told) = oneshot::channel();
-        self.put(lane, within, tell, None, message, told).await
+        self.put(lane, within.into(), tell, None, message, told).await
     }
 
     /// The same for a question whose answer is followed by a record. It is waited for within a time of its own.
@@ -105,21 +106,21 @@ impl<S: Send + 'static> Questions<S> {
     ) -> Result<(S, oneshot::Receiver<Result<()>>)> {
         let (tell, told) = oneshot::channel();
         let (record, recorded) = oneshot::channel();
-        let answer = self.put(lane, within, tell, Some(record), message, told).await?;
+        let answer = self.put(lane, Some(within), tell, Some(record), message, told).await?;
         Ok((answer, recorded))
     }
 
     async fn put<M: Message>(
         &self,
         lane: &Lane,
-        within: Duration,
+        within: Option<Duration>,
         tell: oneshot::Sender<Result<S>>,
         record: Option<oneshot::Sender<Result<()>>>,
         message: impl FnOnce(u64) -> M,
         told: oneshot::Receiver<Result<S>>,
     ) -> Result<S> {
-        let end = Instant::now() + within;
-        let place = timeout_at(end, lane.places.clone().acquire_owned()).await;
+        let end = within.map(|within| Instant::now() + within);
+        let place = until(end, lane.places.clone().acquire_owned()).await;
         let place = place.map_err(|_| LATE)?.map_err(|_| OVER)?;
         {
             let mut state = self.state();
@@ -131,7 +132,7 @@ impl<S: Send + 'static> Questions<S> {
             state.next += 1;
             state.open.insert(number, Open { tell, record, place });
         }
-        timeout_at(end, told).await.map_err(|_| LATE)?.unwrap_or(Err(OVER))
+        until(end, told).await.map_err(|_| LATE)?.unwrap_or(Err(OVER))
     }
 
     /// An answer came.
@@ -179,6 +180,14 @@ impl<S: Send + 'static> Questions<S> {
         for one in unrecorded.into_values() {
             let _ = one.tell.send(Err(OVER));
         }
+    }
+}
+
+/// Waits until then, or for as long as it takes.
+async fn until<T>(end: Option<Instant>, what: impl Future<Output = T>) -> Result<T, Elapsed> {
+    match end {
+        Some(end) => timeout_at(end, what).await,
+        None => Ok(what.await),
     }
 }
 

@@ -4,6 +4,7 @@ mod common;
 
 use std::time::Duration;
 
+use audit::rejects::{LIMIT_BURST, LIMIT_PER_SECOND};
 use caps::Code;
 use caps::id::{GrantId, LeaseId, ProviderId};
 use caps::limits::{LINK_FRAME_BYTES_MAX, LINK_HELLO_BYTES_MAX, LINK_WINDOW_MAX};
@@ -21,7 +22,7 @@ use common::wire::Wire;
 use common::world::World;
 use common::{name, public, registration, soon, until};
 use link::provider::{Config, Dialler};
-use policy::limits::LINK_GREETINGS_PER_ADDRESS_MAX;
+use policy::limits::{LINK_BAD_NOTICES_MAX, LINK_GREETINGS_PER_ADDRESS_MAX};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -382,4 +383,43 @@ async fn a_provider_that_answers_nothing_does_not_hold_up_another() {
         soon("each ends", asked).await.unwrap().map(drop).unwrap_or(());
     }
     drop(mute);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_refusals_fills_no_log_and_ends_the_link() {
+    let world = World::start().await;
+    let wire = Wire::to(world.address).await;
+    world.join(registration("east", 11), &wire).await;
+    let lease = world.lease(1).await.unwrap().id;
+    let mut west = Raw::connect(&world, "provider/west").await;
+    west.join(&world, registration("west", 12), false).await;
+    let cut = Cut {
+        lease,
+        grant: None,
+        id: RevocationId([2; 64]),
+        marks: [None, None],
+        range: None,
+        not_before: UnixMicros(1),
+        expires: UnixMicros(u64::MAX / 4),
+        holders: vec![public(1)],
+    };
+    let begun = std::time::Instant::now();
+    for _ in 0..200 {
+        let cut = Box::new(cut.clone());
+        west.ask(ProviderAsks::RevokeToken { holder: public(1), cut, reason: Reason::default() }).await;
+    }
+    let notices = vec![Notice::LeaseEnded { lease, cause: EndCause::Expired }; 32];
+    let messages = LINK_BAD_NOTICES_MAX / notices.len();
+    let ask =
+        |n: usize| ProviderAsks::Notices { first: (n * notices.len()) as u64, notices: notices.clone() };
+    for n in 1..messages {
+        west.ask(ask(n - 1)).await;
+    }
+    west.say(&ToBroker::Ask { number: (200 + messages) as u64, ask: ask(messages - 1) }).await;
+    assert_eq!(west.bye().await.unwrap().code, Code::Protocol);
+    let denied = world.entries().iter().filter(|entry| entry.contains("lease.deny")).count();
+    // Two bursts, and what was earned meanwhile.
+    let most = 2 * (LIMIT_BURST + LIMIT_PER_SECOND * (begun.elapsed().as_secs() + 1));
+    assert!((2..=most).contains(&(denied as u64)), "{denied} of {most}");
+    assert_eq!(world.show(lease).await.state, LeaseState::Live);
 }

@@ -798,8 +798,10 @@ pub const LINK_REVOKE_MS_MAX: u64 = LINK_TAKE_MS_MAX + LINK_ASK_MS_MAX;
 pub const LINK_PULSES_MAX: usize = 4;
 /// Of these, what is to be taken back: it waits for no claim.
 pub const LINK_TAKES_MAX: usize = 32;
+/// Of these, claims: each keeps its place until it is recorded, and no renewal and no root key waits for that.
+pub const LINK_CLAIMS_MAX: usize = 16;
 /// Of these, all others.
-pub const LINK_OTHERS_MAX: usize = LINK_WINDOW_MAX - LINK_PULSES_MAX - LINK_TAKES_MAX;
+pub const LINK_OTHERS_MAX: usize = LINK_WINDOW_MAX - LINK_PULSES_MAX - LINK_TAKES_MAX - LINK_CLAIMS_MAX;
 /// After which silence a provider takes its link for cut and dials again, in milliseconds: several questions how it is have
 /// not come, and it can be back before it is lost.
 pub const LINK_SILENT_MS_MAX: u64 = 5_000;
@@ -812,12 +814,15 @@ pub const LINK_CONNECT_MS_MAX: u64 = 3_000;
 /// Notices that a provider keeps until the broker has noted them: every lease that it may have ends once, every grant is
 /// opened once and ends once, and while the broker is away nothing new comes. The oldest make room.
 pub const LINK_NOTICES_MAX: usize = LEASES_MAX + 2 * GRANTS_MAX;
+/// Notices about what is not its own that a provider may tell over one link: after a long cut it tells of leases that the
+/// broker has forgotten, and goes on after them over the next link.
+pub const LINK_BAD_NOTICES_MAX: usize = 1_024;
 /// How long a provider waits before it tells again what a broker had no room for, in milliseconds.
 pub const LINK_NOTICE_AGAIN_MS: u64 = 50;
 /// How long a node that stops waits for the last words of its links, in milliseconds.
 pub const LINK_BYE_MS_MAX: u64 = 500;
 const _: () = assert!(POLICY_BYTES_MAX <= LINK_POLICY_BYTES_MAX, "every policy fits a link");
-const _: () = assert!(LINK_PULSES_MAX + LINK_TAKES_MAX < LINK_WINDOW_MAX);
+const _: () = assert!(LINK_PULSES_MAX + LINK_TAKES_MAX + LINK_CLAIMS_MAX < LINK_WINDOW_MAX);
 const _: () = assert!(
     LINK_ASK_MS_MAX < RESERVATION_MS_MAX,
     "a renewal that arrives late is within the end that the books have"

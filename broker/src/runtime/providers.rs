@@ -23,8 +23,9 @@
 //! told of the lease, which it keeps on its own clock, and as much as the two clocks may be apart. It serves until then:
 //! the silence of the broker alone makes no provider drop its clients' memory.
 //!
-//! That a lost provider is gone is proved by another life of its name, since no process of it begins before the one before
-//! has ended, and by the administrator's word. Then all of it is over at once. A life that was lost is over in any case: what
+//! That a lost provider is gone is proved by another life of its name and seat, since one process at a time has a seat, and
+//! by the administrator's word. Then all of it is over at once. A life of another seat proves nothing: it is refused while
+//! the one before is not lost, and takes its name, and none of its leases, afterwards. A life that was lost is over in any case: what
 //! it says afterwards is refused, and whoever holds its link is told so by [`ProviderLink::over`].
 //!
 //! Silence is counted in questions without an answer, not in time alone: a broker whose machine slept has asked nothing.
@@ -50,14 +51,14 @@ use super::{Caller, Handle, ProviderLink, Shared, principal, recorded_index, sys
 use crate::state::{Answer, Kind, PolicyVerdict, Query, View};
 
 impl Handle {
-    /// A provider comes, with none of the memory that one of its name had before, which is gone with this. The caller has
-    /// proved that it is that provider. It is asked how it is from now on.
+    /// A provider comes, with none of the memory that one of its name had before, which is gone with this if both are of one
+    /// seat. The caller has proved that it is that provider. It is asked how it is from now on.
     ///
     /// Runs to its end whether or not the caller waits for it.
     ///
     /// # Errors
-    /// `E_RANGE` if it has no room; `E_EXISTS` if this life of it is registered, or the name is that of the broker's own
-    /// provider; `E_EPOCH` if that life is over; `E_BUSY` if the table is full; as [`Self::notice`].
+    /// `E_RANGE` if it has no room; `E_EXISTS` if this life of it is registered, or one of its name is up that is of another seat, or
+    /// the broker's own; `E_EPOCH` if that life is over; `E_BUSY` if the table is full; as [`Self::notice`].
     pub async fn provider_register(&self, said: Registration, link: Arc<dyn ProviderLink>) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let registered = self.shared.tasks.spawn(async move { shared.register(said, link).await });

@@ -76,7 +76,7 @@ impl Broker {
             "names and ids of providers are unique",
         )?;
         holds(
-            providers.past.iter().all(|(_, id)| !providers.by_id.contains_key(id)),
+            providers.past.iter().all(|(_, id, _)| !providers.by_id.contains_key(id)),
             "a life of a provider that ended does not come back",
         )?;
         for row in providers.rows.values() {

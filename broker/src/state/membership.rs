@@ -5,8 +5,9 @@
 //!
 //! That nothing was heard proves nothing: the provider may be cut off and serve on, each lease until the latest end that
 //! it was ever told. Until then, by whatever clock, its leases are *lost*: nobody can do anything with them, and nobody
-//! gets their bytes of quota back. Another life of the same name proves that it is gone, since no process of a provider
-//! begins while the one before runs; so does the administrator's word.
+//! gets their bytes of quota back. Another life of the same name and seat proves that it is gone, since one process at a
+//! time has a seat; so does the administrator's word. A life of another seat proves nothing: while the one before is not
+//! lost it is turned away, and afterwards it gets the name, and what was lost stays lost until its time is over.
 
 use caps::id::{LeaseId, PrincipalKey, ProviderId};
 use caps::time::Micros;
@@ -33,8 +34,8 @@ pub struct Whereabouts {
 }
 
 impl Broker {
-    /// A provider comes, with none of the memory that one of its name had before: if that one was not lost yet, it is now.
-    /// One that drained drains on.
+    /// A provider comes. If it proves that the one of its name before has ended, all that was there is gone, lost before or
+    /// not. One that drained drains on.
     pub(super) fn provider_register(
         &mut self,
         said: &Registration,
@@ -46,11 +47,20 @@ impl Broker {
         self.providers.may_come(said, attached, most)?;
 
         let draining = self.providers.drains(&said.name);
-        let before = self.providers.rows.get(&said.name).map(|row| row.said.id);
-        if let Some(id) = before {
+        let row = self.providers.rows.get(&said.name);
+        let proved = row.is_some_and(|row| row.followed_by(said, attached));
+        let before = row.map(|row| row.said.id);
+        if let Some(id) = before.filter(|_| proved) {
             self.lose(id, true, out);
         }
-        self.bury(&said.name, out);
+        if let Some(seat) = said.seat {
+            let of_seat = |lease: &LeaseId| {
+                let at = self.leases.get(*lease).map(|lease| lease.provider);
+                at.and_then(|at| self.providers.seat_of(at)) == Some(seat)
+            };
+            let gone = self.lost_under(&said.name).into_iter().filter(of_seat).collect();
+            self.bury(gone, out);
+        }
         self.providers.insert(Provider::new(said.clone(), attached, draining, self.now), most);
         out.entries.push(entry::provider_up(said));
         Ok(Answer::Over(before))
@@ -109,7 +119,7 @@ impl Broker {
         if let Some(id) = id {
             self.lose(id, true, out);
         }
-        self.bury(name, out);
+        self.bury(self.lost_under(name), out);
         Ok(Answer::Over(id))
     }
 
@@ -131,7 +141,9 @@ impl Broker {
                 }
             }
         } else if proved {
-            self.bury(&row.said.name.clone(), out);
+            let of_life = |lease: &LeaseId| self.leases.get(*lease).is_some_and(|lease| lease.provider == id);
+            let gone = self.lost_under(&row.said.name).into_iter().filter(of_life).collect();
+            self.bury(gone, out);
         }
         self.untold.lose(id);
         let now = self.now;
@@ -144,13 +156,14 @@ impl Broker {
         }
     }
 
-    /// What was lost with lives of this name, rows or no rows, is gone.
-    fn bury(&mut self, name: &Name, out: &mut Out) {
-        for lease in self.lost_under(name) {
+    /// Leases that were lost are known to be gone.
+    fn bury(&mut self, gone: Vec<LeaseId>, out: &mut Out) {
+        for lease in gone {
             self.close_lease(lease, EndCause::ProviderLost, out);
         }
     }
 
+    /// What was lost with lives of this name, rows or no rows.
     fn lost_under(&self, name: &Name) -> Vec<LeaseId> {
         let lost = |life: Life| matches!(life, Life::Lost(_));
         let rows =

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use caps::id::ProviderId;
+use caps::id::{ProviderId, Seat};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
 use caps::wire::provider::{Load, Placement, ProviderRow, ProviderState, Registration};
@@ -47,6 +47,11 @@ impl Provider {
         let load = Load { sessions: 0, committed_bytes: 0 };
         let held = Held { claims: 0, reserved_bytes: 0, committed: 0, committed_bytes: 0 };
         Self { said, attached, draining, lost: None, proved: false, refused: None, heard: now, load, held }
+    }
+
+    /// Whether a life that comes proves that this one has ended: it has its seat, or both are of the broker's own process.
+    pub(super) fn followed_by(&self, next: &Registration, attached: bool) -> bool {
+        (self.attached && attached) || (next.seat.is_some() && next.seat == self.said.seat)
     }
 
     pub(super) const fn state(&self) -> ProviderState {
@@ -179,8 +184,8 @@ impl Held {
 pub(super) struct Providers {
     pub(super) rows: BTreeMap<Name, Provider>,
     pub(super) by_id: BTreeMap<ProviderId, Name>,
-    /// Lives that ended and have no row any more, oldest first.
-    pub(super) past: VecDeque<(Name, ProviderId)>,
+    /// Lives that ended and have no row any more, oldest first, and their seats.
+    pub(super) past: VecDeque<(Name, ProviderId, Option<Seat>)>,
     /// Names that drain and have no row any more.
     pub(super) drained: BTreeSet<Name>,
 }
@@ -189,6 +194,12 @@ impl Providers {
     /// Whether a provider of this name drains, or would if it came.
     pub(super) fn drains(&self, name: &Name) -> bool {
         self.rows.get(name).map_or_else(|| self.drained.contains(name), |row| row.draining)
+    }
+
+    /// The seat of a life, if it had one and that is still known.
+    pub(super) fn seat_of(&self, id: ProviderId) -> Option<Seat> {
+        let past = || self.past.iter().find(|(_, past, _)| *past == id).and_then(|(.., seat)| *seat);
+        self.get(id).map_or_else(past, |row| row.said.seat)
     }
 
     pub(super) fn get(&self, id: ProviderId) -> Option<&Provider> {
@@ -218,20 +229,26 @@ impl Providers {
     /// Whether a provider of this name, and this life of it, may come.
     ///
     /// # Errors
-    /// `E_EXISTS` if this life is here, or the name is that of the provider in the broker's own process; `E_EPOCH` if it is
-    /// over; `E_BUSY` if the table is full.
+    /// `E_EXISTS` if this life is here, or another of the name is that this one does not prove to be gone; `E_EPOCH` if it
+    /// is over; `E_BUSY` if the table is full.
     pub(super) fn may_come(&self, said: &Registration, attached: bool, most: u32) -> Result<()> {
         match self.get(said.id) {
             Some(row) if row.lost.is_none() => {
                 return Err(Error::new(Code::Exists, "this life of a provider is registered"));
             }
             Some(_) => return Err(over()),
-            None if self.past.iter().any(|(_, id)| *id == said.id) => return Err(over()),
+            None if self.past.iter().any(|(_, id, _)| *id == said.id) => return Err(over()),
             None => {}
         }
         let before = self.rows.get(&said.name);
         if !attached && before.is_some_and(|row| row.attached && row.lost.is_none()) {
             return Err(Error::new(Code::Exists, "the broker's own provider has this name"));
+        }
+        if before.is_some_and(|row| row.lost.is_none() && !row.followed_by(said, attached)) {
+            return Err(Error::new(
+                Code::Exists,
+                "another provider of this name is up, with another directory; end it first, or give it up once it is gone",
+            ));
         }
         if before.is_some() || self.rows.len() < most as usize {
             return Ok(());
@@ -264,13 +281,13 @@ impl Providers {
     fn remove(&mut self, name: &Name) {
         if let Some(row) = self.rows.remove(name) {
             self.by_id.remove(&row.said.id);
-            let of_name = self.past.iter().filter(|(of, _)| of == name).count();
+            let of_name = self.past.iter().filter(|(of, ..)| of == name).count();
             if of_name >= PROVIDERS_PAST_PER_NAME_MAX
-                && let Some(oldest) = self.past.iter().position(|(of, _)| of == name)
+                && let Some(oldest) = self.past.iter().position(|(of, ..)| of == name)
             {
                 self.past.remove(oldest);
             }
-            self.past.push_back((name.clone(), row.said.id));
+            self.past.push_back((name.clone(), row.said.id, row.said.seat));
             if self.past.len() > PROVIDERS_PAST_MAX {
                 self.past.pop_front();
             }

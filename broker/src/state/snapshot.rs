@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId, TransferId};
+use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId, Seat, TransferId};
 use caps::time::UnixMicros;
 use caps::wire::Name;
 use caps::wire::link::Take;
@@ -36,7 +36,7 @@ struct Snapshot {
     genesis: Genesis,
     now: UnixMicros,
     providers: Vec<Provider>,
-    past_providers: Vec<(Name, ProviderId)>,
+    past_providers: Vec<(Name, ProviderId, Option<Seat>)>,
     drained_providers: Vec<Name>,
     untold: Vec<(ProviderId, Vec<(Take, EndCause)>)>,
     #[serde(with = "serde_bytes")]

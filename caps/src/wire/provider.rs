@@ -13,7 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
-use crate::id::ProviderId;
+use crate::id::{ProviderId, Seat};
 use crate::limits::{ADDRESS_BYTES_MAX, PROVIDER_CLASSES_MAX};
 use crate::time::Micros;
 use crate::wire::Name;
@@ -97,6 +97,10 @@ pub struct Registration {
     /// Where it stands: a label of the operator's, such as a room or a zone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locality: Option<Name>,
+    /// Where its state is. A life whose seat is that of the one before proves that the one before has ended; one of another
+    /// seat, or of none, proves nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seat: Option<Seat>,
 }
 
 impl Registration {
@@ -300,6 +304,7 @@ mod tests {
             regions: 1,
             classes: (0..PROVIDER_CLASSES_MAX).map(|n| name(&format!("c{n}"))).collect(),
             locality: None,
+            seat: None,
         };
         good.check().unwrap();
         let mut more = good.classes.clone();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::value;
-use crate::node::LIFE_VARIABLE;
+use crate::node::{LATER_VARIABLE, LIFE_VARIABLE};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  leasehold broker --config broker.toml")]
@@ -41,4 +41,8 @@ pub(crate) struct Provider {
     /// The process above this life
     #[arg(long, hide = true, env = LIFE_VARIABLE, hide_env = true, value_name = "PID")]
     pub(crate) life_of: Option<u32>,
+
+    /// This life is not the first.
+    #[arg(long, hide = true, env = LATER_VARIABLE, hide_env = true)]
+    pub(crate) later_life: bool,
 }

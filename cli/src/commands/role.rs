@@ -29,6 +29,7 @@ pub(crate) fn provider(arguments: &Provider, context: &Context) -> Result<Report
         allow_swap: arguments.allow_swap,
         json: context.json,
         life_of: arguments.life_of,
+        later: arguments.later_life,
     })?;
     Ok(Report::silent())
 }

@@ -12,7 +12,7 @@
 //! memory, sessions, rights, keys, what was under way. Whoever sees the next life knows that there is nothing left of the
 //! one before, and the broker takes it for the proof: so no life begins before the one before was waited for.
 //!
-//! A signal that stops a node is passed on. If this process is killed, the kernel tells the life to end (SIGTERM), and it
+//! A signal that stops a node is passed on, and no life begins after it, however the one that was there ends. If this process is killed, the kernel tells the life to end (SIGTERM), and it
 //! takes everything back as it does for anybody who stops it; the lock on the directory keeps another provider waiting
 //! until then.
 
@@ -30,6 +30,8 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(super) const NEW_LIFE: u8 = 75;
 /// Says to a life which process is above it.
 pub(crate) const VARIABLE: &str = "LEASEHOLD_LIFE_OF";
+/// Says to a life that it is not the first.
+pub(crate) const LATER_VARIABLE: &str = "LEASEHOLD_LIFE_LATER";
 
 /// Starts one life after the other with the arguments of this process, and ends as the last of them does. Call it before
 /// any thread is started.
@@ -38,11 +40,15 @@ pub(crate) const VARIABLE: &str = "LEASEHOLD_LIFE_OF";
 /// `E_SYSTEM` if a life cannot be started or waited for.
 pub(super) fn run() -> Result<std::convert::Infallible> {
     let above = std::process::id().to_string();
+    let mut later = false;
     let status = supervise(|| {
         let mut arguments = std::env::args_os();
         let mut life = Command::new("/proc/self/exe");
         life.arg0(arguments.next().unwrap_or(OsString::from("leasehold"))).args(arguments);
-        life.env(VARIABLE, &above);
+        life.env(VARIABLE, &above).env_remove(LATER_VARIABLE);
+        if std::mem::replace(&mut later, true) {
+            life.env(LATER_VARIABLE, "true");
+        }
         life
     })?;
     // It has said why. One that a signal ended has the status that shells give it.
@@ -78,16 +84,19 @@ async fn one_after_the_other(mut life: impl FnMut() -> Command) -> Result<ExitSt
     let mut ended = listen(SignalKind::child())?;
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut stopped = false;
     loop {
         let begun = Instant::now();
         let mut child = life().spawn().map_err(|_| failed())?;
         let pid = Pid::from_child(&child);
         let status = loop {
             let pass_on = tokio::select! {
-                _ = ended.recv() => None,
+                biased; // a life's end must not hide a stop that came before it
                 _ = terminate.recv() => Some(Signal::TERM),
                 _ = interrupt.recv() => Some(Signal::INT),
+                _ = ended.recv() => None,
             };
+            stopped |= pass_on.is_some();
             if let Some(status) = child.try_wait().map_err(|_| failed())? {
                 break status;
             }
@@ -99,13 +108,18 @@ async fn one_after_the_other(mut life: impl FnMut() -> Command) -> Result<ExitSt
         if status.code() != Some(NEW_LIFE.into()) {
             return Ok(status);
         }
+        if stopped {
+            // It was ending by itself: nothing of the provider is left, and that was asked for.
+            return Ok(ExitStatus::default());
+        }
         tracing::warn!("this life of the provider is over; the next begins");
         let pause = Duration::from_millis(limits::LIFE_MS_MIN).saturating_sub(begun.elapsed());
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            biased;
             // Nothing of the provider is left: this is the end that was asked for.
             _ = terminate.recv() => return Ok(ExitStatus::default()),
             _ = interrupt.recv() => return Ok(ExitStatus::default()),
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
@@ -139,6 +153,27 @@ mod tests {
         for (ends, code, signal) in [("exit 0", Some(0), None), ("kill -9 $$", None, Some(9))] {
             let status = supervise(|| life(&file, ends)).unwrap();
             assert_eq!((status.code(), status.signal()), (code, signal));
+        }
+    }
+
+    /// In a process of its own, since the signal is for all of it: this very test, told where to count lives.
+    #[test]
+    fn a_stop_that_comes_while_a_life_ends_is_the_end() {
+        const LIVES: &str = "LEASEHOLD_TEST_LIVES";
+        if let Some(file) = std::env::var_os(LIVES) {
+            // It stops the process above, does not hear of it itself, and ends as one that another is to follow.
+            let script = "trap '' TERM; [ $n -lt 3 ] || exit 7; kill -TERM $PPID; exit 75";
+            let status = supervise(|| life(file.as_ref(), script)).unwrap();
+            std::process::exit(status.code().unwrap_or(1));
+        }
+        let directory = tempfile::tempdir().unwrap();
+        for n in 0..20 {
+            let file = directory.path().join(n.to_string());
+            let mut above = Command::new(std::env::current_exe().unwrap());
+            above.args(["--exact", "node::lives::tests::a_stop_that_comes_while_a_life_ends_is_the_end"]);
+            let ended = above.env(LIVES, &file).output().unwrap();
+            assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+            assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 1);
         }
     }
 

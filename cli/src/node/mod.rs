@@ -46,7 +46,7 @@ mod lives;
 mod member;
 mod provider;
 
-pub(crate) use lives::VARIABLE as LIFE_VARIABLE;
+pub(crate) use lives::{LATER_VARIABLE, VARIABLE as LIFE_VARIABLE};
 pub(crate) use provider::{Options as ProviderOptions, run as run_provider};
 pub(crate) use spawned::Spawned;
 pub(crate) use up::{Options, Role, run};

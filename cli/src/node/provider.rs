@@ -62,6 +62,8 @@ pub struct Options {
     pub json: bool,
     /// The process above, in a life.
     pub life_of: Option<u32>,
+    /// Whether it is another than the first.
+    pub later: bool,
 }
 
 /// Steps 2 and 3 done.
@@ -161,6 +163,7 @@ async fn serve(prepared: Prepared) -> Result<End> {
         regions: u32::try_from(regions_max).unwrap_or(u32::MAX),
         classes: config.cluster.classes.clone(),
         locality: config.cluster.locality.clone(),
+        seat: Some(dir.seat()),
     };
     say_waiting(&broker);
     let contact = async {
@@ -170,6 +173,7 @@ async fn serve(prepared: Prepared) -> Result<End> {
             broker_name: config.cluster.broker_name.clone(),
             credentials: remote.link()?,
             registration,
+            later: options.later,
             timings: link::Timings::default(),
         });
         let facts = dialler.first_contact().await?;

@@ -3,6 +3,7 @@
 //! ```text
 //! runtime/  lock  node.sock
 //! state/    leasehold.toml  policy.dl
+//!           seat        which directory this is, for a broker elsewhere: locked, too, since one state may have two runtimes
 //!           keys/       root  roots  log-broker  log-provider-1  salt-broker  salt-provider-1  receipt   (0600 each)
 //!           ids/        admin.key ...                                                              (0600 each)
 //!           principals/ NAME.pub    who is registered again at the next start: the broker forgets, RAM only
@@ -11,14 +12,14 @@
 //! A provider of a broker on another machine has no keys but those of its log, `provider-NAME`.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use audit::key::{LogKey, Origin};
 use audit::salt::Salt;
 use caps::error::{Code, Error, Result};
-use caps::id::PrincipalKey;
+use caps::id::{PrincipalKey, Seat};
 use caps::key::SigningKey;
 use caps::time::UnixMicros;
 use caps::token::RootKey;
@@ -37,7 +38,8 @@ pub const ADMIN: &str = "admin";
 /// A locked directory: no other node uses it while this lives.
 pub struct NodeDir {
     dirs: Dirs,
-    _lock: File,
+    seat: Seat,
+    _locks: [File; 2],
 }
 
 /// The secrets of one node.
@@ -71,18 +73,19 @@ impl NodeDir {
         for inner in ["keys", "ids", "principals", "audit"] {
             make_dir(&dirs.state.join(inner), 0o700)?;
         }
-        let path = dirs.runtime.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)
-            .map_err(|_| Error::new(Code::ConfigIo, "cannot open the lock in the runtime directory"))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| Error::new(Code::Locked, "another node uses this directory"))?;
-        Ok(Self { dirs, _lock: lock })
+        let lock = locked(&dirs.runtime.join("lock"))?;
+        // The runtime directory is a machine's own; the state may be one that several machines see.
+        let mut seated = locked(&dirs.state.join("seat"))?;
+        let seat = seat(&mut seated)
+            .map_err(|_| Error::new(Code::ConfigIo, "cannot read or write the state directory's seat"))?;
+        Ok(Self { dirs, seat, _locks: [lock, seated] })
+    }
+
+    /// Which directory this is: the same for every node that has it, one after the other, and for no other directory. One
+    /// that is copied has to lose its file `seat`, or both claim to be one.
+    #[must_use]
+    pub const fn seat(&self) -> Seat {
+        self.seat
     }
 
     /// The directories.
@@ -208,6 +211,37 @@ fn principal(path: &Path) -> Option<(Name, PrincipalKey)> {
     let mut text = String::new();
     File::open(path).ok()?.take(256).read_to_string(&mut text).ok()?;
     Some((name, PrincipalKey::parse(text.trim_end()).ok()?))
+}
+
+/// Opens a file that is locked while it is open, or by whoever inherited it.
+fn locked(path: &Path) -> Result<File> {
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(|_| Error::new(Code::ConfigIo, "cannot open a lock of the node's directories"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| Error::new(Code::Locked, "another node uses this directory"))?;
+    Ok(lock)
+}
+
+/// The seat that a locked file says. If it says none, one is drawn and written, which proves nothing about any before.
+fn seat(file: &mut File) -> std::io::Result<Seat> {
+    let mut text = Vec::new();
+    std::io::Read::by_ref(file).take(64).read_to_end(&mut text)?;
+    if let Some(seat) = std::str::from_utf8(&text).ok().and_then(|text| Seat::parse(text.trim_end()).ok()) {
+        return Ok(seat);
+    }
+    let seat = Seat::random();
+    file.set_len(0)?;
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(format!("{seat}\n").as_bytes())?;
+    file.sync_all()?;
+    Ok(seat)
 }
 
 /// Makes a directory with exactly this mode, or checks that the one that stands there is ours.

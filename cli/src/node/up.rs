@@ -478,6 +478,7 @@ fn genesis(
             bytes: pool_bytes,
             regions,
             classes: Vec::new(),
+            seat: None,
         }),
         at: clock.unix(),
         admin: admin.public(),

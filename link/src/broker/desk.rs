@@ -2,6 +2,7 @@
 //! what it has, and nothing else. Whatever else it says is refused and recorded.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use audit::{Draft, Event};
 use broker::runtime::{Caller, Handle};
@@ -12,6 +13,7 @@ use caps::wire::cluster::{BrokerSays, ProviderAsks};
 use caps::wire::link::Notice;
 use caps::wire::row::{EndCause, GrantState, LeaseState, Revocation, Target};
 use caps::wire::{Reason, Reply, Request};
+use policy::limits::LINK_BAD_NOTICES_MAX;
 
 use super::registry::Life;
 use super::remote::Asked;
@@ -24,9 +26,15 @@ pub(super) struct Desk {
     pub(super) admin: PrincipalKey,
     pub(super) life: Arc<Life>,
     pub(super) asked: Arc<Asked>,
+    /// Notices over this link that were about nothing of its own.
+    bad: Arc<AtomicUsize>,
 }
 
 impl Desk {
+    pub(super) fn new(handle: Handle, admin: PrincipalKey, life: Arc<Life>, asked: Arc<Asked>) -> Self {
+        Self { handle, admin, life, asked, bad: Arc::default() }
+    }
+
     fn id(&self) -> ProviderId {
         self.life.registration.id
     }
@@ -51,14 +59,17 @@ impl Desk {
 
     /// Notes what happened, each once.
     async fn notices(&self, first: u64, notices: &[Notice]) -> Result<BrokerSays> {
-        let mut noted = self.life.noted.lock().await;
-        if first > *noted {
-            tracing::warn!(provider = %self.life.registration.name, missing = first - *noted, "notices are lost");
-            *noted = first;
-            let desk = self.clone();
-            tokio::spawn(async move { desk.look_for_ends().await });
+        let _one = self.life.noting.lock().await;
+        let mut noted = self.life.noted();
+        if first > noted {
+            tracing::warn!(provider = %self.life.registration.name, missing = first - noted, "notices are lost");
+            noted = first;
+            // Before they count as noted, or a link that is cut here would leave nobody to look.
+            self.life.losses.fetch_add(1, Ordering::AcqRel);
+            self.life.note(noted);
         }
-        let known = usize::try_from(*noted - first).unwrap_or(usize::MAX);
+        self.look();
+        let known = usize::try_from(noted - first).unwrap_or(usize::MAX);
         for notice in notices.iter().skip(known) {
             match self.handle.provider_notice(self.id(), *notice).await {
                 Ok(()) => {}
@@ -68,11 +79,26 @@ impl Desk {
                     self.asked.end.close(error.clone());
                     return Err(error);
                 }
-                Err(error) => self.refused(&error, of(notice)),
+                // The books have recorded it, as far as it was about another's.
+                Err(error) => self.bad_notice(&error),
             }
-            *noted += 1;
+            noted += 1;
+            self.life.note(noted);
         }
-        Ok(BrokerSays::Noted { next: *noted })
+        Ok(BrokerSays::Noted { next: noted })
+    }
+
+    /// One notice was about what is not there, or not its own. It may be late; a flood of them is none of that.
+    fn bad_notice(&self, error: &Error) {
+        let before = self.bad.fetch_add(1, Ordering::Relaxed);
+        if before == 0 {
+            let name = &self.life.registration.name;
+            tracing::warn!(provider = %name, %error, "a notice was about what is not there, or not its own");
+        }
+        if before + 1 >= LINK_BAD_NOTICES_MAX {
+            let detail = "too many notices about what is not there, or not the provider's own";
+            self.asked.end.close(Error::new(Code::Protocol, detail));
+        }
     }
 
     /// Somebody showed a token at the provider, and wants a part of it taken back.
@@ -109,10 +135,35 @@ impl Desk {
         }
     }
 
-    /// Notices were lost: which leases ended? Grants of theirs end at their time. One such look at a time.
-    async fn look_for_ends(&self) {
-        let Ok(_one) = self.life.asking.try_lock() else { return };
-        let Ok(leases) = self.leases().await else { return };
+    /// Notices were lost: which leases ended? One such look at a time, and again until one of after the last loss was whole.
+    pub(super) fn look(&self) {
+        if self.life.losses.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let desk = self.clone();
+        tokio::spawn(async move {
+            let losses = &desk.life.losses;
+            loop {
+                let Ok(mut looked) = desk.life.asking.try_lock() else { return };
+                let upto = losses.load(Ordering::Acquire);
+                if *looked != upto {
+                    if !desk.look_for_ends().await {
+                        return;
+                    }
+                    *looked = upto;
+                }
+                drop(looked);
+                // Who lost something while the lock was held has not looked.
+                if losses.load(Ordering::Acquire) == upto {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Looks once, and says whether it saw everything. Grants of leases that ended end at their time.
+    async fn look_for_ends(&self) -> bool {
+        let Ok(leases) = self.leases().await else { return false };
         for (lease, _) in leases {
             match self.asked.memory(lease).await {
                 Ok(Some(_)) => {}
@@ -123,10 +174,11 @@ impl Desk {
                         tracing::warn!(%error, %lease, "the end of a lease could not be noted; it ends at its time");
                     }
                 }
-                // The rest ends at its time, or when it is taken.
-                Err(_) => return,
+                // The rest ends at its time, or when it is taken, unless another look finds it out before.
+                Err(_) => return false,
             }
         }
+        true
     }
 
     /// The leases that live here, and whose they are.
@@ -174,22 +226,17 @@ impl Desk {
             return Ok(());
         }
         let error = Error::new(Code::LeaseUnknown, "no such lease is at this provider");
-        self.refused(&error, Some(lease));
+        self.refused(&error, lease);
         Err(error)
     }
 
-    /// A provider spoke of what is not its own.
-    fn refused(&self, error: &Error, lease: Option<LeaseId>) {
+    /// A provider asked for something about a lease that is not its own. Recorded, as often as one may be.
+    fn refused(&self, error: &Error, lease: LeaseId) {
+        let Some(left_out) = self.life.refusals.count(self.handle.now()) else { return };
         let name = &self.life.registration.name;
         tracing::warn!(provider = %name, %error, "a provider spoke of what is not there, or not its own");
-        let entry = Draft::deny(Event::LeaseDeny, error.code()).provider(self.id()).name(name.as_str());
-        self.handle.record_regardless(entry.maybe(lease, Draft::lease));
-    }
-}
-
-const fn of(notice: &Notice) -> Option<LeaseId> {
-    match notice {
-        Notice::LeaseEnded { lease, .. } => Some(*lease),
-        Notice::GrantOpened { .. } | Notice::GrantEnded { .. } => None,
+        let entry =
+            Draft::deny(Event::LeaseDeny, error.code()).provider(self.id()).name(name.as_str()).lease(lease);
+        self.handle.record_regardless(if left_out > 0 { entry.suppressed(left_out) } else { entry });
     }
 }

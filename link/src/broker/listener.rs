@@ -175,13 +175,15 @@ async fn join(
     let known = source.joins(known);
     let (out, frames) = Outgoing::new();
     let asked = Asked::new(out.clone(), end.clone(), timings.clone());
-    let link = Arc::new(RemoteProvider { asked: Arc::clone(&asked), handle: handle.clone() });
+    let link = Arc::new(RemoteProvider::new(Arc::clone(&asked), handle.clone(), registration.bytes));
     let life = registry.join(&registration, cluster.is_some(), &end, link).await?;
     known.joined(registration.id);
     drop(greeting);
     // First of all that is written: what the runtime asked meanwhile waits for its lane.
-    out.send(&ToProvider::Joined { noted: *life.noted.lock().await })?;
+    out.send(&ToProvider::Joined { noted: life.noted() })?;
     asked.open();
-    let desk = Desk { handle: handle.clone(), admin: source.cluster().1, life, asked };
+    let desk = Desk::new(handle.clone(), source.cluster().1, life, asked);
+    // A look that the link before did not live to see whole.
+    desk.look();
     Ok(Halves { out, frames, desk, known, _place: place })
 }

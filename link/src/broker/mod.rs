@@ -13,10 +13,12 @@ mod admission;
 mod desk;
 mod greeting;
 mod listener;
+mod refusals;
 mod registry;
 mod remote;
 mod serve;
 mod source;
+mod taking;
 
 pub use listener::Listener;
 pub use source::FactsSource;

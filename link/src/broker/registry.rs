@@ -4,6 +4,7 @@
 //! token, gives nobody its link.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use broker::runtime::{Handle, ProviderLink};
@@ -14,18 +15,49 @@ use caps::wire::Name;
 use caps::wire::provider::{ProviderState, Registration};
 use tokio::sync::Semaphore;
 
+use super::refusals::Refusals;
 use crate::end::End;
 
 /// What outlives the links of a life.
 pub(super) struct Life {
     pub(super) registration: Registration,
-    /// How many of its notices were noted. Held while some are being noted, so that a message that comes again over a second
-    /// link waits for the first.
-    pub(super) noted: tokio::sync::Mutex<u64>,
+    /// How many of its notices were noted. Changed under `noting`.
+    noted: AtomicU64,
+    /// Held while some are being noted, so that a message that comes again over a second link waits for the first.
+    pub(super) noting: tokio::sync::Mutex<()>,
+    /// What it was refused.
+    pub(super) refusals: Refusals,
+    /// How often notices of it were lost.
+    pub(super) losses: AtomicU64,
     /// What of its questions is being worked on, over all its links.
     pub(super) working: Arc<Semaphore>,
-    /// Held while the broker asks what of its leases is there.
-    pub(super) asking: tokio::sync::Mutex<()>,
+    /// Held while the broker asks what of its leases is there: how many losses a whole look has made good.
+    pub(super) asking: tokio::sync::Mutex<u64>,
+}
+
+impl Life {
+    fn new(registration: Registration) -> Self {
+        Self {
+            registration,
+            noted: AtomicU64::new(0),
+            noting: tokio::sync::Mutex::new(()),
+            refusals: Refusals::default(),
+            losses: AtomicU64::new(0),
+            working: Arc::new(Semaphore::new(2 * LINK_WINDOW_MAX)),
+            asking: tokio::sync::Mutex::new(0),
+        }
+    }
+
+    /// How many of its notices were noted. While some are being noted over another link it may be fewer: those come again,
+    /// wait, and are found to be known.
+    pub(super) fn noted(&self) -> u64 {
+        self.noted.load(Ordering::Acquire)
+    }
+
+    /// For whoever holds `noting`.
+    pub(super) fn note(&self, noted: u64) {
+        self.noted.store(noted, Ordering::Release);
+    }
 }
 
 /// The table.
@@ -99,12 +131,7 @@ impl Registry {
             None => {
                 self.make_room().await?;
                 self.handle.provider_register(said.clone(), link).await?;
-                Arc::new(Life {
-                    registration: said.clone(),
-                    noted: tokio::sync::Mutex::new(0),
-                    working: Arc::new(Semaphore::new(2 * LINK_WINDOW_MAX)),
-                    asking: tokio::sync::Mutex::new(()),
-                })
+                Arc::new(Life::new(said.clone()))
             }
         };
         self.tables().lives.insert(said.id, (Arc::clone(&life), end.clone()));

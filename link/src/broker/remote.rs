@@ -13,13 +13,17 @@ use caps::time::Micros;
 use caps::wire::cluster::{BrokerAsks, Fact, ProviderSays, Pulse, ToProvider};
 use caps::wire::link::{ClaimTicket, Take, Taken};
 use caps::wire::row::{EndCause, MemoryRow};
-use policy::limits::{CLOCK_SKEW_MS_MAX, LINK_OTHERS_MAX, LINK_PULSES_MAX, LINK_TAKES_MAX};
+use policy::limits::{
+    CLOCK_SKEW_MS_MAX, LINK_CLAIMS_MAX, LINK_OTHERS_MAX, LINK_PULSES_MAX, LINK_TAKES_MAX,
+    RESERVATION_BYTES_PER_MS,
+};
 use tokio::sync::oneshot;
 
+use super::taking::Taking;
 use crate::Timings;
 use crate::end::End;
 use crate::line::Outgoing;
-use crate::questions::{Lane, Questions, record};
+use crate::questions::{Lane, OVER, Questions, record};
 
 /// The questions of the broker over one link.
 pub(super) struct Asked {
@@ -28,6 +32,10 @@ pub(super) struct Asked {
     pulses: Lane,
     /// Taking back waits for no claim.
     takes: Lane,
+    /// What is asked in it, so that asking again takes no other place.
+    taking: Taking,
+    /// A claim waits for its record, and renewals and facts for neither.
+    claims: Lane,
     others: Lane,
     pub(super) end: End,
     timings: Timings,
@@ -36,12 +44,13 @@ pub(super) struct Asked {
 impl Asked {
     pub(super) fn new(out: Outgoing, end: End, timings: Timings) -> Arc<Self> {
         let (pulses, takes) = (Lane::new(LINK_PULSES_MAX), Lane::new(LINK_TAKES_MAX));
-        let (questions, others) = (Questions::new(out), Lane::new(LINK_OTHERS_MAX));
-        Arc::new(Self { questions, pulses, takes, others, end, timings })
+        let (claims, others) = (Lane::new(LINK_CLAIMS_MAX), Lane::new(LINK_OTHERS_MAX));
+        let (questions, taking) = (Questions::new(out), Taking::default());
+        Arc::new(Self { questions, pulses, takes, taking, claims, others, end, timings })
     }
 
-    const fn lanes(&self) -> [&Lane; 3] {
-        [&self.pulses, &self.takes, &self.others]
+    const fn lanes(&self) -> [&Lane; 4] {
+        [&self.pulses, &self.takes, &self.claims, &self.others]
     }
 
     /// Lets questions go from now on. Those that were asked before wait until then.
@@ -57,7 +66,7 @@ impl Asked {
     }
 
     async fn ask(&self, lane: &Lane, within: Duration, ask: BrokerAsks) -> Result<ProviderSays> {
-        self.questions.ask(lane, within, |number| ToProvider::Ask { number, ask }).await
+        self.questions.ask(lane, Some(within), |number| ToProvider::Ask { number, ask }).await
     }
 
     /// The provider broke a rule: the link is over.
@@ -90,13 +99,38 @@ impl Asked {
         }
     }
 
+    /// Has something taken back. While the same is under way over this link, its answer is that of all who ask: the place of
+    /// a question is its own until it is answered, however long those wait who asked it.
+    async fn take(self: &Arc<Self>, take: Take, cause: EndCause) -> Result<Taken> {
+        let asked = Arc::clone(self);
+        self.taking
+            .share(take, cause, move || async move {
+                let ask = asked.questions.ask(&asked.takes, None, |number| ToProvider::Ask {
+                    number,
+                    ask: BrokerAsks::Take { take, cause },
+                });
+                let answer = tokio::select! {
+                    answer = ask => answer?,
+                    _ = asked.end.over() => return Err(OVER),
+                };
+                match answer {
+                    // It goes into receipts: of another lease nobody asked.
+                    ProviderSays::Taken(taken) if taken.lease.is_none_or(|lease| lease == take.lease()) => {
+                        Ok(taken)
+                    }
+                    _ => Err(asked.liar()),
+                }
+            })
+            .await
+    }
+
     async fn claim(
         &self,
         ticket: ClaimTicket,
         within: Duration,
     ) -> Result<(u64, oneshot::Receiver<Result<()>>)> {
         let ask = |number| ToProvider::Ask { number, ask: BrokerAsks::Claim { ticket } };
-        match self.questions.ask_recorded(&self.others, within, ask).await? {
+        match self.questions.ask_recorded(&self.claims, within, ask).await? {
             (ProviderSays::Claimed { bytes }, recorded) if bytes == ticket.bytes => Ok((bytes, recorded)),
             _ => Err(self.liar()),
         }
@@ -107,9 +141,16 @@ impl Asked {
 pub(super) struct RemoteProvider {
     pub(super) asked: Arc<Asked>,
     pub(super) handle: Handle,
+    /// How long it takes at most to wipe what a lease may have there.
+    wipes_within: Duration,
 }
 
 impl RemoteProvider {
+    /// Of a provider with so many bytes.
+    pub(super) const fn new(asked: Arc<Asked>, handle: Handle, bytes: u64) -> Self {
+        Self { asked, handle, wipes_within: Duration::from_millis(bytes / RESERVATION_BYTES_PER_MS) }
+    }
+
     fn timings(&self) -> &Timings {
         &self.asked.timings
     }
@@ -145,14 +186,9 @@ impl ProviderLink for RemoteProvider {
 
     fn take(&self, take: Take, cause: EndCause) -> Boxed<'_, Result<Taken>> {
         Box::pin(async move {
-            let asked = &self.asked;
-            match asked.ask(&asked.takes, self.timings().take, BrokerAsks::Take { take, cause }).await? {
-                // It goes into receipts: of another lease nobody asked.
-                ProviderSays::Taken(taken) if taken.lease.is_none_or(|lease| lease == take.lease()) => {
-                    Ok(taken)
-                }
-                _ => Err(asked.liar()),
-            }
+            let within = self.timings().take + self.wipes_within;
+            let late = |_| Error::new(Code::Timeout, "the provider did not take it back in time");
+            tokio::time::timeout(within, self.asked.take(take, cause)).await.map_err(late)?
         })
     }
 

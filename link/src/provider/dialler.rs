@@ -28,6 +28,9 @@ pub struct Config {
     pub credentials: Arc<Reload>,
     /// What it has. Its name is that of the certificate, or the broker refuses it.
     pub registration: Registration,
+    /// Whether an earlier life of it got in: what was right then may be right again, such as a certificate that is being
+    /// replaced, and is waited for.
+    pub later: bool,
     /// How long everything may take.
     pub timings: Timings,
 }
@@ -70,7 +73,8 @@ impl Dialler {
     /// [`Self::serve`], which is to be called within [`Timings::ready`].
     ///
     /// # Errors
-    /// What does not get better by waiting: `E_PEER_IDENTITY` if one end does not believe the other, `E_FRAME_VERSION`,
+    /// What does not get better by waiting: `E_PEER_IDENTITY` if one end does not believe the other and no earlier life got
+    /// in ([`Config::later`]), `E_FRAME_VERSION`,
     /// `E_RANGE` for a registration that is none, `E_PROTOCOL` and `E_FRAME_...` if the other end is no broker;
     /// `E_UNREACHABLE` after [`Asker::stop`].
     pub async fn first_contact(&mut self) -> Result<Facts> {
@@ -86,6 +90,7 @@ impl Dialler {
             };
             match error.code() {
                 Code::Unreachable | Code::Timeout | Code::Busy | Code::FrameTruncated => {}
+                Code::PeerIdentity if self.config.later => {}
                 _ => return Err(error),
             }
             self.pause(&error).await?;
@@ -96,13 +101,8 @@ impl Dialler {
     pub async fn serve(mut self, executor: Arc<dyn Executor>) -> Ended {
         let clock = SteadyClock::sample();
         loop {
-            let stopped = self.shared.stop.clone();
-            let ended = tokio::select! {
-                biased;
-                _ = stopped.over() => return Ended::Stopped,
-                ended = self.once(&executor, clock) => ended,
-            };
-            let error = match ended {
+            // A stop is looked for at each step in there: a link that is up has to be told of it.
+            let error = match self.once(&executor, clock).await {
                 Cut::NewLife(why) => return Ended::NewLife(why),
                 Cut::Stopped => return Ended::Stopped,
                 Cut::Again(why) => why,
@@ -153,7 +153,7 @@ impl Dialler {
     async fn pause(&mut self, why: &Error) -> Result<()> {
         let pause = self.backoff.pause();
         // A broker may be away for hours, and the same line every two seconds hides all others.
-        if self.why.as_ref() != Some(why) {
+        if self.shared.stop.why().is_none() && self.why.as_ref() != Some(why) {
             tracing::warn!(error = %why, broker = %self.config.address, "no link to the broker; dialling until there is one");
             self.why = Some(why.clone());
         }

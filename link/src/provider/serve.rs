@@ -63,7 +63,12 @@ pub(super) async fn serve(
             _ => Err(disorder()),
         }
     };
-    match noted.await {
+    let noted = tokio::select! {
+        biased;
+        _ = shared.stop.over() => return Cut::Stopped,
+        noted = noted => noted,
+    };
+    match noted {
         Ok(noted) => shared.notices.noted(noted),
         Err(error) if error.code() == Code::Epoch => return Cut::NewLife(error),
         Err(error) => return Cut::Again(error),

@@ -10,7 +10,7 @@ pub mod world;
 
 use std::time::{Duration, Instant};
 
-use caps::id::{PrincipalKey, ProviderId};
+use caps::id::{PrincipalKey, ProviderId, Seat};
 use caps::key::SigningKey;
 use caps::wire::Name;
 use caps::wire::provider::{Address, Registration};
@@ -43,6 +43,7 @@ pub fn registration(of: &str, life: u8) -> Registration {
         regions: 8,
         classes: Vec::new(),
         locality: None,
+        seat: Some(Seat([0x5e; 16])),
     }
 }
 

@@ -144,7 +144,8 @@ impl World {
     pub fn config(&self, said: Registration, wire: &Wire) -> Config {
         let credentials = self.ca.issue(&format!("provider/{}", said.name));
         let address = wire.address();
-        Config { address, broker_name: Some(name("b")), credentials, registration: said, timings: timings() }
+        let broker_name = Some(name("b"));
+        Config { address, broker_name, credentials, registration: said, later: false, timings: timings() }
     }
 
     /// A provider comes, and serves.

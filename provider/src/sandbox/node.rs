@@ -140,17 +140,17 @@ pub const ALLOWED: &[Rule] = &[
 ];
 
 /// What a provider needs beside that whose broker is on another machine: the link to it is made anew whenever it was cut.
-/// A filter sees the length of an address and not what is in it, so these lines say what can be reached, not who: streams
-/// over IP, and nobody by a path or without a connection. It is the only role that may connect to anybody.
+/// A filter sees the length of an address and not what is in it, so these lines say what can be reached, not who: TCP
+/// (protocol 0 of a stream), and nobody by a path or without a connection. It is the only role that may connect to anybody.
 pub const DIALLING: &[Rule] = &[
     rule!(
         SYS_socket,
-        [Arg::Is(0, libc::AF_INET as u32), Arg::Has(1, KIND, libc::SOCK_STREAM as u32)],
+        [Arg::Is(0, libc::AF_INET as u32), Arg::Has(1, KIND, libc::SOCK_STREAM as u32), Arg::Is(2, 0)],
         "the link to the broker, over IPv4"
     ),
     rule!(
         SYS_socket,
-        [Arg::Is(0, libc::AF_INET6 as u32), Arg::Has(1, KIND, libc::SOCK_STREAM as u32)],
+        [Arg::Is(0, libc::AF_INET6 as u32), Arg::Has(1, KIND, libc::SOCK_STREAM as u32), Arg::Is(2, 0)],
         "the link to the broker, over IPv6"
     ),
     rule!(SYS_connect, [Arg::Is(2, size_of::<libc::sockaddr_in>() as u32)], "the broker's address, IPv4"),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::Code;
-use crate::id::{ClusterEpoch, GrantId, LeaseId, PrincipalKey, ProviderId, ReceiptId, RegionId};
+use crate::id::{ClusterEpoch, GrantId, LeaseId, PrincipalKey, ProviderId, ReceiptId, RegionId, Seat};
 use crate::key::{Signature, SigningKey};
 use crate::limits::{
     LINK_EXPIRED_ROOTS_MAX, LINK_FRAME_BYTES_MAX, LINK_HELLO_BYTES_MAX, LINK_NOTICES_PER_FRAME_MAX,
@@ -129,8 +129,9 @@ fn registration() -> impl Strategy<Value = Registration> {
     let address = option::of((name(), 1..=u16::MAX));
     let classes = proptest::collection::btree_set(name(), 0..=PROVIDER_CLASSES_MAX);
     let sizes = (1..u64::MAX, 1..u32::MAX);
-    (any::<[u8; 16]>(), name(), address, sizes, classes, option::of(name())).prop_map(
-        |(id, name, address, (bytes, regions), classes, locality)| Registration {
+    let seat = option::of(any::<[u8; 16]>());
+    (any::<[u8; 16]>(), name(), address, sizes, classes, option::of(name()), seat).prop_map(
+        |(id, name, address, (bytes, regions), classes, locality, seat)| Registration {
             id: ProviderId(id),
             name,
             address: address.map(|(host, port)| Address::new(&format!("{host}:{port}")).unwrap()),
@@ -138,6 +139,7 @@ fn registration() -> impl Strategy<Value = Registration> {
             regions,
             classes: classes.into_iter().collect(),
             locality,
+            seat: seat.map(Seat),
         },
     )
 }
@@ -420,6 +422,7 @@ fn what_may_be_several_has_a_bound() {
         regions: u32::MAX,
         classes: (0..PROVIDER_CLASSES_MAX).map(|n| Name::new(&format!("{n:064}")).unwrap()).collect(),
         locality: Some(Name::new(&"l".repeat(64)).unwrap()),
+        seat: Some(Seat([u8::MAX; 16])),
     };
     let hello = |registration| {
         ToBroker::Hello(Box::new(Hello {
