@@ -4,7 +4,7 @@ mod common;
 
 use audit::Event;
 use audit::draft::Key;
-use broker::state::{Answer, Broker, Kind, Query, TokenCut, View};
+use broker::state::{Answer, Broker, Effect, Kind, Query, TokenCut, View};
 use caps::Code;
 use caps::id::{GrantId, LeaseId};
 use caps::range::ByteRange;
@@ -141,6 +141,39 @@ fn a_delegate_is_taken_off_every_lease_of_the_one_who_asks() {
     assert_eq!(told, [mark(lease), mark(other)]);
     assert_eq!(all.entries[0].get(Key::Count), Some("\"1\""));
     assert_eq!(code(world.revoke(3, Target::Holder(public(4))).answer), Some(Code::PrincipalUnknown));
+}
+
+#[test]
+fn a_delegate_of_what_is_going_back_is_not_taken_off_before_it_is_back() {
+    let lease_takes = |world: &mut World, by, target| {
+        let revoked = world.revoke(by, target);
+        revoked.answer.unwrap();
+        let takes = revoked.effects.iter().filter_map(|effect| match effect {
+            Effect::Take(Take::Lease(lease), _) => Some(*lease),
+            _ => None,
+        });
+        takes.collect::<Vec<_>>()
+    };
+    for by in [0, 1] {
+        let (mut world, lease, _) = setup();
+        world.revoke(1, Target::Lease(lease)).answer.unwrap();
+        assert_eq!(lease_takes(&mut world, by, Target::Holder(public(3))), [lease], "revoked");
+        world.system(Kind::Taken { lease }).answer.unwrap();
+        assert_eq!(lease_takes(&mut world, 0, Target::Holder(public(3))), [], "and it is back");
+
+        let (mut world, lease, _) = setup();
+        world.tick_at(START + 1_000).answer.unwrap();
+        assert_eq!(lease_takes(&mut world, by, Target::Holder(public(3))), [lease], "over in the books");
+        // Also by whoever asks before its tick.
+        let (mut world, lease, _) = setup();
+        world.now = START + 1_000;
+        assert_eq!(lease_takes(&mut world, by, Target::Holder(public(3))), [lease]);
+    }
+    // Nobody has a token of a reservation.
+    let mut world = World::new();
+    let lease = world.reserve(1, spec(PAGE, 500)).unwrap().lease;
+    world.system(Kind::Abandon { lease }).answer.unwrap();
+    assert_eq!(lease_takes(&mut world, 0, Target::Holder(public(3))), []);
 }
 
 #[test]
