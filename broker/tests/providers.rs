@@ -4,10 +4,12 @@
 mod common;
 
 use audit::Event;
-use broker::state::{Actor, Answer, Broker, Effect, Genesis, Kind, Query, View};
+use broker::state::{Actor, Answer, Broker, Effect, Genesis, Kind, Query, TokenCut, View};
 use caps::Code;
 use caps::id::{GrantId, ProviderId};
 use caps::time::{Micros, UnixMicros};
+use caps::token::{Mark, RevocationId};
+use caps::wire::Reason;
 use caps::wire::link::{ClaimTicket, Notice, Take};
 use caps::wire::provider::{Address, Load, ProviderRow, ProviderState, Registration, Verdict};
 use caps::wire::request::LeaseSpec;
@@ -319,6 +321,25 @@ fn a_lease_lost_without_proof_counts_until_its_time_is_over_there() {
     world.tick_at(until.0).answer.unwrap();
     assert_eq!(lease_row(&world, &live).state, LeaseState::Ended);
     let over = world.revoke(1, Target::Lease(live.lease));
+    assert_eq!((code(over.answer), over.effects.len()), (Some(Code::ProviderLost), 0), "no receipt");
+    // By whichever way it is asked for.
+    let id = RevocationId([7; 64]);
+    let cut = TokenCut {
+        lease: live.lease,
+        grant: None,
+        id,
+        marks: [Some(Mark::signature(&id)), None],
+        range: None,
+        not_before: UnixMicros(START),
+        until: UnixMicros(until.0 + 1_000),
+        held: true,
+        reason: Reason::default(),
+    };
+    for kind in [Kind::Release { lease: live.lease }, Kind::RevokeToken(cut)] {
+        let over = world.by(1, kind);
+        assert_eq!((code(over.answer), over.effects.len()), (Some(Code::ProviderLost), 0), "no receipt");
+    }
+    let over = world.revoke(1, Target::Block { lease: live.lease, id });
     assert_eq!((code(over.answer), over.effects.len()), (Some(Code::ProviderLost), 0), "no receipt");
     assert_eq!(world.used(1).1, 0);
 }

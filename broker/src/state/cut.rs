@@ -94,6 +94,7 @@ impl Broker {
                 ));
             }
         };
+        self.proved(cut.lease)?;
         self.revoke_block(by, standing, cut, out)
     }
 
