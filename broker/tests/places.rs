@@ -280,6 +280,21 @@ async fn a_lease_that_one_provider_refuses_is_tried_at_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_of_one_ticket_is_none_of_the_next() {
+    let world = World::start().await;
+    let link = world.join(east(1)).await.unwrap();
+    // Between two heartbeats, the next of which would have it forgotten.
+    link.cut_off(true);
+    link.fail_takes(None);
+    link.fail_claims(Some(Code::LeaseUnknown));
+    assert_eq!(lease(&world, Some("zone-1")).await.unwrap_err().code(), Code::LeaseUnknown);
+    assert_eq!(world.link.live(), [], "and it was tried nowhere else");
+    link.fail_claims(None);
+    assert_eq!(lease(&world, Some("zone-1")).await.unwrap().provider, ProviderId([1; 16]));
+    world.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn how_full_providers_are_is_the_administrators_to_know() {
     let world = World::start().await;
     let _link = world.join(east(1)).await.unwrap();

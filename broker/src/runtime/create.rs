@@ -41,10 +41,11 @@ impl Handle {
                 Ok(claimed) => break claimed,
                 Err(refused) => refused,
             };
-            self.pass_over(&reserved, &refused).await?;
-            recorded_index(reserved.recorded).await?;
+            // Any other refusal says something of the ticket, and nothing of the provider.
             let elsewhere =
                 matches!(refused.code(), Code::NoMemory | Code::Busy | Code::Unreachable | Code::Timeout);
+            self.pass_over(&reserved, &refused, elsewhere).await?;
+            recorded_index(reserved.recorded).await?;
             if !elsewhere || tried == PLACEMENT_RETRIES_MAX || !shared.links.has_other(provider) {
                 return Err(refused);
             }
@@ -94,12 +95,15 @@ impl Handle {
         }
     }
 
-    /// A reservation was not claimed: it goes, and other providers come first for a while. Where the provider answered, its
-    /// bytes are waited for: the quota may have no room for them twice.
-    async fn pass_over(&self, reserved: &Reserved, refused: &Error) -> Result<()> {
+    /// A reservation was not claimed: it goes, and, where another may do better, other providers come first for a while.
+    /// Where the provider answered, its bytes are waited for: the quota may have no room for them twice.
+    async fn pass_over(&self, reserved: &Reserved, refused: &Error, elsewhere: bool) -> Result<()> {
         let Reserved { ticket, provider, .. } = reserved;
-        let first = Kind::ProviderRefused { provider: *provider };
-        let then = Some(Kind::Abandon { lease: ticket.lease });
+        let abandon = Kind::Abandon { lease: ticket.lease };
+        let (first, then) = match elsewhere {
+            true => (Kind::ProviderRefused { provider: *provider }, Some(abandon)),
+            false => (abandon, None),
+        };
         let outcome = self.shared.order(Order { then, ..system(first) }).await?;
         if !matches!(refused.code(), Code::Unreachable | Code::Timeout) {
             for take in outcome.takes {
