@@ -295,6 +295,23 @@ async fn a_refusal_of_one_ticket_is_none_of_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lease_whose_claim_may_not_be_recorded_goes_back() {
+    let world = World::start().await;
+    let link = world.join(east(1)).await.unwrap();
+    // The link is cut between the two answers to the claim: the memory is there, and nobody has its token.
+    link.fail_records(Some(Code::Unreachable));
+    assert_eq!(lease(&world, Some("zone-1")).await.unwrap_err().code(), Code::Unreachable);
+    let Reply::Leases(page) = world.ask(1, Request::LeaseList { after: None }).await.unwrap() else {
+        panic!()
+    };
+    assert!(page.rows.iter().all(|row| row.state != LeaseState::Live), "{:?}", page.rows);
+    assert_eq!(link.next_take().await, (Take::Lease(page.rows[0].id), EndCause::NotRecorded));
+    world.settled(0).await;
+    assert_eq!(link.live(), []);
+    world.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn how_full_providers_are_is_the_administrators_to_know() {
     let world = World::start().await;
     let _link = world.join(east(1)).await.unwrap();

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use super::{Caller, Claimed, Handle, principal, recorded_index, system, unexpected};
 use crate::runtime::engine::{Mode, Order, Outcome};
-use crate::state::{Answer, Kind, PolicyVerdict, Query, View};
+use crate::state::{Answer, Kind, PolicyVerdict, Query, Undo, View};
 
 impl Handle {
     pub(super) async fn create(&self, caller: Caller, spec: LeaseSpec) -> Result<Reply> {
@@ -76,7 +76,11 @@ impl Handle {
         let token = shared.minting.mint(&terms);
         // Three entries in two logs, waited for side by side. The token leaves once all are durable.
         recorded_index(reservation_recorded).await?;
-        claim_recorded.await?;
+        if let Err(error) = claim_recorded.await {
+            // Nobody will have its token. Nor may it live without one, at a provider that was only not heard.
+            self.shared.order_surely(Kind::Undo(Undo::Lease { lease })).await?;
+            return Err(error);
+        }
         recorded_index(committed.recorded).await?;
         Ok(Reply::Leased { lease: row, token: token? })
     }
