@@ -214,6 +214,24 @@ async fn what_a_silent_provider_was_not_told_it_is_told_when_it_answers_again() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_busy_provider_refused_to_hear_it_is_told_again() {
+    let world = World::start().await;
+    let link = world.join(east(1)).await.unwrap();
+    let lease = lease(&world, Some("zone-1")).await.unwrap();
+    link.fail_takes(Some(Code::Busy));
+    assert_eq!(
+        take_off(&world).await.unwrap_err().code(),
+        Code::Unreachable,
+        "it took effect here, not there"
+    );
+    assert!(matches!(link.next_take().await.0, Take::Marks { lease: id, .. } if id == lease.id));
+    link.fail_takes(None);
+    // Nobody asks any more.
+    assert!(matches!(link.next_take().await.0, Take::Marks { lease: id, .. } if id == lease.id));
+    world.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_life_that_comes_back_over_another_link_has_its_leases() {
     let world = World::start().await;
     let link = world.join(east(1)).await.unwrap();
