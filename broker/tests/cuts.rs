@@ -94,6 +94,16 @@ fn a_block_is_revoked_by_whose_it_is_and_by_who_held_it() {
         let by_id = world.revoke(by, Target::Block { lease, id: id(7) });
         assert_eq!(code(by_id.answer), Some(Code::LeaseUnknown), "by its id alone it is the owner's");
     }
+    // A grant of another lease is none of this one, whoever says so: else room that is full would cost it.
+    let other = world.lease(1, PAGE, 1_000);
+    let foreign = world.accepted(&other, 6).grant;
+    for (by, held) in [(0, true), (1, false), (2, false), (4, true)] {
+        for grant in [foreign, GrantId([0xee; 16])] {
+            let refused = world.by(by, Kind::RevokeToken(cut(lease, Some(grant), 7, held)));
+            assert_eq!((code(refused.answer), refused.effects.len()), (Some(Code::GrantUnknown), 0), "{by}");
+            assert_eq!(grant_state(&world, foreign), Some(GrantState::Accepted));
+        }
+    }
     let by_id = world.revoke(1, Target::Block { lease, id: id(7) });
     assert!(matches!(
         marked(&by_id.effects)[..],

@@ -19,6 +19,7 @@ use policy::limits::{MARKS_OF_DELEGATES_MAX, MARKS_PER_REGION_MAX};
 
 use super::answer::{Answer, Effect, Out};
 use super::command::{Actor, Command, TokenCut};
+use super::grant::Grant;
 use super::lease::{Ending, Lease, Life, Lost};
 use super::{Broker, entry};
 
@@ -83,6 +84,12 @@ impl Broker {
         }
         let lease = self.leases.get(cut.lease);
         let owner = lease.ok_or(Error::new(Code::LeaseUnknown, "no such lease"))?.owner;
+        // Where there is no room for marks it is the grant that goes: whoever says which must not name another lease's.
+        let of_lease =
+            |grant| self.grants.get(grant).is_some_and(|row: &Grant| row.contract.lease == cut.lease);
+        if cut.grant.is_some_and(|grant| !of_lease(grant)) {
+            return Err(Error::new(Code::GrantUnknown, "the lease has no such grant"));
+        }
         let standing = match cut.grant {
             _ if by == owner || self.is_admin(by) => Standing::Owner,
             Some(grant) if self.grant_of_party(by, grant).is_ok() => Standing::Party(grant),
