@@ -50,6 +50,8 @@ impl Handle {
                 return Err(refused);
             }
             tried += 1;
+            // A heartbeat may have come while its bytes and the record were waited for, and says nothing of this lease.
+            shared.order_and_wait(Kind::ProviderRefused { provider }).await?;
             // Whatever stands against a second one, it is the first refusal that says why there is no lease.
             reserved = match self.reserve(caller, &spec, &verdict).await {
                 Ok(other) if other.provider != provider => other,
