@@ -215,6 +215,24 @@ async fn what_a_silent_provider_was_not_told_it_is_told_when_it_answers_again() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_busy_provider_refused_to_hear_it_is_told_again() {
+    let world = World::start().await;
+    let link = world.join(east(1)).await.unwrap();
+    let lease = lease(&world, Some("zone-1")).await.unwrap();
+    link.fail_takes(Some(Code::Busy));
+    assert_eq!(
+        take_off(&world).await.unwrap_err().code(),
+        Code::Unreachable,
+        "it took effect here, not there"
+    );
+    assert!(matches!(link.next_take().await.0, Take::Marks { lease: id, .. } if id == lease.id));
+    link.fail_takes(None);
+    // Nobody asks any more.
+    assert!(matches!(link.next_take().await.0, Take::Marks { lease: id, .. } if id == lease.id));
+    world.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_life_that_comes_back_over_another_link_has_its_leases() {
     let world = World::start().await;
     let link = world.join(east(1)).await.unwrap();
@@ -277,6 +295,38 @@ async fn a_lease_that_one_provider_refuses_is_tried_at_the_next() {
     link.fail_claims(None);
     world.status_until(|status| status.providers.iter().all(|row| row.reserved_bytes == 0)).await;
     assert_eq!(lease(&world, Some("zone-1")).await.unwrap().provider, ProviderId([1; 16]));
+    world.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_of_one_ticket_is_none_of_the_next() {
+    let world = World::start().await;
+    let link = world.join(east(1)).await.unwrap();
+    // Between two heartbeats, the next of which would have it forgotten.
+    link.cut_off(true);
+    link.fail_takes(None);
+    link.fail_claims(Some(Code::LeaseUnknown));
+    assert_eq!(lease(&world, Some("zone-1")).await.unwrap_err().code(), Code::LeaseUnknown);
+    assert_eq!(world.link.live(), [], "and it was tried nowhere else");
+    link.fail_claims(None);
+    assert_eq!(lease(&world, Some("zone-1")).await.unwrap().provider, ProviderId([1; 16]));
+    world.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_whose_claim_may_not_be_recorded_goes_back() {
+    let world = World::start().await;
+    let link = world.join(east(1)).await.unwrap();
+    // The link is cut between the two answers to the claim: the memory is there, and nobody has its token.
+    link.fail_records(Some(Code::Unreachable));
+    assert_eq!(lease(&world, Some("zone-1")).await.unwrap_err().code(), Code::Unreachable);
+    let Reply::Leases(page) = world.ask(1, Request::LeaseList { after: None }).await.unwrap() else {
+        panic!()
+    };
+    assert!(page.rows.iter().all(|row| row.state != LeaseState::Live), "{:?}", page.rows);
+    assert_eq!(link.next_take().await, (Take::Lease(page.rows[0].id), EndCause::NotRecorded));
+    world.settled(0).await;
+    assert_eq!(link.live(), []);
     world.stop();
 }
 

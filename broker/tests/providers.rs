@@ -4,10 +4,14 @@
 mod common;
 
 use audit::Event;
-use broker::state::{Actor, Answer, Broker, Effect, Genesis, Kind, Query, View};
+use broker::state::{Actor, Answer, Broker, Effect, Genesis, Kind, Query, TokenCut, View};
 use caps::Code;
 use caps::id::{GrantId, ProviderId, Seat};
+use caps::range::ByteRange;
+use caps::rights::Rights;
 use caps::time::{Micros, UnixMicros};
+use caps::token::{Mark, RevocationId};
+use caps::wire::Reason;
 use caps::wire::link::{ClaimTicket, Notice, Take};
 use caps::wire::provider::{Address, Load, ProviderRow, ProviderState, Registration, Verdict};
 use caps::wire::request::LeaseSpec;
@@ -321,6 +325,25 @@ fn a_lease_lost_without_proof_counts_until_its_time_is_over_there() {
     assert_eq!(lease_row(&world, &live).state, LeaseState::Ended);
     let over = world.revoke(1, Target::Lease(live.lease));
     assert_eq!((code(over.answer), over.effects.len()), (Some(Code::ProviderLost), 0), "no receipt");
+    // By whichever way it is asked for.
+    let id = RevocationId([7; 64]);
+    let cut = TokenCut {
+        lease: live.lease,
+        grant: None,
+        id,
+        marks: [Some(Mark::signature(&id)), None],
+        range: None,
+        not_before: UnixMicros(START),
+        until: UnixMicros(until.0 + 1_000),
+        held: true,
+        reason: Reason::default(),
+    };
+    for kind in [Kind::Release { lease: live.lease }, Kind::RevokeToken(cut)] {
+        let over = world.by(1, kind);
+        assert_eq!((code(over.answer), over.effects.len()), (Some(Code::ProviderLost), 0), "no receipt");
+    }
+    let over = world.revoke(1, Target::Block { lease: live.lease, id });
+    assert_eq!((code(over.answer), over.effects.len()), (Some(Code::ProviderLost), 0), "no receipt");
     assert_eq!(world.used(1).1, 0);
 }
 
@@ -395,13 +418,79 @@ fn what_was_not_told_waits_in_order_and_goes_with_its_lease() {
     let elsewhere = Take::Grant { lease: other.lease, grant: GrantId([1; 16]), expires: UnixMicros(1 << 40) };
     assert_eq!(code(world.system(untold(elsewhere)).answer), Some(Code::LeaseUnknown));
     // Where no more can wait, the lease goes, which is told until it is answered.
-    let most = u16::try_from(policy::limits::UNTOLD_PER_PROVIDER_MAX).unwrap();
+    let most = u16::try_from(policy::limits::UNTOLD_PER_LEASE_MAX).unwrap();
     for n in 2..=most {
         assert!(told(&world.system(untold(grant(n)))).is_empty());
     }
     assert_eq!(waits(&mut world).len(), policy::limits::UNTOLD_PER_BEAT_MAX);
     assert_eq!(told(&world.system(untold(grant(most + 1)))), [Take::Lease(lease)]);
     assert_eq!(waits(&mut world), []);
+}
+
+#[test]
+fn who_fills_the_room_for_what_was_not_told_pays_for_it() {
+    let mut world = World::new();
+    register(&mut world, east(1));
+    let most = policy::limits::UNTOLD_PER_LEASE_MAX;
+    let filled = policy::limits::UNTOLD_PER_PROVIDER_MAX / most;
+    let alices: Vec<_> = (0..filled).map(|_| world.lease_as(1, near("zone-1")).lease).collect();
+    let bobs = world.lease_as(2, near("zone-1")).lease;
+    let untold = |take| Kind::Untold { provider: EAST, take, cause: EndCause::Narrowed };
+    let id = |lease: usize, n: usize| {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&(lease * 1_000_000 + n).to_be_bytes());
+        GrantId(id)
+    };
+    let narrow = |lease, grant, end: u64, expires: u64| Take::Narrow {
+        lease,
+        grant,
+        rights: Rights::READ,
+        range: ByteRange::new(0, end).unwrap(),
+        expires: UnixMicros(expires),
+    };
+    // Many narrowings of one grant are one, the last; one that comes late is none, nor is one of what is gone.
+    for n in 0..2 * most as u64 {
+        let take = narrow(alices[0], id(0, 0), PAGE, (1 << 40) - n);
+        assert!(told(&world.system(untold(take))).is_empty());
+    }
+    world.system(untold(narrow(alices[0], id(0, 0), PAGE, 1 << 40))).answer.unwrap();
+    let beat = Kind::ProviderHeartbeat { provider: EAST, load: Load::default() };
+    let waits = |world: &mut World| match world.system(beat.clone()).answer.unwrap() {
+        Answer::Heard { untold } => untold.into_iter().map(|(take, _)| take).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(waits(&mut world), [narrow(alices[0], id(0, 0), PAGE, (1 << 40) + 1 - 2 * most as u64)]);
+    let whole = Take::Grant { lease: alices[0], grant: id(0, 0), expires: UnixMicros(1 << 40) };
+    world.system(untold(whole)).answer.unwrap();
+    world.system(untold(narrow(alices[0], id(0, 0), 1, 1 << 39))).answer.unwrap();
+    assert_eq!(waits(&mut world), [whole]);
+    // As many parts as there is room for, and one of bob's: alice loses a lease, and bob's part waits.
+    let soon = UnixMicros(START + 50);
+    for (nth, lease) in alices.iter().enumerate() {
+        for n in usize::from(nth == 0)..most {
+            let take = Take::Grant { lease: *lease, grant: id(nth, n), expires: soon };
+            let command = world.command(Actor::System, untold(take));
+            assert!(world.broker.apply(&command).effects.is_empty());
+        }
+    }
+    let full = world.broker.clone();
+    let bob = narrow(bobs, id(99, 0), PAGE, 1 << 40);
+    let state = |world: &World, lease| match world.view(0, Query::Lease(lease)).unwrap() {
+        View::Lease(row) => row.state,
+        other => panic!("{other:?}"),
+    };
+    world.now = soon.0 + SKEW - 1;
+    let ended = told(&world.system(untold(bob)));
+    assert!(matches!(ended[..], [Take::Lease(lease)] if alices.contains(&lease)), "{ended:?}");
+    assert_eq!(state(&world, bobs), LeaseState::Live);
+    let live = alices.iter().filter(|lease| state(&world, **lease) == LeaseState::Live);
+    assert_eq!(live.count(), filled - 1);
+    assert!(Broker::restore(&world.broker.snapshot()).is_ok_and(|copy| copy == world.broker));
+    // What is over by itself need not be told, and makes room first.
+    world.broker = full;
+    world.now = soon.0 + SKEW;
+    assert!(told(&world.system(untold(bob))).is_empty());
+    assert_eq!(waits(&mut world), [whole, bob]);
 }
 
 #[test]

@@ -209,12 +209,31 @@ async fn h2_nothing_is_revoked_at_another_provider() {
         expires: UnixMicros(u64::MAX / 4),
         holders: vec![public(1)],
     };
-    let ask = ProviderAsks::RevokeToken { holder: public(1), cut: Box::new(cut), reason: Reason::default() };
+    let ask = ProviderAsks::RevokeToken {
+        holder: public(1),
+        cut: Box::new(cut.clone()),
+        reason: Reason::default(),
+    };
     let answer = west.ask(ask).await;
     let ToProvider::Failed { why: Refusal { code: Code::LeaseUnknown, .. }, .. } = answer else {
         panic!("{answer:?}")
     };
     world.entry(&["lease.deny", "west", &lease.to_string()]).await;
+    // Nor may it name another lease's grant beside a lease of its own.
+    let admin = broker::runtime::Caller { holder: public(0), uid: None, session: 0 };
+    world.handle.provider_drain(admin, name("east"), true).await.unwrap();
+    let handle = world.handle.clone();
+    let asked = tokio::spawn(async move { World::lease_of(&handle, 2).await });
+    let (number, claim) = west.asked().await;
+    west.answer(number, &claim).await;
+    let own = soon("its own lease", asked).await.unwrap().unwrap().id;
+    let cut = Cut { lease: own, grant: Some(GrantId([7; 16])), holders: vec![public(2)], ..cut };
+    let ask = ProviderAsks::RevokeToken { holder: public(2), cut: Box::new(cut), reason: Reason::default() };
+    let answer = west.ask(ask).await;
+    let ToProvider::Failed { why: Refusal { code: Code::GrantUnknown, .. }, .. } = answer else {
+        panic!("{answer:?}")
+    };
+    world.entry(&["lease.deny", "E_GRANT_UNKNOWN", "west", &own.to_string()]).await;
     let answer = west.ask(ProviderAsks::RevokeHolder { holder: public(1) }).await;
     assert!(matches!(answer, ToProvider::Answer { says: BrokerSays::Done, .. }), "{answer:?}");
     assert_eq!((east.small.live(), world.show(lease).await.state), (vec![lease], LeaseState::Live));

@@ -755,9 +755,15 @@ pub const PROVIDERS_PAST_MAX: usize = 4 * PROVIDERS_MAX;
 pub const PROVIDERS_PAST_PER_NAME_MAX: usize = 4;
 /// Names of providers that drain and have no row any more.
 pub const PROVIDERS_DRAINED_MAX: usize = 4 * PROVIDERS_MAX;
-/// Take-backs below a lease that wait until a provider answers again. Beyond it the whole lease goes.
-pub const UNTOLD_PER_PROVIDER_MAX: usize = 1_024;
-/// Of these, those that are told after one heartbeat.
+/// Take-backs below one lease that wait until its provider answers again. Beyond it the whole lease goes: not before the
+/// delegates' part of the marks fits, so that it is its owner's doing.
+pub const UNTOLD_PER_LEASE_MAX: usize = 1_024;
+const _: () = assert!(UNTOLD_PER_LEASE_MAX > MARKS_OF_DELEGATES_MAX);
+/// Of all leases at one provider. Beyond it a lease goes of the owner of whose leases most waits.
+pub const UNTOLD_PER_PROVIDER_MAX: usize = 4 * UNTOLD_PER_LEASE_MAX;
+/// After how long something that must be ordered is tried again where the broker's urgent lane is full, in milliseconds.
+pub const URGENT_AGAIN_MS: u64 = 5;
+/// Of what waits, that which is told after one heartbeat.
 pub const UNTOLD_PER_BEAT_MAX: usize = 64;
 /// How long a provider may take to answer a question that it does nothing for, in milliseconds.
 pub const PROVIDER_ANSWER_MS_MAX: u64 = 2_000;

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use super::{Caller, Claimed, Handle, principal, recorded_index, system, unexpected};
 use crate::runtime::engine::{Mode, Order, Outcome};
-use crate::state::{Answer, Kind, PolicyVerdict, Query, View};
+use crate::state::{Answer, Kind, PolicyVerdict, Query, Undo, View};
 
 impl Handle {
     pub(super) async fn create(&self, caller: Caller, spec: LeaseSpec) -> Result<Reply> {
@@ -41,14 +41,17 @@ impl Handle {
                 Ok(claimed) => break claimed,
                 Err(refused) => refused,
             };
-            self.pass_over(&reserved, &refused).await?;
-            recorded_index(reserved.recorded).await?;
+            // Any other refusal says something of the ticket, and nothing of the provider.
             let elsewhere =
                 matches!(refused.code(), Code::NoMemory | Code::Busy | Code::Unreachable | Code::Timeout);
+            self.pass_over(&reserved, &refused, elsewhere).await?;
+            recorded_index(reserved.recorded).await?;
             if !elsewhere || tried == PLACEMENT_RETRIES_MAX || !shared.links.has_other(provider) {
                 return Err(refused);
             }
             tried += 1;
+            // A heartbeat may have come while its bytes and the record were waited for, and says nothing of this lease.
+            shared.order_and_wait(Kind::ProviderRefused { provider }).await?;
             // Whatever stands against a second one, it is the first refusal that says why there is no lease.
             reserved = match self.reserve(caller, &spec, &verdict).await {
                 Ok(other) if other.provider != provider => other,
@@ -75,7 +78,11 @@ impl Handle {
         let token = shared.minting.mint(&terms);
         // Three entries in two logs, waited for side by side. The token leaves once all are durable.
         recorded_index(reservation_recorded).await?;
-        claim_recorded.await?;
+        if let Err(error) = claim_recorded.await {
+            // Nobody will have its token. Nor may it live without one, at a provider that was only not heard.
+            self.shared.order_surely(Kind::Undo(Undo::Lease { lease })).await?;
+            return Err(error);
+        }
         recorded_index(committed.recorded).await?;
         Ok(Reply::Leased { lease: row, token: token? })
     }
@@ -94,12 +101,15 @@ impl Handle {
         }
     }
 
-    /// A reservation was not claimed: it goes, and other providers come first for a while. Where the provider answered, its
-    /// bytes are waited for: the quota may have no room for them twice.
-    async fn pass_over(&self, reserved: &Reserved, refused: &Error) -> Result<()> {
+    /// A reservation was not claimed: it goes, and, where another may do better, other providers come first for a while.
+    /// Where the provider answered, its bytes are waited for: the quota may have no room for them twice.
+    async fn pass_over(&self, reserved: &Reserved, refused: &Error, elsewhere: bool) -> Result<()> {
         let Reserved { ticket, provider, .. } = reserved;
-        let first = Kind::ProviderRefused { provider: *provider };
-        let then = Some(Kind::Abandon { lease: ticket.lease });
+        let abandon = Kind::Abandon { lease: ticket.lease };
+        let (first, then) = match elsewhere {
+            true => (Kind::ProviderRefused { provider: *provider }, Some(abandon)),
+            false => (abandon, None),
+        };
         let outcome = self.shared.order(Order { then, ..system(first) }).await?;
         if !matches!(refused.code(), Code::Unreachable | Code::Timeout) {
             for take in outcome.takes {

@@ -393,12 +393,13 @@ fn unrecorded(error: &Error) -> Error {
 /// Has the provider take something back, and tells the state when a lease's memory is gone.
 async fn run_take(shared: Arc<Shared>, take: Take, cause: EndCause, at: Whereabouts) -> Result<Taken> {
     let taken = match shared.links.take(at, take, cause).await {
-        Err(error) if matches!(error.code(), Code::Unreachable | Code::Timeout) => {
+        // One that has too much to do has not been told either.
+        Err(error) if matches!(error.code(), Code::Unreachable | Code::Timeout | Code::Busy) => {
             // Before the answer: who asks again must not find that nothing is left to be told. A lease waits by itself.
             if !matches!(take, Take::Lease(_)) {
                 let untold = Kind::Untold { provider: at.provider, take, cause };
                 // Refused where the lease ended meanwhile, or the provider is lost: then nothing waits.
-                let _ = shared.order_and_wait(untold).await;
+                let _ = shared.order_surely(untold).await;
             }
             Err(unanswered(&take, at.until, shared.clock.now()))
         }

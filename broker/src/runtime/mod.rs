@@ -58,6 +58,7 @@ mod transfer;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use audit::Recorder;
 use caps::id::PrincipalKey;
@@ -68,6 +69,7 @@ use caps::wire::link::Notice;
 use caps::wire::reply::Reply;
 use caps::wire::request::Request;
 use caps::{Code, Error, Result};
+use policy::limits::URGENT_AGAIN_MS;
 use policy::{Facts, Policy};
 use tokio::sync::oneshot;
 
@@ -410,6 +412,19 @@ impl Shared {
     /// Orders a command of the node's own and waits until it is applied.
     async fn order_and_wait(&self, kind: Kind) -> Result<()> {
         self.order(system(kind)).await?.answer.map(drop)
+    }
+
+    /// Orders a command of the node's own that must not be left out, and waits until it is applied. Where the urgent lane is
+    /// full, as soon as there is room.
+    async fn order_surely(&self, kind: Kind) -> Result<()> {
+        loop {
+            match self.order(system(kind.clone())).await {
+                Err(full) if full.code() == Code::Busy => {
+                    tokio::time::sleep(Duration::from_millis(URGENT_AGAIN_MS)).await;
+                }
+                outcome => return outcome?.answer.map(drop),
+            }
+        }
     }
 
     /// Orders a command of the node's own.

@@ -172,11 +172,11 @@ async fn came_to_nothing(
         // It was taken back before, and the provider may have heard of that before it heard of the acceptance. A lease
         // that is gone has no owner.
         if let Err(error) = change.tell(shared, change.back).await
-            && matches!(error.code(), Code::Unreachable | Code::Timeout)
+            && matches!(error.code(), Code::Unreachable | Code::Timeout | Code::Busy)
         {
             let (provider, take) = (change.at.provider, change.back);
             // Told again when it answers. Refused where nothing of the lease is there any more.
-            let _ = shared.order_and_wait(Kind::Untold { provider, take, cause: EndCause::Transfer }).await;
+            let _ = shared.order_surely(Kind::Untold { provider, take, cause: EndCause::Transfer }).await;
         }
     }
     ordered

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use caps::wire::link::Take;
 use policy::limits::{
-    MARKS_PER_REGION_MAX, PROVIDERS_DRAINED_MAX, PROVIDERS_PAST_MAX, UNTOLD_PER_PROVIDER_MAX,
+    MARKS_PER_REGION_MAX, PROVIDERS_DRAINED_MAX, PROVIDERS_PAST_MAX, UNTOLD_PER_LEASE_MAX,
+    UNTOLD_PER_PROVIDER_MAX,
 };
 use policy::quota::{Usage, balance};
 
@@ -104,6 +105,8 @@ impl Broker {
                 lease.is_some_and(|lease| lease.provider == *id && matches!(lease.life, Life::Live(_)))
             };
             holds(takes.iter().all(|(take, _)| live(take)), "and only of its live leases")?;
+            let most = self.untold.by_lease(*id).into_values().max();
+            holds(most <= Some(UNTOLD_PER_LEASE_MAX), "so much of one lease")?;
         }
         Ok(())
     }

@@ -36,6 +36,7 @@ impl Broker {
         if self.leases.get(id).is_none_or(|lease| lease.owner != by) {
             return Err(Error::new(Code::LeaseUnknown, "no such lease of yours"));
         }
+        self.proved(id)?;
         Ok(Answer::Ending { leases: self.take_leases([id], EndCause::Released, None, out) })
     }
 
@@ -85,9 +86,14 @@ impl Broker {
             return Ok(());
         }
         let of_grants = reach.grants.iter().filter_map(|grant| self.grants.get(*grant));
-        let leases = of_grants.map(|grant| grant.contract.lease).chain(reach.leases.iter().copied());
-        let mut lives = leases.filter_map(|lease| self.leases.get(lease)).map(|lease| lease.life);
-        if lives.any(|life| matches!(life, Life::Ended(Ended { unproved: true, .. }))) {
+        let mut leases = of_grants.map(|grant| grant.contract.lease).chain(reach.leases.iter().copied());
+        leases.try_for_each(|lease| self.proved(lease))
+    }
+
+    /// Refuses a receipt for a lease that is over and of which nobody ever said that its memory is gone.
+    pub(super) fn proved(&self, id: LeaseId) -> Result<()> {
+        let life = self.leases.get(id).map(|lease| lease.life);
+        if matches!(life, Some(Life::Ended(Ended { unproved: true, .. }))) {
             return Err(Error::new(
                 Code::ProviderLost,
                 "its provider was lost, and its time was over there before anything was known of it: there is no receipt",
@@ -106,6 +112,7 @@ impl Broker {
         out: &mut Out,
     ) -> Result<Answer> {
         let lease = self.revocable(by, lease)?;
+        self.proved(lease)?;
         let marks = [Some(Mark::signature(&id)), None];
         // Nobody knows whose grant's it is, what it reaches or when it ends: the lease, and renewals of it, bound it.
         let until = UnixMicros::MAX;

@@ -12,7 +12,7 @@ use caps::id::{LeaseId, ProviderId};
 use caps::wire::link::Take;
 use caps::wire::row::EndCause;
 use caps::{Code, Error, Result};
-use policy::limits::{UNTOLD_PER_BEAT_MAX, UNTOLD_PER_PROVIDER_MAX};
+use policy::limits::{UNTOLD_PER_BEAT_MAX, UNTOLD_PER_LEASE_MAX, UNTOLD_PER_PROVIDER_MAX};
 
 use super::Broker;
 use super::answer::{Answer, Out};
@@ -29,20 +29,34 @@ impl Untold {
         all.take(UNTOLD_PER_BEAT_MAX).copied().collect()
     }
 
-    /// Keeps one; `false` if there is no room for it.
-    fn keep(&mut self, provider: ProviderId, take: Take, cause: EndCause) -> bool {
-        let all = self.0.entry(provider).or_default();
-        if let Take::Grant { grant, .. } = take {
-            // The whole of it goes: what was to go of it before goes along.
-            all.retain(|(other, _)| !matches!(other, Take::Narrow { grant: of, .. } if *of == grant));
+    fn push(&mut self, provider: ProviderId, take: Take, cause: EndCause) {
+        self.0.entry(provider).or_default().push_back((take, cause));
+    }
+
+    /// Whether what waits says as much as `take`. What `take` makes needless is forgotten.
+    fn covers(&mut self, provider: ProviderId, take: &Take) -> bool {
+        let covered = self.0.get(&provider).is_some_and(|all| all.iter().any(|(other, _)| says(other, take)));
+        if !covered {
+            self.retain(provider, |other| !says(take, other));
         }
-        let known = all.iter().any(|(other, _)| *other == take);
-        let fits = known || all.len() < UNTOLD_PER_PROVIDER_MAX;
-        if fits && !known {
-            all.push_back((take, cause));
+        covered
+    }
+
+    /// Whether one more can wait of a lease.
+    fn fits(&self, provider: ProviderId, lease: LeaseId) -> bool {
+        self.0.get(&provider).is_none_or(|all| {
+            let of_lease = all.iter().filter(|(take, _)| take.lease() == lease).count();
+            all.len() < UNTOLD_PER_PROVIDER_MAX && of_lease < UNTOLD_PER_LEASE_MAX
+        })
+    }
+
+    /// How much waits of each lease at a provider.
+    pub(super) fn by_lease(&self, provider: ProviderId) -> BTreeMap<LeaseId, usize> {
+        let mut count = BTreeMap::new();
+        for (take, _) in self.0.get(&provider).into_iter().flatten() {
+            *count.entry(take.lease()).or_default() += 1;
         }
-        self.tidy(provider);
-        fits
+        count
     }
 
     fn told(&mut self, provider: ProviderId, take: &Take) {
@@ -73,9 +87,21 @@ impl Untold {
     }
 }
 
+/// Whether who is told `more` need not be told `less`. Of a grant less and less is left: of two narrowings one has it all.
+fn says(more: &Take, less: &Take) -> bool {
+    match (*more, *less) {
+        (Take::Grant { grant, .. }, Take::Narrow { grant: of, .. }) => grant == of,
+        (
+            Take::Narrow { grant, rights, range, expires, .. },
+            Take::Narrow { grant: of, rights: more_rights, range: wider, expires: later, .. },
+        ) => grant == of && more_rights.contains(rights) && wider.contains(range) && expires <= later,
+        _ => more == less,
+    }
+}
+
 impl Broker {
-    /// A provider did not answer when it was told to take something back. Where no more can be kept, the whole lease goes:
-    /// that is told until it is answered.
+    /// A provider did not answer when it was told to take something back. Where no more can be kept of a lease, or of all
+    /// of a provider, a whole lease goes: that is told until it is answered.
     pub(super) fn untold(
         &mut self,
         provider: ProviderId,
@@ -89,10 +115,46 @@ impl Broker {
         let life = lease.ok_or(Error::new(Code::LeaseUnknown, "the provider has no such lease"))?.life;
         // In the broker's own process nothing is lost on the way, and a lease that is not live is told of by itself.
         let waits = !attached && matches!(life, Life::Live(_)) && !matches!(take, Take::Lease(_));
-        if waits && !self.untold.keep(provider, take, cause) {
-            self.end_lease(id, cause, None, out);
+        if !waits || self.untold.covers(provider, &take) {
+            return Ok(Answer::Done);
         }
+        if !self.untold.fits(provider, id) {
+            // What is over by itself there need not be told.
+            let (now, skew) = (self.now, self.genesis.bounds.skew);
+            self.untold.retain(provider, |take| match take {
+                Take::Grant { expires, .. } | Take::Marks { expires, .. } => now < expires.plus(skew),
+                _ => true,
+            });
+        }
+        if !self.untold.fits(provider, id) {
+            let largest = self.largest(provider, id);
+            self.end_lease(largest, if largest == id { cause } else { EndCause::Revoked }, None, out);
+            if largest == id {
+                return Ok(Answer::Done);
+            }
+        }
+        self.untold.push(provider, take, cause);
         Ok(Answer::Done)
+    }
+
+    /// Which lease goes where no more can be kept of `asked`: that one if it has its most, else the one of which most
+    /// waits, of the owner of whose leases most waits. So nobody's lease goes for what others have filled the room with.
+    fn largest(&self, provider: ProviderId, asked: LeaseId) -> LeaseId {
+        let mut leases = self.untold.by_lease(provider);
+        let of_asked = leases.entry(asked).or_default();
+        *of_asked += 1;
+        if *of_asked > UNTOLD_PER_LEASE_MAX {
+            return asked;
+        }
+        let owner = |id: LeaseId| self.leases.get(id).map(|lease| lease.owner);
+        let mut owners: BTreeMap<_, (usize, bool)> = BTreeMap::new();
+        for (id, count) in &leases {
+            let sum = owners.entry(owner(*id)).or_default();
+            *sum = (sum.0 + count, owner(*id) == owner(asked));
+        }
+        let most = owners.into_iter().max_by_key(|(_, sum)| *sum).and_then(|(owner, _)| owner);
+        let of_most = leases.iter().filter(|(id, _)| owner(**id) == most);
+        of_most.max_by_key(|(id, count)| (**count, **id == asked)).map_or(asked, |(id, _)| *id)
     }
 
     /// The provider answered.

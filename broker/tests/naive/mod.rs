@@ -624,7 +624,8 @@ impl Naive {
 
     pub fn revoke_holder(&mut self, n: u8, holder: u8, allowed: bool) -> Outcome {
         self.may_revoke(n, allowed)?;
-        let over = |lease: &&Lease| matches!(lease.life, Life::Live { .. }) && (n == 0 || lease.owner == n);
+        let served = |life| matches!(life, Life::Live { .. } | Life::Ending { committed: true, .. });
+        let over = |lease: &&Lease| served(lease.life) && (n == 0 || lease.owner == n);
         if !self.registered.contains(&holder) && !self.leases.iter().any(|lease| over(&lease)) {
             return Err(Code::PrincipalUnknown);
         }
@@ -637,15 +638,16 @@ impl Naive {
         if !all && grants.is_empty() && !self.leases.iter().any(|lease| rest(&lease)) {
             return Err(Code::GrantUnknown);
         }
-        let told = self.leases.iter().filter(rest).filter(|lease| match lease.life {
-            Life::Live { expires } => self.now < expires,
-            _ => false,
-        });
-        let told = told.count();
+        let mut told: Vec<&Lease> = self.leases.iter().filter(rest).collect();
+        told.sort_by_key(|lease| lease.id);
+        let late =
+            told.iter().filter(|lease| matches!(lease.life, Life::Live { expires } if expires <= self.now));
+        let (told, late) = (told.len(), late.map(|lease| lease.id).collect::<Vec<_>>());
         let owned = self.leases.iter().filter(|lease| all && lease.owner == holder);
         let mut leases: Vec<LeaseId> = owned.map(|lease| lease.id).collect();
         leases.sort();
         grants.into_iter().for_each(|id| self.take_grant(id, EndCause::Revoked));
+        late.into_iter().for_each(|id| self.end(id, EndCause::Expired));
         leases.into_iter().for_each(|id| self.take(id, EndCause::Revoked));
         self.takes += told;
         Ok(())

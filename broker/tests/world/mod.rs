@@ -64,6 +64,8 @@ struct State {
     dead: BTreeSet<LeaseId>,
     renewals: Vec<(LeaseId, Micros)>,
     claims_fail: Option<Code>,
+    /// What the record of a claim comes to.
+    records_fail: Option<Code>,
     takes_fail: Option<Code>,
     /// Whether it answers when it is asked how it is.
     silent: bool,
@@ -129,6 +131,10 @@ impl List {
 
     pub fn fail_claims(&self, code: Option<Code>) {
         self.state().claims_fail = code;
+    }
+
+    pub fn fail_records(&self, code: Option<Code>) {
+        self.state().records_fail = code;
     }
 
     pub fn fail_takes(&self, code: Option<Code>) {
@@ -233,7 +239,8 @@ impl ProviderLink for List {
             state.live.insert(ticket.lease);
             let owned = Owned { by: ticket.owner, since: UnixMicros(0), tried: UnixMicros(0) };
             state.owners.insert(ticket.lease, owned);
-            Ok(Claimed { bytes: ticket.bytes, recorded: Box::pin(std::future::ready(Ok(()))) })
+            let recorded = state.records_fail.map_or(Ok(()), |code| Err(Error::new(code, "told to fail")));
+            Ok(Claimed { bytes: ticket.bytes, recorded: Box::pin(std::future::ready(recorded)) })
         })
     }
 

@@ -103,11 +103,19 @@ impl Desk {
 
     /// Somebody showed a token at the provider, and wants a part of it taken back.
     async fn revoke_token(&self, holder: PrincipalKey, cut: Cut, reason: Reason) -> Result<BrokerSays> {
-        self.own(cut.lease).await?;
+        let lease = cut.lease;
+        self.own(lease).await?;
         // Its session is the provider's: here it has none.
         let caller = Caller { holder, uid: None, session: 0 };
-        let reply = self.handle.revoke_token(caller, cut, reason).await?;
-        Ok(BrokerSays::Revoked(Box::new(reply)))
+        match self.handle.revoke_token(caller, cut, reason).await {
+            Ok(reply) => Ok(BrokerSays::Revoked(Box::new(reply))),
+            Err(error) => {
+                if error.code() == Code::GrantUnknown {
+                    self.refused(&error, Some(lease));
+                }
+                Err(error)
+            }
+        }
     }
 
     /// A principal broke a rule at the provider, whose operator wants all taken back that it has there.
