@@ -210,7 +210,7 @@ fn what_was_not_acknowledged_says_so_in_time_and_which_it_may_be() {
             scene.wire.cut(&BOTH);
             assert!(!done.load(Ordering::Relaxed), "the write is under way");
         };
-        let slow = crate::common::faults::Fault { delay: Duration::from_millis(20), ..Default::default() };
+        let slow = crate::common::faults::Fault { delay: Duration::from_millis(100), ..Default::default() };
         scene.wire.set_both(slow);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
