@@ -78,8 +78,13 @@ fn everything_is_measured_and_said() {
             );
         }
     }
-    for bound in BOUNDS {
-        let bound = &found["bounds"][bound];
+    for name in BOUNDS {
+        let bound = &found["bounds"][name];
+        if name == "overload_busy_max_us" && found["leasehold"]["overload"]["busy"] == 0 {
+            // Nobody was refused: there is nothing to judge.
+            assert!(bound["is"].is_null() && bound["must"].is_string() && bound["met"].is_null(), "{bound}");
+            continue;
+        }
         assert!(bound["is"].is_number() && bound["must"].is_string() && bound["met"].is_boolean(), "{bound}");
     }
     // What does not depend on time holds in every run.

@@ -1,7 +1,7 @@
 //! Row D12: handshakes that are begun and not ended, as many as there may be descriptors.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use policy::limits::{HANDSHAKE_MS_MAX, HELLO_MS_MAX, REMOTE_GREETINGS_MAX};
@@ -9,11 +9,18 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::bed::{Bed, SERVED_WITHIN};
 use super::common::PATIENCE;
+use super::common::tls::Tls;
 
 /// Handshakes of the row.
 const STALLED: usize = 10_000;
 /// Descriptors that the test needs for other things.
 const RESERVED: usize = 256;
+/// Where an honest client is: in another network than those who stall.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 9);
+/// How long it may take until an honest client is let in: others who wait to be accepted are before it.
+const LET_IN_WITHIN: Duration = SERVED_WITHIN;
+/// Between two sessions of the honest client's.
+const BETWEEN: Duration = Duration::from_millis(50);
 /// What a machine that does other things may add to a bound.
 const SLACK: Duration = Duration::from_secs(5);
 
@@ -27,7 +34,7 @@ fn d12_handshakes_that_stall() {
     let stalled = STALLED.min(may);
     // The first bytes of a greeting of TLS, and no more; of some, not even one.
     let begun = [22, 3, 1, 1, 0, 1, 0];
-    let ((ended, longest_of_all, crowd), longest) = bed.beside("D12", |bed| {
+    let flood = |bed: &Bed| {
         let began = Instant::now();
         let mut sockets = Vec::new();
         for n in 0..stalled {
@@ -60,7 +67,24 @@ fn d12_handshakes_that_stall() {
             longest = longest.max(since.elapsed());
         }
         (ended, longest, crowd)
+    };
+    // Who comes meanwhile is let in, again and again.
+    let (((ended, longest_of_all, crowd), honest), longest) = bed.beside("D12", |bed| {
+        std::thread::scope(|scope| {
+            let flooding = scope.spawn(|| flood(bed));
+            let mut honest = Vec::new();
+            while !flooding.is_finished() {
+                let began = Instant::now();
+                drop(let_in(bed));
+                honest.push(began.elapsed());
+                std::thread::sleep(BETWEEN);
+            }
+            (flooding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), honest)
+        })
     });
+    let slowest = honest.iter().max().expect("at least one session while they are there");
+    println!("meanwhile {} honest sessions from elsewhere began, each within {slowest:.1?}", honest.len());
+    assert!(*slowest < LET_IN_WITHIN, "an honest client waited {slowest:?} to be let in");
     println!(
         "{ended} of {stalled} stalled handshakes ended (descriptors allow {may}); begun within {crowd:.1?}"
     );
@@ -71,12 +95,15 @@ fn d12_handshakes_that_stall() {
     let most = Duration::from_millis(HANDSHAKE_MS_MAX) + crowd + SLACK;
     assert!(longest_of_all < most, "{longest_of_all:?}, and not {most:?}");
     assert!(longest < SERVED_WITHIN);
-    // Who comes while they are there is let in.
-    let begun = Instant::now();
-    drop(bed.opened());
-    assert!(begun.elapsed() < SERVED_WITHIN);
     bed.on_record(caps::error::Code::Timeout);
     bed.finish("D12");
+}
+
+/// A session of somebody honest, from elsewhere.
+fn let_in(bed: &Bed) -> Tls {
+    let Bed { node, mallory, .. } = bed;
+    let tls = Tls::connect_from(ELSEWHERE, node.address(), &mallory.credentials, &mallory.key);
+    tls.expect("who comes from another network is let in")
 }
 
 /// An honest client is let in while as many as may be are beginning, and those who stop after TLS end as well.

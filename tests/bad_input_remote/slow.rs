@@ -121,7 +121,7 @@ fn g1_an_answer_read_a_byte_a_second() {
 fn g2_a_client_that_was_stopped_while_its_lease_ended() {
     let mut bed = Bed::new("");
     let client = Client::connect(&bed.node.endpoint(), &bed.mallory.key).unwrap();
-    let options = LeaseOptions::new(4_096, Duration::from_secs(4)).lifetime(Lifetime::Detached);
+    let options = LeaseOptions::new(4_096, Duration::from_secs(10)).lifetime(Lifetime::Detached);
     let leased = client.lease(options).unwrap();
     let mut child = Child::start_with(&bed, &leased.token, "write late");
     assert_eq!(child.said(), "open");

@@ -65,6 +65,8 @@ pub struct Fault {
     pub cut: bool,
     /// The next packet with TCP payload is lost, and what arrives in its place resets the connection.
     pub reset_next: bool,
+    /// With that the other direction is cut, before anything can be said about it.
+    pub cut_at_reset: bool,
 }
 
 /// What became of the packets of one direction.
@@ -179,6 +181,13 @@ impl Wire {
         self.shared.state().faults[way as usize].reset_next = true;
     }
 
+    /// The same, and the other direction is cut in the same moment: where this one leads, the connection is gone at once,
+    /// and until [`Self::mend`] there can be no other.
+    pub fn reset_and_cut(&self, way: Way) {
+        let fault = &mut self.shared.state().faults[way as usize];
+        (fault.reset_next, fault.cut_at_reset) = (true, true);
+    }
+
     /// What became of the packets of a direction so far.
     pub fn counts(&self, way: Way) -> Counts {
         self.shared.state().counts[way as usize].clone()
@@ -212,10 +221,16 @@ impl Drop for Wire {
 
 /// One end: a TUN device in a namespace, with an address. The device goes with the file.
 fn end(space: &Space, address: Ipv4Addr) -> File {
+    try_end(space, address).unwrap()
+}
+
+/// The same, where it is not known yet whether that is possible. Why it is not.
+pub(super) fn try_end(space: &Space, address: Ipv4Addr) -> Result<File, String> {
+    const TUN: &str = "/dev/net/tun";
     let file = space.enter(|| {
         let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
-        let file =
-            OpenOptions::new().read(true).write(true).custom_flags(flags).open("/dev/net/tun").unwrap();
+        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(TUN);
+        let file = file.map_err(|error| format!("{TUN} cannot be opened: {error}"))?;
         // SAFETY: `ifreq` is plain numbers, for which zeros are values.
         let mut asked: libc::ifreq = unsafe { std::mem::zeroed() };
         for (place, byte) in asked.ifr_name.iter_mut().zip(DEVICE.bytes()) {
@@ -223,13 +238,14 @@ fn end(space: &Space, address: Ipv4Addr) -> File {
         }
         asked.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
         // SAFETY: TUNSETIFF reads and writes an `ifreq`, which this is, and which outlives the call.
-        let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut asked) };
-        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
-        file
-    });
-    space.ip(&format!("addr add {address}/24 dev {DEVICE}"));
-    space.ip(&format!("link set {DEVICE} mtu {PACKET_BYTES_MAX} up"));
-    file
+        if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut asked) } != 0 {
+            return Err(format!("{TUN} makes no device: {}", std::io::Error::last_os_error()));
+        }
+        Ok(file)
+    })?;
+    space.try_ip(&format!("addr add {address}/24 dev {DEVICE}"))?;
+    space.try_ip(&format!("link set {DEVICE} mtu {PACKET_BYTES_MAX} up"))?;
+    Ok(file)
 }
 
 /// A packet on its way: when it is due, in which order it came, where it goes.
@@ -315,7 +331,7 @@ impl Carrier {
         let shared = self.shared.clone();
         let mut state = shared.state();
         let State { faults, counts, .. } = &mut *state;
-        let (fault, counts) = (&mut faults[way as usize], &mut counts[way as usize]);
+        let (fault, counts) = (faults[way as usize], &mut counts[way as usize]);
         counts.entered += 1;
         let payload = packet.payload();
         if let Some((ports, bytes)) = payload {
@@ -326,7 +342,13 @@ impl Carrier {
             return;
         }
         if fault.reset_next && payload.is_some_and(|(_, bytes)| bytes > 0) && packet.make_reset() {
-            fault.reset_next = false;
+            let other = match way {
+                Way::ToNear => Way::ToFar,
+                Way::ToFar => Way::ToNear,
+            };
+            faults[other as usize].cut |= fault.cut_at_reset;
+            let here = &mut faults[way as usize];
+            (here.reset_next, here.cut_at_reset) = (false, false);
             counts.reset += 1;
         } else if self.draw(fault.loss) {
             counts.lost += 1;

@@ -17,31 +17,47 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::is_root;
+use super::{faults, is_root};
 
+/// `required` here makes a failure of a test that would not be run, where all that it needs is supposed to be there.
+const DEMAND: &str = "LEASEHOLD_NETWORKS";
 /// The switch's network.
 const STAR: [u8; 3] = [10, 99, 0];
 
-/// Whether this machine lets the tests have networks of their own. Says why, where it does not.
+/// Whether this machine lets the tests have networks of their own: found out once, by making one of each thing that they
+/// need. Says why, where it does not.
+///
+/// # Panics
+/// If it does not, and the environment says that they are required.
 pub fn possible() -> bool {
-    let missing = if !is_root() {
-        "only root can make network namespaces"
-    } else if Command::new("ip").arg("-V").output().is_err() {
-        "`ip` of iproute2 is not here"
-    } else if !std::path::Path::new("/dev/net/tun").exists() {
-        "/dev/net/tun is not here"
-    } else if let Err(error) = make() {
-        eprintln!("not run: no network namespace can be made: {error}");
-        return false;
-    } else {
-        return true;
+    static MADE: OnceLock<Result<(), String>> = OnceLock::new();
+    let Err(why) = MADE.get_or_init(try_all) else { return true };
+    let is_required = match std::env::var(DEMAND) {
+        Ok(demand) if demand == "required" => true,
+        Ok(other) => panic!("{DEMAND} is `required` or not set, and not `{other}`"),
+        Err(_) => false,
     };
-    eprintln!("not run: {missing}");
+    assert!(!is_required, "{DEMAND}=required, and there can be none: {why}");
+    eprintln!("not run: {why}");
     false
+}
+
+/// One of each: namespaces, a wire's device, a switch with a host at it. Why not, at the first that cannot be made.
+fn try_all() -> Result<(), String> {
+    if !is_root() {
+        return Err("only root can make network namespaces".into());
+    }
+    if let Err(error) = Command::new("ip").arg("-V").output() {
+        return Err(format!("`ip` of iproute2 cannot be started: {error}"));
+    }
+    let space = Space::try_new()?;
+    faults::try_end(&space, faults::NEAR)?;
+    let mut star = Star::try_new()?;
+    star.try_host().map(drop)
 }
 
 /// A namespace with nothing in it but a loopback that is down.
@@ -66,17 +82,26 @@ pub struct Space {
 impl Space {
     /// A namespace with a loopback and no other device.
     pub fn new() -> Self {
-        let space = Self { net: Arc::new(make().unwrap()) };
+        Self::try_new().unwrap()
+    }
+
+    /// The same, where it is not known yet whether that is possible. Why it is not.
+    fn try_new() -> Result<Self, String> {
+        let net = make().map_err(|error| format!("no network namespace can be made: {error}"))?;
+        let space = Self { net: Arc::new(net) };
         // Hosts that announce themselves would be in every count of packets.
-        space.enter(|| {
-            let ipv6 = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
-            if std::path::Path::new(ipv6).exists() {
-                std::fs::write(ipv6, "1").unwrap();
-                std::fs::write(ipv6.replace("all", "default"), "1").unwrap();
+        space.enter(|| -> Result<(), String> {
+            let all = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
+            if !std::path::Path::new(all).exists() {
+                return Ok(());
             }
-        });
-        space.ip("link set lo up");
-        space
+            for file in [all, &all.replace("all", "default")] {
+                std::fs::write(file, "1").map_err(|error| format!("{file} cannot be written: {error}"))?;
+            }
+            Ok(())
+        })?;
+        space.try_ip("link set lo up")?;
+        Ok(space)
     }
 
     /// Does something on a thread that is here from its first moment to its last, and waits for it.
@@ -105,10 +130,16 @@ impl Space {
     /// Runs `ip` here, with these arguments.
     #[track_caller]
     pub fn ip(&self, args: &str) {
+        self.try_ip(args).unwrap();
+    }
+
+    /// The same, where it is not known yet whether that is possible. Why it is not.
+    pub fn try_ip(&self, args: &str) -> Result<(), String> {
         let mut command = Command::new("ip");
         self.place(command.args(args.split_whitespace()));
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "ip {args}: {output:?}");
+        let output = command.output().map_err(|error| format!("ip {args}: {error}"))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        output.status.success().then_some(()).ok_or_else(|| format!("ip {args}: {}", said.trim_end()))
     }
 
     /// How `ip` is told of it by another namespace's commands.
@@ -137,23 +168,31 @@ pub struct Host {
 impl Star {
     /// A switch without hosts.
     pub fn new() -> Self {
-        let hub = Space::new();
-        hub.ip("link add switch type bridge");
-        hub.ip("link set switch up");
-        Self { hub, hosts: 0 }
+        Self::try_new().unwrap()
+    }
+
+    fn try_new() -> Result<Self, String> {
+        let hub = Space::try_new()?;
+        hub.try_ip("link add switch type bridge")?;
+        hub.try_ip("link set switch up")?;
+        Ok(Self { hub, hosts: 0 })
     }
 
     /// One more host.
     pub fn host(&mut self) -> Host {
+        self.try_host().unwrap()
+    }
+
+    fn try_host(&mut self) -> Result<Host, String> {
         self.hosts += 1;
         let [a, b, c] = STAR;
         let address = Ipv4Addr::new(a, b, c, self.hosts);
-        let (space, port) = (Space::new(), format!("port{}", self.hosts));
-        self.hub.ip(&format!("link add {port} type veth peer name cable netns {}", space.path()));
-        self.hub.ip(&format!("link set {port} master switch up"));
-        space.ip(&format!("addr add {address}/24 dev cable"));
-        space.ip("link set cable up");
-        Host { space, address, hub: self.hub.clone(), port }
+        let (space, port) = (Space::try_new()?, format!("port{}", self.hosts));
+        self.hub.try_ip(&format!("link add {port} type veth peer name cable netns {}", space.path()))?;
+        self.hub.try_ip(&format!("link set {port} master switch up"))?;
+        space.try_ip(&format!("addr add {address}/24 dev cable"))?;
+        space.try_ip("link set cable up")?;
+        Ok(Host { space, address, hub: self.hub.clone(), port })
     }
 }
 

@@ -1,7 +1,7 @@
 //! A session over TLS spoken by hand: frames as they are, bytes that are none, and nothing that a library would see to.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use caps::error::{Code, Error};
@@ -12,6 +12,7 @@ use caps::wire::remote::{Answer, Flags, Header, Next, Span, Verb, next};
 use caps::wire::request::Path as By;
 use caps::wire::{Reply, Request, cbor};
 use libmem::{Rights, SigningKey, Token};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use transport::rustls::pki_types::ServerName;
 use transport::rustls::{ClientConnection, StreamOwned};
 use transport::{Credentials, Domain, Files};
@@ -71,13 +72,7 @@ pub struct Tls {
 impl Tls {
     /// Connects, and does nothing that TLS does not do.
     pub fn silent(address: SocketAddr, credentials: &Credentials) -> Self {
-        let socket = TcpStream::connect(address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_nodelay(true).unwrap();
-        // Whom a client wants to reach is not said: the node's name is in its certificate.
-        let name = ServerName::try_from("node").unwrap();
-        let tls = ClientConnection::new(credentials.client(), name).unwrap();
-        Self { stream: StreamOwned::new(tls, socket), input: Vec::new(), next: 1 }
+        Self::over(TcpStream::connect(address).unwrap(), credentials.client())
     }
 
     /// Connects and proves a key.
@@ -86,12 +81,25 @@ impl Tls {
     /// What the node refuses with.
     pub fn connect(address: SocketAddr, credentials: &Credentials, key: &SigningKey) -> Result<Self, Error> {
         let mut tls = Self::silent(address, credentials);
-        let transcript = tls.hello(key)?;
-        let channel = transport::binding(&tls.stream.conn)?;
-        match tls.control(&Request::Prove { signature: transcript.sign_over(&channel, key) })? {
-            Reply::Welcome(_) => Ok(tls),
-            other => panic!("a proof is answered with a welcome, not {other:?}"),
-        }
+        tls.begin(key).map(|()| tls)
+    }
+
+    /// The same from this address of the machine's own: a node reckons by where somebody comes from.
+    ///
+    /// # Errors
+    /// What the node refuses with.
+    pub fn connect_from(
+        from: Ipv4Addr,
+        address: SocketAddr,
+        credentials: &Credentials,
+        key: &SigningKey,
+    ) -> Result<Self, Error> {
+        let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let socket = socket.unwrap();
+        net::bind(&socket, &SocketAddr::from((from, 0))).unwrap();
+        net::connect(&socket, &address).unwrap();
+        let mut tls = Self::over(TcpStream::from(socket), credentials.client());
+        tls.begin(key).map(|()| tls)
     }
 
     /// Says hello; what is to be signed.
@@ -266,6 +274,7 @@ impl Tls {
     pub fn over(socket: TcpStream, config: Arc<transport::rustls::ClientConfig>) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_nodelay(true).unwrap();
+        // Whom a client wants to reach is not said: the node's name is in its certificate.
         let tls = ClientConnection::new(config, ServerName::try_from("node").unwrap()).unwrap();
         Self { stream: StreamOwned::new(tls, socket), input: Vec::new(), next: 1 }
     }

@@ -17,6 +17,7 @@ const BAD: Fault = Fault {
     duplicate: 10,
     cut: false,
     reset_next: false,
+    cut_at_reset: false,
 };
 /// Bytes of the lease.
 const BYTES: usize = 1 << 20;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use libmem::{Client, Code, Rights};
 
-use crate::common::faults::{BOTH, Way, Wire};
+use crate::common::faults::{BOTH, Fault, Way, Wire};
 use crate::common::{MINUTE, netns, pattern, until};
 use crate::scene::{Scene, lease};
 
@@ -210,7 +210,7 @@ fn what_was_not_acknowledged_says_so_in_time_and_which_it_may_be() {
             scene.wire.cut(&BOTH);
             assert!(!done.load(Ordering::Relaxed), "the write is under way");
         };
-        let slow = crate::common::faults::Fault { delay: Duration::from_millis(20), ..Default::default() };
+        let slow = Fault { delay: Duration::from_millis(100), ..Fault::default() };
         scene.wire.set_both(slow);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -219,7 +219,8 @@ fn what_was_not_acknowledged_says_so_in_time_and_which_it_may_be() {
             done.store(true, Ordering::Relaxed);
             cut.join().unwrap();
         });
-        scene.wire.mend();
+        // Mended, and as fast as it was.
+        scene.wire.set_both(Fault::default());
         memory.write_at(4096, &bytes).unwrap();
         let mut found = vec![0; bytes.len()];
         memory.read_at(4096, &mut found).unwrap();

@@ -11,10 +11,11 @@ use crate::common::faults::{BOTH, Fault, Way};
 use crate::common::{MINUTE, code, log, netns, pattern, refused, until};
 use crate::scene::{Scene, lease};
 
-/// How long the lease lives that ends by itself.
-const TTL: Duration = Duration::from_secs(3);
-/// What a machine that is busy with other things may add to a bound.
-const SLACK: Duration = Duration::from_millis(900);
+/// How long the lease lives that ends by itself: longer than a busy machine takes to begin to use it.
+const TTL: Duration = Duration::from_secs(10);
+/// What a machine that is busy with other things may add to a bound of the node's. It is held against what the node's log
+/// says, so that what the test itself and the log take is no part of it.
+const SLACK: Duration = Duration::from_secs(2);
 /// How long a call of a client may take.
 const BOUND: Duration = Duration::from_secs(3);
 /// Bytes of a lease.
@@ -40,7 +41,9 @@ fn a_lease_ends_on_time_while_its_holder_is_cut_off() {
         });
         let took = began.elapsed();
         assert!(took >= TTL, "not before its time: {took:?}");
-        assert!(took <= TTL + Duration::from_millis(FENCE_MS_MAX) + SLACK, "on time: {took:?}");
+        // Counted from its deadline.
+        assert_in_time(&entry, "fence_us", FENCE_MS_MAX);
+        assert_in_time(&entry, "dead_us", DRAIN_MS_MAX);
         assert_eq!(entry["wiped_bytes"], BYTES.to_string(), "{entry}");
 
         scene.wire.mend();
@@ -59,6 +62,14 @@ fn a_lease_ends_on_time_while_its_holder_is_cut_off() {
     let log = scene.finish();
     assert_eq!(log::about(&log.broker, "lease.expire", id).len(), 1);
     assert_eq!(log::about(&log.provider, "lease.expire", id).len(), 1);
+}
+
+/// What a node says that it took is within its bound, and what a busy machine may add.
+#[track_caller]
+fn assert_in_time(entry: &serde_json::Value, what: &str, most_ms: u64) {
+    let micros = entry[what].as_str().unwrap_or_else(|| panic!("{what}: {entry}")).parse().unwrap();
+    let took = Duration::from_micros(micros);
+    assert!(took <= Duration::from_millis(most_ms) + SLACK, "{what} is {took:?}: {entry}");
 }
 
 #[test]
@@ -107,11 +118,13 @@ fn revoke_while_cut(seed: u64, ways: &[Way]) {
             (scene.wire.counts(Way::ToNear).payload_bytes() > 3 * BYTES as u64).then_some(())
         });
         scene.wire.cut(ways);
-        let began = Instant::now();
         let receipt = owner.revoke(Target::Lease(leased.lease.id), Reason::new("cut").unwrap()).unwrap();
-        let took = began.elapsed();
-        assert!(took <= Duration::from_millis(DRAIN_MS_MAX) + SLACK, "{ways:?}: acknowledged after {took:?}");
         assert_eq!(receipt.body.wiped_bytes, BYTES as u64);
+        let entry = log::await_provider(&scene.node.audit(), "the revoke is on record", |entry| {
+            entry["event"] == "lease.revoke" && entry["lease"] == leased.lease.id.to_string()
+        });
+        // Counted from its arrival.
+        assert_in_time(&entry, "dead_us", DRAIN_MS_MAX);
 
         // What the node's network had been given before is on the wire for this; after it nothing more may come.
         scene.wire.settle();

@@ -1,8 +1,8 @@
 //! A hundred thousand bad requests in one run: many sessions at a time, each request with something wrong.
 //!
 //! A *burst* is some requests that can be read, and perhaps one behind them that cannot, sent at once. All of it comes from
-//! the run's seed and the burst's number; the seed is printed, and `LEASEHOLD_BAD_INPUT_SEED` makes it come again,
-//! `LEASEHOLD_BAD_INPUT_REQUESTS` another number of them. What a burst is answered ends with the answer to a request
+//! the run's seed and the burst's number. `LEASEHOLD_BAD_INPUT_SEED` is another seed, or `random`; whichever it is is
+//! printed, and makes the same bursts come again. `LEASEHOLD_BAD_INPUT_REQUESTS` is another number of requests. What a burst is answered ends with the answer to a request
 //! that is good, or with the end of the connection: a connection that does neither within [`ANSWERED_WITHIN`] hangs.
 
 use std::collections::{BTreeMap, HashSet};
@@ -19,11 +19,28 @@ use caps::wire::remote::leases::{Creations, Deletions};
 use caps::wire::remote::{Answer, Flags, Header, Verb};
 use zerocopy::IntoBytes;
 
-use super::bed::Bed;
-use super::broken::{Broken, Maker, raw};
-use super::common::tls::{Frame, Tls};
-use super::dice::Dice;
-use super::ground::Ground;
+use bed::Bed;
+use broken::{Broken, Maker, raw};
+use common::tls::{Frame, Tls};
+use dice::Dice;
+use ground::Ground;
+
+#[allow(dead_code, reason = "each of two test binaries uses a part of it")]
+#[path = "bad_input_remote/bed.rs"]
+mod bed;
+#[allow(dead_code, reason = "each of two test binaries uses a part of it")]
+#[path = "bad_input_remote/broken.rs"]
+mod broken;
+mod common;
+#[allow(dead_code, reason = "each of two test binaries uses a part of it")]
+#[path = "bad_input_remote/dice.rs"]
+mod dice;
+#[allow(dead_code, reason = "each of two test binaries uses a part of it")]
+#[path = "bad_input_remote/ground.rs"]
+mod ground;
+
+/// The seed, where nothing else is said: what fails once fails again.
+const SEED: u64 = 0x5707_2026_0bad_1a7e;
 
 /// Requests of a run, where nothing else is said.
 const REQUESTS: u64 = 100_000;
@@ -33,6 +50,8 @@ const WARM_UP: u64 = 5_000;
 const SESSIONS: usize = 8;
 /// How long a connection may take to answer or to end: a frame that stalls is given up after 10 s.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(15);
+/// How long after `E_BUSY` it is tried again.
+const BUSY_AGAIN: Duration = Duration::from_millis(20);
 /// Codes that a run reaches at least: a generator that makes one kind of mistake would be of no use.
 const CODES_MIN: usize = 28;
 /// Codes of which the log has an entry at the end, at least.
@@ -131,6 +150,29 @@ struct Stormer<'a> {
     tally: Tally,
 }
 
+/// A session of the attacker's.
+fn proven(bed: &Bed) -> libmem::Result<Tls> {
+    let tls = Tls::connect(bed.node.address(), &bed.mallory.credentials, &bed.mallory.key)?;
+    tls.socket().set_read_timeout(Some(ANSWERED_WITHIN)).unwrap();
+    Ok(tls)
+}
+
+/// Does it again where the node says that it has more to do than it can, or is still at the end of sessions before.
+#[track_caller]
+fn patient<T>(what: &str, mut ask: impl FnMut() -> libmem::Result<T>) -> T {
+    let until = Instant::now() + ANSWERED_WITHIN;
+    loop {
+        match ask() {
+            Ok(done) => return done,
+            // Nothing says when it has time again.
+            Err(error) if error.code() == Code::Busy && Instant::now() < until => {
+                std::thread::sleep(BUSY_AGAIN);
+            }
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+}
+
 /// Says which burst it was if the test fails within it.
 struct Within<'a> {
     seed: u64,
@@ -155,22 +197,12 @@ impl<'a> Stormer<'a> {
         Self { bed, secrets, maker, tls: Some(tls), sent: HashSet::new(), tally }
     }
 
-    fn connect(bed: &Bed, ground: &Ground, from: u64) -> (Tls, super::ground::Handles) {
-        // The node may have more to do than it can, or still be at the end of sessions before: then it says so.
-        let until = Instant::now() + ANSWERED_WITHIN;
-        loop {
-            let mut tls = Tls::connect(bed.node.address(), &bed.mallory.credentials, &bed.mallory.key)
-                .expect("who comes again is let in");
-            tls.socket().set_read_timeout(Some(ANSWERED_WITHIN)).unwrap();
+    fn connect(bed: &Bed, ground: &Ground, from: u64) -> (Tls, ground::Handles) {
+        patient("who comes again is let in, and a good token opened", || {
+            let mut tls = proven(bed)?;
             tls.count_from(from);
-            match ground.open(&mut tls) {
-                Ok(handles) => return (tls, handles),
-                Err(error) => assert!(
-                    error.code() == Code::Busy && Instant::now() < until,
-                    "a good token is refused: {error}"
-                ),
-            }
-        }
+            ground.open(&mut tls).map(|handles| (tls, handles))
+        })
     }
 
     /// One burst. Returns how many requests it had.
@@ -202,9 +234,7 @@ impl<'a> Stormer<'a> {
         let within = Within { seed, burst, what: &what };
         if is_short {
             self.tls = Some(tls);
-            let mallory = &self.bed.mallory;
-            let own = Tls::connect(self.bed.node.address(), &mallory.credentials, &mallory.key).unwrap();
-            own.socket().set_read_timeout(Some(ANSWERED_WITHIN)).unwrap();
+            let own = patient("who comes for a moment is let in", || proven(self.bed));
             self.tally.connections += 1;
             assert!(self.send(&mut dice, own, &what).is_none(), "it has ended");
         } else {
@@ -267,12 +297,15 @@ impl<'a> Stormer<'a> {
     /// A connection that does not begin as it should.
     fn beginning(&mut self, seed: u64, burst: u64, dice: &mut Dice) -> u64 {
         let within = Within { seed, burst, what: &[] };
-        let mut tls = Tls::silent(self.bed.node.address(), &self.bed.mallory.credentials);
-        tls.socket().set_read_timeout(Some(ANSWERED_WITHIN)).unwrap();
         let (proof, body) = self.maker.beginning(dice);
-        if proof {
-            tls.hello(&self.bed.mallory.key).unwrap();
-        }
+        let mut tls = patient("a hello is answered", || {
+            let mut tls = Tls::silent(self.bed.node.address(), &self.bed.mallory.credentials);
+            tls.socket().set_read_timeout(Some(ANSWERED_WITHIN)).unwrap();
+            if proof {
+                tls.hello(&self.bed.mallory.key)?;
+            }
+            Ok(tls)
+        });
         let frame = tls.frame(Verb::Control, &body);
         let cut = if dice.chance(1, 4) { dice.below(frame.len()) } else { frame.len() };
         let _ = tls.write(&frame[..cut]); // the node may have hung up
@@ -367,8 +400,12 @@ fn number(name: &str) -> Option<u64> {
 fn c9_a_hundred_thousand_bad_requests() {
     static RUN: AtomicUsize = AtomicUsize::new(0);
     assert_eq!(RUN.fetch_add(1, Ordering::Relaxed), 0, "one run a process");
-    let fresh = || u64::from_le_bytes(caps::id::ClientId::random().0[..8].try_into().unwrap());
-    let seed = number("LEASEHOLD_BAD_INPUT_SEED").unwrap_or_else(fresh);
+    let seed = match std::env::var("LEASEHOLD_BAD_INPUT_SEED") {
+        Ok(seed) if seed == "random" => {
+            u64::from_le_bytes(caps::id::ClientId::random().0[..8].try_into().unwrap())
+        }
+        _ => number("LEASEHOLD_BAD_INPUT_SEED").unwrap_or(SEED),
+    };
     let requests = number("LEASEHOLD_BAD_INPUT_REQUESTS").unwrap_or(REQUESTS);
     println!("LEASEHOLD_BAD_INPUT_SEED={seed:#x}");
     let _ = std::io::stdout().flush(); // before anything fails
