@@ -109,7 +109,7 @@ mod tests {
         Facts {
             cluster: ClusterEpoch([1; 16]),
             admin: key(9),
-            roots: Vec::new(),
+            roots: caps::wire::cluster::Roots::default(),
             policy: text(policy::datalog::DEFAULT),
             quota: of(7),
             quotas: BTreeMap::from([(name("alice"), of(1)), (name("carol"), of(3))]),
