@@ -56,7 +56,7 @@ fn a_provider_that_is_drained_takes_nothing_new_and_keeps_what_it_has() {
     let [mut a, mut b] = crate::held::Held::on_both(&mut stage);
     stage.administrate(&["node", "drain", "node-a"]);
     for number in 0..4 {
-        let made = stage.lease(&format!("d{number}"), "1MiB", "10m");
+        let made = stage.lease(&format!("drained-{number}"), "1MiB", "10m");
         assert_eq!(stage.node_of(made["lease"]["id"].as_str().unwrap()), "node-b");
     }
     a.is_whole(&stage);
