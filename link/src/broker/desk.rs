@@ -111,7 +111,7 @@ impl Desk {
             Ok(reply) => Ok(BrokerSays::Revoked(Box::new(reply))),
             Err(error) => {
                 if error.code() == Code::GrantUnknown {
-                    self.refused(&error, Some(lease));
+                    self.refused(&error, lease);
                 }
                 Err(error)
             }
