@@ -33,31 +33,34 @@ impl OpenRight {
         &self.opened
     }
 
-    /// Where `length` bytes from `offset` lie, if the right reaches all of them.
-    fn check(&self, offset: u64, length: usize) -> Result<()> {
-        let range = self.opened.range;
-        let end = offset.checked_add(length as u64); // usize fits u64 on every target
-        if end.is_some_and(|end| range.start() <= offset && end <= range.end()) {
-            Ok(())
-        } else {
-            Err(Error::with(Code::Range, format!("the right reaches the bytes {range} of the region")))
-        }
-    }
-
-    /// As [`Self::check`], and that the right allows it.
+    /// Whether the right reaches these bytes, and allows it.
     pub(crate) fn check_read(&self, offset: u64, length: usize) -> Result<()> {
         if !self.opened.rights.contains(Rights::READ) {
             return Err(Error::new(Code::Denied, "the right was not opened for reading"));
         }
-        self.check(offset, length)
+        reaches(&self.opened, offset, length)
     }
 
-    /// As [`Self::check`], and that the right allows it.
+    /// Whether the right reaches these bytes, and allows it.
     pub(crate) fn check_write(&self, offset: u64, length: usize) -> Result<()> {
         if !self.opened.rights.contains(Rights::WRITE) {
             return Err(Error::new(Code::Denied, "the right was not opened for writing"));
         }
-        self.check(offset, length)
+        reaches(&self.opened, offset, length)
+    }
+}
+
+/// Whether a right reaches `length` bytes from `offset`, all of them.
+///
+/// # Errors
+/// `E_RANGE`.
+pub(crate) fn reaches(opened: &Opened, offset: u64, length: usize) -> Result<()> {
+    let range = opened.range;
+    let end = offset.checked_add(length as u64); // usize fits u64 on every target
+    if end.is_some_and(|end| range.start() <= offset && end <= range.end()) {
+        Ok(())
+    } else {
+        Err(Error::with(Code::Range, format!("the right reaches the bytes {range} of the region")))
     }
 }
 

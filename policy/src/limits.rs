@@ -118,8 +118,6 @@ pub const METERS_PER_REGION_MAX: usize = 16 * GRANTS_PER_LEASE_MAX;
 /// Of these, the ones of one receiver, whatever it made of its grants and for whom: an eighth of its side's half. Beyond
 /// it, its tokens with further such blocks are refused with `E_QUOTA`, and nobody else's are.
 pub const METERS_PER_RECEIVER_MAX: usize = METERS_PER_REGION_MAX / 16;
-/// Most requests of one session that are being worked on. More wait in the socket, whose buffer is the client's.
-pub const SESSION_REQUESTS_MAX: usize = 64;
 /// Rights whose opening a session remembers as recorded, and whose closings it sums up in one entry. Beyond it each
 /// opening and each closing is an entry again.
 pub const SESSION_RIGHTS_MAX: usize = 256;

@@ -13,6 +13,7 @@ use caps::wire::{Reply, Request};
 use super::failure::Failure;
 use super::session::Session;
 use crate::calls;
+use crate::region::reaches;
 
 /// An open right. Dropping it closes it at the node, without waiting.
 pub(crate) struct Right {
@@ -83,13 +84,7 @@ impl Right {
     /// Where `length` bytes from `offset` lie, if the right reaches all of them and has `needed`.
     pub(super) fn check(&self, needed: Rights, offset: u64, length: usize) -> Result<()> {
         self.allows(needed)?;
-        let range = self.opened.range;
-        let end = offset.checked_add(length as u64); // usize fits u64 on every target
-        if end.is_some_and(|end| range.start() <= offset && end <= range.end()) {
-            Ok(())
-        } else {
-            Err(Error::with(Code::Range, format!("the right reaches the bytes {range} of the region")))
-        }
+        reaches(&self.opened, offset, length)
     }
 
     /// Whether it was opened for this.
