@@ -160,7 +160,7 @@ pub const HELLO_MS_MAX: u64 = 2_000;
 pub const HANDSHAKE_MS_MAX: u64 = 5_000;
 /// How long a reply may wait for a client that takes nothing of it, in milliseconds. Then the session ends.
 pub const SEND_MS_MAX: u64 = 1_000;
-/// How long a session without rights and requests is kept in milliseconds (1 hour).
+/// How long a session without requests is kept in milliseconds (1 hour); on the local socket, one without rights.
 pub const SESSION_IDLE_MS_MAX: u64 = 60 * 60 * 1_000;
 /// How long a client waits for an answer in milliseconds, where it does not say.
 pub const REQUEST_MS_DEFAULT: u64 = 10_000;
@@ -168,7 +168,7 @@ pub const REQUEST_MS_DEFAULT: u64 = 10_000;
 // ---- Sessions over TLS
 
 /// Most connections over TLS of a node that serves them: 10,000 that are idle, and room. Each costs two descriptors, its
-/// keys, and no buffer while it is idle.
+/// keys, what it was answered last that cannot be done twice, and no buffer while it is idle between two frames.
 pub const REMOTE_SESSIONS_MAX: usize = 16_384;
 /// Of these, those of one network (24 bits of IPv4, 56 of IPv6): three quarters, so that one network cannot lock the
 /// others out.
@@ -217,6 +217,11 @@ pub const REMOTE_KEEPALIVES_MAX: u32 = 3;
 pub const DOMAIN_BYTES_MAX: usize = 255;
 /// How often certificates, keys and lists are looked at, in milliseconds.
 pub const REMOTE_RELOAD_MS: u64 = 2_000;
+/// How often the certificates of open connections are judged again though no file has changed, in milliseconds (5
+/// minutes): so much longer than its certificate a connection lives at most.
+pub const REMOTE_JUDGE_MS: u64 = 5 * 60 * 1_000;
+/// Connections whose certificates a thread judges before it looks at its others: some milliseconds.
+pub const REMOTE_JUDGED_PER_ROUND: usize = 8;
 /// How long the end of the gate waits for requests that are being worked on, in milliseconds.
 pub const REMOTE_STOP_MS_MAX: u64 = 1_000;
 /// Descriptors of a connection: its socket, once more for those who take memory back.

@@ -4,12 +4,14 @@ use std::time::{Duration, Instant};
 
 use caps::error::Code;
 use caps::id::SlotHandle;
+use caps::wire::Request;
 use caps::wire::remote::{Flags, Header, Span, Verb};
 use policy::limits::{REMOTE_PARTING_MS_MAX, REMOTE_SHARDS_MAX};
 use zerocopy::IntoBytes;
 
 use super::Scene;
-use super::common::tls::HEADER;
+use super::common::tls::{HEADER, Tls, credentials};
+use super::common::{log, refused};
 
 impl Scene {
     /// Processor time of the threads that serve TLS.
@@ -85,5 +87,44 @@ fn a_goodbye_in_tls_is_enough() {
     assert_eq!(tls.read_at(handle, 0, 1), Ok(vec![0]));
     tls.say_goodbye();
     assert_eq!(tls.closed(), None, "the node has closed it");
+    scene.is_well();
+}
+
+/// A certificate opens no connection once it is revoked, and keeps none open.
+#[test]
+fn a_revoked_certificate_ends_its_connection_and_no_other() {
+    let scene = Scene::set();
+    let bob = credentials(&scene.node, "bob");
+    let mut other = Tls::connect(scene.node.address(), &bob, &scene.node.key("bob")).unwrap();
+    let (tls, _) = scene.opened();
+    scene.shell.bytes(&["pki", "revoke", "alice"]);
+    assert_eq!(tls.closed(), Some(Code::PeerIdentity));
+    assert!(other.control(&Request::Status).is_ok());
+    assert!(Tls::connect(scene.node.address(), &scene.alice, &scene.node.key("alice")).is_err());
+}
+
+/// Credentials that are not good any more change nothing but the log.
+#[test]
+fn d9_a_bad_reload_is_on_record_and_changes_nothing() {
+    let mut scene = Scene::set();
+    let (mut tls, handle) = scene.opened();
+    std::fs::write(scene.node.path().join("pki/node-1.pem"), "rubbish").unwrap();
+    log::await_provider(&scene.node.audit(), "the error is on record", |entry| {
+        entry["event"] == "config.load" && entry["code"] == "E_CONFIG_TLS"
+    });
+    assert_eq!(tls.read_at(handle, 0, 1), Ok(vec![0]));
+    scene.is_well();
+}
+
+/// What no honest client asks for is on record, and its session goes on.
+#[test]
+fn a_local_request_over_tls_is_refused_and_on_record() {
+    let mut scene = Scene::set();
+    let (mut tls, handle) = scene.opened();
+    refused(tls.control(&Request::Channel), Code::Protocol);
+    assert_eq!(tls.read_at(handle, 0, 1), Ok(vec![0]));
+    log::await_provider(&scene.node.audit(), "the fault is on record", |entry| {
+        entry["event"] == "fault.protocol" && entry["code"] == "E_PROTOCOL" && entry["reaction"] == "log"
+    });
     scene.is_well();
 }

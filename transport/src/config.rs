@@ -7,8 +7,9 @@ use caps::pop::Nonce;
 use caps::{Code, Error};
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, CommonState, ConnectionCommon, RootCertStore, ServerConfig, SideData, version};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 
@@ -95,6 +96,21 @@ impl Credentials {
             .and_then(<[_]>::first)
             .ok_or(Error::new(Code::PeerIdentity, "the other side showed no certificate"))?;
         self.judge.identity(leaf)
+    }
+}
+
+impl Credentials {
+    /// Judges the certificate of a client anew, whose connection is open: its time may be over, or it may be on a list that
+    /// was read since.
+    ///
+    /// # Errors
+    /// `E_PEER_IDENTITY` if it would not be let in now.
+    pub fn judge_again(&self, connection: &CommonState) -> Result<()> {
+        let chain = connection.peer_certificates().and_then(<[_]>::split_first);
+        let (leaf, between) =
+            chain.ok_or(Error::new(Code::PeerIdentity, "the other side showed no certificate"))?;
+        let judged = self.judge.verify_client_cert(leaf, between, UnixTime::now());
+        judged.map(drop).map_err(|error| Error::with(Code::PeerIdentity, error.to_string()))
     }
 }
 

@@ -55,7 +55,8 @@ pub struct Reload {
 pub enum Reloaded {
     /// They are as they were.
     Same,
-    /// New connections use them. Those that are open go on as they are: who must be cut off at once is revoked.
+    /// New connections use them. Those that are open are the caller's to judge again, with
+    /// [`Credentials::judge_again`].
     New(Arc<Credentials>),
     /// They changed and are not good: the ones before stay in use.
     Kept(Error),

@@ -313,6 +313,22 @@ impl Connection {
         Ok(())
     }
 
+    /// Judges the certificate again that it was let in with.
+    pub(super) fn judge_again(&mut self, desk: &mut Desk) -> Turn {
+        let is_let_in = match &self.stage {
+            Stage::Greeting(greeting, _) => !matches!(greeting, Greeting::Tls(..)),
+            Stage::Open => true,
+            Stage::Parting(_) | Stage::Dead => false,
+        };
+        if !is_let_in {
+            return Turn::Waits; // one whose handshake is not over is judged when it is
+        }
+        match desk.credentials.now().judge_again(self.line.tls()) {
+            Ok(()) => Turn::Waits,
+            Err(error) => self.part(desk, End::Told(error)),
+        }
+    }
+
     fn take_frames(&mut self, desk: &mut Desk, plain: &[u8], taken: &mut usize) -> Result<(), End> {
         while !self.is_held_up() && !self.share.is_spent() {
             let bytes = &plain[*taken..];

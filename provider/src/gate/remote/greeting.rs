@@ -64,6 +64,11 @@ pub(super) fn begin(
     refused: Option<&Error>,
 ) -> Result<Greeting> {
     let peer = credentials.peer(line.tls())?;
+    // What is believed may have changed since the handshake began.
+    let now = desk.credentials.now();
+    if !std::ptr::eq(&raw const *now, credentials) {
+        now.judge_again(line.tls())?;
+    }
     if peer.role != Role::Principal {
         return Err(Error::new(Code::PeerIdentity, "the certificate is not a principal's"));
     }

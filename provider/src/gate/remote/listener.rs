@@ -4,9 +4,10 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use audit::rejects::Source;
+use audit::{Draft, Event};
 use caps::error::{Code, Error, Result};
 use policy::limits;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -61,7 +62,8 @@ impl RemoteGate {
             let thread = thread.map_err(|_| Error::new(Code::System, "cannot start a thread for TLS"))?;
             shards.0.push((mailbox, Some(thread)));
         }
-        let watching = tokio::spawn(watch(config.credentials));
+        let mailboxes = shards.0.iter().map(|(mailbox, _)| mailbox.clone()).collect();
+        let watching = tokio::spawn(watch(config.credentials, mailboxes, shared.clone()));
         Ok(Self { listener, address, shared, admission, shards, next: AtomicUsize::new(0), watching })
     }
 
@@ -147,19 +149,37 @@ fn listener(at: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// Looks at the files of the node's credentials now and then.
-async fn watch(credentials: Arc<Reload>) {
+/// Looks at the files of the node's credentials now and then. Has the shards judge their clients' certificates again when
+/// the files have changed, and every so often, for those whose time is over.
+async fn watch(credentials: Arc<Reload>, shards: Vec<Arc<Mailbox>>, shared: Arc<Shared>) {
+    let judge = || shards.iter().for_each(|shard| shard.put(Letter::Judge));
     let mut ticks = tokio::time::interval(Duration::from_millis(limits::REMOTE_RELOAD_MS));
+    let every = Duration::from_millis(limits::REMOTE_JUDGE_MS);
+    let mut judged = Instant::now();
+    let mut wrong: Option<Error> = None;
     loop {
         ticks.tick().await;
+        if judged.elapsed() >= every {
+            judged = Instant::now();
+            judge();
+        }
         // Files may be on a disk that is slow, and judging certificates takes its time.
         let looked = credentials.clone();
         let Ok(looked) = tokio::task::spawn_blocking(move || looked.look()).await else { continue };
         match looked {
             Reloaded::Same => {}
-            Reloaded::New(fresh) => tracing::info!(id = %fresh.id(), "new TLS credentials are in use"),
+            Reloaded::New(fresh) => {
+                tracing::info!(id = %fresh.id(), "new TLS credentials are in use");
+                wrong = None;
+                judge();
+            }
             Reloaded::Kept(error) => {
                 tracing::error!(%error, "new TLS credentials are not good; those before stay in use");
+                // Once for what is wrong, however often the files are written.
+                if wrong.as_ref() != Some(&error) {
+                    shared.provider.record_fault(Draft::error(Event::ConfigLoad, error.code()));
+                    wrong = Some(error);
+                }
             }
         }
     }

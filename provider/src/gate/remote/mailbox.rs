@@ -1,7 +1,8 @@
 //! What other threads tell a shard.
 //!
 //! Nothing here is bounded by itself: a letter is about a connection that was admitted, and each has at most one errand
-//! under way, one rotation that it waits for, and one end.
+//! under way and one rotation that it waits for. What it waited for before may be told late, and its end more than once,
+//! by each take-back that cuts it off; both mean nothing then.
 
 use std::net::{IpAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +27,8 @@ pub(super) enum Letter {
     GoOn(Key),
     /// A connection is to end.
     End(Key),
+    /// Certificates are to be judged again.
+    Judge,
     /// All are to end, and the shard with them.
     Stop,
 }

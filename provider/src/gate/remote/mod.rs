@@ -12,12 +12,13 @@
 //!   └────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A data request is read, judged, done and answered in one wake-up of one thread. Nothing on its way waits: what cannot go
+//! A small data request is read, judged, done and answered in one wake-up of one thread; a large one, and more than a
+//! turn's share of requests, takes turns with the other connections. Nothing on its way waits: what cannot go
 //! on (no room for the answer, a segment that is being rotated, a request that the broker decides) leaves the connection
 //! *held up*, and a connection that is held up is not read from, so what its client sends more waits in its own kernel.
 //! Therefore answers come in the order of the requests, and what a connection costs is bounded: what was read of one
-//! frame, and what the socket did not take of one answer. A connection without a request costs its TLS state and nothing
-//! else; buffers are the shard's.
+//! frame, and what the socket did not take of one answer. A connection without a request costs its TLS state and
+//! what it was answered last that cannot be done twice; buffers are the shard's.
 //!
 //! | file | holds |
 //! |---|---|

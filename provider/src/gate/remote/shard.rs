@@ -34,6 +34,8 @@ pub(super) struct Desk {
     pub(super) effects: Arc<Effects>,
     pub(super) runtime: Handle,
     pub(super) mailbox: Arc<Mailbox>,
+    /// What the node believes now.
+    pub(super) credentials: Arc<Reload>,
     /// What is read is read into this.
     pub(super) cipher: Vec<u8>,
     /// What it means is put here, empty between two turns.
@@ -58,12 +60,13 @@ impl Desk {
 pub(super) struct Shard {
     poll: Poll,
     desk: Desk,
-    credentials: Arc<Reload>,
     table: Table<Connection>,
     deadlines: Deadlines,
     /// Those that could go on at once, in turn.
     again: VecDeque<Key>,
-    /// Those that are beginning, and some that have begun, the oldest first.
+    /// Those whose certificates are to be judged again.
+    judging: VecDeque<Key>,
+    /// Those that are beginning, the oldest first, and behind the oldest some that have begun or are gone.
     greetings: VecDeque<Key>,
     /// How many of them are beginning.
     beginning: usize,
@@ -92,6 +95,7 @@ impl Shard {
             effects,
             runtime,
             mailbox: mailbox.clone(),
+            credentials,
             cipher: vec![0; limits::REMOTE_READ_BYTES],
             plain: Vec::new(),
             woke: Instant::now(),
@@ -99,7 +103,7 @@ impl Shard {
         let shard = Self {
             poll,
             desk,
-            credentials,
+            judging: VecDeque::new(),
             table: Table::default(),
             deadlines: Deadlines::default(),
             again: VecDeque::new(),
@@ -169,6 +173,10 @@ impl Shard {
                     connection.turn(desk)
                 });
             }
+            for _ in 0..limits::REMOTE_JUDGED_PER_ROUND {
+                let Some(key) = self.judging.pop_front() else { break };
+                self.visit(key, Connection::judge_again);
+            }
             let now = Instant::now();
             for key in self.deadlines.due(now) {
                 self.visit(key, |connection, desk| {
@@ -181,7 +189,7 @@ impl Shard {
 
     /// How long nothing has to be looked at.
     fn patience(&self) -> Option<Duration> {
-        if !self.again.is_empty() {
+        if !self.again.is_empty() || !self.judging.is_empty() {
             return Some(Duration::ZERO);
         }
         let next = [self.deadlines.next(), self.stops_by].into_iter().flatten().min()?;
@@ -238,6 +246,7 @@ impl Shard {
             }
             Letter::GoOn(key) => self.visit(key, Connection::rotated),
             Letter::End(key) => self.visit(key, |connection, desk| connection.part(desk, End::Gone)),
+            Letter::Judge => self.judging = self.table.keys().into(),
             Letter::Stop => {
                 self.stops_by = Some(Instant::now() + Duration::from_millis(limits::REMOTE_STOP_MS_MAX));
                 for key in self.table.keys() {
@@ -252,7 +261,7 @@ impl Shard {
         if self.stops_by.is_some() {
             return;
         }
-        let credentials = self.credentials.now();
+        let credentials = self.desk.credentials.now();
         let registry = self.poll.registry();
         let inserted = self.table.insert(|key| {
             let line = Line::new(socket, credentials.server())?;
