@@ -362,6 +362,9 @@ impl Shared {
 
     /// Everything that a step ordered and that nobody waits for, once it is fenced. A step that is refused can order
     /// something too: what fell due before it.
+    ///
+    /// What a right's own expiry left under way is settled after it is recorded, by a thread that may wait: the entry says
+    /// when the right ended, and nobody is told that nothing of it is under way any more.
     fn carry_out(self: &Arc<Self>, kernel: MutexGuard<'_, Kernel>, effects: Vec<Effect>, fenced: Fenced) {
         self.timer.arm(kernel.next_deadline());
         drop(kernel);

@@ -90,10 +90,11 @@ impl Provider {
         }
     }
 
-    /// Of which lease a session has a right open by this handle.
+    /// Of which lease a session has, or last had, a right by this handle: a request is the same one after its right ended.
     pub(crate) fn lease_of(&self, session: u64, handle: SlotHandle) -> Option<LeaseId> {
         match self.0.cells.known(RegionKey { index: handle.slot, generation: handle.epoch }) {
             Known::Open(owner, terms) if owner == session => Some(terms.lease),
+            Known::Ended(last) if last.session == session => Some(last.terms.lease),
             _ => None,
         }
     }

@@ -17,7 +17,7 @@ pub(super) const fn only_reads(ask: &Ask<'_>) -> bool {
 }
 
 impl Visitor {
-    /// Of which lease a handle is by which this client has a right open.
+    /// Of which lease a handle is by which this session has, or last had, a right.
     pub(super) fn lease_of(&self, handle: SlotHandle) -> Option<LeaseId> {
         self.shared.provider.lease_of(self.opener.session, handle)
     }
