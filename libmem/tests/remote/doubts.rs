@@ -151,7 +151,7 @@ fn what_is_carried_to_its_end_is_asked_once_more_when_its_time_was_over() {
 
 /// A change is uncertain whose answer was lost, if the node forgets the client and then `attempts` come before the
 /// connection on which that is noticed.
-fn is_uncertain_once_forgotten(attempts: impl FnOnce(&mut Door) + Send + 'static) {
+fn is_uncertain_once_forgotten(attempts: impl FnOnce(&Door) + Send + 'static) {
     let world = World::new(|door| {
         let mut peer = door.welcome();
         peer.open(HANDLE);
