@@ -130,6 +130,11 @@ struct Grant {
 }
 
 impl Lease {
+    /// Whether a tick at `now` ends it.
+    const fn is_over_at(&self, now: u64) -> bool {
+        matches!(self.life, Life::Live { expires } if expires <= now)
+    }
+
     const fn stage(&self) -> Stage {
         match self.life {
             Life::Reserved { .. } => Stage::Reserved,
@@ -690,7 +695,7 @@ impl Model {
                 said => said,
             },
             Target::Holder(holder) => self.revoke_holder(by, *holder),
-            Target::Block { lease, .. } => self.concerned(by, *lease).map(drop),
+            Target::Block { lease, .. } => self.revoke_block(by, *lease),
         };
         said.into()
     }
@@ -718,7 +723,12 @@ impl Model {
     fn revoke_holder(&mut self, by: u8, holder: PrincipalKey) -> Outcome {
         let all = by == 0 || public(by) == holder;
         let mine = |lease: &Lease| {
-            matches!(lease.life, Life::Live { .. } | Life::Lost { .. }) && (by == 0 || lease.owner == by)
+            let given_out = match lease.life {
+                Life::Live { .. } | Life::Lost { .. } => true,
+                Life::Ending => lease.since > 0,
+                Life::Reserved { .. } | Life::Ended => false,
+            };
+            given_out && (by == 0 || lease.owner == by)
         };
         let known = self.rows.registered.iter().any(|n| public(*n) == holder);
         if !known && !self.rows.leases.iter().any(mine) {
@@ -729,21 +739,46 @@ impl Model {
         if !all && !gave && !self.rows.leases.iter().any(mine) {
             return Err(Code::GrantUnknown);
         }
+        let now = self.now;
         self.then(|rows| {
             rows.end_grants(given);
             rows.revoke_leases(|lease| all && public(lease.owner) == holder);
+            // Whoever may be a delegate on a lease is taken off it, and a lease whose time is over is found to be that.
+            rows.end_leases(|lease| mine(lease) && lease.is_over_at(now));
         });
         Ok(())
     }
 
-    pub(super) fn revoke_token(&self, by: u8, cut: &TokenCut, permitted: Outcome) -> Verdict {
+    fn revoke_block(&mut self, by: u8, id: LeaseId) -> Outcome {
+        self.concerned(by, id)?;
+        self.provable(id)?;
+        self.tick_one(id);
+        Ok(())
+    }
+
+    pub(super) fn revoke_token(&mut self, by: u8, cut: &TokenCut, permitted: Outcome) -> Verdict {
         let may = if cut.held { Ok(()) } else { self.may(by) };
         let said = may.and(Self::permitted(by, permitted)).and_then(|()| {
             let owner = self.lease(cut.lease)?.owner;
+            if let Some(grant) = cut.grant
+                && self.grant(grant)?.contract.lease != cut.lease
+            {
+                return Err(Code::GrantUnknown);
+            }
             let party = cut.grant.is_some_and(|grant| self.party(by, grant).is_ok());
             if by == 0 || by == owner || party || cut.held { Ok(()) } else { Err(Code::Denied) }
         });
+        let said = said.and_then(|()| self.provable(cut.lease));
+        if said.is_ok() {
+            self.tick_one(cut.lease);
+        }
         said.into()
+    }
+
+    /// Ends a lease whose time is over and whose tick is still to come.
+    fn tick_one(&mut self, id: LeaseId) {
+        let now = self.now;
+        self.then(|rows| rows.end_leases(|lease| lease.id == id && lease.is_over_at(now)));
     }
 
     pub(super) fn tick(&mut self) -> Verdict {
