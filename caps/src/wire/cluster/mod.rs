@@ -13,7 +13,7 @@
 //!   │ ◀ Bye                                            Bye ▶ │  why it ends, if there is time to say it
 //! ```
 //!
-//! A [`frame`] is a length and one message in CBOR. Both sides number their questions from 1 on, each by itself and without
+//! A frame is a length and one message in CBOR. Both sides number their questions from 1 on, each by itself and without
 //! a gap; an answer carries the number. At most [`LINK_WINDOW_MAX`](crate::limits::LINK_WINDOW_MAX) of a side's questions
 //! have no answer, and answers come in any order. Whoever breaks a rule is told with `Bye`, and the link ends.
 //!
