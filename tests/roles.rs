@@ -313,7 +313,8 @@ fn replaced(admin: &Client) -> u32 {
 fn the_retirement_of_a_key_succeeds_only_if_no_provider_can_honour_it() {
     let scene = Scene::set();
     let mut provider = scene.provider();
-    let leased = lease(&scene.client());
+    let client = scene.client();
+    let leased = lease(&client);
     let admin = scene.broker.connect(&scene.broker.key("admin"));
     // One that is here says that it knows.
     let first = replaced(&admin);
@@ -323,7 +324,7 @@ fn the_retirement_of_a_key_succeeds_only_if_no_provider_can_honour_it() {
     refused(region.read_at(0, &mut [0; 8]), Code::Revoked);
 
     let (second, third) = (replaced(&admin), replaced(&admin));
-    lease(&scene.client());
+    lease(&client);
     provider.signal(Signal::KILL);
     provider.wait();
     // Its link is cut, and nobody has said that its process is gone: not before it is lost, and not after.
