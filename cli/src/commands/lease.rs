@@ -71,16 +71,7 @@ fn create(arguments: &Create, context: &Context) -> Result<Report> {
     let key = interrupt.as_ref().map(encrypt).transpose()?;
     let mut report = kept(&leased, arguments.name.as_ref(), arguments.output.as_deref(), session, context)?;
     if let Some(key) = key {
-        let file = context.lease_keys()?.path(leased.lease.id);
-        let own = human::bytes(libmem::sealed::logical_bytes(leased.lease.range.len()));
-        report.text += &table::pairs(
-            context.style.stdout,
-            &[("encrypted", format!("{own} are yours")), ("key", crate::files::show(&file))],
-        );
-        if let Some(value) = &mut report.json {
-            value["key_file"] = json!(file.to_string_lossy());
-            value["key_fingerprint"] = json!(key.fingerprint().to_string());
-        }
+        super::encrypted::with_key(&mut report, &leased, &key, context)?;
     }
     Ok(report)
 }
