@@ -87,6 +87,7 @@ async fn reader(
                 questions.recorded(number, why.map_or(Ok(()), |why| Err(why.into())))
             }
             Ok(ToBroker::Bye(refusal)) => Err(refusal.into()),
+            Ok(ToBroker::Gone) => Err(desk.gone().await),
             Ok(ToBroker::Hello(_) | ToBroker::Ready) => {
                 Err(Error::new(Code::Protocol, "a message of the link came out of its order"))
             }
