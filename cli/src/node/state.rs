@@ -15,6 +15,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use audit::key::{LogKey, Origin};
 use audit::salt::Salt;
@@ -59,7 +60,8 @@ pub struct Keys {
 }
 
 impl NodeDir {
-    /// Makes the directories that are missing and takes the lock.
+    /// Makes the directories that are missing and takes the lock. It is waited for, for as long as the guardian of a node that
+    /// was just killed may have it.
     ///
     /// # Errors
     /// `E_LOCKED` if another node has it; `E_CONFIG_IO`, `E_CONFIG_PERMS`.
@@ -213,7 +215,8 @@ fn principal(path: &Path) -> Option<(Name, PrincipalKey)> {
     Some((name, PrincipalKey::parse(text.trim_end()).ok()?))
 }
 
-/// Opens a file that is locked while it is open, or by whoever inherited it.
+/// Opens a file that is locked while it is open, or by whoever inherited it: the guardian, which outlives a node that was
+/// killed for a moment.
 fn locked(path: &Path) -> Result<File> {
     let lock = OpenOptions::new()
         .create(true)
@@ -224,8 +227,14 @@ fn locked(path: &Path) -> Result<File> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)
         .map_err(|_| Error::new(Code::ConfigIo, "cannot open a lock of the node's directories"))?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| Error::new(Code::Locked, "another node uses this directory"))?;
+    // The kernel has no lock that is waited for with a bound, short of a signal.
+    let by = Instant::now() + Duration::from_millis(limits::NODE_LOCK_MS_MAX);
+    while rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() >= by {
+            return Err(Error::new(Code::Locked, "another node uses this directory"));
+        }
+        std::thread::sleep(Duration::from_millis(limits::NODE_LOCK_LOOK_MS));
+    }
     Ok(lock)
 }
 

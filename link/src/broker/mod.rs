@@ -13,6 +13,7 @@ mod admission;
 mod desk;
 mod greeting;
 mod listener;
+mod rates;
 mod refusals;
 mod registry;
 mod remote;

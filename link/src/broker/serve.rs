@@ -15,7 +15,7 @@ use super::remote::Asked;
 use super::source::Known;
 use crate::Timings;
 use crate::end::End;
-use crate::line::{Outgoing, read, write_all};
+use crate::line::{Outgoing, linger, read, write_all};
 use crate::work::Work;
 
 /// A link that has joined.
@@ -49,6 +49,7 @@ where
         asked.fail_all();
     };
     tokio::join!(work, write_all(to, frames, end.clone(), last_words, timings));
+    linger(&mut from, timings.bye).await;
     end.over().await
 }
 
