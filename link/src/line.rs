@@ -173,6 +173,8 @@ const fn is_about_identity(alert: transport::rustls::AlertDescription) -> bool {
             | Alert::CertificateExpired
             | Alert::CertificateUnknown
             | Alert::UnknownCA
+            // Of a certificate whose issuer only has the name of one that is believed.
+            | Alert::DecryptError
             | Alert::AccessDenied
             | Alert::CertificateRequired
     )
