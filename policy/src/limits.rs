@@ -769,9 +769,10 @@ pub const UNTOLD_PER_BEAT_MAX: usize = 64;
 pub const PROVIDER_ANSWER_MS_MAX: u64 = 4_000;
 /// How long a provider may take to take something back, in milliseconds, the wiping of its bytes not counted.
 pub const PROVIDER_TAKE_MS_MAX: u64 = 30_000;
-/// How long a node that starts waits for the lock of its directory, in milliseconds: the guardian of one that was killed
-/// has it until it has cut that one's clients, and whoever starts nodes again does so at once.
-pub const NODE_LOCK_MS_MAX: u64 = 2_000;
+/// How long a node that starts waits for the lock of its directory, in milliseconds: the life of a provider whose upper
+/// process was killed has it until it has taken everything back and told the broker so, and whoever starts nodes again does
+/// it at once.
+pub const NODE_LOCK_MS_MAX: u64 = 5_000;
 /// Pause between two tries, in milliseconds.
 pub const NODE_LOCK_LOOK_MS: u64 = 10;
 /// How often a lease that a provider refused is tried at another one.
@@ -849,6 +850,8 @@ const _: () = assert!(LINK_GREETINGS_BURST as usize >= LINK_GREETINGS_PER_ADDRES
 // would still be carried out: `by` in it is the link's time. A claim that nobody waits for would take memory likewise.
 const _: () = assert!(LINK_ASK_MS_MAX < PROVIDER_ANSWER_MS_MAX, "the link gives a question up first");
 const _: () = assert!(CLOCK_SKEW_MS_MAX < PROVIDER_ANSWER_MS_MAX, "and a claim, after the end of its ticket");
+const _: () =
+    assert!(LINK_ASK_MS_MAX < NODE_LOCK_MS_MAX, "a provider that stops waits so long for its broker");
 const _: () = assert!(LINK_TAKE_MS_MAX <= PROVIDER_TAKE_MS_MAX, "a take-back is given up together");
 const _: () = assert!(POLICY_BYTES_MAX <= LINK_POLICY_BYTES_MAX, "every policy fits a link");
 const _: () = assert!(LINK_PULSES_MAX + LINK_TAKES_MAX + LINK_CLAIMS_MAX < LINK_WINDOW_MAX);

@@ -60,8 +60,8 @@ pub struct Keys {
 }
 
 impl NodeDir {
-    /// Makes the directories that are missing and takes the lock. It is waited for, for as long as the guardian of a node that
-    /// was just killed may have it.
+    /// Makes the directories that are missing and takes the lock. It is waited for, for as long as a node that is ending may
+    /// have it: see [`limits::NODE_LOCK_MS_MAX`].
     ///
     /// # Errors
     /// `E_LOCKED` if another node has it; `E_CONFIG_IO`, `E_CONFIG_PERMS`.
@@ -215,8 +215,7 @@ fn principal(path: &Path) -> Option<(Name, PrincipalKey)> {
     Some((name, PrincipalKey::parse(text.trim_end()).ok()?))
 }
 
-/// Opens a file that is locked while it is open, or by whoever inherited it: the guardian, which outlives a node that was
-/// killed for a moment.
+/// Opens a file that is locked while it is open, or by whoever inherited it.
 fn locked(path: &Path) -> Result<File> {
     let lock = OpenOptions::new()
         .create(true)
