@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use caps::wire::row::RootState;
+use caps::wire::row::{RootRow, RootState};
 use common::shell::Shell;
 use common::tls::DOMAIN;
 use common::{PATIENCE, pattern, refused, until};
@@ -350,17 +350,22 @@ fn a_provider_that_is_killed_is_lost_and_its_lease_with_it() {
     lease(&broker);
 }
 
-/// The root key that does not mint, after a rotation.
+/// A root key that minted, and has been replaced by another: one that minted nothing is not believed any more then.
 fn replaced(admin: &Client) -> u32 {
+    let minting = |row: &&RootRow| row.state == RootState::Minting;
+    let id = admin.roots().unwrap().iter().find(minting).unwrap().id;
     let rows = admin.root_rotate().unwrap();
-    rows.iter().find(|row| row.state == RootState::Believed).unwrap().id
+    assert!(rows.iter().any(|row| row.id == id && row.state == RootState::Believed), "{rows:?}");
+    id
 }
 
 #[test]
 fn the_retirement_of_a_key_succeeds_only_if_no_provider_can_honour_it() {
     let scene = Scene::set();
     let mut provider = scene.provider();
-    let leased = lease(&scene.client());
+    // Its leases end with its session.
+    let client = scene.client();
+    let leased = lease(&client);
     let admin = scene.broker.connect(&scene.broker.key("admin"));
     // One that is here says that it knows.
     let first = replaced(&admin);
@@ -369,9 +374,12 @@ fn the_retirement_of_a_key_succeeds_only_if_no_provider_can_honour_it() {
     admin.root_retire(first).unwrap();
     refused(region.read_at(0, &mut [0; 8]), Code::Revoked);
 
-    let (second, third) = (replaced(&admin), replaced(&admin));
-    lease(&scene.client());
-    provider.signal(Signal::KILL);
+    let [second, third, fourth] = [(); 3].map(|()| {
+        lease(&client);
+        replaced(&admin)
+    });
+    // The life itself: one whose upper process is killed stops in order, and says so.
+    kill_process(provider.life(), Signal::KILL).unwrap();
     provider.wait();
     // Its link is cut, and nobody has said that its process is gone: not before it is lost, and not after.
     let unheard = |id| {
@@ -386,7 +394,7 @@ fn the_retirement_of_a_key_succeeds_only_if_no_provider_can_honour_it() {
     until("it is lost", || (scene.nodes()[0]["state"] == "lost").then_some(()));
     unheard(third);
     scene.shell().json(&["node", "lost", "node-1", "--as", "admin"]);
-    admin.root_retire(replaced(&admin)).unwrap();
+    admin.root_retire(fourth).unwrap();
 }
 
 #[test]
