@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use caps::wire::row::RootState;
+use caps::wire::row::{RootRow, RootState};
 use common::shell::Shell;
 use common::tls::DOMAIN;
 use common::{PATIENCE, pattern, refused, until};
@@ -89,17 +89,16 @@ impl Part {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Kills the life below a provider's own process, which then has nobody to say anything in order.
-    fn kill_life(&self) {
-        let above = self.child.id();
-        let below = fs::read_to_string(format!("/proc/{above}/task/{above}/children")).unwrap();
-        let life = below.trim().parse().ok().and_then(Pid::from_raw).expect("one life at a time");
-        kill_process(life, Signal::KILL).unwrap();
-    }
-
     fn wait(&mut self) -> ExitStatus {
         let child = &mut self.child;
         until("the role ends", || child.try_wait().unwrap())
+    }
+
+    /// The process that serves, of a provider, whose parent only starts it.
+    fn life(&self) -> Pid {
+        let above = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{above}/task/{above}/children")).unwrap();
+        Pid::from_raw(children.split_whitespace().next().expect("a life").parse().unwrap()).unwrap()
     }
 
     /// Starts it again where it was, once it has ended.
@@ -128,6 +127,38 @@ impl Drop for Part {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A process that does nothing until this is dropped.
+struct Halted(Pid);
+
+impl Halted {
+    fn halt(process: Pid) -> Self {
+        kill_process(process, Signal::STOP).unwrap();
+        Self(process)
+    }
+}
+
+impl Drop for Halted {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT); // it may have been killed
+    }
+}
+
+/// Whether another process than `but` has a file open.
+fn has_open(file: &Path, but: Pid) -> bool {
+    let numbers = fs::read_dir("/proc").unwrap().map_while(Result::ok);
+    let others = numbers.filter(|entry| {
+        entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+            .is_some_and(|number: i32| number != but.as_raw_nonzero().get())
+    });
+    // One that ends meanwhile, or is somebody else's, is not the one.
+    others.filter_map(|process| fs::read_dir(process.path().join("fd")).ok()).any(|open| {
+        open.map_while(Result::ok).any(|one| fs::read_link(one.path()).is_ok_and(|path| path == file))
+    })
 }
 
 /// A port of a loopback address that no other test has: what is told to others has to be known before it is bound.
@@ -247,12 +278,16 @@ fn leases_of_a_broker_are_memory_of_its_provider() {
     scene.shell().json(&["node", "undrain", "node-1", "--as", "admin"]);
     lease(&broker);
 
+    // It has said that it goes before it was gone: nobody waits for its silence.
     provider.signal(Signal::TERM);
     assert!(provider.wait().success(), "{}", provider.said());
-    let gone = until("the broker knows that it is gone", || {
-        broker.lease(LeaseOptions::new(BYTES, TTL)).err().filter(|error| error.code() == Code::ProviderLost)
-    });
-    assert_eq!(gone.code(), Code::ProviderLost);
+    refused(broker.lease(LeaseOptions::new(BYTES, TTL)), Code::ProviderLost);
+    assert_eq!(scene.nodes()[0]["state"], "lost");
+    let shown = scene.shell().json(&["lease", "show", &second.lease.id.to_string(), "--as", "alice"]);
+    assert_eq!(shown["lease"]["state"], "ended", "{shown}");
+    // And whoever has its name next begins at once.
+    provider.again();
+    lease(&broker);
 }
 
 #[test]
@@ -294,35 +329,41 @@ fn a_provider_that_is_killed_is_lost_and_its_lease_with_it() {
     let broker = scene.client();
     let leased = lease(&broker);
     let region = provider.connect(&scene.alice).open_mapped(&leased.token, Rights::READ).unwrap();
-    // The life ends with the process above it.
+    // The life ends with the process above it, and has the directory until then. Whoever starts it again does not wait for
+    // that, and need not.
+    let ending = Halted::halt(provider.life());
     provider.signal(Signal::KILL);
     provider.wait();
+    (provider.child, provider.lines) = start(provider.role, provider.path());
+    until("the next one waits for the directory", || {
+        let ended = provider.child.try_wait().unwrap();
+        assert!(ended.is_none(), "it did not wait: {}", provider.said());
+        has_open(&provider.path().join("lock"), ending.0).then_some(())
+    });
+    drop(ending);
     until("its memory is dead", || region.read_at(0, &mut [0; 8]).err());
     // A new life of the name proves that the one before is gone.
-    until("its directory is free", || {
-        let locked = provider.path().join("lock");
-        let file = fs::File::open(locked).unwrap();
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).ok()
-    });
-    provider.again();
+    provider.becomes_ready();
     assert_eq!(scene.nodes()[0]["state"], "up");
     let shown = broker.lease_show(leased.lease.id).unwrap();
     assert!(format!("{shown:?}").contains("Lost") || format!("{shown:?}").contains("Ended"), "{shown:?}");
     lease(&broker);
 }
 
-/// Puts a new root key in the place of the one that mints, whose tokens go on. Which was it?
+/// A root key that minted, and has been replaced by another: one that minted nothing is not believed any more then.
 fn replaced(admin: &Client) -> u32 {
-    let minting = admin.roots().unwrap().into_iter().find(|row| row.state == RootState::Minting).unwrap().id;
+    let minting = |row: &&RootRow| row.state == RootState::Minting;
+    let id = admin.roots().unwrap().iter().find(minting).unwrap().id;
     let rows = admin.root_rotate().unwrap();
-    assert!(rows.iter().any(|row| (row.id, row.state) == (minting, RootState::Believed)), "{rows:?}");
-    minting
+    assert!(rows.iter().any(|row| row.id == id && row.state == RootState::Believed), "{rows:?}");
+    id
 }
 
 #[test]
 fn the_retirement_of_a_key_succeeds_only_if_no_provider_can_honour_it() {
     let scene = Scene::set();
     let mut provider = scene.provider();
+    // Its leases end with its session.
     let client = scene.client();
     let leased = lease(&client);
     let admin = scene.broker.connect(&scene.broker.key("admin"));
@@ -333,13 +374,12 @@ fn the_retirement_of_a_key_succeeds_only_if_no_provider_can_honour_it() {
     admin.root_retire(first).unwrap();
     refused(region.read_at(0, &mut [0; 8]), Code::Revoked);
 
-    // A key by which no token was made is believed no longer than it mints.
-    let [second, third] = [(); 2].map(|()| {
+    let [second, third, fourth] = [(); 3].map(|()| {
         lease(&client);
         replaced(&admin)
     });
-    lease(&client);
-    provider.kill_life();
+    // The life itself: one whose upper process is killed stops in order, and says so.
+    kill_process(provider.life(), Signal::KILL).unwrap();
     provider.wait();
     // Its link is cut, and nobody has said that its process is gone: not before it is lost, and not after.
     let unheard = |id| {
@@ -354,7 +394,7 @@ fn the_retirement_of_a_key_succeeds_only_if_no_provider_can_honour_it() {
     until("it is lost", || (scene.nodes()[0]["state"] == "lost").then_some(()));
     unheard(third);
     scene.shell().json(&["node", "lost", "node-1", "--as", "admin"]);
-    admin.root_retire(replaced(&admin)).unwrap();
+    admin.root_retire(fourth).unwrap();
 }
 
 #[test]

@@ -299,6 +299,18 @@ async fn a_lease_that_one_provider_refuses_is_tried_at_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_could_not_be_reached_is_not_tried_again_before_it_is_heard() {
+    let world = World::start().await;
+    let link = world.join(east(1)).await.unwrap();
+    link.cut_off(true);
+    assert_eq!(lease(&world, Some("zone-1")).await.unwrap().provider, common::own().id);
+    // Who asks again is not sent there first: a refusal of this kind is tried nowhere else.
+    link.fail_claims(Some(Code::LeaseUnknown));
+    assert_eq!(lease(&world, Some("zone-1")).await.unwrap().provider, common::own().id);
+    world.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_of_one_ticket_is_none_of_the_next() {
     let world = World::start().await;
     let link = world.join(east(1)).await.unwrap();

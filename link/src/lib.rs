@@ -28,6 +28,7 @@
 //! | the link is cut | every question without an answer ends with `E_UNREACHABLE`; the provider serves on, and dials |
 //! | it dials in time | it says which cluster's memory it has, joins again, and tells the notices that were not noted |
 //! | a second link of the same life comes | the newer is used, the older is closed |
+//! | the provider stops in order | `Gone`, once it has nothing any more: the life is over in the books at once |
 //! | a link is silent | the provider takes it for cut; the broker counts missed heartbeats |
 //! | the broker has another epoch, or declared the life lost | `E_EPOCH`: [`provider::Ended::NewLife`] |
 //!
@@ -41,11 +42,13 @@
 //! | a frame | `LINK_FRAME_BYTES_MAX`, before the first one was read `LINK_HELLO_BYTES_MAX` |
 //! | questions of a side without an answer | `LINK_WINDOW_MAX`; heartbeats and takes have places of their own |
 //! | connections that have not said who they are | `LINK_GREETINGS_MAX`, of one address `LINK_GREETINGS_PER_ADDRESS_MAX` |
+//! | those of one address in a second | `LINK_GREETINGS_PER_S`, after a quiet time `LINK_GREETINGS_BURST` |
 //! | links | `LINKS_MAX` |
 //! | notices kept | `LINK_NOTICES_MAX` |
 //! | every wait | [`Timings`] |
 //!
-//! Who breaks a rule is told with a code and loses the link; nobody else notices.
+//! Who breaks a rule is told with a code and loses the link; nobody else notices. The broker reads on for a moment after its
+//! last words, so that no reset overtakes them.
 //!
 //! # Files
 //!
@@ -59,6 +62,7 @@
 //! | `work.rs` | the questions of the other side that are being worked on |
 //! | `broker/listener.rs` | accepts connections |
 //! | `broker/admission.rs` | how many may be at the door |
+//! | `broker/rates.rs` | how many of one address may come there in a time |
 //! | `broker/greeting.rs` | who comes, and what it is told |
 //! | `broker/registry.rs` | the lives whose links there are |
 //! | `broker/remote.rs` | a provider, as the broker's runtime sees it |

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use policy::limits::LINK_BYE_BYTES_MAX;
+
 use crate::Timings;
 use crate::end::End;
 
@@ -128,6 +130,14 @@ pub(crate) async fn write_all(
     let _ = timeout(timings.bye, to.shutdown()).await;
 }
 
+/// After the last words: reads on until the other end closes, too, for a while, and throws away what comes. A socket that is
+/// closed with bytes unread is reset, and who writes at that moment hears of nothing but the reset.
+pub(crate) async fn linger(from: &mut (impl AsyncRead + Unpin), within: Duration) {
+    let mut from = from.take(LINK_BYE_BYTES_MAX);
+    // However it ends, nothing more can be done for the words.
+    let _ = timeout(within, tokio::io::copy(&mut from, &mut tokio::io::sink())).await;
+}
+
 /// What a failed handshake or a failed read says: a certificate that is not believed, at either end, or a cut.
 pub(crate) fn failed(error: &std::io::Error) -> Error {
     use transport::rustls::{self, AlertDescription};
@@ -163,6 +173,8 @@ const fn is_about_identity(alert: transport::rustls::AlertDescription) -> bool {
             | Alert::CertificateExpired
             | Alert::CertificateUnknown
             | Alert::UnknownCA
+            // Of a certificate whose issuer only has the name of one that is believed.
+            | Alert::DecryptError
             | Alert::AccessDenied
             | Alert::CertificateRequired
     )

@@ -5,17 +5,22 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit::store::memory::Fault;
 use caps::Code;
+use caps::rights::Rights;
 use caps::time::Micros;
 use caps::token::RootKey;
-use caps::wire::cluster::Fact;
+use caps::wire::cluster::{Fact, ToBroker, ToProvider};
 use caps::wire::link::{Notice, Take};
+use caps::wire::provider::ProviderState;
 use caps::wire::row::{EndCause, LeaseState, Revocation, Target};
 use caps::wire::{Reason, Reply, Request};
+use common::raw::Raw;
 use common::wire::Wire;
 use common::world::World;
 use common::{PAGE, name, public, registration, soon, until};
 use link::provider::Ended;
+use policy::Policy;
 
 fn revoke(target: Target) -> Request {
     Request::Revoke(Revocation { target, reason: Reason::new("because").unwrap() })
@@ -102,6 +107,64 @@ async fn changes_are_told_in_their_order() {
     })
     .await;
     assert_eq!(node.small.state().wholes.last().unwrap(), &world.source.facts());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_that_came_into_force_is_told_and_one_that_did_not_is_not() {
+    let world = World::start().await;
+    let wire = Wire::to(world.address).await;
+    let node = world.join(registration("east", 11), &wire).await;
+    let of = |text: &str| Arc::new(Policy::parse(text, "policy.dl").unwrap());
+    let may_open = |text: &str| {
+        let policy = Policy::parse(text, "as told").unwrap();
+        policy.may_open((public(1), Some(name("alice"))), None, PAGE, Rights::READ, 0).map_err(|no| no.code())
+    };
+    assert_eq!(may_open(&node.facts.policy.text), Ok(()));
+    let none = of("deny if true;");
+    world.handle.policy_load(Arc::clone(&none)).await.unwrap();
+    assert!(world.source.told(common::PATIENCE).await);
+    let told = match &std::mem::take(&mut node.small.state().news)[..] {
+        [Fact::Policy(told)] => told.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((told.hash, may_open(&told.text)), (none.hash().0, Err(Code::PolicyDenied)));
+    // One that cannot be recorded is not in force here, and must not be there.
+    world.device.fail(0, Fault::NotStored);
+    let wide = of(policy::datalog::DEFAULT);
+    assert_eq!(world.handle.policy_load(wide).await.unwrap_err().code(), Code::AuditUnavailable);
+    assert_eq!(world.source.facts().policy, told);
+    let change = world.source.set_roots(vec![]);
+    until("all is told", || world.source.knows(registration("east", 11).id, change)).await;
+    assert!(matches!(&node.small.state().news[..], [Fact::Roots(_)]), "and nothing else was");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_stops_in_order_is_known_to_be_gone() {
+    // Nobody finds out by silence while a test runs.
+    let world = World::with(Arc::new(common::pki::Authority::new()), 1, Duration::from_secs(3_600)).await;
+    let wire = Wire::to(world.address).await;
+    let (east, west) = (registration("east", 11), registration("west", 12));
+    let first = world.join(east.clone(), &wire).await;
+    let lease = world.lease(1).await.unwrap();
+    let second = world.join(west.clone(), &wire).await;
+    first.asker.gone();
+    assert_eq!(soon("it stops", first.ended).await.unwrap(), Ended::Stopped);
+    // Before it had ended: the broker had it in its books when it let the link go.
+    let rows = world.handle.providers().await.unwrap();
+    let states: Vec<_> = rows.iter().map(|row| (row.id, row.state)).collect();
+    assert_eq!(states, [(east.id, ProviderState::Lost), (west.id, ProviderState::Up)]);
+    let row = world.show(lease.id).await;
+    assert_eq!((row.state, row.cause), (LeaseState::Ended, Some(EndCause::ProviderLost)), "nothing waits");
+    assert_eq!(world.handle.lost_serve_until().await.unwrap(), None, "it is proved");
+    assert_eq!(world.lease(1).await.unwrap().provider, west.id);
+    assert!(second.asker.is_joined());
+    // That life is over for good, and the name may come back at once.
+    let mut late = Raw::connect(&world, "provider/east").await;
+    late.hello(east, Some(world.cluster)).await;
+    while !matches!(late.hear().await, Some(ToProvider::Told)) {}
+    late.say(&ToBroker::Ready).await;
+    assert_eq!(late.bye().await.unwrap().code, Code::Epoch);
+    world.join(registration("east", 13), &wire).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -765,13 +765,20 @@ pub const UNTOLD_PER_PROVIDER_MAX: usize = 4 * UNTOLD_PER_LEASE_MAX;
 pub const URGENT_AGAIN_MS: u64 = 5;
 /// Of what waits, that which is told after one heartbeat.
 pub const UNTOLD_PER_BEAT_MAX: usize = 64;
-/// How long a provider may take to answer a question that it does nothing for, in milliseconds.
-pub const PROVIDER_ANSWER_MS_MAX: u64 = 2_000;
+/// How long a provider may take to answer a question that it does nothing for, in milliseconds: longer than its link waits.
+pub const PROVIDER_ANSWER_MS_MAX: u64 = 4_000;
 /// How long a provider may take to take something back, in milliseconds, the wiping of its bytes not counted.
 pub const PROVIDER_TAKE_MS_MAX: u64 = 30_000;
+/// How long a node that starts waits for the lock of its directory, in milliseconds: the life of a provider whose upper
+/// process was killed has it until it has taken everything back and told the broker so, and whoever starts nodes again does
+/// it at once.
+pub const NODE_LOCK_MS_MAX: u64 = 5_000;
+/// Pause between two tries, in milliseconds.
+pub const NODE_LOCK_LOOK_MS: u64 = 10;
 /// How often a lease that a provider refused is tried at another one.
 pub const PLACEMENT_RETRIES_MAX: usize = 1;
 const _: () = assert!(2 * HEARTBEAT_MS <= PROVIDER_SILENT_MS && PROVIDER_SILENT_MS < PROVIDER_LOST_MS);
+const _: () = assert!(PROVIDER_ANSWER_MS_MAX < REQUEST_MS_DEFAULT, "a client waits for a provider's answer");
 const _: () =
     assert!(PROVIDER_LOST_MS.is_multiple_of(HEARTBEAT_MS), "so many heartbeats are missed before that");
 
@@ -827,6 +834,25 @@ pub const LINK_BAD_NOTICES_MAX: usize = 1_024;
 pub const LINK_NOTICE_AGAIN_MS: u64 = 50;
 /// How long a node that stops waits for the last words of its links, in milliseconds.
 pub const LINK_BYE_MS_MAX: u64 = 500;
+/// Bytes that are read and thrown away after the last words of a link, so that these arrive: what is closed with bytes
+/// unread is reset.
+pub const LINK_BYE_BYTES_MAX: u64 = 16 * LINK_FRAME_BYTES_MAX as u64;
+/// Connections of one network address to the providers' door in a second, in the long run: each costs a handshake before
+/// anything is known of who comes, and all of these together a twentieth of a processor's time.
+pub const LINK_GREETINGS_PER_S: u32 = 50;
+/// Those of an address after a quiet time: every provider, should all be behind it, and once more.
+pub const LINK_GREETINGS_BURST: u32 = 2 * PROVIDERS_MAX as u32;
+/// Addresses whose connections are counted apart. Those beyond share one count until others have been quiet for a while.
+pub const LINK_RATED_ADDRESSES_MAX: usize = 1_024;
+const _: () = assert!(LINK_GREETINGS_BURST as usize >= LINK_GREETINGS_PER_ADDRESS_MAX);
+// Who waits gives up in this order: the link, which from then on lets nothing arrive of what was asked; then the broker,
+// which undoes it in its books. The other way around a renewal that the books have undone, and whose owner was told so,
+// would still be carried out: `by` in it is the link's time. A claim that nobody waits for would take memory likewise.
+const _: () = assert!(LINK_ASK_MS_MAX < PROVIDER_ANSWER_MS_MAX, "the link gives a question up first");
+const _: () = assert!(CLOCK_SKEW_MS_MAX < PROVIDER_ANSWER_MS_MAX, "and a claim, after the end of its ticket");
+const _: () =
+    assert!(LINK_ASK_MS_MAX < NODE_LOCK_MS_MAX, "a provider that stops waits so long for its broker");
+const _: () = assert!(LINK_TAKE_MS_MAX <= PROVIDER_TAKE_MS_MAX, "a take-back is given up together");
 const _: () = assert!(POLICY_BYTES_MAX <= LINK_POLICY_BYTES_MAX, "every policy fits a link");
 const _: () = assert!(LINK_PULSES_MAX + LINK_TAKES_MAX + LINK_CLAIMS_MAX < LINK_WINDOW_MAX);
 const _: () = assert!(

@@ -46,6 +46,7 @@ mod links;
 mod lists;
 mod minting;
 mod open;
+mod policies;
 mod providers;
 mod queue;
 mod quota;
@@ -56,7 +57,7 @@ mod revoke;
 mod share;
 mod transfer;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -80,6 +81,7 @@ pub use link::{Boxed, Claimed, ProviderLink, ProviderStatus};
 use links::Links;
 use minting::Minting;
 pub use minting::Replaced;
+use policies::Policies;
 use queue::Queue;
 pub use queue::URGENT_QUEUE_MAX;
 use receipts::Receipts;
@@ -121,8 +123,7 @@ pub struct Caller {
 struct Shared {
     queue: Queue<Job>,
     directory: Directory,
-    /// Held for one clone or one exchange of the pointer, never while a policy runs.
-    policy: RwLock<Arc<Policy>>,
+    policies: Policies,
     recorder: Arc<Recorder>,
     links: Links,
     clock: Arc<dyn Clock>,
@@ -174,12 +175,11 @@ pub fn start(parts: Parts) -> Result<(Runtime, Handle)> {
 
     let directory = Directory::default();
     directory.insert(genesis.admin, genesis.admin_name.clone());
-    let policy = RwLock::new(policy);
     let queue = Queue::new();
     let shared = Arc::new(Shared {
         queue,
         directory,
-        policy,
+        policies: Policies::new(policy),
         recorder,
         links,
         clock,
@@ -328,39 +328,9 @@ impl Handle {
             Job::Look { .. } | Job::Undo { .. } => false,
         })
     }
-
-    /// Puts another policy in force. Requests that were judged by the one before and not yet ordered are refused with
-    /// `E_BUSY`.
-    ///
-    /// # Errors
-    /// `E_AUDIT_UNAVAILABLE` if it cannot be recorded; then the one before stays in force.
-    pub async fn policy_load(&self, policy: Arc<Policy>) -> Result<()> {
-        let before = self.shared.exchange_policy(Arc::clone(&policy));
-        let kind = Kind::PolicyLoad { hash: policy.hash().0 };
-        let order = Order { mode: Mode::Recorded, ..system(kind) };
-        let result = match self.shared.order(order).await {
-            Ok(outcome) => recorded_index(outcome.recorded).await.and(outcome.answer.map(drop)),
-            Err(error) => Err(error),
-        };
-        if result.is_err() {
-            let kind = Kind::PolicyLoad { hash: before.hash().0 };
-            self.shared.exchange_policy(before);
-            self.shared.order_unattended(kind)?;
-        }
-        result
-    }
 }
 
 impl Shared {
-    fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn exchange_policy(&self, policy: Arc<Policy>) -> Arc<Policy> {
-        let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *current, policy)
-    }
-
     /// Judges a request on the caller's task. The policy's no is ordered like its yes, so that it is recorded.
     fn judge(&self, facts: &Facts, about: Option<RowId>) -> Result<PolicyVerdict> {
         self.judge_for(facts.key, facts, about)
@@ -368,7 +338,7 @@ impl Shared {
 
     /// As [`Self::judge`], where it is `who` that asks for it to be judged.
     fn judge_for(&self, who: PrincipalKey, facts: &Facts, about: Option<RowId>) -> Result<PolicyVerdict> {
-        let policy = self.policy();
+        let policy = self.policies.now();
         match policy.decide(facts) {
             Ok(decision) => Ok(PolicyVerdict {
                 allowed: decision.allowed,

@@ -17,7 +17,7 @@ impl Handle {
     /// `E_POLICY_DENIED`; `E_TOKEN_LIMIT` if the policy could not be decided within its bounds.
     pub fn may_open(&self, caller: Caller, bytes: u64, rights: Rights, hops: u8) -> Result<()> {
         let who = (caller.holder, self.shared.directory.get(caller.holder));
-        self.shared.policy().may_open(who, caller.uid, bytes, rights, hops)
+        self.shared.policies.now().may_open(who, caller.uid, bytes, rights, hops)
     }
 
     /// The quota of a principal; of one that is not registered, the default.

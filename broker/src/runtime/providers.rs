@@ -7,6 +7,7 @@
 //!                                                                     └ silent for too long: no more questions,
 //!                                                                       ProviderLost, link removed
 //! provider_rejoin ────▶ link replaced: the same life, the same leases
+//! provider_gone ──────▶ ProviderLost ordered as proved, link removed: it stopped in order
 //! ```
 //!
 //! # What is promised of a provider that does not answer
@@ -23,8 +24,9 @@
 //! told of the lease, which it keeps on its own clock, and as much as the two clocks may be apart. It serves until then:
 //! the silence of the broker alone makes no provider drop its clients' memory.
 //!
-//! That a lost provider is gone is proved by another life of its name and seat, since one process at a time has a seat, and
-//! by the administrator's word. Then all of it is over at once. A life of another seat proves nothing: it is refused while
+//! That a provider is gone is proved by another life of its name and seat, since one process at a time has a seat, by the
+//! administrator's word, and by its own when it stops in order: it says so when all that it had is taken back and wiped. It
+//! is the one that is asked what it has in any case, and it speaks of nobody else's. Then all of it is over at once. A life of another seat proves nothing: it is refused while
 //! the one before is not lost, and takes its name, and none of its leases, afterwards. A life that was lost is over in any case: what
 //! it says afterwards is refused, and whoever holds its link is told so by [`ProviderLink::over`].
 //!
@@ -85,6 +87,27 @@ impl Handle {
     /// placed there, which is recorded; `E_SHARE_ORDER` for a grant that is not at that step; as [`Self::notice`].
     pub async fn provider_notice(&self, provider: ProviderId, notice: Notice) -> Result<()> {
         self.shared.order_and_wait(Kind::Notice { provider, notice }).await
+    }
+
+    /// A provider's own word that it has taken back and wiped all that it had, makes nothing of any ticket any more, and
+    /// ends. The caller has proved that it is that provider. Its leases are over with this life, and none waits for a
+    /// silence.
+    ///
+    /// Runs to its end whether or not the caller waits for it.
+    ///
+    /// # Errors
+    /// `E_EXISTS` if that is known, `E_EPOCH` if the life was never registered; as [`Self::notice`], but for `E_BUSY`.
+    pub async fn provider_gone(&self, provider: ProviderId) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let gone = self.shared.tasks.spawn(async move {
+            let gone = shared.order_surely(Kind::ProviderLost { provider, proved: true }).await;
+            match &gone {
+                Ok(()) => shared.links.remove(provider),
+                Err(error) => shared.over(provider, error),
+            }
+            gone
+        });
+        gone.await.unwrap_or_else(|_| Err(unexpected()))
     }
 
     /// The administrator's word that a provider's process is gone, and with it all its memory. It takes effect even where

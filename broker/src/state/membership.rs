@@ -6,7 +6,7 @@
 //! That nothing was heard proves nothing: the provider may be cut off and serve on, each lease until the latest end that
 //! it was ever told. Until then, by whatever clock, its leases are *lost*: nobody can do anything with them, and nobody
 //! gets their bytes of quota back. Another life of the same name and seat proves that it is gone, since one process at a
-//! time has a seat; so does the administrator's word. A life of another seat proves nothing: while the one before is not
+//! time has a seat; so does the administrator's word, and its own when it stops in order. A life of another seat proves nothing: while the one before is not
 //! lost it is turned away, and afterwards it gets the name, and what was lost stays lost until its time is over.
 
 use caps::id::{LeaseId, PrincipalKey, ProviderId};

@@ -14,7 +14,7 @@
 //!
 //! A signal that stops a node is passed on, and no life begins after it, however the one that was there ends. If this process is killed, the kernel tells the life to end (SIGTERM), and it
 //! takes everything back as it does for anybody who stops it; the lock on the directory keeps another provider waiting
-//! until then.
+//! until then, for [`limits::NODE_LOCK_MS_MAX`] at most.
 
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt, ExitStatusExt};

@@ -13,8 +13,8 @@
 //! The broker may be away in step 4, for as long as it likes: nothing is served before it was heard once. When it is away
 //! later, what is leased is served on, by what it said last, until its time is over.
 //!
-//! Stopping goes back: the gates close, every region is taken back and wiped, the broker is told, the log gets its last
-//! checkpoint. A life that is over ends the same way, and with the status that has the next begin.
+//! Stopping goes back: the gates close, no ticket is turned into memory any more, every region is taken back and wiped, the
+//! broker is told that nothing is left, the log gets its last checkpoint. A life that is over ends the same way, and with the status that has the next begin.
 
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -209,7 +209,7 @@ async fn serve(prepared: Prepared) -> Result<End> {
     // 6 and 7.
     provider::sandbox::node::enter_dialling()?;
     let hands = Arc::new(Hands::new(provider.clone(), known, roots.keys));
-    let mut link = tokio::spawn(dialler.serve(hands));
+    let mut link = tokio::spawn(dialler.serve(hands.clone()));
     let ready = async {
         asker.joined().await;
         say_ready(
@@ -242,13 +242,19 @@ async fn serve(prepared: Prepared) -> Result<End> {
 
     drop(served);
     drop(gate);
+    hands.no_more_claims().await;
     provider.end_sessions().await;
     provider.take_everything().await;
     let ended = match over {
         Some(ended) => ended,
         None => {
             told(&asker).await;
-            asker.stop();
+            if provider.committed_bytes() == 0 {
+                asker.gone();
+            } else {
+                // What could not be wiped goes with this process, and the broker must not be told before it did.
+                asker.stop();
+            }
             link.await
         }
     };

@@ -15,6 +15,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use audit::key::{LogKey, Origin};
 use audit::salt::Salt;
@@ -59,7 +60,8 @@ pub struct Keys {
 }
 
 impl NodeDir {
-    /// Makes the directories that are missing and takes the lock.
+    /// Makes the directories that are missing and takes the lock. It is waited for, for as long as a node that is ending may
+    /// have it: see [`limits::NODE_LOCK_MS_MAX`].
     ///
     /// # Errors
     /// `E_LOCKED` if another node has it; `E_CONFIG_IO`, `E_CONFIG_PERMS`.
@@ -224,8 +226,14 @@ fn locked(path: &Path) -> Result<File> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)
         .map_err(|_| Error::new(Code::ConfigIo, "cannot open a lock of the node's directories"))?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| Error::new(Code::Locked, "another node uses this directory"))?;
+    // The kernel has no lock that is waited for with a bound, short of a signal.
+    let by = Instant::now() + Duration::from_millis(limits::NODE_LOCK_MS_MAX);
+    while rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() >= by {
+            return Err(Error::new(Code::Locked, "another node uses this directory"));
+        }
+        std::thread::sleep(Duration::from_millis(limits::NODE_LOCK_LOOK_MS));
+    }
     Ok(lock)
 }
 

@@ -356,7 +356,7 @@ async fn serve(prepared: Prepared) -> Result<()> {
         }
     }));
     // Before the first principal is registered, so that none is left out.
-    let told = config.cluster.listen.map(|_| tell_providers(&handle, facts));
+    let told = config.cluster.listen.map(|_| FactsSource::following(&handle, facts));
     let health = config.canary.every.map(|every| Arc::new(Health::new(every)));
     // Before the others, so that its names are its own.
     let keeper = match canary {
@@ -593,17 +593,6 @@ async fn until_stopped(gate: &Gate, remote: Option<&RemoteGate>, memory: &Memory
         () = stop.came() => true,
         () = provider::runtime::guardian_died(memory) => false,
     }
-}
-
-/// What providers are told: all of it now, and each principal that comes.
-fn tell_providers(handle: &Handle, facts: Facts) -> Arc<FactsSource> {
-    let told = FactsSource::new(facts);
-    let names = told.clone();
-    handle.on_principal(Box::new(move |key, name| names.principal(key, name)));
-    for (key, name) in handle.principals_snapshot() {
-        told.principal(key, name);
-    }
-    told
 }
 
 fn say_ready(

@@ -57,6 +57,16 @@ impl Desk {
         }
     }
 
+    /// The provider says that it has nothing any more. It is believed: what is told is its own, and one that lies about its
+    /// own memory can do so in every answer to a take. Says why the link is over.
+    pub(super) async fn gone(&self) -> Error {
+        match self.handle.provider_gone(self.id()).await {
+            Ok(()) => Error::new(Code::Epoch, "the provider has stopped, and this life of it is over"),
+            // It is found out by its silence.
+            Err(error) => error,
+        }
+    }
+
     /// Notes what happened, each once.
     async fn notices(&self, first: u64, notices: &[Notice]) -> Result<BrokerSays> {
         let _one = self.life.noting.lock().await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use caps::error::{Code, Error, Result};
 use caps::limits::{LINK_FRAME_BYTES_MAX, LINK_HELLO_BYTES_MAX};
 use caps::wire::cluster::{Hello, PROTOCOL, ToBroker, ToProvider, Welcome};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -14,7 +14,7 @@ use transport::{PeerId, Reload, Role};
 
 use super::FactsSource;
 use crate::Timings;
-use crate::line::{failed, read, write};
+use crate::line::{failed, linger, read, write};
 
 /// A connection after its handshake, and who is at the other end.
 pub(super) struct Met {
@@ -25,14 +25,22 @@ pub(super) struct Met {
     pub(super) chain: Vec<CertificateDer<'static>>,
 }
 
-/// The handshake.
+/// The handshake. Who is refused in it has heard so, if it listens, before this returns.
 ///
 /// # Errors
 /// `E_PEER_IDENTITY` if one end does not believe the other; `E_UNREACHABLE` if it goes away.
-pub(super) async fn meet(stream: TcpStream, credentials: &Reload) -> Result<Met> {
+pub(super) async fn meet(stream: TcpStream, credentials: &Reload, timings: &Timings) -> Result<Met> {
     let credentials = credentials.now();
     let acceptor = TlsAcceptor::from(credentials.link_server());
-    let stream = acceptor.accept(stream).await.map_err(|error| failed(&error))?;
+    let stream = match acceptor.accept(stream).into_fallible().await {
+        Ok(stream) => stream,
+        Err((error, mut stream)) => {
+            // The alert is on its way, and so may be what the other end says behind its certificate.
+            let _ = stream.shutdown().await;
+            linger(&mut stream, timings.bye).await;
+            return Err(failed(&error));
+        }
+    };
     let tls = stream.get_ref().1;
     let peer = credentials.link_peer(tls, Role::Provider);
     let chain = tls.peer_certificates().unwrap_or_default().to_vec();

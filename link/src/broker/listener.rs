@@ -31,7 +31,7 @@ use super::serve::{Joined, serve};
 use super::source::Known;
 use crate::Timings;
 use crate::end::End;
-use crate::line::{Outgoing, write};
+use crate::line::{Outgoing, linger, write};
 
 /// How long accepting rests after it failed, for want of descriptors most likely.
 const REST: Duration = Duration::from_millis(100);
@@ -93,7 +93,7 @@ impl Listener {
                 Some(_) = links.join_next() => continue,
             };
             match accepted {
-                Ok((stream, from)) => match door.enter(from.ip()) {
+                Ok((stream, from)) => match door.enter(from.ip(), Instant::now().into_std()) {
                     Some(at_door) => {
                         links.spawn(link(Arc::clone(&self.desk), stream, from, at_door));
                     }
@@ -120,23 +120,28 @@ async fn run(shared: &Arc<Shared>, stream: TcpStream, at_door: AtDoor) -> Result
     let by = Instant::now() + timings.greeting;
     let late = |_| Error::new(Code::Timeout, "the connection took too long to say who it is");
     let _ = stream.set_nodelay(true); // slower without, and no worse
-    let met = timeout_at(by, meet(stream, &shared.credentials)).await.map_err(late)??;
+    let met = timeout_at(by, meet(stream, &shared.credentials, timings)).await.map_err(late)??;
     let (mut reader, mut writer) = tokio::io::split(met.stream);
     let hello = async {
         let peer = met.peer?;
         timeout_at(by, hear(&mut reader, &peer, &shared.source, timings)).await.map_err(late)?
     };
     let hello = hello.await;
-    drop(at_door);
-    let joined = match hello {
-        Ok(hello) => join(shared, hello, &mut reader, &mut writer).await,
-        Err(error) => Err(error),
+    let (joined, at_door) = match hello {
+        Ok(hello) => {
+            drop(at_door);
+            (join(shared, hello, &mut reader, &mut writer).await, None)
+        }
+        // At the door until it is told: nobody knows who it is.
+        Err(error) => (Err(error), Some(at_door)),
     };
     let Halves { out, frames, desk, known, _place } = match joined {
         Ok(halves) => halves,
         Err(error) => {
             let _ = write(&mut writer, &ToProvider::Bye((&error).into()), timings.bye).await;
             let _ = timeout(timings.bye, writer.shutdown()).await;
+            linger(&mut reader, timings.bye).await;
+            drop(at_door);
             return Err(error);
         }
     };

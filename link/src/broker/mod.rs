@@ -2,9 +2,7 @@
 //! them what they have to know, and hears what they say of their own leases.
 //!
 //! ```text
-//! let source = FactsSource::new(facts);
-//! handle.on_principal({ let source = source.clone(); Box::new(move |key, name| source.principal(key, name)) });
-//! for (key, name) in handle.principals_snapshot() { source.principal(key, name) }
+//! let source = FactsSource::following(&handle, facts);     // root keys are the node's to tell
 //! let listener = Listener::bind(address, credentials, handle, source, Timings::default()).await?;
 //! tokio::spawn(listener.serve());                  // dropping it cuts every link
 //! ```
@@ -13,6 +11,7 @@ mod admission;
 mod desk;
 mod greeting;
 mod listener;
+mod rates;
 mod refusals;
 mod registry;
 mod remote;

@@ -15,7 +15,7 @@ use super::remote::Asked;
 use super::source::Known;
 use crate::Timings;
 use crate::end::End;
-use crate::line::{Outgoing, read, write_all};
+use crate::line::{Outgoing, linger, read, write_all};
 use crate::work::Work;
 
 /// A link that has joined.
@@ -49,6 +49,7 @@ where
         asked.fail_all();
     };
     tokio::join!(work, write_all(to, frames, end.clone(), last_words, timings));
+    linger(&mut from, timings.bye).await;
     end.over().await
 }
 
@@ -87,6 +88,7 @@ async fn reader(
                 questions.recorded(number, why.map_or(Ok(()), |why| Err(why.into())))
             }
             Ok(ToBroker::Bye(refusal)) => Err(refusal.into()),
+            Ok(ToBroker::Gone) => Err(desk.gone().await),
             Ok(ToBroker::Hello(_) | ToBroker::Ready) => {
                 Err(Error::new(Code::Protocol, "a message of the link came out of its order"))
             }

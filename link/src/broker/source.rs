@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use broker::runtime::Handle;
 use caps::id::{ClusterEpoch, PrincipalKey, ProviderId};
 use caps::limits::{LINK_EXPIRED_ROOTS_MAX, LINK_PAGE_MAX};
 use caps::token::RootPublic;
@@ -55,6 +56,20 @@ impl FactsSource {
         let principals = facts.principals.keys().map(|key| (*key, 1)).collect();
         let state = State { facts, roots: 1, policy: 1, principals, links: BTreeMap::new(), next_link: 0 };
         Arc::new(Self { state: Mutex::new(state), last: watch::Sender::new(1), known: watch::Sender::new(0) })
+    }
+
+    /// Begins with these, and hears from the broker of every policy that comes into force and every principal: those that are
+    /// there, and those that come. Nothing else of what it has changes by itself.
+    pub fn following(handle: &Handle, facts: Facts) -> Arc<Self> {
+        let source = Self::new(facts);
+        let policies = Arc::clone(&source);
+        handle.on_policy(Box::new(move |policy| policies.set_policy(policy.text().into(), policy.hash().0)));
+        let names = Arc::clone(&source);
+        handle.on_principal(Box::new(move |key, name| names.principal(key, name)));
+        for (key, name) in handle.principals_snapshot() {
+            source.principal(key, name);
+        }
+        source
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

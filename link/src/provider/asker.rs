@@ -1,5 +1,6 @@
 //! What a provider asks of its broker, and tells it. Cheap to clone; it outlives every link.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use caps::error::{Code, Error, Result};
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     links: watch::Sender<bool>,
     /// Of the node that stops.
     pub(super) stop: End,
+    /// Whether it has nothing any more. Set before `stop`.
+    gone: AtomicBool,
     pub(super) timings: Timings,
     /// Questions of the broker that are being worked on, over this link and those before it.
     pub(super) working: Arc<Semaphore>,
@@ -53,6 +56,7 @@ impl Shared {
             now: Mutex::default(),
             links: watch::Sender::new(false),
             stop: End::new(),
+            gone: AtomicBool::new(false),
             timings,
             working: Arc::new(Semaphore::new(2 * LINK_WINDOW_MAX)),
         })
@@ -60,6 +64,11 @@ impl Shared {
 
     fn now(&self) -> MutexGuard<'_, Option<Arc<Asking>>> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a node that stops has nothing any more, and the broker is to be told so.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
 
     /// The link that is used from now on.
@@ -124,6 +133,14 @@ impl Asker {
     /// Ends the link for good: [`Dialler::serve`](super::Dialler::serve) returns.
     pub fn stop(&self) {
         self.0.stop.close(Error::new(Code::Unreachable, "the provider stops"));
+    }
+
+    /// As [`Self::stop`], for a provider that has taken everything back and wiped it, makes nothing of any ticket any more,
+    /// and whose process ends now: the broker, if its link is there, is told so, and waits for no silence. Its leases are
+    /// then known to be over, so this must not be said of memory that can still be reached.
+    pub fn gone(&self) {
+        self.0.gone.store(true, Ordering::Release);
+        self.stop();
     }
 
     async fn ask(&self, ask: ProviderAsks) -> Result<BrokerSays> {

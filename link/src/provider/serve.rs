@@ -85,15 +85,18 @@ pub(super) async fn serve(
     }
     shared.joined(Some(Arc::clone(&asking)));
     let (tell, told) = mpsc::channel(LINK_WINDOW_MAX);
-    let hand =
-        Hand { shared: Arc::clone(shared), executor: Arc::clone(executor), out, end: end.clone(), clock };
+    let hand = Hand {
+        shared: Arc::clone(shared),
+        executor: Arc::clone(executor),
+        out: out.clone(),
+        end: end.clone(),
+        clock,
+    };
     // Of tasks that go on when the link is over, those that keep this link's queue do nothing with it.
     let writer = tokio::spawn({
         let (end, timings) = (end.clone(), timings.clone());
         async move { write_all(to, frames, end, last_words, &timings).await }
     });
-    let stop = shared.stop.over();
-    tokio::pin!(stop);
     let ends = async {
         tokio::select! {
             why = reader(&mut from, &hand, &asking, tell, config) => why,
@@ -101,10 +104,20 @@ pub(super) async fn serve(
             why = teller(shared, &asking) => why,
             why = judge(config, &chain) => why,
             why = end.over() => why,
-            why = &mut stop => why,
         }
     };
-    let why = ends.await;
+    tokio::pin!(ends);
+    let why = tokio::select! {
+        why = &mut ends => why,
+        why = shared.stop.over() => {
+            // Behind all that was answered before it. The broker ends the link once it is in its books: before that the end
+            // of this process might take the message out of the broker's hands again.
+            if shared.is_gone() && out.send(&ToBroker::Gone).is_ok() {
+                let _ = tokio::time::timeout(timings.ask, &mut ends).await;
+            }
+            why
+        }
+    };
     end.close(why);
     shared.joined(None);
     asking.questions.fail_all(&asking.lanes());

@@ -57,6 +57,8 @@ pub fn timings() -> Timings {
         redial_min: ms(10),
         redial_max: ms(50),
         notice_again: ms(5),
+        // Of a busy machine.
+        bye: ms(5_000),
         ..Timings::default()
     }
 }

@@ -30,6 +30,11 @@ impl Authority {
 
     /// Credentials of a role and a name, as in `provider/east`.
     pub fn issue(&self, who: &str) -> Arc<Reload> {
+        self.issue_to_believe(who, self)
+    }
+
+    /// The same for one that believes another CA, too.
+    pub fn issue_to_believe(&self, who: &str, believed: &Self) -> Arc<Reload> {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         let uri = format!("spiffe://mem.example/{who}");
@@ -47,7 +52,7 @@ impl Authority {
         };
         put(&files.chain, &certificate.pem());
         put(&files.key, &key.serialize_pem());
-        put(&files.roots, &self.issuer.pem());
+        put(&files.roots, &(self.issuer.pem() + &believed.issuer.pem()));
         Arc::new(Reload::load(Domain::new("mem.example").unwrap(), files).unwrap())
     }
 }

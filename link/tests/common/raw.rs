@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use transport::Reload;
 use transport::rustls::pki_types::ServerName;
 
 use super::soon;
@@ -24,7 +25,11 @@ pub struct Raw {
 impl Raw {
     /// With the certificate of a role and a name.
     pub async fn connect(world: &World, who: &str) -> Self {
-        let credentials = world.ca.issue(who).now();
+        Self::with(world, &world.ca.issue(who)).await
+    }
+
+    pub async fn with(world: &World, credentials: &Reload) -> Self {
+        let credentials = credentials.now();
         let stream = TcpStream::connect(world.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let connector = TlsConnector::from(credentials.link_client());

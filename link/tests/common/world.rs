@@ -35,7 +35,7 @@ pub struct World {
     pub source: Arc<FactsSource>,
     pub address: SocketAddr,
     pub cluster: ClusterEpoch,
-    device: Memory,
+    pub device: Memory,
     _listening: JoinSet<()>,
     _recorder: Arc<Recorder>,
     _runtime: Runtime,
@@ -106,12 +106,7 @@ impl World {
             tasks: tokio::runtime::Handle::current(),
         })
         .unwrap();
-        let source = FactsSource::new(facts);
-        let told = Arc::clone(&source);
-        handle.on_principal(Box::new(move |key, name| told.principal(key, name)));
-        for (key, name) in handle.principals_snapshot() {
-            source.principal(key, name);
-        }
+        let source = FactsSource::following(&handle, facts);
         let credentials = ca.issue("broker/b");
         let any = "127.0.0.1:0".parse().unwrap();
         let listener = Listener::bind(any, credentials, handle.clone(), Arc::clone(&source), timings());

@@ -189,6 +189,9 @@ pub enum ToBroker {
     },
     /// The last message.
     Bye(Refusal),
+    /// The last message of a provider that stops: everything that it had is taken back and wiped, it makes nothing of any
+    /// ticket any more, and its process ends. Answered with the end of the link.
+    Gone,
 }
 
 /// From a broker.
@@ -256,7 +259,8 @@ impl Message for ToBroker {
             | Self::Answer { .. }
             | Self::Failed { .. }
             | Self::Recorded { .. }
-            | Self::Bye(_) => Ok(()),
+            | Self::Bye(_)
+            | Self::Gone => Ok(()),
         }
     }
 }

@@ -11,6 +11,7 @@
 //!   │ ◀ Ask 1 ...                        Answer 1 ...      ▶ │  claim, renew, take, memory, status, fact
 //!   │ Ask 1 ...                        ▶ ◀ Answer 1 ...      │  notices, what a holder or a fault wants revoked
 //!   │ ◀ Bye                                            Bye ▶ │  why it ends, if there is time to say it
+//!   │                                                 Gone ▶ │  or: the provider stops, and has nothing any more
 //! ```
 //!
 //! A frame is a length and one message in CBOR. Both sides number their questions from 1 on, each by itself and without

@@ -237,6 +237,7 @@ fn to_broker() -> impl Strategy<Value = ToBroker> {
         (any::<u64>(), refusal()).prop_map(|(number, why)| ToBroker::Failed { number, why }),
         (any::<u64>(), option::of(refusal())).prop_map(|(number, why)| ToBroker::Recorded { number, why }),
         refusal().prop_map(ToBroker::Bye),
+        Just(ToBroker::Gone),
     ]
 }
 

@@ -24,12 +24,21 @@ pub(in crate::node) struct Hands {
     provider: Provider,
     known: Arc<Known>,
     roots: Arc<Believed>,
+    /// Whether tickets are turned into memory. Claims under way hold it for reading.
+    claims: tokio::sync::RwLock<bool>,
 }
 
 impl Hands {
     /// The hands of a provider that was started with the root keys `roots`.
     pub(in crate::node) fn new(provider: Provider, known: Arc<Known>, roots: Vec<RootPublic>) -> Self {
-        Self { provider, known, roots: Arc::new(Believed::new(roots)) }
+        let claims = tokio::sync::RwLock::new(true);
+        Self { provider, known, roots: Arc::new(Believed::new(roots)), claims }
+    }
+
+    /// Turns no ticket into memory any more. Returns when those that were being turned are known to the provider, so that
+    /// whoever takes everything back after this leaves nothing.
+    pub(in crate::node) async fn no_more_claims(&self) {
+        *self.claims.write().await = false;
     }
 
     /// Believes what is told, and nothing else. What was opened under a key that retired is taken back before this returns,
@@ -63,6 +72,11 @@ impl Executor for Hands {
             // The session that asked is the broker's. When that has ended, the broker has the lease taken: nothing here
             // is tied to it.
             let ticket = ClaimTicket { lifetime: Lifetime::Detached, ..ticket };
+            let open = self.claims.read().await;
+            if !*open {
+                // Others come first for a broker that hears this.
+                return Err(Error::new(Code::Unreachable, "the provider stops"));
+            }
             let record = self.provider.claim(ticket, None).await?;
             Ok(Claimed { bytes: ticket.bytes, recorded: Box::pin(record.durable()) })
         })
