@@ -61,7 +61,8 @@ impl Handle {
         let audit = self.shared.recorder.status();
         Ok(Reply::Status(NodeStatus {
             cluster: self.shared.genesis.cluster,
-            provider: books.provider,
+            // Nothing is said of another one as if it were this node's.
+            provider: if books.own { books.provider } else { ProviderId::NOBODY },
             uptime: books.uptime,
             pool_bytes: books.pool_bytes,
             leased_bytes: books.leased_bytes,

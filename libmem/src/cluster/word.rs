@@ -44,5 +44,6 @@ pub(super) fn has(node: &Client, provider: ProviderId, place: Option<&Place>) ->
         (Some(place), Some(name)) => place.node == *name,
         _ => true,
     };
-    named && node.provider() == provider
+    // All zeros stand for no provider, and no token of one is anybody's.
+    named && provider != ProviderId::NOBODY && node.provider() == provider
 }

@@ -87,9 +87,9 @@ fn a_session_with_a_provider_that_began_anew_is_not_shown_what_was_before() {
 #[test]
 fn a_broker_without_memory_is_asked_where_a_token_of_nobody_is_and_opens_none() {
     let scene = Scene::new();
-    let nobody = ProviderId([0; 16]);
+    let nobody = ProviderId::NOBODY;
     let broker = scene.node("broker/lead", move |door| {
-        let mut peer = door.welcome_of((EPOCH, NO_MEMORY));
+        let mut peer = door.welcome_of((EPOCH, nobody));
         for _ in 0..2 {
             let asked = refuses(&mut peer, &Code::Epoch.into());
             assert!(
