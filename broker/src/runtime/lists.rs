@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use caps::Result;
-use caps::id::{GrantId, LeaseId, PrincipalKey};
+use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
 use caps::share::Signed;
 use caps::wire::reply::Reply;
 use caps::wire::row::{NodeStatus, Tier};
