@@ -63,8 +63,8 @@ impl Endpoint {
         }
     }
 
-    /// Which provider's certificate the node must have. Without it any provider of the credentials' domain is believed
-    /// at first, and that one alone when a lost connection is made again. For TLS alone.
+    /// The name that the node's certificate must have. Without it any node of the credentials' domain is believed at first,
+    /// and that one alone when a lost connection is made again. For TLS alone.
     #[must_use]
     pub fn node(mut self, name: Name) -> Self {
         self.node = Some(name);
