@@ -471,3 +471,78 @@ fn a_provider_waits_for_its_broker_and_can_be_stopped_meanwhile() {
     assert!(status.success(), "{status}");
     assert!(lines.recv().is_err(), "it was never ready");
 }
+
+#[test]
+fn a_broker_without_memory_says_that_it_has_no_provider_and_no_tier() {
+    let scene = Scene::set();
+    let shown = || scene.shell().json(&["status", "--as", "admin"])["status"].clone();
+    let is_nobodys = |status: &Value| {
+        let keys = status.as_object().unwrap();
+        for key in ["provider", "tier"] {
+            assert_eq!(keys.get(key), Some(&Value::Null), "{status}");
+        }
+    };
+    is_nobodys(&shown());
+    // Neither is that of the provider that is there its own.
+    let provider = scene.provider();
+    let status = shown();
+    is_nobodys(&status);
+    assert_eq!(status["providers"][0]["name"], "node-1");
+    let text = String::from_utf8(scene.shell().bytes(&["status", "--as", "admin"])).unwrap();
+    assert!(text.contains("none: it has no memory of its own") && !text.contains("open"), "{text}");
+    drop(provider);
+}
+
+#[test]
+fn a_lease_owner_is_told_at_the_provider_what_a_token_of_it_is_worth() {
+    let scene = Scene::set();
+    let mut provider = scene.provider();
+    let shell = scene.shell();
+    for who in ["bob", "carol"] {
+        shell.bytes(&["id", "new", who]);
+    }
+    let (alice, bob) = (scene.client(), scene.broker.connect(&scene.broker.key("bob")));
+    let leased = lease(&alice);
+    let options = libmem::ShareOptions::new(bob.holder(), Rights::READ);
+    let grant = alice.share_offer(&leased.lease, &options, &scene.alice).unwrap();
+    let contract = bob.share_show(grant.id).unwrap().contract;
+    let accepted = bob.share_accept(&contract, libmem::Lifetime::Detached, &scene.broker.key("bob")).unwrap();
+
+    // Bob has held it, and Alice has not.
+    let check = |key: &SigningKey| provider.connect(key).token_check(&accepted.token);
+    assert_eq!(check(&scene.broker.key("bob")).unwrap().code, None);
+    assert_eq!(check(&scene.alice).unwrap().code, None);
+    refused(check(&scene.broker.key("carol")), Code::TokenBound);
+
+    // The same in words, from another machine.
+    let (file, at) = (scene.broker.path().join("bobs.token"), provider.ready["address"].as_str().unwrap());
+    fs::write(&file, accepted.token.to_text().as_bytes()).unwrap();
+    shell.bytes(&["pki", "issue", "alice"]);
+    let ask = ["token", "inspect", file.to_str().unwrap(), "--as", "alice", "--broker", at];
+    let told = shell.json(&ask)["node"].clone();
+    assert_eq!((&told["asked"], &told["opens"]), (&true.into(), &true.into()), "{told}");
+    alice.revoke(libmem::Target::Grant(grant.id), libmem::Reason::default()).unwrap();
+    let told = shell.json(&ask)["node"].clone();
+    assert_eq!((&told["opens"], &told["code"]), (&false.into(), &"E_TOKEN_REVOKED".into()), "{told}");
+    provider.signal(Signal::TERM);
+    provider.wait();
+}
+
+#[test]
+fn who_comes_to_the_wrong_port_is_told_that_there_are_two() {
+    const TWO: &str = "one for clients and one for providers";
+    let scene = Scene::set();
+    let shell = scene.shell();
+    shell.bytes(&["pki", "issue", "alice"]);
+    let wrong = shell.pipe(&["lease", "list", "--as", "alice", "--broker", &scene.link], b"");
+    let said = String::from_utf8(wrong.stderr).unwrap();
+    assert!(said.starts_with(&format!("error[E_PEER_IDENTITY]: {}: ", scene.link)), "{said}");
+    assert!(said.contains("leasehold/1") && said.contains(TWO), "{said}");
+
+    // And a provider that dials where clients come.
+    let provider = scene.provider();
+    let clients = provider.ready["address"].as_str().unwrap();
+    let said = fails("provider", &scene.config("").replace(&scene.link, clients), &directory());
+    assert!(said.contains("E_PEER_IDENTITY") && said.contains("leasehold-link/1"), "{said}");
+    assert!(said.contains(TWO), "{said}");
+}

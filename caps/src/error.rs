@@ -136,7 +136,7 @@ codes! {
     /// The request was sent and its outcome is not known.
     Uncertain = 310, "E_UNCERTAIN", Unreachable, "list your leases to see whether it took effect";
     /// The certificate at the other end names nobody, or somebody else.
-    PeerIdentity = 311, "E_PEER_IDENTITY", Refused, "use a certificate of this trust domain that names who you are; `leasehold pki issue` makes one";
+    PeerIdentity = 311, "E_PEER_IDENTITY", Refused, "check address and port, of which a broker has one for clients and one for providers; use a certificate of this trust domain that names who you are: `leasehold pki issue` makes one";
     // 4xx: the control plane
     /// A number outside its bounds.
     Range = 400, "E_RANGE", Client, "see the bounds in the message";

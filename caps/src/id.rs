@@ -60,6 +60,12 @@ id16!(
     /// memory is gone.
     ProviderId
 );
+
+impl ProviderId {
+    /// All zeros: no provider. What is drawn at random is never this.
+    pub const NOBODY: Self = Self([0; 16]);
+}
+
 id16!(
     /// A revocation receipt.
     ReceiptId

@@ -174,11 +174,15 @@ impl Context {
         if !self.is_list() {
             let session = self.connect()?;
             // Nothing was made, so it is not memory that is lost, but whoever would have had it.
-            let leased = session.client.lease(options).map_err(|error| match error.code() {
+            let leased = match &session.reach {
+                Reach::Cluster(cluster, _) => cluster.lease(options),
+                Reach::Nodes(..) => session.client.lease(options),
+            };
+            let leased = leased.map_err(|error| match error.code() {
                 Code::ProviderLost | Code::Unreachable => Failure::from(error).help(
                     "see that a provider runs and reaches the broker: `leasehold node list --as admin`",
                 ),
-                _ => error.into(),
+                _ => self.unreached(error),
             })?;
             return Ok((session, leased));
         }
@@ -319,6 +323,13 @@ impl Context {
         let failure = Failure::from(error);
         if code == Code::WrongNode && self.is_list() {
             return failure.help("name it with --broker HOST:PORT instead of --nodes");
+        }
+        if code == Code::PeerIdentity
+            && let Some(way) = self.way.as_ref().filter(|way| !way.is_list())
+        {
+            // Which port it was is the first thing to look at.
+            let place = way.addresses().next().unwrap_or_default();
+            return Failure { message: format!("{place}: {}", failure.message), ..failure };
         }
         if !matches!(code, Code::Unreachable | Code::Timeout) {
             return failure;

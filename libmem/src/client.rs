@@ -22,6 +22,7 @@ use caps::wire::row::{
 };
 use caps::wire::wrap::{WrapId, WrapRow};
 use caps::wire::{Name, Reason};
+use transport::Role;
 
 use crate::calls::{self, Call, Cursor, Row};
 use crate::endpoint;
@@ -120,6 +121,15 @@ impl Client {
         match &self.session {
             Session::Local(_) => None,
             Session::Remote(session) => session.node(),
+        }
+    }
+
+    /// The role in the certificate of the node: broker or provider; `None` at a socket, which shows none.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        match &self.session {
+            Session::Local(_) => None,
+            Session::Remote(session) => session.role(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use caps::error::Result;
 use caps::wire::Name;
-use transport::Credentials;
+use transport::{Credentials, Role};
 
 /// How long a request may take unless the endpoint says otherwise, in seconds. A revoke is acknowledged after the wipe,
 /// which for the largest region of a host takes seconds; 30 leaves room for a loaded machine.
@@ -33,6 +33,7 @@ pub struct Endpoint {
     rotation_wait: Duration,
     reconnect: Option<Duration>,
     node: Option<Name>,
+    role: Option<Role>,
     checked: bool,
 }
 
@@ -57,15 +58,25 @@ impl Endpoint {
             rotation_wait: ROTATION_WAIT_MAX,
             reconnect: None,
             node: None,
+            role: None,
             checked: false,
         }
     }
 
-    /// Which provider's certificate the node must have. Without it any provider of the credentials' domain is believed
-    /// at first, and that one alone when a lost connection is made again. For TLS alone.
+    /// The name that the node's certificate must have. Without it any node of the credentials' domain is believed at first,
+    /// and that one alone when a lost connection is made again. For TLS alone.
     #[must_use]
     pub fn node(mut self, name: Name) -> Self {
         self.node = Some(name);
+        self
+    }
+
+    /// What the node's certificate must say that it is: [`Role::Provider`] or [`Role::Broker`]. Without it either is believed
+    /// at first, and the same one when a lost connection is made again. A broker that providers come to has the role
+    /// `broker`, a provider and a node of its own the role `provider`. For TLS alone.
+    #[must_use]
+    pub fn role(mut self, role: Role) -> Self {
+        self.role = Some(role);
         self
     }
 
@@ -112,7 +123,8 @@ impl Endpoint {
     }
 
     /// Another node that is reached as this one: with the same times, and with the same credentials, or with `credentials`
-    /// where this one is at a socket and needs none.
+    /// where this one is at a socket and needs none. It is known by its name: memory is with providers, and with brokers
+    /// that have some themselves, and each name is one of them.
     pub(crate) fn elsewhere(
         &self,
         address: &str,
@@ -124,7 +136,7 @@ impl Endpoint {
             Place::Unix(_) => credentials()?,
         };
         let place = Place::Tls { address: address.into(), credentials };
-        Ok(Self { place, node: Some(node), ..self.clone() })
+        Ok(Self { place, node: Some(node), role: None, ..self.clone() })
     }
 
     /// What a list calls it: its address, or its socket's path.
@@ -141,6 +153,10 @@ impl Endpoint {
 
     pub(crate) const fn expected_node(&self) -> Option<&Name> {
         self.node.as_ref()
+    }
+
+    pub(crate) const fn expected_role(&self) -> Option<Role> {
+        self.role
     }
 
     pub(crate) const fn is_checked(&self) -> bool {

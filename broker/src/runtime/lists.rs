@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use caps::Result;
-use caps::id::{GrantId, LeaseId, PrincipalKey};
+use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
 use caps::share::Signed;
 use caps::wire::reply::Reply;
 use caps::wire::row::{NodeStatus, Tier};
@@ -61,7 +61,8 @@ impl Handle {
         let audit = self.shared.recorder.status();
         Ok(Reply::Status(NodeStatus {
             cluster: self.shared.genesis.cluster,
-            provider: books.provider,
+            // Nothing is said of another one as if it were this node's.
+            provider: if books.own { books.provider } else { ProviderId::NOBODY },
             uptime: books.uptime,
             pool_bytes: books.pool_bytes,
             leased_bytes: books.leased_bytes,

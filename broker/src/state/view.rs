@@ -122,6 +122,8 @@ pub struct StatusView {
     /// The node's own provider, or the first one by name; of those that are lost, if all are. All zeros if there never
     /// was one.
     pub provider: ProviderId,
+    /// Whether that one is the node's own.
+    pub own: bool,
     /// The providers, in the order of their names, for the administrator alone: what others use is theirs to know.
     pub providers: Vec<ProviderRow>,
     /// What those said together that are there, but for `provider`.
@@ -340,10 +342,11 @@ impl Broker {
 
     fn status(&self, by: PrincipalKey, now: UnixMicros) -> StatusView {
         let own = self.providers.present().find(|row| row.attached);
+        let is_own = own.is_some();
         let first =
             own.or_else(|| self.providers.present().next()).or_else(|| self.providers.rows.values().next());
         let room = self.providers.present().fold(0_u64, |sum, row| sum.saturating_add(row.said.bytes));
-        let first = first.map_or(ProviderId([0; 16]), |row| row.said.id);
+        let first = first.map_or(ProviderId::NOBODY, |row| row.said.id);
         let mut load = Load::default();
         for row in self.providers.present().filter(|row| row.said.id != first) {
             load.sessions = load.sessions.saturating_add(row.load.sessions);
@@ -353,6 +356,7 @@ impl Broker {
         // The tables' capacities have 32 bits, and active rows are at most that many.
         StatusView {
             provider: first,
+            own: is_own,
             providers: shown.map(|row| row.row(now)).collect(),
             load,
             uptime: now.since(self.genesis.at),

@@ -327,7 +327,7 @@ pub enum Target {
 pub struct NodeStatus {
     /// The life of the control plane.
     pub cluster: crate::id::ClusterEpoch,
-    /// The life of the provider.
+    /// The life of the node's own provider; all zeros where it has none: see [`Self::own`].
     pub provider: ProviderId,
     /// How long the node has been up.
     pub uptime: Micros,
@@ -345,7 +345,7 @@ pub struct NodeStatus {
     pub principals: u32,
     /// Open sessions.
     pub sessions: u32,
-    /// How strongly mappings of other uids are held.
+    /// How strongly mappings of other uids are held; says nothing of a node without a provider of its own.
     pub tier: Tier,
     /// Whether the audit devices record.
     pub audit: bool,
@@ -360,6 +360,14 @@ pub struct NodeStatus {
     /// The providers, in the order of their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub providers: Vec<ProviderRow>,
+}
+
+impl NodeStatus {
+    /// The node's own provider; `None` for a broker without memory of its own, to which no tier belongs either.
+    #[must_use]
+    pub fn own(&self) -> Option<ProviderId> {
+        Some(self.provider).filter(|id| *id != ProviderId::NOBODY)
+    }
 }
 
 /// How the revocation canary is.

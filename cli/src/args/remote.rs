@@ -35,7 +35,7 @@ pub(crate) struct Remote {
         help_heading = HEADING
     )]
     pub(crate) tls: Option<PathBuf>,
-    /// The name that the node's certificate must have; without it, that of any provider of my domain
+    /// The name that the node's certificate must have; without it, that of any node of my domain
     #[arg(
         long = "node",
         id = "remote_node",

@@ -47,7 +47,7 @@ pub(super) fn ask(token: &Token, holders: &[String], node: Node, context: &Conte
     let people = People::of(context, deciding.as_deref().ok());
     let state = reach.token_check(token).map_err(|error| match error.code() {
         Code::TokenBound => {
-            "the node tells those who have held it, the lease's owner and the administrator; say --as NAME"
+            "the node tells those who have held it, the administrator and, while the lease lives, its owner; say --as NAME"
                 .to_owned()
         }
         Code::Unreachable | Code::Timeout | Code::PeerIdentity | Code::PeerUid => {

@@ -20,10 +20,10 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         format!("{} ({percent} %)", human::bytes(bytes))
     };
     let mut pairs = vec![
-        ("node", status.provider.to_string()),
+        ("node", status.own().map_or("none: it has no memory of its own".to_owned(), |id| id.to_string())),
         ("cluster", status.cluster.to_string()),
         ("up for", human::span(status.uptime)),
-        ("tier", json::word(&status.tier)),
+        ("tier", status.own().map_or("-".to_owned(), |_| json::word(&status.tier))),
         ("pool", human::bytes(status.pool_bytes)),
         ("leased", used(status.leased_bytes)),
         ("committed", used(status.committed_bytes)),

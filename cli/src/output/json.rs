@@ -349,7 +349,7 @@ pub(crate) fn identity(name: &str, key: PrincipalKey, file: &std::path::Path) ->
 pub(crate) fn status(status: &NodeStatus) -> Value {
     json!({
         "cluster": status.cluster.to_string(),
-        "provider": status.provider.to_string(),
+        "provider": status.own().map(|id| id.to_string()),
         "uptime_ms": status.uptime.as_millis(),
         "pool_bytes": status.pool_bytes,
         "leased_bytes": status.leased_bytes,
@@ -358,7 +358,7 @@ pub(crate) fn status(status: &NodeStatus) -> Value {
         "grants": status.grants,
         "principals": status.principals,
         "sessions": status.sessions,
-        "tier": status.tier,
+        "tier": status.own().map(|_| status.tier),
         "audit": status.audit,
         "broker_entries": status.broker_entries,
         "provider_entries": status.provider_entries,

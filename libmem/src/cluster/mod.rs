@@ -37,6 +37,10 @@
 //! instead: that is followed once, with the same checks, and never to a provider of another name than the broker's. So
 //! whoever lies can send nobody to somebody else, but only into the void.
 //!
+//! Over TLS that is the word of a certificate of the role `broker`. What has a provider's is a node of its own and no more:
+//! where it names another provider that is `E_PEER_IDENTITY`. Who knows that a broker answers at an address says so
+//! ([`Endpoint::role`], [`Endpoint::node`]), and believes nobody else there from the first request on.
+//!
 //! # When somebody is not there
 //!
 //! | | what is open | opening | new leases |
@@ -63,6 +67,7 @@
 //! | `sessions` | those with providers, so many and no more |
 //! | `places` | where providers are, as far as anybody said |
 //! | `opening` | what belongs to the provider of a token |
+//! | `word` | whose word about others is followed |
 //! | `values` | leases made with their first bytes, and given back |
 //! | `nodes`, `rendezvous` | a plain list of whole nodes, and which of them is taken |
 
@@ -74,7 +79,6 @@ use caps::id::{LeaseId, PrincipalKey, ProviderId};
 use caps::key::SigningKey;
 use caps::token::{Token, inspect};
 use caps::wire::place::Place;
-use caps::wire::row::LeaseRow;
 use transport::Credentials;
 
 use crate::client::Client;
@@ -88,6 +92,7 @@ mod rendezvous;
 mod sessions;
 mod slot;
 mod values;
+mod word;
 
 use places::Places;
 use sessions::Sessions;
@@ -170,20 +175,24 @@ impl Cluster {
     /// As [`Client::lease`], wherever the broker places it.
     ///
     /// # Errors
-    /// As [`Client::lease`]; `E_UNREACHABLE` if there is no broker.
+    /// As [`Client::lease`]; `E_UNREACHABLE` if there is no broker; `E_PEER_IDENTITY` if what answers there has a provider's
+    /// certificate and names another provider: the lease is given back then.
     pub fn lease(&self, options: LeaseOptions) -> Result<Leased> {
-        let leased = self.broker()?.lease(options)?;
-        self.learn(&leased.lease);
-        Ok(leased)
+        self.leased(&*self.broker()?, options)
     }
 
-    /// Remembers what the row of a lease says of its provider's place, if it says anything.
-    pub fn learn(&self, row: &LeaseRow) {
+    /// Leases, and remembers what the row says of the provider's place, if it says anything.
+    fn leased(&self, broker: &Client, options: LeaseOptions) -> Result<Leased> {
+        let leased = broker.lease(options)?;
+        let row = &leased.lease;
         let node =
             row.node.clone().or_else(|| row.placement.as_ref().map(|placement| placement.node.clone()));
         if let (Some(node), Some(address)) = (node, &row.address) {
-            self.remember(row.provider, Place { node, address: Some(address.clone()) });
+            let place = Place { node, address: Some(address.clone()) };
+            word::may_name(broker, &place).map_err(|error| values::given_back(broker, row.id, error))?;
+            self.remember(row.provider, place);
         }
+        Ok(leased)
     }
 
     /// Remembers where a provider is. What is remembered is not asked of the broker.
@@ -202,18 +211,19 @@ impl Cluster {
     ///
     /// # Errors
     /// `E_TOKEN_*` if it is no token; as [`Client::provider_show`]; `E_UNREACHABLE` if nobody remembers it and there is no
-    /// broker.
+    /// broker; `E_PEER_IDENTITY` if what answers in its place has a provider's certificate and names another provider.
     pub fn locate(&self, token: &Token) -> Result<Option<Place>> {
         let provider = provider_of(token)?.0;
         if let Some(place) = self.places.get(provider) {
             return Ok(Some(place));
         }
         let broker = self.broker()?;
-        if broker.welcome().provider == provider {
+        if word::has(&broker, provider, None) {
             return Ok(None);
         }
         let place = broker.provider_show(provider)?;
         if place.address.is_some() {
+            word::may_name(&broker, &place)?;
             self.remember(provider, place.clone());
         }
         Ok(Some(place))

@@ -13,7 +13,7 @@ use caps::wire::place::Place;
 use caps::wire::reply::TokenState;
 use caps::wire::row::LeaseState;
 
-use super::{Cluster, provider_of, sessions};
+use super::{Cluster, provider_of, sessions, word};
 use crate::client::Client;
 use crate::lease::Leased;
 use crate::mediated::{Mediated, Memory};
@@ -26,6 +26,15 @@ struct Asked {
     client: Arc<Client>,
     /// Where it is; `None` for the broker and for the provider of this host.
     place: Option<Place>,
+    /// Whether it may send to a node of any name: a broker may.
+    sends: bool,
+}
+
+impl Asked {
+    fn broker(client: Arc<Client>) -> Self {
+        let sends = word::decides(&client);
+        Self { client, place: None, sends }
+    }
 }
 
 impl Cluster {
@@ -106,10 +115,7 @@ impl Cluster {
         let (provider, lease) = provider_of(token)?;
         let asked = self.session(provider);
         let answer = asked.and_then(|asked| match ask(&asked.client) {
-            Err(error) if error.code() == Code::WrongNode => {
-                let from = asked.place.or_else(|| self.places.get(provider));
-                ask(&*self.redirected(provider, from.as_ref(), error)?)
-            }
+            Err(error) if error.code() == Code::WrongNode => ask(&*self.redirected(provider, asked, error)?),
             answer => answer,
         });
         answer.map_err(|error| self.judged(error, provider, lease))
@@ -121,26 +127,25 @@ impl Cluster {
             return self.session_at(provider, place);
         }
         let broker = match self.broker() {
-            Ok(broker) if broker.welcome().provider == provider => {
-                return Ok(Asked { client: broker, place: None });
-            }
+            Ok(broker) if word::has(&broker, provider, None) => return Ok(Asked::broker(broker)),
             Ok(broker) => broker,
             // Whoever is here needs no broker to be found.
             Err(error) => return self.local(provider).ok_or(error),
         };
         match broker.provider_show(provider) {
             Ok(place) if place.address.is_some() => {
+                word::may_name(&broker, &place)?;
                 self.remember(provider, place.clone());
                 self.session_at(provider, place)
             }
             // At no address: here, or in the broker's own process, which may be another life of it than the one that
             // welcomed this session.
-            Ok(_) => Ok(self.local(provider).unwrap_or(Asked { client: broker, place: None })),
+            Ok(_) => Ok(self.local(provider).unwrap_or_else(|| Asked::broker(broker))),
             Err(error) => match (self.local(provider), error.code()) {
                 (Some(asked), _) => Ok(asked),
                 (None, Code::Unreachable | Code::Timeout | Code::ProviderLost | Code::Epoch) => Err(error),
                 // It says what it makes of the token itself.
-                (None, _) => Ok(Asked { client: broker, place: None }),
+                (None, _) => Ok(Asked::broker(broker)),
             },
         }
     }
@@ -149,29 +154,32 @@ impl Cluster {
         if let Some(asked) = self.local(provider) {
             return Ok(asked);
         }
-        // A broker with memory of its own is a provider, too, and is connected already.
-        let broker = self.broker.there().filter(|broker| broker.welcome().provider == provider);
+        // A broker with memory of its own is a provider, too, and is connected already. What says so and is called otherwise
+        // is somebody else, whatever stands at the broker's address.
+        let broker = self.broker.there().filter(|broker| word::has(broker, provider, Some(&place)));
         let client = match broker {
             Some(broker) => broker,
             None => self.sessions.get(provider, &place)?,
         };
-        Ok(Asked { client, place: Some(place) })
+        Ok(Asked { client, place: Some(place), sends: false })
     }
 
     /// The provider of this host, if it is the one.
     fn local(&self, provider: ProviderId) -> Option<Asked> {
         let (endpoint, slot) = self.local.as_ref()?;
         let client = slot.get(|| Client::connect(endpoint, &self.key)).ok()?;
-        (client.welcome().provider == provider).then_some(Asked { client, place: None })
+        word::has(&client, provider, None).then_some(Asked { client, place: None, sends: false })
     }
 
     /// Whom a node named that was asked wrongly. `error` says so, and is returned if it leads nowhere.
-    fn redirected(&self, provider: ProviderId, from: Option<&Place>, error: Error) -> Result<Arc<Client>> {
+    fn redirected(&self, provider: ProviderId, asked: Asked, error: Error) -> Result<Arc<Client>> {
         let Some(to) = Place::of(&error) else { return Err(error) };
-        if from == Some(&to) {
+        let from = asked.place.or_else(|| self.places.get(provider));
+        if from.as_ref() == Some(&to) {
             return Err(error); // it names itself
         }
-        if from.is_some_and(|from| from.node != to.node) {
+        if !from.map_or(asked.sends, |from| from.node == to.node) {
+            word::may_name(&asked.client, &to)?;
             let message = "a provider sends to another one, and the broker said that the lease is its own";
             return Err(Error::new(Code::PeerIdentity, message));
         }
@@ -203,9 +211,8 @@ impl Cluster {
     /// Whether the broker knows that a provider, or what it had of a lease, is lost. Asked only where there is a session with
     /// it: who cannot be reached either is not waited for.
     fn is_lost(&self, provider: ProviderId, lease: LeaseId) -> bool {
-        let Some(broker) = self.broker.there().filter(|broker| broker.welcome().provider != provider) else {
-            return false;
-        };
+        let knows = |broker: &Arc<Client>| word::decides(broker) && !word::has(broker, provider, None);
+        let Some(broker) = self.broker.there().filter(knows) else { return false };
         match broker.provider_show(provider) {
             Err(error) if matches!(error.code(), Code::ProviderLost | Code::Epoch) => true,
             Err(_) => false,

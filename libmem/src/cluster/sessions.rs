@@ -66,10 +66,12 @@ impl Sessions {
                         format!("{place} is reached with a certificate alone"),
                     )),
                 })?;
-            let client = Client::connect(&endpoint, &self.key).map_err(|error| at(place, error))?;
-            if client.welcome().provider == provider {
-                Ok(client)
-            } else {
+            Client::connect(&endpoint, &self.key).map_err(|error| at(place, error))
+        });
+        // A session goes on with the provider's next life, too, and that one is shown no token of this one.
+        let client = client.and_then(|client| match client.provider() == provider {
+            true => Ok(client),
+            false => {
                 Err(Error::with(Code::Epoch, format!("{place} began anew, and what it had before is gone")))
             }
         });

@@ -16,7 +16,7 @@ impl Cluster {
     ///
     /// # Errors
     /// `E_RANGE` for none, or more than [`caps::limits::REMOTE_LEASES_MAX`]; `E_UNREACHABLE` if there is no broker. Each item: as
-    /// [`Client::create`] and [`Cluster::open_mediated`]. A lease whose bytes could not be written is given back; where that failed,
+    /// [`Cluster::lease`] and [`Cluster::open_mediated`]. A lease whose bytes could not be written is given back; where that failed,
     /// too, the error says so and names the lease.
     pub fn create(&self, values: &[(LeaseOptions, &[u8])]) -> Result<Vec<Result<Created>>> {
         leases::bounded(values.len())?;
@@ -30,8 +30,7 @@ impl Cluster {
             let message = "a value has 64 KiB to 1 GiB, and no more first bytes than that";
             return Err(Error::new(Code::Range, message));
         }
-        let Leased { lease, token } = broker.lease(options.clone())?;
-        self.learn(&lease);
+        let Leased { lease, token } = self.leased(broker, options.clone())?;
         let written = match bytes {
             [] => Ok(()), // it is zero, and nobody need be asked for that
             bytes => {
@@ -57,7 +56,7 @@ impl Cluster {
 }
 
 /// It is the first error that says what happened; a lease that is still there all the same is told with it.
-fn given_back(broker: &Client, lease: LeaseId, error: Error) -> Error {
+pub(super) fn given_back(broker: &Client, lease: LeaseId, error: Error) -> Error {
     match broker.release(lease) {
         Ok(_) => error,
         Err(left) => {

@@ -9,7 +9,7 @@ use caps::id::{ClientId, ClusterEpoch, ProviderId, RequestId, SlotHandle};
 use caps::key::SigningKey;
 use caps::wire::reply::Welcome;
 use caps::wire::{Name, Request};
-use transport::Credentials;
+use transport::{Credentials, Role};
 
 use super::backoff::{Backoff, RECONNECT_MS_FIRST, random};
 use super::control::Control;
@@ -83,16 +83,17 @@ impl Session {
             address: address.into(),
             credentials: credentials.clone(),
             node: endpoint.expected_node().cloned(),
+            role: endpoint.expected_role(),
             checked: endpoint.is_checked(),
             timeout: endpoint.request_timeout(),
             key: SigningKey::from_seed(&key.seed()),
         };
         let (client, mut next) = (ClientId::random(), 1);
         let deadline = Deadline::after(endpoint.request_timeout());
-        let Begun { connection, welcome, name, memory } =
+        let Begun { connection, welcome, peer, memory } =
             greeting.connect(&mut next, client, &mut false, deadline).map_err(Failure::error)?;
         // What is opened from now on is there, and nowhere else.
-        greeting.node = Some(name);
+        (greeting.node, greeting.role) = (Some(peer.name), Some(peer.role));
         let wire = Wire {
             connection: Some(connection),
             generation: 1,
@@ -271,6 +272,11 @@ impl Session {
     /// The name in the node's certificate: every connection of the session has the same.
     pub(crate) fn node(&self) -> Option<&Name> {
         self.greeting.node.as_ref()
+    }
+
+    /// The role in the node's certificate: every connection of the session has the same.
+    pub(crate) const fn role(&self) -> Option<Role> {
+        self.greeting.role
     }
 
     /// Makes another connection, however often that takes. The call's first is tried at once, all others after a wait, the

@@ -9,11 +9,14 @@
 //! | `losses.rs` | brokers and providers that are not there |
 //! | `values.rs` | leases made with their first bytes |
 //! | `lists.rs` | plain lists of nodes |
+//! | `words.rs` | nodes without a broker's certificate that speak of others |
+//! | `lives.rs` | brokers that began anew under a session |
 #![allow(dead_code, reason = "a part of the scripted node is for the tests of one session")]
 
 #[path = "../remote/certificates.rs"]
 mod certificates;
 mod lists;
+mod lives;
 mod losses;
 #[path = "../remote/node.rs"]
 mod node;
@@ -21,3 +24,4 @@ mod redirects;
 mod routes;
 mod scene;
 mod values;
+mod words;
