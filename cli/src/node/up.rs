@@ -617,6 +617,10 @@ fn say_ready(
         let dir = options.dirs.argument();
         let tls = listens.map_or(String::new(), |address| format!(", TLS at {address}"));
         let providers = cluster.map_or(String::new(), |address| format!(", providers at {address}"));
+        let memory = match pool_bytes {
+            0 => "no memory of its own".to_owned(),
+            bytes => format!("{} pool, tier {}", policy::units::Bytes(bytes), tier.name()),
+        };
         let ends = match (cluster, pool_bytes) {
             (None, _) => "the node; every lease is then taken back and wiped.",
             (Some(_), 0) => {
@@ -629,11 +633,9 @@ fn say_ready(
         };
         writeln!(
             out,
-            "ready: {} pool, tier {}, socket {}{tls}{providers}\n\nIn another terminal:\n  leasehold{dir} id new alice\n  \
+            "ready: {memory}, socket {}{tls}{providers}\n\nIn another terminal:\n  leasehold{dir} id new alice\n  \
              leasehold{dir} --as alice lease create --size 64MiB --ttl 10m --name frames\n  \
              leasehold{dir} --as alice lease list\n\nCtrl-C ends {ends}",
-            policy::units::Bytes(pool_bytes),
-            tier.name(),
             socket.display(),
         )
     };

@@ -7,6 +7,7 @@ use audit::{Draft, Event as Entry};
 use caps::error::{Blame, Code, Error, Result};
 use caps::id::SlotHandle;
 use caps::token::{Token, VerifiedToken};
+use caps::wire::place::Place;
 use caps::wire::request::Path;
 use caps::wire::{Reply, Request};
 use policy::fault::Reaction;
@@ -78,14 +79,7 @@ impl Visitor {
         }
         let asked = Request::ProviderShow { provider: terms.provider };
         match self.shared.control.request(self.caller(), asked).await {
-            Ok(Reply::Provider { name, address: Some(address) }) => {
-                let detail = format!("the provider {name} has this lease, at {address}");
-                Err(Error::with(Code::WrongNode, detail))
-            }
-            Ok(Reply::Provider { name, address: None }) => {
-                let detail = format!("the provider {name} has this lease, at the socket of its own machine");
-                Err(Error::with(Code::WrongNode, detail))
-            }
+            Ok(Reply::Provider { name, address }) => Err(Place { node: name, address }.error()),
             Err(error) if matches!(error.code(), Code::WrongNode | Code::ProviderLost) => Err(error),
             _ => Ok(()),
         }
