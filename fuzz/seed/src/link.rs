@@ -78,6 +78,7 @@ fn of_provider() -> Vec<ToBroker> {
     vec![
         ToBroker::Hello(Box::new(hello)),
         ToBroker::Ready,
+        ToBroker::Gone,
         ask(ProviderAsks::Notices { first: 7, notices }),
         ask(ProviderAsks::RevokeHolder { holder: SOMEBODY }),
         ask(ProviderAsks::RevokeToken { holder: SOMEBODY, cut: Box::new(cut), reason: reason() }),

@@ -52,6 +52,7 @@ fn the_default_file_says_what_is() {
     assert_eq!(stated.node.pool.take(), Some(4 * GIB));
     assert_eq!(stated.node.allow_uids.take(), Some(vec![1000]));
     assert_eq!(stated.audit.devices.pop(), Some("/var/lib/leasehold/audit".into()));
+    assert_eq!(stated.node.root.take(), Some("root.key".into()));
     assert_eq!(stated.policy.file.take(), Some("policy.dl".into()));
     let remote = std::mem::take(&mut stated.remote);
     assert_eq!(remote.listen, Some("127.0.0.1:7171".parse().unwrap()));
