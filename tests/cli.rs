@@ -142,10 +142,26 @@ fn the_story_of_the_readme_by_commands_and_pipes() {
     shell.json(&["lease", "renew", "frames", "--as", "alice", "--ttl", "20m"]);
     let shown = shell.json(&["lease", "show", "frames", "--as", "alice"]);
     assert!(shown["lease"]["expires_in_ms"].as_u64().unwrap() > 600_000, "{shown}");
+    let placement = &shown["lease"]["placement"];
+    assert_eq!(
+        (placement["node"].as_str(), placement["others"].as_u64()),
+        (Some("local"), Some(0)),
+        "{shown}"
+    );
+    // Figures of providers are those of others' leases: who leases is shown none.
+    assert_eq!(placement["considered"], serde_json::json!([]), "{shown}");
+    let id = shown["lease"]["id"].as_str().unwrap();
+    let why = &shell.json(&["lease", "show", id, "--as", "admin"])["lease"]["placement"];
+    assert_eq!(why["considered"][0]["verdict"], "chosen", "{why}");
     shell.json(&["lease", "release", "frames", "--as", "alice"]);
     shell.fails(&get(&lease, "alice"), 3, "E_TOKEN_REVOKED");
     let status = shell.json(&["status"]);
     assert_eq!((&status["status"]["leases"], &status["status"]["committed_bytes"]), (&0.into(), &0.into()));
+    let providers = status["status"]["providers"].as_array().unwrap();
+    let [own] = &providers[..] else { panic!("{status}") };
+    assert_eq!((own["name"].as_str(), own["state"].as_str()), (Some("local"), Some("up")), "{status}");
+    assert_eq!(own["id"], shown["lease"]["provider"]);
+    assert_eq!((&own["bytes"], &own["committed_bytes"]), (&status["status"]["pool_bytes"], &0.into()));
 
     // The log, meanwhile and afterwards, from its files and the public keys alone.
     let (audit, vkeys) = (node.audit(), node.audit().join("vkeys"));

@@ -3,7 +3,8 @@
 //! A block that begins with ```` ```console ```` holds commands (`$ `) and their output. Each is run, the first one as the
 //! binary that cargo would run, and compared line by line after everything that differs from run to run was replaced:
 //! hexadecimal ids, numbers, times, the width of columns. So a word, a line or a command that is no longer true fails here.
-//! Each document has a node and a directory of its own, and starts the node itself.
+//! Each document has a directory of its own, and starts its node, or its nodes, itself: `leasehold up`, `broker` and `provider`
+//! run until the document is over. A block that begins with ```` ```toml FILE ```` is written to that file first.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -14,6 +15,28 @@ use std::process::{Command, Stdio};
 struct Shown {
     command: String,
     output: Vec<String>,
+}
+
+/// The files that a document has its reader write: where, and what.
+fn written(document: &str) -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    let mut inside = false;
+    for line in document.lines() {
+        match line.strip_prefix("```toml ") {
+            Some(file) => {
+                inside = true;
+                all.push((file.into(), String::new()));
+            }
+            None if line == "```" => inside = false,
+            None if inside => {
+                let (_, text) = all.last_mut().expect("a file has begun");
+                text.push_str(line);
+                text.push('\n');
+            }
+            None => {}
+        }
+    }
+    all
 }
 
 fn shown(document: &str) -> Vec<Shown> {
@@ -55,7 +78,7 @@ fn plain(line: &str) -> String {
         }
     }
     // How long something took, or still lives, may come in another unit.
-    for unit in ["0.0ms", "0.0s", "0m0s", "0m", "0s", "0.0 s", "0 us"] {
+    for unit in ["0.0ms", "0ms", "0us", "0.0s", "0m0s", "0m", "0s", "0.0 s", "0 us"] {
         out = out.replace(unit, "T");
     }
     out.trim().to_owned()
@@ -90,8 +113,16 @@ fn the_story_of_three_parties_is_what_the_commands_print() {
 
 #[test]
 fn the_story_over_the_network_is_what_the_commands_print() {
-    play("docs/over-the-network.md", 9);
+    play("docs/over-the-network.md", 14);
 }
+
+#[test]
+fn the_story_of_several_hosts_is_what_the_commands_print() {
+    play("docs/several-hosts.md", 20);
+}
+
+/// Where documents have their nodes listen, all at 127.0.0.1.
+const PORTS: [u16; 4] = [7171, 7172, 7173, 7174];
 
 /// Runs the commands of a document, of which there are so many at least.
 fn play(file: &str, commands: usize) {
@@ -103,22 +134,30 @@ fn play(file: &str, commands: usize) {
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path().join("leasehold");
     let dir = dir.to_str().unwrap();
-    // Another test may listen where a document says that its node does.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Another test may listen where a document says that its nodes do. All are held until all are chosen.
+    let free = PORTS.map(|shown| (shown, std::net::TcpListener::bind("127.0.0.1:0").unwrap()));
+    let ports = free.map(|(shown, free)| (shown, free.local_addr().unwrap().port()));
+    let local = |text: &str| {
+        let text = ports.iter().fold(text.to_owned(), |text, (shown, free)| {
+            text.replace(&format!("127.0.0.1:{shown}"), &format!("127.0.0.1:{free}"))
+        });
+        text.replace("/tmp/leasehold/", &format!("{dir}/"))
+            .replace("--dir /tmp/leasehold", &format!("--dir {dir}"))
+    };
+    for (file, text) in written(&document) {
+        let file = std::path::PathBuf::from(local(&file));
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, local(&text)).unwrap();
+    }
     let path = format!("{}:{}", binary.parent().unwrap().display(), std::env::var("PATH").unwrap());
     // The documents were written as root. Elsewhere the commands must work all the same; what they say differs in places.
     let compare = rustix::process::geteuid().is_root();
 
     // Ids that a command printed stand in later commands: those that are shown become those that were printed.
     let mut ids: Vec<(String, String)> = Vec::new();
-    let mut node = None;
+    let mut nodes = Vec::new();
     for Shown { command, output } in &blocks {
-        let here = |line: &String| {
-            line.replace("127.0.0.1:7171", &format!("127.0.0.1:{port}"))
-                .replace("/tmp/leasehold/", &format!("{dir}/"))
-                .replace("--dir /tmp/leasehold", &format!("--dir {dir}"))
-        };
-        let expected: Vec<_> = output.iter().map(here).collect();
+        let expected: Vec<_> = output.iter().map(|line| local(line)).collect();
         if command.starts_with("cargo run") {
             let run = Command::new(binary).arg("demo").output().unwrap();
             let printed = String::from_utf8(run.stdout).unwrap();
@@ -129,11 +168,11 @@ fn play(file: &str, commands: usize) {
             }
             continue;
         }
-        let mut text = here(command);
+        let mut text = local(command);
         for (old, new) in &ids {
             text = text.replace(old, new);
         }
-        if text.contains(" up ") {
+        if [" up ", "leasehold broker ", "leasehold provider "].iter().any(|start| text.contains(start)) {
             let mut child = Command::new("sh")
                 .args(["-c", &format!("exec {text}")])
                 .env("PATH", &path)
@@ -145,7 +184,7 @@ fn play(file: &str, commands: usize) {
             while !printed.contains("Ctrl-C") {
                 assert!(reader.read_line(&mut printed).unwrap() > 0, "the node ended: {printed}");
             }
-            node = Some(Node(child));
+            nodes.push(Node(child));
             if compare {
                 same(&expected, &printed, command, file);
             }
@@ -164,7 +203,9 @@ fn play(file: &str, commands: usize) {
         }
         remember(&mut ids, output, &printed);
     }
-    assert!(node.is_some(), "{file} starts a node");
+    assert!(!nodes.is_empty(), "{file} starts a node");
+    // The last that came goes first: a broker stays until its providers have taken leave.
+    while nodes.pop().is_some() {}
 }
 
 /// The demo's directory is named after its process, and stands where the machine keeps temporary files.
@@ -199,5 +240,8 @@ fn what_differs_from_run_to_run_is_left_out_of_the_comparison() {
     assert_eq!(plain("dead after   110 us"), plain("dead after 7 us"));
     assert_eq!(plain("expires in  9m59s"), plain("expires in  10m"));
     assert_eq!(plain("by root key d21736f0)"), plain("by root key f5f88270)"));
+    for heard in ["7us", "979ms", "1.5s", "1s"] {
+        assert_eq!(plain(&format!("{heard} ago")), plain("267.7ms ago"));
+    }
     assert_ne!(plain("state live"), plain("state ended"));
 }

@@ -323,3 +323,31 @@ fn on_every_way_the_bytes_are_the_same_and_a_revoke_ends_them() {
     world.balances();
     world.finish();
 }
+
+#[test]
+fn a_snapshot_is_encrypted_under_a_key_of_its_own() {
+    let scene = Scene::new();
+    let shell = &scene.shell;
+    let snapshot = ["lease", "snapshot", "frames", "--ttl", "5m", "--as"];
+    let made = shell.json(&[&snapshot[..], &["alice", "--name", "copy"]].concat());
+    let copy = made["lease"]["id"].as_str().unwrap();
+    let key_file = std::path::Path::new(made["key_file"].as_str().unwrap());
+    assert!(key_file.file_name().unwrap().to_str().unwrap().starts_with(copy), "{key_file:?}");
+    // It lives on without the original, and without the original's key.
+    shell.bytes(&["lease", "key", "destroy", "frames", "--as", "alice"]);
+    shell.bytes(&["lease", "release", "frames", "--as", "alice"]);
+    assert!(scene.get("copy", "alice") == plain());
+    // What the node has of it shows nothing.
+    shell.bytes(&["share", "offer", "copy", "--as", "alice", "--to", "carol", "--rights", "r"]);
+    shell.bytes(&["share", "accept", "--as", "carol"]);
+    assert!(!shows(&scene.get(copy, "carol")));
+    // What fails leaves neither a lease nor a key behind.
+    let files = || std::fs::read_dir(key_file.parent().unwrap()).unwrap().count();
+    let before = files();
+    let nowhere = ["lease", "snapshot", "copy", "--ttl", "5m", "--as", "alice", "-o", "no/such/dir.token"];
+    assert!(!shell.pipe(&nowhere, b"").status.success());
+    assert_eq!(files(), before);
+    assert_eq!(shell.json(&["lease", "list", "--as", "alice"])["leases"].as_array().unwrap().len(), 1);
+    shell.bytes(&["lease", "release", "copy", "--as", "alice"]);
+    scene.finish();
+}

@@ -29,6 +29,7 @@ use caps::share::ShareContract;
 use caps::time::Micros;
 use caps::token::RootKey;
 use caps::wire::link::{ClaimTicket, Method, Take, Taken};
+use caps::wire::provider::Registration;
 use caps::wire::request::{LeaseSpec, Request};
 use caps::wire::row::{EndCause, Lifetime, MemoryRow, Tier};
 use caps::wire::{Name, Reply};
@@ -73,13 +74,13 @@ impl ProviderLink for Yes {
         Box::pin(async move { Ok(taken) })
     }
 
-    fn memory(&self, _lease: LeaseId) -> Boxed<'_, Option<MemoryRow>> {
-        Box::pin(async { None })
+    fn memory(&self, _lease: LeaseId) -> Boxed<'_, Result<Option<MemoryRow>>> {
+        Box::pin(async { Ok(None) })
     }
 
-    fn status(&self) -> Boxed<'_, ProviderStatus> {
+    fn status(&self) -> Boxed<'_, Result<ProviderStatus>> {
         let status = ProviderStatus { committed_bytes: 0, sessions: 0, tier: Tier::Open, entries: 0 };
-        Box::pin(async move { status })
+        Box::pin(async move { Ok(status) })
     }
 }
 
@@ -102,7 +103,16 @@ fn genesis(policy: &Policy, clock: &SteadyClock) -> Genesis {
     let many = CALLERS as usize * REQUESTS * 2;
     Genesis {
         cluster: ClusterEpoch::random(),
-        provider: ProviderId::random(),
+        provider: Some(Registration {
+            id: ProviderId::random(),
+            name: Name::new("own").expect("a name"),
+            address: None,
+            bytes: many as u64 * LEASE_BYTES,
+            regions: many as u32,
+            classes: Vec::new(),
+            locality: None,
+            seat: None,
+        }),
         at: clock.now(),
         admin: SigningKey::from_seed(&[1; 32]).public(),
         admin_name: Name::new("admin").expect("a name"),
@@ -185,6 +195,7 @@ async fn run(handle: Handle, recorder: &Recorder, cluster: ClusterEpoch) -> Resu
                 lifetime: Lifetime::Detached,
                 segment_bytes: None,
                 max_hops: 0,
+                near: None,
             };
             handle.request(client.caller, Request::LeaseCreate(spec)).await
         }
@@ -275,7 +286,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         genesis,
         policy,
         recorder: Arc::clone(&recorder),
-        link: Arc::clone(&link) as Arc<dyn ProviderLink>,
+        link: Some(Arc::clone(&link) as Arc<dyn ProviderLink>),
         clock: Arc::new(clock),
         root: RootKey::from_seed(&[7; 32]),
         receipts: SigningKey::from_seed(&[8; 32]),

@@ -11,9 +11,10 @@ mod story;
 
 use std::collections::BTreeMap;
 
-use caps::id::{ClusterEpoch, PrincipalKey, ProviderId};
+use caps::id::{ClusterEpoch, PrincipalKey, ProviderId, Seat};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
+use caps::wire::provider::Registration;
 use policy::Quota;
 
 pub use story::{Told, story_any, story_seeds};
@@ -29,12 +30,21 @@ pub fn small_genesis() -> Genesis {
     let name = |text| Name::new(text).expect("a literal that is a name");
     Genesis {
         cluster: ClusterEpoch([0xc; 16]),
-        provider: ProviderId([0xd; 16]),
+        provider: Some(Registration {
+            id: ProviderId([0xd; 16]),
+            name: name("own"),
+            address: None,
+            bytes: 64 * 1024,
+            regions: 6,
+            classes: Vec::new(),
+            locality: None,
+            seat: Some(Seat([0x5e; 16])),
+        }),
         at: UnixMicros(1_000_000),
         admin: PrincipalKey([0xa; 32]),
         admin_name: name("admin"),
         policy: [0x9; 32],
-        capacity: Capacity { principals: 4, leases: 6, grants: 6, ended: 3, donations: 4 },
+        capacity: Capacity { principals: 4, leases: 6, grants: 6, ended: 3, donations: 4, providers: 3 },
         bounds: Bounds {
             pool_bytes: 64 * 1024,
             lease_bytes_min: 1,
@@ -51,6 +61,10 @@ pub fn small_genesis() -> Genesis {
             take_again: Micros(50),
             hops_max: 7,
             donations_per_giver: 3,
+            heartbeat_every: Micros(20),
+            silent_after: Micros(60),
+            lost_after: Micros(200),
+            skew: Micros(30),
         },
         quota: Quota {
             leases: 4,

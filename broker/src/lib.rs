@@ -16,7 +16,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`state`] | principals, leases, grants, quotas, revocations: the state machine and its serialized form |
+//! | [`state`] | principals, leases, grants, quotas, revocations, providers: the state machine and its serialized form |
 //! | [`runtime`] | the thread, the queue, and requests as sequences of commands |
 //!
 //! # What it promises
@@ -25,7 +25,10 @@
 //!   with `E_AUDIT_UNAVAILABLE`. Taking back is the exception: it takes effect, and is recorded as soon as that is
 //!   possible.
 //! * Every table, queue and batch has a fixed size. Full is a code, never growth.
-//! * Capacity and quota are given back when the provider says that the memory is back, not before.
+//! * Capacity and quota are given back when the provider says that the memory is back, or is proved to be gone, not before;
+//!   where nothing was heard of it, when its time is over there by any clock.
+//! * No receipt before the provider has answered. What one was not told, it is told when it answers again.
+//! * A lease is at one provider, which has room for it; why it is there stays with it.
 //!
 //! # What it does not
 //!

@@ -4,7 +4,7 @@ mod common;
 
 use audit::Event;
 use audit::draft::Key;
-use broker::state::{Answer, Broker, Kind, Query, TokenCut, View};
+use broker::state::{Answer, Broker, Effect, Kind, Query, TokenCut, View};
 use caps::Code;
 use caps::id::{GrantId, LeaseId};
 use caps::range::ByteRange;
@@ -94,6 +94,16 @@ fn a_block_is_revoked_by_whose_it_is_and_by_who_held_it() {
         let by_id = world.revoke(by, Target::Block { lease, id: id(7) });
         assert_eq!(code(by_id.answer), Some(Code::LeaseUnknown), "by its id alone it is the owner's");
     }
+    // A grant of another lease is none of this one, whoever says so: else room that is full would cost it.
+    let other = world.lease(1, PAGE, 1_000);
+    let foreign = world.accepted(&other, 6).grant;
+    for (by, held) in [(0, true), (1, false), (2, false), (4, true)] {
+        for grant in [foreign, GrantId([0xee; 16])] {
+            let refused = world.by(by, Kind::RevokeToken(cut(lease, Some(grant), 7, held)));
+            assert_eq!((code(refused.answer), refused.effects.len()), (Some(Code::GrantUnknown), 0), "{by}");
+            assert_eq!(grant_state(&world, foreign), Some(GrantState::Accepted));
+        }
+    }
     let by_id = world.revoke(1, Target::Block { lease, id: id(7) });
     assert!(matches!(
         marked(&by_id.effects)[..],
@@ -141,6 +151,39 @@ fn a_delegate_is_taken_off_every_lease_of_the_one_who_asks() {
     assert_eq!(told, [mark(lease), mark(other)]);
     assert_eq!(all.entries[0].get(Key::Count), Some("\"1\""));
     assert_eq!(code(world.revoke(3, Target::Holder(public(4))).answer), Some(Code::PrincipalUnknown));
+}
+
+#[test]
+fn a_delegate_of_what_is_going_back_is_not_taken_off_before_it_is_back() {
+    let lease_takes = |world: &mut World, by, target| {
+        let revoked = world.revoke(by, target);
+        revoked.answer.unwrap();
+        let takes = revoked.effects.iter().filter_map(|effect| match effect {
+            Effect::Take(Take::Lease(lease), _) => Some(*lease),
+            _ => None,
+        });
+        takes.collect::<Vec<_>>()
+    };
+    for by in [0, 1] {
+        let (mut world, lease, _) = setup();
+        world.revoke(1, Target::Lease(lease)).answer.unwrap();
+        assert_eq!(lease_takes(&mut world, by, Target::Holder(public(3))), [lease], "revoked");
+        world.system(Kind::Taken { lease }).answer.unwrap();
+        assert_eq!(lease_takes(&mut world, 0, Target::Holder(public(3))), [], "and it is back");
+
+        let (mut world, lease, _) = setup();
+        world.tick_at(START + 1_000).answer.unwrap();
+        assert_eq!(lease_takes(&mut world, by, Target::Holder(public(3))), [lease], "over in the books");
+        // Also by whoever asks before its tick.
+        let (mut world, lease, _) = setup();
+        world.now = START + 1_000;
+        assert_eq!(lease_takes(&mut world, by, Target::Holder(public(3))), [lease]);
+    }
+    // Nobody has a token of a reservation.
+    let mut world = World::new();
+    let lease = world.reserve(1, spec(PAGE, 500)).unwrap().lease;
+    world.system(Kind::Abandon { lease }).answer.unwrap();
+    assert_eq!(lease_takes(&mut world, 0, Target::Holder(public(3))), []);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use caps::Code;
 use caps::id::ProviderId;
 use caps::time::Micros;
 use caps::wire::link::{Notice, Take};
+use caps::wire::provider::Load;
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{EndCause, LeaseState, Lifetime, Target};
 use common::*;
@@ -25,7 +26,7 @@ fn a_lease_is_reserved_committed_released_and_returned() {
     let mut world = World::new();
     let reserved = world.by(1, Kind::Reserve { spec: spec(1, 1_000), session: 9 });
     assert_eq!(events(&reserved.entries), [(Event::LeaseOffer, None)]);
-    let Answer::Reserved(ticket) = reserved.answer.unwrap() else { panic!() };
+    let Answer::Reserved(ticket, _) = reserved.answer.unwrap() else { panic!() };
     assert_eq!((ticket.bytes, ticket.ttl), (PAGE, Micros(1_000)), "whole pages");
     assert_eq!(ticket.claim_by.0, START + 100);
     assert_eq!(world.status().leased_bytes, PAGE);
@@ -245,7 +246,7 @@ fn expiry_waits_for_the_provider_and_tells_it_only_after_silence() {
     assert_eq!(again.effects, [Effect::Take(Take::Lease(ticket.lease), EndCause::Expired)]);
     assert!(again.entries.is_empty());
     let cause = EndCause::Expired;
-    world.system(Kind::Notice(Notice::LeaseEnded { lease: ticket.lease, cause })).answer.unwrap();
+    world.system(notice(Notice::LeaseEnded { lease: ticket.lease, cause })).answer.unwrap();
     assert_eq!(row(&world, ticket.lease).state, LeaseState::Ended);
     world.system(Kind::Taken { lease: ticket.lease }).answer.unwrap();
     assert_eq!(world.used(1), (0, 0), "once");
@@ -255,7 +256,7 @@ fn expiry_waits_for_the_provider_and_tells_it_only_after_silence() {
 fn a_lease_that_ended_at_the_provider_first_is_recorded_once() {
     let mut world = World::new();
     let ticket = world.lease(1, 1, 1_000);
-    let notice = Kind::Notice(Notice::LeaseEnded { lease: ticket.lease, cause: EndCause::HolderExit });
+    let notice = notice(Notice::LeaseEnded { lease: ticket.lease, cause: EndCause::HolderExit });
     let ended = world.system(notice.clone());
     assert_eq!(events(&ended.entries), [(Event::HolderExit, None)]);
     assert_eq!(ended.entries[0].get(Key::Cause), Some("\"holder_exit\""));
@@ -280,14 +281,14 @@ fn a_lost_provider_takes_every_lease_along() {
     let mut world = World::new();
     let leases = [world.lease(1, 1, 1_000), world.lease(2, 1, 1_000)];
     world.reserve(1, spec(1, 1_000)).unwrap();
-    let lost = world.system(Kind::ProviderLost);
+    let lost = world.lose();
     assert_eq!(events(&lost.entries), vec![(Event::ProviderLost, None); 4]);
     assert!(lost.effects.is_empty(), "nobody is there to be told");
     assert_eq!(row(&world, leases[0].lease).cause, Some(EndCause::ProviderLost));
     assert_eq!((world.status().leased_bytes, world.status().leases), (0, 0));
     assert_eq!(code(world.reserve(1, spec(1, 100))), Some(Code::ProviderLost));
-    assert_eq!(code(world.system(Kind::ProviderLost).answer), Some(Code::Exists));
-    world.system(Kind::ProviderUp { provider: ProviderId([2; 16]) }).answer.unwrap();
+    assert_eq!(code(world.lose().answer), Some(Code::Exists));
+    world.system(comes(2)).answer.unwrap();
     let fresh = world.lease(1, 1, 1_000);
     assert_eq!(row(&world, fresh.lease).provider, ProviderId([2; 16]));
 }
@@ -395,7 +396,9 @@ fn only_the_node_proposes_what_is_its_own() {
     for kind in [
         Kind::Commit { lease: ticket.lease, bytes: PAGE },
         Kind::Taken { lease: ticket.lease },
-        Kind::ProviderLost,
+        Kind::ProviderLost { provider: own().id, proved: true },
+        comes(2),
+        Kind::ProviderHeartbeat { provider: own().id, load: Load::default() },
         Kind::PolicyLoad { hash: [0; 32] },
         Kind::HolderExit { session: 1 },
         Kind::Undo(Undo::Lease { lease: ticket.lease }),

@@ -6,7 +6,7 @@ mod naive;
 
 use broker::state::{Acceptance, Actor, Broker, Command, Kind, Narrowing, PolicyVerdict, Query, Undo, View};
 use caps::Code;
-use caps::id::{GrantId, LeaseId, ProviderId, RegionId};
+use caps::id::{GrantId, LeaseId, RegionId};
 use caps::key::SigningKey;
 use caps::range::ByteRange;
 use caps::rights::Rights;
@@ -14,9 +14,10 @@ use caps::share::ShareContract;
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Reason;
 use caps::wire::link::Notice;
+use caps::wire::provider::Registration;
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{EndCause, Lifetime, Revocation, Target};
-use common::{PAGE, START, code, genesis, marked, name, public, takes};
+use common::{PAGE, START, code, genesis, marked, name, own, public, takes};
 use naive::{Left, Life, NAMES, Naive};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -148,6 +149,8 @@ struct Lockstep {
     contracts: Vec<ShareContract>,
     commands: Vec<Command>,
     yes: BTreeSet<&'static str>,
+    /// The provider as it came last.
+    provider: Registration,
 }
 
 impl Lockstep {
@@ -161,6 +164,7 @@ impl Lockstep {
             contracts: Vec::new(),
             commands: Vec::new(),
             yes: BTreeSet::new(),
+            provider: own(),
         };
         for n in 1..4 {
             new.step(Step { by: 0, right: false, allowed: true, after: 0, op: Op::Add(n) });
@@ -300,6 +304,7 @@ impl Lockstep {
                     lifetime: if tied { Lifetime::Process } else { Lifetime::Detached },
                     segment_bytes: None,
                     max_hops: 0,
+                    near: None,
                 };
                 let said = self.naive.reserve(by, ids, bytes, ttl, named, tied, allowed);
                 if said.is_ok() {
@@ -376,15 +381,24 @@ impl Lockstep {
             }
             Op::Ended(back, cause) => {
                 let lease = self.id(back, aim).0;
-                (Kind::Notice(Notice::LeaseEnded { lease, cause }), self.naive.ended(lease, cause))
+                (
+                    Kind::Notice { provider: self.provider.id, notice: Notice::LeaseEnded { lease, cause } },
+                    self.naive.ended(lease, cause),
+                )
             }
             Op::Opened(grant) => {
                 let grant = self.grant_id(grant, aim);
-                (Kind::Notice(Notice::GrantOpened { grant }), self.naive.opened(grant))
+                (
+                    Kind::Notice { provider: self.provider.id, notice: Notice::GrantOpened { grant } },
+                    self.naive.opened(grant),
+                )
             }
             Op::GrantEnded(grant, cause) => {
                 let grant = self.grant_id(grant, aim);
-                (Kind::Notice(Notice::GrantEnded { grant, cause }), self.naive.grant_ended(grant, cause))
+                (
+                    Kind::Notice { provider: self.provider.id, notice: Notice::GrantEnded { grant, cause } },
+                    self.naive.grant_ended(grant, cause),
+                )
             }
             Op::Taken(back) => {
                 let lease = self.id(back, aim).0;
@@ -394,8 +408,14 @@ impl Lockstep {
                 self.naive.exit(session);
                 (Kind::HolderExit { session: session.into() }, Ok(()))
             }
-            Op::Lost => (Kind::ProviderLost, self.naive.provider(true)),
-            Op::Up => (Kind::ProviderUp { provider: ProviderId([3; 16]) }, self.naive.provider(false)),
+            Op::Lost => {
+                (Kind::ProviderLost { provider: self.provider.id, proved: true }, self.naive.provider_lost())
+            }
+            Op::Up => {
+                self.provider.id.0[0] = self.provider.id.0[0].wrapping_add(1); // a story has fewer steps
+                self.naive.provider_comes();
+                (Kind::ProviderRegister { provider: self.provider.clone(), attached: true }, Ok(()))
+            }
             Op::UndoLease(back) => {
                 let lease = self.id(back, aim).0;
                 self.naive.end(lease, EndCause::NotRecorded);

@@ -200,7 +200,7 @@ fn a_revoke_after_a_narrowing_outlives_the_token() {
 fn the_end_of_a_delegated_token_is_not_the_end_of_its_grant() {
     let mut world = World::new();
     let (_, contract) = accepted(&mut world);
-    let ended = |cause| Kind::Notice(Notice::GrantEnded { grant: contract.grant, cause });
+    let ended = |cause| notice(Notice::GrantEnded { grant: contract.grant, cause });
     world.now += 499;
     let told = world.system(ended(EndCause::Expired));
     assert!(told.answer.is_ok() && told.entries.is_empty());

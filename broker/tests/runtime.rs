@@ -33,6 +33,7 @@ fn spec(bytes: u64) -> LeaseSpec {
         lifetime: Lifetime::Detached,
         segment_bytes: None,
         max_hops: 0,
+        near: None,
     }
 }
 

@@ -23,7 +23,7 @@ fn grant_row(world: &World, n: u8, grant: GrantId) -> caps::wire::row::GrantRow 
 }
 
 fn opened(grant: GrantId) -> Kind {
-    Kind::Notice(Notice::GrantOpened { grant })
+    notice(Notice::GrantOpened { grant })
 }
 
 #[test]
@@ -341,12 +341,12 @@ fn a_grant_that_ended_at_the_provider_ends_here() {
     let mut world = World::new();
     let ticket = world.lease(1, PAGE, 1_000);
     let contract = world.accepted(&ticket, 5);
-    let notice = Kind::Notice(Notice::GrantEnded { grant: contract.grant, cause: EndCause::HolderExit });
-    let ended = world.system(notice.clone());
+    let said = notice(Notice::GrantEnded { grant: contract.grant, cause: EndCause::HolderExit });
+    let ended = world.system(said.clone());
     assert_eq!(events(&ended.entries), [(Event::ShareEnd, None)]);
     assert!(ended.effects.is_empty());
-    assert!(world.system(notice).entries.is_empty());
-    let unknown = Kind::Notice(Notice::GrantEnded { grant: NO_GRANT, cause: EndCause::Expired });
+    assert!(world.system(said).entries.is_empty());
+    let unknown = notice(Notice::GrantEnded { grant: NO_GRANT, cause: EndCause::Expired });
     assert_eq!(code(world.system(unknown).answer), Some(Code::GrantUnknown));
 }
 

@@ -111,7 +111,7 @@ fn the_lease_its_books_and_its_name_go_over_and_its_grants_end() {
     assert!(offered.effects.is_empty());
     let taking = world.by(2, acceptance(2, &contract, Lifetime::Process));
     assert_eq!(events(&taking.entries), [(Event::LeaseOffer, None)]);
-    let Answer::HandingOver { give, back } = taking.answer.unwrap() else { panic!() };
+    let Answer::HandingOver { give, back, .. } = taking.answer.unwrap() else { panic!() };
     let Take::Owner { lease, to, since, until, undoes: None } = give else { panic!("{give:?}") };
     assert!(matches!(back, Take::Owner { undoes: Some(attempt), .. } if attempt == since));
     assert_eq!((lease, to, since), (ticket.lease, public(2), UnixMicros(world.now + 1)));
@@ -314,9 +314,9 @@ fn an_offer_ends_with_its_lease_whatever_ends_that() {
         &|world, lease| drop(world.revoke(0, Target::Lease(lease))),
         &|world, lease| {
             let cause = EndCause::HolderExit;
-            drop(world.system(Kind::Notice(Notice::LeaseEnded { lease, cause })));
+            drop(world.system(notice(Notice::LeaseEnded { lease, cause })));
         },
-        &|world, _| drop(world.system(Kind::ProviderLost)),
+        &|world, _| drop(world.lose()),
     ];
     for end in ends {
         let mut world = World::new();

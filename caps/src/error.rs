@@ -136,7 +136,7 @@ codes! {
     /// The request was sent and its outcome is not known.
     Uncertain = 310, "E_UNCERTAIN", Unreachable, "list your leases to see whether it took effect";
     /// The certificate at the other end names nobody, or somebody else.
-    PeerIdentity = 311, "E_PEER_IDENTITY", Refused, "use a certificate of this trust domain that names who you are; `leasehold pki issue` makes one";
+    PeerIdentity = 311, "E_PEER_IDENTITY", Refused, "check address and port, of which a broker has one for clients and one for providers; use a certificate of this trust domain that names who you are: `leasehold pki issue` makes one";
     // 4xx: the control plane
     /// A number outside its bounds.
     Range = 400, "E_RANGE", Client, "see the bounds in the message";
@@ -181,6 +181,8 @@ codes! {
     System = 504, "E_SYSTEM", Ours, "`leasehold doctor` shows what this machine lacks";
     /// Sealed bytes do not authenticate: somebody without the key changed them, or the key is another one.
     Seal = 505, "E_SEAL", Tampering, "somebody without the key changed these bytes, or the key is not theirs; nothing of them was given out";
+    /// This is asked of another node: of the broker, or of the provider that has the lease.
+    WrongNode = 506, "E_WRONG_NODE", Refused, "ask the node that the message names: the broker for rights, the lease's provider for its memory";
     // 6xx: files of the operator
     /// A file cannot be read or written.
     ConfigIo = 600, "E_CONFIG_IO", Operator, "check the path and its permissions";

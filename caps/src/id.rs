@@ -60,6 +60,12 @@ id16!(
     /// memory is gone.
     ProviderId
 );
+
+impl ProviderId {
+    /// All zeros: no provider. What is drawn at random is never this.
+    pub const NOBODY: Self = Self([0; 16]);
+}
+
 id16!(
     /// A revocation receipt.
     ReceiptId
@@ -75,6 +81,11 @@ id16!(
 id16!(
     /// A program that goes on after its connection was lost. Drawn by itself, and worth nothing without its key.
     ClientId
+);
+id16!(
+    /// The directory that a provider's lives have one after the other, drawn when it is made: only one process at a time
+    /// holds its lock.
+    Seat
 );
 
 /// A principal's Ed25519 public key as it travels: 32 bytes, not yet checked to be a usable key.

@@ -34,6 +34,12 @@ pub const VALUE_BYTES_MIN: u64 = 64 * 1024;
 /// Most requests of one connection over TLS that may be unanswered. A node that is sent more stops reading until it has
 /// answered some.
 pub const REMOTE_WINDOW_MAX: usize = 32;
+/// How long who waits for the other end of a connection does so awake, in microseconds: a little more than an idle
+/// processor of a virtual machine takes to wake up, so that who is waited for may have slept.
+pub const EAGER_US_MAX: u64 = 100;
+/// Waits that are slept at once after one that was awake for nothing, when that goes on. So who is never rewarded is awake
+/// for [`EAGER_US_MAX`] in so many waits.
+pub const EAGER_SKIPPED_MAX: u32 = 64;
 /// Most bytes that one operation over TLS moves, and most bytes of a value.
 pub const VALUE_BYTES_MAX: u64 = 1 << 30;
 /// Longest name of a principal, a lease or a reason text in bytes.
@@ -57,3 +63,47 @@ const _: () = assert!(PAGE_GRANTS_MAX <= PAGE_ROWS_MAX, "a page of grants is a p
 /// Longest that a survivor of a rotation waits for a fresh segment before it takes the memory for lost, in
 /// milliseconds. Copying the largest segment (1 GiB) takes about one second on a busy machine.
 pub const ROTATION_WAIT_MS_MAX: u64 = 30_000;
+
+/// Longest address of a provider in bytes: the longest name in the DNS, a colon and a port.
+pub const ADDRESS_BYTES_MAX: usize = 253 + 1 + 5;
+/// Most providers of a cluster, those included that are lost and still listed. Each placement looks at all of them.
+pub const PROVIDERS_MAX: usize = 64;
+/// Most classes that a provider names.
+pub const PROVIDER_CLASSES_MAX: usize = 8;
+/// Providers of which a placement says how they were, so that what every lease remembers stays small.
+pub const PLACEMENT_NODES_MAX: usize = 8;
+const _: () = assert!(PLACEMENT_NODES_MAX <= PROVIDERS_MAX);
+const _: () = assert!(
+    PROVIDERS_MAX * (512 + ADDRESS_BYTES_MAX + (PROVIDER_CLASSES_MAX + 2) * (NAME_BYTES_MAX + 2)) + 4 * 1024
+        < FRAME_BYTES_MAX,
+    "a status with every provider fits one frame"
+);
+
+// ---- The link between broker and providers
+
+/// Largest frame of a link in bytes, its prefix included: the largest policy, or a page of quotas.
+pub const LINK_FRAME_BYTES_MAX: usize = 256 * 1024;
+/// Largest first frame of a provider in bytes: it is read before anybody has said who it is.
+pub const LINK_HELLO_BYTES_MAX: usize = 4 * 1024;
+/// Most questions of one side of a link that may have no answer. Whoever is asked more ends the link.
+pub const LINK_WINDOW_MAX: usize = 64;
+/// Most quotas, or names of principals, in one message.
+pub const LINK_PAGE_MAX: usize = 1_024;
+/// Largest policy in bytes, as a link carries it.
+pub const LINK_POLICY_BYTES_MAX: usize = 64 * 1024;
+/// Most root keys of which a provider is told that they have expired: of those before them nothing is open any more where
+/// leases end, and what is left is taken back as that of a key that retired.
+pub const LINK_EXPIRED_ROOTS_MAX: usize = 64;
+/// Most notices in one message.
+pub const LINK_NOTICES_PER_FRAME_MAX: usize = 512;
+const _: () = assert!(
+    LINK_PAGE_MAX * (2 * NAME_BYTES_MAX + 112) + 4 * 1024 < LINK_FRAME_BYTES_MAX
+        && LINK_NOTICES_PER_FRAME_MAX * 96 + 4 * 1024 < LINK_FRAME_BYTES_MAX
+        && LINK_POLICY_BYTES_MAX + 4 * 1024 < LINK_FRAME_BYTES_MAX
+        && FRAME_BYTES_MAX + 4 * 1024 < LINK_FRAME_BYTES_MAX,
+    "pages, policies and receipts fit a frame of a link"
+);
+const _: () = assert!(
+    (PROVIDER_CLASSES_MAX + 2) * (NAME_BYTES_MAX + 2) + ADDRESS_BYTES_MAX + 512 < LINK_HELLO_BYTES_MAX,
+    "the largest registration fits the first frame"
+);

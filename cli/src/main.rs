@@ -15,7 +15,8 @@
 //! | `commands/` | what each does; one file a noun |
 //! | `output/` | tables, JSON, errors, colours, progress |
 //! | `context`, `dirs` | which node and which directories |
-//! | `remote` | the way to a node on another machine |
+//! | `remote` | the way to nodes on other machines |
+//! | `reach`, `nodes`, `places` | which of several nodes is asked: lists of them, and where providers were last |
 //! | `failure` | how a command fails: code, message, help, exit code |
 //! | `files` | files that hold secrets: made and read with care |
 //! | `identity`, `contacts`, `tokens` | own keys, keys of others and tokens on disk |
@@ -45,9 +46,12 @@ mod files;
 mod identity;
 mod interrupt;
 mod node;
+mod nodes;
 mod output;
 mod people;
 mod pki;
+mod places;
+mod reach;
 mod remote;
 mod tokens;
 

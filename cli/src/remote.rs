@@ -1,4 +1,4 @@
-//! The way to a node on another machine: its address, and the certificate that its client shows.
+//! The way to nodes on other machines: their addresses, and the certificate that their client shows.
 //!
 //! The certificates are where `leasehold pki issue` leaves them, `<state>/pki`, or in a directory that has the same files:
 //!
@@ -22,36 +22,75 @@ use crate::args::remote::Remote;
 use crate::dirs::Dirs;
 use crate::failure::{Failure, Result};
 use crate::files;
+use crate::nodes::{self, Entry};
 
 /// Largest file with a trust domain: the longest and a line end.
 const DOMAIN_FILE_BYTES_MAX: usize = 256;
 
-/// Where a node is, and where the certificates are.
+/// Where nodes are, and where the certificates are.
+#[derive(Clone)]
 pub(crate) struct Way {
-    address: String,
-    node: Option<Name>,
+    nodes: Vec<Entry>,
     directory: PathBuf,
+    /// Whether they were named by a list.
+    listed: bool,
 }
 
 impl Way {
     /// The way that the options name; `None` if the node is on this machine.
-    pub(crate) fn of(remote: &Remote, dirs: &Dirs) -> Option<Self> {
-        let address = remote.broker.clone()?;
+    ///
+    /// # Errors
+    /// Those of a list.
+    pub(crate) fn of(remote: &Remote, dirs: &Dirs) -> Result<Option<Self>> {
+        let (nodes, listed) = match (&remote.broker, &remote.nodes) {
+            (Some(address), _) => {
+                (vec![Entry { address: address.clone(), name: remote.node.clone() }], false)
+            }
+            (None, Some(list)) => (nodes::read(list)?, true),
+            (None, None) => return Ok(None),
+        };
         let directory = remote.tls.clone().unwrap_or_else(|| dirs.pki());
-        Some(Self { address, node: remote.node.clone(), directory })
+        Ok(Some(Self { nodes, directory, listed }))
     }
 
-    /// `HOST:PORT`.
-    pub(crate) fn address(&self) -> &str {
-        &self.address
+    /// The way to nodes that nobody named.
+    pub(crate) fn aside(remote: &Remote, dirs: &Dirs) -> Self {
+        let directory = remote.tls.clone().unwrap_or_else(|| dirs.pki());
+        Self { nodes: Vec::new(), directory, listed: false }
     }
 
-    /// The node for the identity `name`, whose key is `key`.
+    /// Whether it is a list of nodes, each its own.
+    pub(crate) const fn is_list(&self) -> bool {
+        self.listed
+    }
+
+    /// `HOST:PORT`, of each.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().map(|node| &node.address[..])
+    }
+
+    /// The nodes for the identity `name`, whose key is `key`, in the order in which they were named.
     ///
     /// # Errors
     /// `E_CONFIG_TLS` if there is no certificate of that identity, or it is not good, or it is somebody else's;
     /// `E_CONFIG_PERMS` for a directory that others may write to.
-    pub(crate) fn endpoint(&self, name: &Name, key: PrincipalKey) -> Result<Endpoint> {
+    pub(crate) fn endpoints(&self, name: &Name, key: PrincipalKey) -> Result<Vec<Endpoint>> {
+        let credentials = self.believed(name, key)?;
+        let endpoint = |node: &Entry| {
+            let endpoint = Endpoint::tls(&node.address, credentials.clone());
+            match &node.name {
+                Some(name) => endpoint.node(name.clone()),
+                None => endpoint,
+            }
+        };
+        Ok(self.nodes.iter().map(endpoint).collect())
+    }
+
+    /// The certificate of the identity `name`, whose key is `key`, and who is believed.
+    ///
+    /// # Errors
+    /// As [`Self::endpoints`].
+    pub(crate) fn believed(&self, name: &Name, key: PrincipalKey) -> Result<Arc<Credentials>> {
         let credentials = self.credentials(name)?;
         let id = credentials.id();
         let chain = files::show(&self.path(&format!("{name}.pem")));
@@ -64,11 +103,7 @@ impl Way {
             let message = format!("{chain} vouches for another key than that of the identity `{name}`");
             return Err(Failure::of(Code::ConfigTls, message).help(issue));
         }
-        let endpoint = Endpoint::tls(&self.address, Arc::new(credentials));
-        Ok(match &self.node {
-            Some(node) => endpoint.node(node.clone()),
-            None => endpoint,
-        })
+        Ok(Arc::new(credentials))
     }
 
     fn path(&self, file: &str) -> PathBuf {
@@ -144,8 +179,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let dirs = Dirs::below(directory.path());
         let authority = Authority::new(dirs.pki());
-        let remote = Remote { broker: Some("node.example:7171".into()), tls: None, node: None };
-        let way = Way::of(&remote, &dirs).unwrap();
+        let remote = Remote { broker: Some("node.example:7171".into()), tls: None, node: None, nodes: None };
+        let way = Way::of(&remote, &dirs).unwrap().unwrap();
         Scene { _directory: directory, authority, way }
     }
 
@@ -160,7 +195,7 @@ mod tests {
         }
 
         fn refused(&self, who: &str) -> Failure {
-            self.way.endpoint(&name(who), key(1)).unwrap_err()
+            self.way.endpoints(&name(who), key(1)).map(|_| ()).unwrap_err()
         }
     }
 
@@ -170,8 +205,8 @@ mod tests {
 
     #[test]
     fn without_an_address_the_node_is_here() {
-        let remote = Remote { broker: None, tls: Some("x".into()), node: None };
-        assert!(Way::of(&remote, &Dirs::below(Path::new("d"))).is_none());
+        let remote = Remote { broker: None, tls: Some("x".into()), node: None, nodes: None };
+        assert!(Way::of(&remote, &Dirs::below(Path::new("d"))).unwrap().is_none());
     }
 
     #[test]
@@ -179,12 +214,12 @@ mod tests {
         let scene = scene();
         scene.begin();
         scene.issue(Role::Principal, "alice", None);
-        scene.way.endpoint(&name("alice"), key(1)).unwrap();
+        scene.way.endpoints(&name("alice"), key(1)).unwrap();
         scene.issue(Role::Principal, "bob", Some(key(1)));
-        scene.way.endpoint(&name("bob"), key(1)).unwrap();
+        scene.way.endpoints(&name("bob"), key(1)).unwrap();
         // Without a list nobody is asked about revocation.
         std::fs::remove_file(scene.way.path("lists.pem")).unwrap();
-        scene.way.endpoint(&name("alice"), key(1)).unwrap();
+        scene.way.endpoints(&name("alice"), key(1)).unwrap();
     }
 
     #[test]
@@ -206,7 +241,7 @@ mod tests {
             assert!(refused.message.contains(file), "{}", refused.message);
             std::fs::rename(&aside, &path).unwrap();
         }
-        scene.way.endpoint(&name("alice"), key(1)).unwrap();
+        scene.way.endpoints(&name("alice"), key(1)).unwrap();
     }
 
     #[test]

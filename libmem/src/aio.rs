@@ -656,3 +656,22 @@ impl<T: Row> Rows<'_, T> {
         }
     }
 }
+
+/// About providers.
+impl Client {
+    /// As [`crate::Client::provider_drain`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::provider_drain`].
+    pub async fn provider_drain(&self, name: Name, drain: bool) -> Result<()> {
+        self.session.call(calls::provider_drain(name, drain)).await
+    }
+
+    /// As [`crate::Client::provider_lost`].
+    ///
+    /// # Errors
+    /// As [`crate::Client::provider_lost`].
+    pub async fn provider_lost(&self, name: Name) -> Result<()> {
+        self.session.call(calls::provider_lost(name)).await
+    }
+}

@@ -1,7 +1,9 @@
 //! What can be asked, and what counts as its answer: one function a request, shared by both clients.
 
 use caps::error::{Code, Error, Result};
-use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle, TransferId};
+use caps::id::{
+    DonationId, GrantId, LeaseId, PrincipalKey, ProviderId, QuarantineId, SlotHandle, TransferId,
+};
 use caps::key::{Signature, SigningKey};
 use caps::limits::PAGE_ROWS_MAX;
 use caps::receipt::Receipt;
@@ -9,6 +11,7 @@ use caps::rights::Rights;
 use caps::share::{ShareContract, TransferContract};
 use caps::time::Micros;
 use caps::token::Token;
+use caps::wire::place::Place;
 use caps::wire::reply::{Opened, Page, TokenState, Welcome};
 use caps::wire::request::{LeaseSpec, Path};
 use caps::wire::row::{
@@ -302,6 +305,13 @@ pub(crate) fn token_check(token: &Token) -> Call<TokenState> {
     Call { request: Request::TokenCheck { token }, read }
 }
 
+pub(crate) fn provider_show(provider: ProviderId) -> Call<Place> {
+    let read = |reply| {
+        if let Reply::Provider { name, address } = reply { Some(Place { node: name, address }) } else { None }
+    };
+    Call { request: Request::ProviderShow { provider }, read }
+}
+
 pub(crate) fn quota() -> Call<QuotaRow> {
     let read = |reply| if let Reply::Quota { quota, .. } = reply { Some(quota) } else { None };
     Call { request: Request::QuotaList { after: None }, read }
@@ -365,4 +375,12 @@ pub(crate) fn transfer_accept(id: TransferId, signature: Signature, lifetime: Li
         _ => None,
     };
     Call { request: Request::TransferAccept { transfer: id, signature, lifetime }, read }
+}
+
+pub(crate) fn provider_drain(name: Name, drain: bool) -> Call<()> {
+    Call { request: Request::ProviderDrain { name, drain }, read: done }
+}
+
+pub(crate) fn provider_lost(name: Name) -> Call<()> {
+    Call { request: Request::ProviderLost { name }, read: done }
 }

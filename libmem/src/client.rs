@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caps::error::{Code, Error, Result};
-use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, TransferId};
+use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, ProviderId, QuarantineId, TransferId};
 use caps::key::SigningKey;
 use caps::limits::{VALUE_BYTES_MAX, VALUE_BYTES_MIN};
 use caps::receipt::Receipt;
 use caps::rights::Rights;
 use caps::share::{ShareContract, TransferContract};
 use caps::token::Token;
+use caps::wire::place::Place;
 use caps::wire::remote::leases::{self, Created};
 use caps::wire::reply::{TokenState, Welcome};
 use caps::wire::request::Path;
@@ -21,9 +22,11 @@ use caps::wire::row::{
 };
 use caps::wire::wrap::{WrapId, WrapRow};
 use caps::wire::{Name, Reason};
+use transport::Role;
 
 use crate::calls::{self, Call, Cursor, Row};
-use crate::endpoint::{Endpoint, Place, ROTATION_WAIT_MAX};
+use crate::endpoint;
+use crate::endpoint::{Endpoint, ROTATION_WAIT_MAX};
 use crate::inherited;
 use crate::lease::{LeaseOptions, LeaseView, Leased, checked, micros};
 use crate::local::Local;
@@ -66,11 +69,11 @@ impl Client {
     /// meant; `E_POSSESSION` if it does not accept the proof; `E_PROTOCOL`, `E_FRAME_*` if it is no node of this release.
     pub fn connect(endpoint: &Endpoint, key: &SigningKey) -> Result<Self> {
         let (session, welcome) = match endpoint.place() {
-            Place::Unix(path) => {
+            endpoint::Place::Unix(path) => {
                 let (local, welcome) = Local::connect(path, endpoint, key)?;
                 (Session::Local(Arc::new(local)), welcome)
             }
-            Place::Tls { address, credentials } => {
+            endpoint::Place::Tls { address, credentials } => {
                 let (remote, welcome) = remote::Session::connect(address, credentials, endpoint, key)?;
                 (Session::Remote(Arc::new(remote)), welcome)
             }
@@ -102,10 +105,54 @@ impl Client {
         local.link.hand_over()
     }
 
+    /// The life of the node's provider that was there last: a node that was started again is another one, and a session over
+    /// TLS goes on with it. [`Self::welcome`] says which was there first.
+    #[must_use]
+    pub fn provider(&self) -> ProviderId {
+        match &self.session {
+            Session::Local(_) => self.welcome.provider,
+            Session::Remote(session) => session.life().1,
+        }
+    }
+
+    /// The name in the certificate of the node; `None` at a socket, which shows none.
+    #[must_use]
+    pub fn node(&self) -> Option<&Name> {
+        match &self.session {
+            Session::Local(_) => None,
+            Session::Remote(session) => session.node(),
+        }
+    }
+
+    /// The role in the certificate of the node: broker or provider; `None` at a socket, which shows none.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        match &self.session {
+            Session::Local(_) => None,
+            Session::Remote(session) => session.role(),
+        }
+    }
+
     /// What the node said at the start: its lives, the caller's name, the tier of the caller's mappings.
     #[must_use]
     pub const fn welcome(&self) -> &Welcome {
         &self.welcome
+    }
+
+    /// Where a provider is: of any life that the broker knows. Whoever has a token knows the id of its provider.
+    ///
+    /// # Errors
+    /// `E_PROVIDER_LOST`, `E_EPOCH` or the like if that life is over; `E_WRONG_NODE` from a node that is no broker.
+    pub fn provider_show(&self, provider: ProviderId) -> Result<Place> {
+        self.session.call(calls::provider_show(provider))
+    }
+
+    /// Whether nothing can be asked here any more: the node hung up its socket. A session over TLS is made anew.
+    pub(crate) fn is_over(&self) -> bool {
+        match &self.session {
+            Session::Local(session) => session.is_over(),
+            Session::Remote(_) => false,
+        }
     }
 
     /// The key that this session proved.
@@ -634,6 +681,26 @@ impl<T: Row> Iterator for Rows<'_, T> {
                 return Some(Err(error));
             }
         }
+    }
+}
+
+/// About providers.
+impl Client {
+    /// Has a provider take no new leases, or take them again. What it has stays until it ends. Administrator only.
+    ///
+    /// # Errors
+    /// `E_NOT_ADMIN`; `E_RANGE` if no provider has this name. `E_UNCERTAIN` if no answer came: asking again does no harm.
+    pub fn provider_drain(&self, name: Name, drain: bool) -> Result<()> {
+        self.session.call(calls::provider_drain(name, drain))
+    }
+
+    /// Gives a provider up whose process is gone, and with it all its memory: its leases end, and nothing more is waited
+    /// for. Whoever says so answers for its truth. Administrator only.
+    ///
+    /// # Errors
+    /// `E_NOT_ADMIN`; `E_RANGE` if no provider has this name; `E_EXISTS` if it is known. `E_UNCERTAIN` if no answer came.
+    pub fn provider_lost(&self, name: Name) -> Result<()> {
+        self.session.call(calls::provider_lost(name))
     }
 }
 

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use caps::error::Result;
 use caps::wire::Name;
-use transport::Credentials;
+use transport::{Credentials, Role};
 
 /// How long a request may take unless the endpoint says otherwise, in seconds. A revoke is acknowledged after the wipe,
 /// which for the largest region of a host takes seconds; 30 leaves room for a loaded machine.
@@ -32,6 +33,7 @@ pub struct Endpoint {
     rotation_wait: Duration,
     reconnect: Option<Duration>,
     node: Option<Name>,
+    role: Option<Role>,
     checked: bool,
 }
 
@@ -56,15 +58,25 @@ impl Endpoint {
             rotation_wait: ROTATION_WAIT_MAX,
             reconnect: None,
             node: None,
+            role: None,
             checked: false,
         }
     }
 
-    /// Which provider's certificate the node must have. Without it any provider of the credentials' domain is believed
-    /// at first, and that one alone when a lost connection is made again. For TLS alone.
+    /// The name that the node's certificate must have. Without it any node of the credentials' domain is believed at first,
+    /// and that one alone when a lost connection is made again. For TLS alone.
     #[must_use]
     pub fn node(mut self, name: Name) -> Self {
         self.node = Some(name);
+        self
+    }
+
+    /// What the node's certificate must say that it is: [`Role::Provider`] or [`Role::Broker`]. Without it either is believed
+    /// at first, and the same one when a lost connection is made again. A broker that providers come to has the role
+    /// `broker`, a provider and a node of its own the role `provider`. For TLS alone.
+    #[must_use]
+    pub fn role(mut self, role: Role) -> Self {
+        self.role = Some(role);
         self
     }
 
@@ -110,12 +122,41 @@ impl Endpoint {
         }
     }
 
+    /// Another node that is reached as this one: with the same times, and with the same credentials, or with `credentials`
+    /// where this one is at a socket and needs none. It is known by its name: memory is with providers, and with brokers
+    /// that have some themselves, and each name is one of them.
+    pub(crate) fn elsewhere(
+        &self,
+        address: &str,
+        node: Name,
+        credentials: impl FnOnce() -> Result<Arc<Credentials>>,
+    ) -> Result<Self> {
+        let credentials = match &self.place {
+            Place::Tls { credentials, .. } => credentials.clone(),
+            Place::Unix(_) => credentials()?,
+        };
+        let place = Place::Tls { address: address.into(), credentials };
+        Ok(Self { place, node: Some(node), role: None, ..self.clone() })
+    }
+
+    /// What a list calls it: its address, or its socket's path.
+    pub(crate) fn label(&self) -> String {
+        match &self.place {
+            Place::Unix(path) => path.to_string_lossy().into_owned(),
+            Place::Tls { address, .. } => address.to_string(),
+        }
+    }
+
     pub(crate) const fn place(&self) -> &Place {
         &self.place
     }
 
     pub(crate) const fn expected_node(&self) -> Option<&Name> {
         self.node.as_ref()
+    }
+
+    pub(crate) const fn expected_role(&self) -> Option<Role> {
+        self.role
     }
 
     pub(crate) const fn is_checked(&self) -> bool {

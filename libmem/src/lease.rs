@@ -30,6 +30,7 @@ pub struct LeaseOptions {
     lifetime: Lifetime,
     segment_bytes: Option<u64>,
     max_hops: u8,
+    near: Option<Name>,
 }
 
 impl LeaseOptions {
@@ -44,6 +45,7 @@ impl LeaseOptions {
             lifetime: Lifetime::Process,
             segment_bytes: None,
             max_hops: 0,
+            near: None,
         }
     }
 
@@ -90,6 +92,21 @@ impl LeaseOptions {
         self
     }
 
+    /// Where it should be: the label of a locality, such as a room or a zone, that the operator gave to providers. A wish: it
+    /// is taken elsewhere before it is refused.
+    ///
+    /// # Errors
+    /// `E_RANGE` if the text is no name.
+    pub fn near(mut self, locality: &str) -> Result<Self> {
+        self.near = Some(Name::new(locality)?);
+        Ok(self)
+    }
+
+    /// What its owner will call it.
+    pub(crate) const fn lease_name(&self) -> Option<&Name> {
+        self.name.as_ref()
+    }
+
     /// As [`Self::new`], for whoever learns the size later.
     pub(crate) fn bytes(mut self, bytes: u64) -> Self {
         self.bytes = bytes;
@@ -97,8 +114,8 @@ impl LeaseOptions {
     }
 
     pub(crate) fn spec(self) -> Result<LeaseSpec> {
-        let Self { bytes, ttl, name, class, lifetime, segment_bytes, max_hops } = self;
-        Ok(LeaseSpec { bytes, ttl: micros(ttl)?, name, class, lifetime, segment_bytes, max_hops })
+        let Self { bytes, ttl, name, class, lifetime, segment_bytes, max_hops, near } = self;
+        Ok(LeaseSpec { bytes, ttl: micros(ttl)?, name, class, lifetime, segment_bytes, max_hops, near })
     }
 }
 
@@ -156,7 +173,8 @@ mod tests {
     #[test]
     fn options_become_a_spec() {
         let spec = LeaseOptions::new(4096, Duration::from_millis(5)).name("n").unwrap().class("c").unwrap();
-        let spec = spec.spec().unwrap();
+        let spec = spec.near("room-1").unwrap().spec().unwrap();
+        assert_eq!(spec.near.unwrap().as_str(), "room-1");
         assert_eq!((spec.bytes, spec.ttl, spec.lifetime), (4096, Micros(5_000), Lifetime::Process));
         assert_eq!(spec.segment_bytes, None);
         assert_eq!(spec.name.unwrap().as_str(), "n");

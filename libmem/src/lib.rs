@@ -45,6 +45,12 @@
 //! and [`Mediated::fetch_add_u64`] and its like change words in one step. [`remote`] says what becomes of calls whose
 //! connection is lost.
 //!
+//! # On many machines
+//!
+//! Where a broker places leases on several providers, [`Cluster`] is one session with the broker and one with each provider
+//! that has something of the caller's; what the provider of this host has is still mapped. [`Nodes`] is a plain list of nodes
+//! without a broker. [`cluster`] says who is believed, and what becomes of what when somebody is not there.
+//!
 //! # Limits
 //!
 //! - One mediated read or write at a node's socket moves **64 KiB**, over TLS **1 GiB** in frames of 64 KiB; longer ones are
@@ -103,6 +109,7 @@
 //! | `mediated` | leased memory behind the node, at its socket or over TLS |
 //! | `local` | the blocking session over the socket |
 //! | [`remote`] | the session over TLS |
+//! | [`cluster`] | a broker with many providers, and a plain list of nodes: which session is asked |
 //! | `calls` | every request with the answer that belongs to it; lists page by page |
 //! | `session/` | the protocol without I/O, the socket, the hang-up and who reads the rotation channel |
 //! | [`mapping`] | leased memory as one range of addresses: guarded, volatile and raw access |
@@ -137,9 +144,13 @@
 //! Linux kills a process that faults while the signal is blocked.
 #![deny(unsafe_code)]
 
+#[cfg(test)]
+extern crate self as libmem; // what unit tests share with the others calls it so
+
 pub mod aio;
 mod calls;
 mod client;
+pub mod cluster;
 mod endpoint;
 #[allow(unsafe_code)] // assembly, the signal handler, and calls between the two
 mod guard;
@@ -162,12 +173,15 @@ pub mod token;
 pub mod wrap;
 
 pub use caps::error::{Code, Error, Result};
-pub use caps::id::{DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, RegionId, TransferId};
+pub use caps::id::{
+    DonationId, GrantId, LeaseId, PrincipalKey, ProviderId, QuarantineId, RegionId, TransferId,
+};
 pub use caps::key::SigningKey;
 pub use caps::range::ByteRange;
 pub use caps::receipt::Receipt;
 pub use caps::rights::Rights;
 pub use caps::token::Token;
+pub use caps::wire::place::Place;
 pub use caps::wire::remote::leases::Created;
 pub use caps::wire::row::CosignerRow;
 pub use caps::wire::row::{
@@ -177,6 +191,7 @@ pub use caps::wire::row::{
 pub use caps::wire::wrap::{Fetched, WrapId, WrapRow};
 pub use caps::wire::{Name, Reason};
 pub use client::Client;
+pub use cluster::{Cluster, Nodes};
 pub use endpoint::{Endpoint, HANDSHAKE_SECONDS, REQUEST_SECONDS};
 pub use inherited::{InheritedToken, SESSION_VARIABLE, TOKENS_VARIABLE, inherited_tokens, is_inherited};
 pub use lease::{LeaseOptions, LeaseView, Leased};

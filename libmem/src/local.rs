@@ -51,6 +51,15 @@ impl Local {
         Ok((session, holder, welcome))
     }
 
+    /// Whether the node hung up.
+    pub(crate) fn is_over(&self) -> bool {
+        let mut sockets = [PollFd::new(&**self.link.socket(), PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // What cannot be asked is found out by the next request.
+        poll(&mut sockets, Some(&now)).is_ok()
+            && sockets[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
+    }
+
     pub(crate) fn call<T>(&self, call: Call<T>) -> Result<T> {
         call.read(self.ask(&call)?.take_reply()?)
     }

@@ -100,6 +100,9 @@ impl Mediated {
     /// 512 of them are one request; at a socket it is one after the other. Not one moment of the region: others may write
     /// in between.
     ///
+    /// Where it fails, as a whole or for an item, the buffers may hold pieces of what was read all the same: no more than
+    /// the bytes that are said to have come means anything.
+    ///
     /// # Errors
     /// What concerns the right or the session as a whole; each item as [`Self::read_into`].
     pub fn gather(&self, items: &mut [(u64, &mut [u8])]) -> Result<Vec<Result<usize>>> {
@@ -115,7 +118,8 @@ impl Mediated {
     /// the region ends before. Over TLS 512 of them are one request; at a socket it is one after the other.
     ///
     /// # Errors
-    /// What concerns the right or the session as a whole, `E_UNCERTAIN` among it; each item as [`Self::write_at`].
+    /// What concerns the right or the session as a whole, `E_UNCERTAIN` among it; each item as [`Self::write_at`]. Over
+    /// TLS the text of an item's error says how many of its bytes, from the first on, were written all the same.
     pub fn scatter(&self, items: &[(u64, &[u8])]) -> Result<Vec<Result<usize>>> {
         match &self.0 {
             Way::Local { right, .. } => {

@@ -279,6 +279,8 @@ pub struct Facts {
     pub rights: Rights,
     /// The bytes of the region that it reaches.
     pub range: ByteRange,
+    /// Bytes of the region that are mapped and taken back as one piece.
+    pub segment_bytes: u64,
     /// How strongly a mapping of it is held.
     pub tier: Tier,
     /// How long it lived still when it was opened.
@@ -289,10 +291,11 @@ pub struct Facts {
 
 impl From<&Opened> for Facts {
     fn from(opened: &Opened) -> Self {
-        let &Opened { rights, range, tier, expires_in, audit, .. } = opened;
+        let &Opened { rights, range, segment_bytes, tier, expires_in, audit, .. } = opened;
         Self {
             rights,
             range,
+            segment_bytes,
             tier,
             expires_in: Duration::from_micros(expires_in.0),
             audit: Duration::from_micros(audit.0),

@@ -297,6 +297,9 @@ mod tests {
             epoch: 0,
             provider: ProviderId([5; 16]),
             grants: 0,
+            node: None,
+            placement: None,
+            address: None,
             segment_bytes: 4096,
         }
     }

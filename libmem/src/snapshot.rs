@@ -11,6 +11,7 @@ use std::ops::{ControlFlow, Range};
 use std::time::Duration;
 
 use caps::error::Result;
+use caps::id::LeaseId;
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::token::Token;
@@ -20,6 +21,7 @@ use caps::wire::row::Lifetime;
 use crate::aio;
 use crate::client::Client;
 use crate::lease::{LeaseOptions, Leased};
+use crate::mediated::Memory;
 
 /// Bytes that are copied at a time, and so all the memory that a copy takes in this process: large enough that system
 /// calls do not count, small enough that a revoke, or a wish to stop, is noticed soon.
@@ -91,37 +93,46 @@ impl Client {
         options: SnapshotOptions,
         progress: impl Progress,
     ) -> Result<Option<Leased>> {
-        let original = self.open(token, Rights::READ)?;
-        let leased = self.lease(options.lease(original.opened()))?;
-        match self.copy(&original, &leased, progress) {
-            Ok(ControlFlow::Continue(())) => Ok(Some(leased)),
-            Ok(ControlFlow::Break(())) => self.release(leased.lease.id).map(|_| None),
-            Err(error) => {
-                let _ = self.release(leased.lease.id); // it is the first error that says what happened
-                Err(error)
-            }
-        }
+        let open = |token: &Token, rights| self.open(token, rights);
+        let release = |lease| self.release(lease).map(drop);
+        made(open, |options| self.lease(options), release, token, options, progress)
     }
+}
 
-    fn copy(
-        &self,
-        original: &crate::Memory,
-        leased: &Leased,
-        mut progress: impl Progress,
-    ) -> Result<ControlFlow<()>> {
-        let copy = self.open(&leased.token, Rights::READ_WRITE)?;
-        let range = original.opened().range;
-        let mut buffer = vec![0; SNAPSHOT_STEP_BYTES];
-        for (from, to, place) in pieces(range) {
-            let piece = &mut buffer[place];
-            original.read_at(from, piece)?;
-            copy.write_at(to, piece)?;
-            if progress(to + piece.len() as u64, range.len()).is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
+/// Makes a snapshot, for whoever can open, lease and release.
+pub(crate) fn made(
+    open: impl Fn(&Token, Rights) -> Result<Memory>,
+    lease: impl FnOnce(LeaseOptions) -> Result<Leased>,
+    release: impl FnOnce(LeaseId) -> Result<()>,
+    token: &Token,
+    options: SnapshotOptions,
+    progress: impl Progress,
+) -> Result<Option<Leased>> {
+    let original = open(token, Rights::READ)?;
+    let leased = lease(options.lease(original.opened()))?;
+    let copied = open(&leased.token, Rights::READ_WRITE).and_then(|copy| fill(&original, &copy, progress));
+    match copied {
+        Ok(ControlFlow::Continue(())) => Ok(Some(leased)),
+        Ok(ControlFlow::Break(())) => release(leased.lease.id).map(|()| None),
+        Err(error) => {
+            let _ = release(leased.lease.id); // it is the first error that says what happened
+            Err(error)
         }
-        Ok(ControlFlow::Continue(()))
     }
+}
+
+fn fill(original: &Memory, copy: &Memory, mut progress: impl Progress) -> Result<ControlFlow<()>> {
+    let range = original.opened().range;
+    let mut buffer = vec![0; SNAPSHOT_STEP_BYTES];
+    for (from, to, place) in pieces(range) {
+        let piece = &mut buffer[place];
+        original.read_at(from, piece)?;
+        copy.write_at(to, piece)?;
+        if progress(to + piece.len() as u64, range.len()).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
 }
 
 impl aio::Client {

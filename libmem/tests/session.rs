@@ -442,6 +442,9 @@ fn row(number: u8) -> LeaseRow {
         epoch: 0,
         provider: node::NODE,
         grants: 0,
+        node: None,
+        placement: None,
+        address: None,
         segment_bytes: 4096,
     }
 }

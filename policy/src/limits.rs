@@ -177,22 +177,43 @@ pub const REMOTE_SESSIONS_PER_NETWORK_MAX: usize = REMOTE_SESSIONS_MAX / 4 * 3;
 pub const REMOTE_SESSIONS_PER_PRINCIPAL_MAX: usize = REMOTE_SESSIONS_PER_NETWORK_MAX;
 /// Connections beyond these that are told so: telling takes a handshake. More are hung up on.
 pub const REMOTE_REFUSALS_MAX: usize = 256;
-/// Connections whose session has not begun. One more takes the place of the oldest.
+/// Connections whose session has not begun, also those that wait for the turn of their network. One more takes the place
+/// of the oldest.
 pub const REMOTE_GREETINGS_MAX: usize = 1_024;
 /// Pause between two accepted connections while there are so many, in milliseconds. So the oldest is about a second old
 /// when another takes its place: whoever means it is through by then.
 pub const REMOTE_GREETING_PACE_MS: u64 = 1;
 /// Connections over TLS that wait to be accepted.
 pub const REMOTE_BACKLOG_MAX: i32 = 1_024;
+/// TLS handshakes that one network may have begun in a second, in the long run: half of a processor's time.
+pub const REMOTE_HANDSHAKES_PER_S: u32 = 500;
+/// Those of a network that are begun at once after a quiet time: as many as may be beginning.
+pub const REMOTE_HANDSHAKES_BURST: u32 = REMOTE_GREETINGS_MAX as u32;
+/// How long a connection whose ClientHello has come waits for the turn of its network, in milliseconds. One that would
+/// wait longer is hung up on.
+pub const REMOTE_HANDSHAKE_WAIT_MS_MAX: u64 = 1_000;
+/// Networks whose handshakes are counted apart. Those beyond share one count until others have been quiet for a while.
+pub const REMOTE_RATED_NETWORKS_MAX: usize = 4_096;
+/// New connections that a thread takes in before it looks at its others.
+pub const REMOTE_BEGUN_PER_ROUND: usize = 16;
 /// Most threads that serve TLS: more than that would only take turns with those that do other work.
 pub const REMOTE_SHARDS_MAX: usize = 4;
 /// How long a frame may take from its first byte to its last, in milliseconds, while the node reads.
 pub const REMOTE_FRAME_MS_MAX: u64 = 10_000;
+/// Bytes of frames whose rest has not come, that all connections over TLS together may have sent. Beyond it the oldest
+/// ends of the principal that has sent most of them. Each has less than a frame and a record: a frame is judged as a
+/// whole, by its checksum among others, and what was cut off has had no effect. So it is held until it is whole, and it
+/// has to have room for a chunk of 64 KiB and what says where that belongs.
+///
+/// Also of what has come and waits for the node. Nobody ends for that; beyond it [`REMOTE_SCARCE_READ_BYTES`] are read.
+pub const REMOTE_PARTIALS_BYTES_MAX: usize = 64 << 20;
 /// How long a request may have waited in the node when its turn comes, in milliseconds. Beyond it there is more to do than
 /// can be done, and it is refused with `E_BUSY` at once instead of being served late.
 pub const REMOTE_WAIT_MS_MAX: u64 = 500;
 /// Bytes of ciphertext that are read from a connection at once.
 pub const REMOTE_READ_BYTES: usize = 64 << 10;
+/// The same while [`REMOTE_PARTIALS_BYTES_MAX`] wait for the node already.
+pub const REMOTE_SCARCE_READ_BYTES: usize = 4 << 10;
 /// How often a connection is read from before it is the next one's turn.
 pub const REMOTE_READS_PER_TURN: usize = 4;
 /// Bytes that a full read has to mean, of a hundred of its ciphertext, to be followed by another in the same turn. The
@@ -357,6 +378,10 @@ pub const POOL_BYTES_MAX: u64 = 16 * TIB;
 pub const POOL_RAM_PERCENT_MAX: u64 = 80;
 /// What the pool takes of `MemAvailable` at start, where the configuration is silent, in percent.
 pub const POOL_RAM_PERCENT_DEFAULT: u64 = 25;
+/// Pages that are present in the provider's own mappings, for words that clients have changed, of all regions together. The
+/// kernel counts a page, or the huge page that it is of, as the provider's own while it is, and takes the largest process
+/// first when memory runs out.
+pub const WORD_PAGES_MAX: usize = 64;
 /// Bytes of RAM that a node keeps for itself: tables, buffers, queues and stacks, beyond the pool.
 pub const NODE_RAM_BYTES_RESERVED: u64 = 128 * MIB;
 /// Kernel memory of a region of 64 KiB in bytes, at most: a detached tmpfs, its inode, its pin.
@@ -547,8 +572,28 @@ const _: () = assert!(
 );
 const _: () = assert!(REMOTE_GREETINGS_MAX as u64 * REMOTE_GREETING_PACE_MS * 2 < HANDSHAKE_MS_MAX);
 const _: () = assert!(
+    REMOTE_HANDSHAKES_PER_S as u64 * REMOTE_GREETING_PACE_MS * 2 <= 1_000,
+    "one network's handshakes leave half of the pace to others"
+);
+const _: () = assert!(
+    REMOTE_HANDSHAKE_WAIT_MS_MAX * 2 < HANDSHAKE_MS_MAX,
+    "whoever waits for a turn is through before an honest client gives up"
+);
+const _: () = assert!(
+    REMOTE_HANDSHAKES_PER_S as u64 * REMOTE_HANDSHAKE_WAIT_MS_MAX / 1_000 < REMOTE_SESSIONS_MAX as u64 / 16,
+    "those of one network that wait take few of the seats"
+);
+const _: () = assert!(
     REMOTE_KEEPALIVE_STEP_MS * REMOTE_KEEPALIVES_MAX as u64 <= REMOTE_KEEPALIVE_MS,
     "who is gone is found out within two spans"
+);
+const _: () = assert!(
+    REMOTE_PARTIALS_BYTES_MAX as u64 <= NODE_RAM_BYTES_RESERVED / 2,
+    "what is held of frames fits what the node keeps for itself"
+);
+const _: () = assert!(
+    REMOTE_PARTIALS_BYTES_MAX >= 500 * FRAME_BYTES_MAX,
+    "500 busy connections may all be in the middle of the largest frame"
 );
 const _: () = assert!(REMOTE_SEND_BYTES_MAX >= FRAME_BYTES_MAX && REMOTE_WAIT_MS_MAX < REQUEST_MS_DEFAULT);
 const _: () = assert!(BROKER_QUEUE_MAX >= SESSIONS_MAX && PROVIDER_QUEUE_MAX >= SESSIONS_MAX);
@@ -583,6 +628,10 @@ const _: () = assert!(POOL_WATERMARK_PERCENT < 100);
 const _: () = assert!(
     LEASES_MAX as u64 * LEASE_USER_BYTES_MAX <= NODE_RAM_BYTES_RESERVED,
     "full tables fit what the node keeps for itself"
+);
+const _: () = assert!(
+    WORD_PAGES_MAX as u64 * HUGE_PAGE_BYTES <= NODE_RAM_BYTES_RESERVED,
+    "words that clients change do not make the node look larger than what it keeps for itself"
 );
 const _: () =
     assert!(CHECKPOINT_MS_MIN <= CHECKPOINT_MS_DEFAULT && CHECKPOINT_MS_DEFAULT <= CHECKPOINT_MS_MAX);
@@ -689,6 +738,143 @@ const _: () = assert!(
     "remembered answers of remote clients fit what the node keeps for itself"
 );
 const _: () = assert!(EFFECTS_LOOK_MS_MAX < EFFECTS_KEPT_MS && REQUEST_MS_DEFAULT < EFFECTS_KEPT_MS);
+
+// ---- Providers
+
+/// How often a provider in another process is asked how it is, in milliseconds.
+pub const HEARTBEAT_MS: u64 = 1_000;
+/// From which silence on a provider is given no new leases, in milliseconds: two answers may be late.
+pub const PROVIDER_SILENT_MS: u64 = 3_000;
+/// From which silence on a provider is lost, and all its leases with it, in milliseconds: longer than a network that is
+/// being switched over, shorter than anybody waits for memory that is gone.
+pub const PROVIDER_LOST_MS: u64 = 10_000;
+/// Lives of providers that are remembered when they have no row any more, so that none begins again: every provider may
+/// have restarted a few times while one that was given up still tries.
+pub const PROVIDERS_PAST_MAX: usize = 4 * PROVIDERS_MAX;
+/// Of these, the lives of one name: a provider that starts over and over pushes out its own.
+pub const PROVIDERS_PAST_PER_NAME_MAX: usize = 4;
+/// Names of providers that drain and have no row any more.
+pub const PROVIDERS_DRAINED_MAX: usize = 4 * PROVIDERS_MAX;
+/// Take-backs below one lease that wait until its provider answers again. Beyond it the whole lease goes: not before the
+/// delegates' part of the marks fits, so that it is its owner's doing.
+pub const UNTOLD_PER_LEASE_MAX: usize = 1_024;
+const _: () = assert!(UNTOLD_PER_LEASE_MAX > MARKS_OF_DELEGATES_MAX);
+/// Of all leases at one provider. Beyond it a lease goes of the owner of whose leases most waits.
+pub const UNTOLD_PER_PROVIDER_MAX: usize = 4 * UNTOLD_PER_LEASE_MAX;
+/// After how long something that must be ordered is tried again where the broker's urgent lane is full, in milliseconds.
+pub const URGENT_AGAIN_MS: u64 = 5;
+/// Of what waits, that which is told after one heartbeat.
+pub const UNTOLD_PER_BEAT_MAX: usize = 64;
+/// How long a provider may take to answer a question that it does nothing for, in milliseconds: longer than its link waits.
+pub const PROVIDER_ANSWER_MS_MAX: u64 = 4_000;
+/// How long a provider may take to take something back, in milliseconds, the wiping of its bytes not counted.
+pub const PROVIDER_TAKE_MS_MAX: u64 = 30_000;
+/// How long a node that starts waits for the lock of its directory, in milliseconds: the life of a provider whose upper
+/// process was killed has it until it has taken everything back and told the broker so, and whoever starts nodes again does
+/// it at once.
+pub const NODE_LOCK_MS_MAX: u64 = 5_000;
+/// Pause between two tries, in milliseconds.
+pub const NODE_LOCK_LOOK_MS: u64 = 10;
+/// How often a lease that a provider refused is tried at another one.
+pub const PLACEMENT_RETRIES_MAX: usize = 1;
+const _: () = assert!(2 * HEARTBEAT_MS <= PROVIDER_SILENT_MS && PROVIDER_SILENT_MS < PROVIDER_LOST_MS);
+const _: () = assert!(PROVIDER_ANSWER_MS_MAX < REQUEST_MS_DEFAULT, "a client waits for a provider's answer");
+const _: () =
+    assert!(PROVIDER_LOST_MS.is_multiple_of(HEARTBEAT_MS), "so many heartbeats are missed before that");
+
+// ---- The link between broker and providers
+
+/// How long a connection may take, from its first byte to a whole `Hello`, in milliseconds.
+pub const LINK_GREETING_MS_MAX: u64 = 5_000;
+/// How long a provider may take from the welcome until it is ready, in milliseconds: it may have gigabytes to set up.
+pub const LINK_READY_MS_MAX: u64 = 60_000;
+/// Connections that have not said who they are, of all peers. More are closed at once.
+pub const LINK_GREETINGS_MAX: usize = 64;
+/// Of these, the ones from one network address.
+pub const LINK_GREETINGS_PER_ADDRESS_MAX: usize = 16;
+/// Connections that have said who they are: every provider once, and once more while it comes back.
+pub const LINKS_MAX: usize = 2 * PROVIDERS_MAX;
+/// How long a frame may take from its first byte to its last, in milliseconds.
+pub const LINK_FRAME_MS_MAX: u64 = 5_000;
+/// How long the other end may not take what it is sent, in milliseconds.
+pub const LINK_SEND_MS_MAX: u64 = 5_000;
+/// How long a question waits for its answer, in milliseconds. A renewal that takes longer is carried out no more.
+pub const LINK_ASK_MS_MAX: u64 = 3_000;
+/// How long taking back is waited for, in milliseconds: it copies what a rotation keeps.
+pub const LINK_TAKE_MS_MAX: u64 = ROTATION_WAIT_MS_MAX;
+/// How long the record of a claim is waited for, in milliseconds: the device of a log may be busy.
+pub const LINK_RECORD_MS_MAX: u64 = 30_000;
+/// How long a revocation that a provider asks for is waited for, in milliseconds: the broker has it taken back first, at
+/// the very provider.
+pub const LINK_REVOKE_MS_MAX: u64 = LINK_TAKE_MS_MAX + LINK_ASK_MS_MAX;
+/// Of the questions of a broker that may have no answer, those how a provider is: they wait for no other.
+pub const LINK_PULSES_MAX: usize = 4;
+/// Of these, what is to be taken back: it waits for no claim.
+pub const LINK_TAKES_MAX: usize = 32;
+/// Of these, claims: each keeps its place until it is recorded, and no renewal and no root key waits for that.
+pub const LINK_CLAIMS_MAX: usize = 16;
+/// Of these, all others.
+pub const LINK_OTHERS_MAX: usize = LINK_WINDOW_MAX - LINK_PULSES_MAX - LINK_TAKES_MAX - LINK_CLAIMS_MAX;
+/// After which silence a provider takes its link for cut and dials again, in milliseconds: several questions how it is have
+/// not come, and it can be back before it is lost.
+pub const LINK_SILENT_MS_MAX: u64 = 5_000;
+/// How long a provider waits at least before it dials again, in milliseconds.
+pub const LINK_REDIAL_MS_MIN: u64 = 50;
+/// How long it waits at most, in milliseconds: a few tries fit before it is lost.
+pub const LINK_REDIAL_MS_MAX: u64 = 2_000;
+/// How long a provider waits for a connection, in milliseconds.
+pub const LINK_CONNECT_MS_MAX: u64 = 3_000;
+/// Notices that a provider keeps until the broker has noted them: every lease that it may have ends once, every grant is
+/// opened once and ends once, and while the broker is away nothing new comes. The oldest make room.
+pub const LINK_NOTICES_MAX: usize = LEASES_MAX + 2 * GRANTS_MAX;
+/// Notices about what is not its own that a provider may tell over one link: after a long cut it tells of leases that the
+/// broker has forgotten, and goes on after them over the next link.
+pub const LINK_BAD_NOTICES_MAX: usize = 1_024;
+/// How long a provider waits before it tells again what a broker had no room for, in milliseconds.
+pub const LINK_NOTICE_AGAIN_MS: u64 = 50;
+/// How long a node that stops waits for the last words of its links, in milliseconds.
+pub const LINK_BYE_MS_MAX: u64 = 500;
+/// Bytes that are read and thrown away after the last words of a link, so that these arrive: what is closed with bytes
+/// unread is reset.
+pub const LINK_BYE_BYTES_MAX: u64 = 16 * LINK_FRAME_BYTES_MAX as u64;
+/// Connections of one network address to the providers' door in a second, in the long run: each costs a handshake before
+/// anything is known of who comes, and all of these together a twentieth of a processor's time.
+pub const LINK_GREETINGS_PER_S: u32 = 50;
+/// Those of an address after a quiet time: every provider, should all be behind it, and once more.
+pub const LINK_GREETINGS_BURST: u32 = 2 * PROVIDERS_MAX as u32;
+/// Addresses whose connections are counted apart. Those beyond share one count until others have been quiet for a while.
+pub const LINK_RATED_ADDRESSES_MAX: usize = 1_024;
+const _: () = assert!(LINK_GREETINGS_BURST as usize >= LINK_GREETINGS_PER_ADDRESS_MAX);
+// Who waits gives up in this order: the link, which from then on lets nothing arrive of what was asked; then the broker,
+// which undoes it in its books. The other way around a renewal that the books have undone, and whose owner was told so,
+// would still be carried out: `by` in it is the link's time. A claim that nobody waits for would take memory likewise.
+const _: () = assert!(LINK_ASK_MS_MAX < PROVIDER_ANSWER_MS_MAX, "the link gives a question up first");
+const _: () = assert!(CLOCK_SKEW_MS_MAX < PROVIDER_ANSWER_MS_MAX, "and a claim, after the end of its ticket");
+const _: () =
+    assert!(LINK_ASK_MS_MAX < NODE_LOCK_MS_MAX, "a provider that stops waits so long for its broker");
+const _: () = assert!(LINK_TAKE_MS_MAX <= PROVIDER_TAKE_MS_MAX, "a take-back is given up together");
+const _: () = assert!(POLICY_BYTES_MAX <= LINK_POLICY_BYTES_MAX, "every policy fits a link");
+const _: () = assert!(LINK_PULSES_MAX + LINK_TAKES_MAX + LINK_CLAIMS_MAX < LINK_WINDOW_MAX);
+const _: () = assert!(
+    LINK_ASK_MS_MAX < RESERVATION_MS_MAX,
+    "a renewal that arrives late is within the end that the books have"
+);
+const _: () = assert!(
+    3 * HEARTBEAT_MS < LINK_SILENT_MS_MAX
+        && LINK_SILENT_MS_MAX + LINK_REDIAL_MS_MAX + LINK_ASK_MS_MAX <= PROVIDER_LOST_MS,
+    "a provider whose link was cut is back before it is lost"
+);
+const _: () =
+    assert!(LINK_REDIAL_MS_MIN < LINK_REDIAL_MS_MAX && LINK_GREETINGS_PER_ADDRESS_MAX < LINK_GREETINGS_MAX);
+
+// ---- Roles
+
+/// The time that a life of a provider takes at least, in milliseconds: one that ended sooner is followed by the next only
+/// then, so that a broker that refuses it is not asked all the time.
+pub const LIFE_MS_MIN: u64 = 1_000;
+/// How long a rotation of the root keys waits for the providers that are connected to believe the new one, in
+/// milliseconds. One that has not said so by then is hung up on, and hears of it when it comes back.
+pub const ROOTS_TOLD_MS_MAX: u64 = 5_000;
 
 #[cfg(test)]
 mod tests {

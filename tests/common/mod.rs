@@ -22,6 +22,8 @@
 //! | `shell` | commands of a second terminal |
 //! | `named` | whether a test that a document names exists |
 //! | `log` | entries of the node's logs, and their verification |
+//! | `netns` | hosts with networks of their own on this machine, and cables that can be pulled |
+//! | `faults`, `packet` | a wire that delays, loses, reorders, doubles and cuts as it is told |
 //!
 //! Every wait is for a condition and has a deadline; nothing sleeps and hopes.
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
@@ -29,9 +31,12 @@
 pub mod actor;
 pub mod attack;
 pub mod board;
+pub mod faults;
 pub mod log;
 pub mod named;
+pub mod netns;
 pub mod node;
+pub mod packet;
 pub mod pass;
 pub mod player;
 pub mod race;

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -12,9 +13,10 @@ use std::ptr::null;
 use std::sync::mpsc;
 
 use libmem::{Client, Endpoint, PrincipalKey, SigningKey};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
 use tempfile::TempDir;
 
+use super::netns::Space;
 use super::{NOBODY, PATIENCE, USERS, until};
 
 /// Bytes of a test node's pool.
@@ -30,6 +32,10 @@ pub struct Node {
     uid: Option<u32>,
     /// What it sees in the place of /dev/zero.
     zero: Option<PathBuf>,
+    /// How many descriptors it may have, where that is not what this process may.
+    descriptors: Option<u64>,
+    /// The network that it is in, where that is not the tests'.
+    space: Option<Space>,
     /// What it said when it was ready.
     pub ready: serde_json::Value,
 }
@@ -64,7 +70,24 @@ impl Node {
     /// As [`Self::start`], serving TLS at a port of the kernel's choice, with an authority of its own for the domain
     /// `test.example` that has issued a certificate to the node `node-1`. See [`super::tls`].
     pub fn start_with_tls(config: &str) -> Self {
-        let mut node = Self::prepare(&format!("{config}\n[remote]\nlisten = \"127.0.0.1:0\"\n"), None, None);
+        Self::serving(config, Ipv4Addr::LOCALHOST, None, None)
+    }
+
+    /// The same with at most so many descriptors.
+    pub fn start_with_tls_and_descriptors(config: &str, descriptors: Option<u64>) -> Self {
+        Self::serving(config, Ipv4Addr::LOCALHOST, None, descriptors)
+    }
+
+    /// As [`Self::start_with_tls`], in a network of its own, at this address there.
+    pub fn start_in(space: &Space, address: Ipv4Addr, config: &str) -> Self {
+        Self::serving(config, address, Some(space.clone()), None)
+    }
+
+    fn serving(config: &str, address: Ipv4Addr, space: Option<Space>, descriptors: Option<u64>) -> Self {
+        let config = format!("{config}\n[remote]\nlisten = \"{address}:0\"\n");
+        let mut node = Self::prepare(&config, None, None);
+        node.descriptors = descriptors;
+        node.space = space;
         let shell = super::shell::Shell::new(node.path());
         shell.bytes(&["pki", "init", "--domain", super::tls::DOMAIN]);
         shell.bytes(&["pki", "issue", "node-1", "--role", "provider"]);
@@ -89,7 +112,7 @@ impl Node {
         fs::write(dir.path().join("leasehold.toml"), users + config + quiet).unwrap();
         std::os::unix::fs::chown(dir.path(), uid, uid).unwrap();
         std::os::unix::fs::chown(dir.path().join("leasehold.toml"), uid, uid).unwrap();
-        Self { dir, child: None, uid, zero, ready: serde_json::Value::Null }
+        Self { dir, child: None, uid, zero, descriptors: None, space: None, ready: serde_json::Value::Null }
     }
 
     /// Where it serves TLS.
@@ -109,6 +132,14 @@ impl Node {
             let zero = CString::new(zero.as_os_str().as_bytes()).unwrap();
             // SAFETY: between fork and exec, system calls alone: their texts were made before.
             unsafe { command.pre_exec(move || put_for_dev_zero(&zero)) };
+        }
+        if let Some(most) = self.descriptors {
+            let limit = Rlimit { current: Some(most), maximum: Some(most) };
+            // SAFETY: between fork and exec, one system call.
+            unsafe { command.pre_exec(move || Ok(setrlimit(Resource::Nofile, limit)?)) };
+        }
+        if let Some(space) = &self.space {
+            space.place(&mut command);
         }
         let mut child = command
             .args(["up", "--json", "--dir"])

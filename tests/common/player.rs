@@ -264,6 +264,7 @@ impl Player {
                     lifetime: Lifetime::Process,
                     segment_bytes: None,
                     max_hops: 0,
+                    near: None,
                 };
                 let mut last = Ok(());
                 for _ in 0..times {

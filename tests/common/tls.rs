@@ -1,7 +1,7 @@
 //! A session over TLS spoken by hand: frames as they are, bytes that are none, and nothing that a library would see to.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use caps::error::{Code, Error};
@@ -12,6 +12,7 @@ use caps::wire::remote::{Answer, Flags, Header, Next, Span, Verb, next};
 use caps::wire::request::Path as By;
 use caps::wire::{Reply, Request, cbor};
 use libmem::{Rights, SigningKey, Token};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use transport::rustls::pki_types::ServerName;
 use transport::rustls::{ClientConnection, StreamOwned};
 use transport::{Credentials, Domain, Files};
@@ -71,13 +72,7 @@ pub struct Tls {
 impl Tls {
     /// Connects, and does nothing that TLS does not do.
     pub fn silent(address: SocketAddr, credentials: &Credentials) -> Self {
-        let socket = TcpStream::connect(address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_nodelay(true).unwrap();
-        // Whom a client wants to reach is not said: the node's name is in its certificate.
-        let name = ServerName::try_from("node").unwrap();
-        let tls = ClientConnection::new(credentials.client(), name).unwrap();
-        Self { stream: StreamOwned::new(tls, socket), input: Vec::new(), next: 1 }
+        Self::over(TcpStream::connect(address).unwrap(), credentials.client())
     }
 
     /// Connects and proves a key.
@@ -86,12 +81,25 @@ impl Tls {
     /// What the node refuses with.
     pub fn connect(address: SocketAddr, credentials: &Credentials, key: &SigningKey) -> Result<Self, Error> {
         let mut tls = Self::silent(address, credentials);
-        let transcript = tls.hello(key)?;
-        let channel = transport::binding(&tls.stream.conn)?;
-        match tls.control(&Request::Prove { signature: transcript.sign_over(&channel, key) })? {
-            Reply::Welcome(_) => Ok(tls),
-            other => panic!("a proof is answered with a welcome, not {other:?}"),
-        }
+        tls.begin(key).map(|()| tls)
+    }
+
+    /// The same from this address of the machine's own: a node reckons by where somebody comes from.
+    ///
+    /// # Errors
+    /// What the node refuses with.
+    pub fn connect_from(
+        from: Ipv4Addr,
+        address: SocketAddr,
+        credentials: &Credentials,
+        key: &SigningKey,
+    ) -> Result<Self, Error> {
+        let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let socket = socket.unwrap();
+        net::bind(&socket, &SocketAddr::from((from, 0))).unwrap();
+        net::connect(&socket, &address).unwrap();
+        let mut tls = Self::over(TcpStream::from(socket), credentials.client());
+        tls.begin(key).map(|()| tls)
     }
 
     /// Says hello; what is to be signed.
@@ -247,3 +255,88 @@ impl Tls {
 
 /// Bytes before a frame's body.
 pub const HEADER: usize = HEADER_BYTES;
+
+/// The certificate of a name that was issued before, as another process of the same test finds it.
+pub fn found(directory: &std::path::Path, name: &str) -> Arc<Credentials> {
+    let file = |file: &str| directory.join("pki").join(file);
+    let files = Files {
+        chain: file(&format!("{name}.pem")),
+        key: file(&format!("{name}.key")),
+        roots: file("roots.pem"),
+        lists: Some(file("lists.pem")),
+    };
+    Arc::new(Credentials::load(&Domain::new(DOMAIN).unwrap(), &files).unwrap())
+}
+
+// For those who do not mean well.
+impl Tls {
+    /// Connects with a configuration of any kind, from a socket that is connected.
+    pub fn over(socket: TcpStream, config: Arc<transport::rustls::ClientConfig>) -> Self {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        // Whom a client wants to reach is not said: the node's name is in its certificate.
+        let tls = ClientConnection::new(config, ServerName::try_from("node").unwrap()).unwrap();
+        Self { stream: StreamOwned::new(tls, socket), input: Vec::new(), next: 1 }
+    }
+
+    /// Proves a key after the handshake.
+    ///
+    /// # Errors
+    /// What the node refuses with.
+    pub fn begin(&mut self, key: &SigningKey) -> Result<(), Error> {
+        let transcript = self.hello(key)?;
+        let channel = transport::binding(&self.stream.conn)?;
+        match self.control(&Request::Prove { signature: transcript.sign_over(&channel, key) })? {
+            Reply::Welcome(_) => Ok(()),
+            other => panic!("a proof is answered with a welcome, not {other:?}"),
+        }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &TcpStream {
+        &self.stream.sock
+    }
+
+    /// TLS itself.
+    pub fn tls(&mut self) -> &mut ClientConnection {
+        &mut self.stream.conn
+    }
+
+    /// Sends what TLS has to send.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
+    }
+
+    /// Says no more, in TLS and in TCP. What comes can still be heard.
+    pub fn shut(&mut self) {
+        self.stream.conn.send_close_notify();
+        let _ = self.stream.flush(); // the node may have hung up
+        let _ = self.stream.sock.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// The number of the next request is this one.
+    pub fn count_from(&mut self, number: u64) {
+        self.next = number;
+    }
+
+    /// Reads a byte, of a node that may have hung up.
+    ///
+    /// # Errors
+    /// What the node refuses with; `E_UNREACHABLE` if it is gone.
+    pub fn read_at_or_gone(&mut self, handle: SlotHandle) -> Result<Vec<u8>, Code> {
+        let frame = self.frame(Verb::Read, Span::new(handle, 0, 1).as_bytes());
+        if self.write(&frame).is_err() {
+            return Err(Code::Unreachable);
+        }
+        let Some(frame) = self.hear() else { return Err(Code::Unreachable) };
+        frame.failure().map_or(Ok(frame.body), |error| Err(error.code()))
+    }
+
+    /// Cuts the connection off without a word: the node's kernel is told of a reset.
+    pub fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(&self.stream.sock, Some(std::time::Duration::ZERO)).unwrap();
+    }
+}

@@ -133,6 +133,7 @@ fn lease() -> Request {
         lifetime: Lifetime::Process,
         segment_bytes: None,
         max_hops: 0,
+        near: None,
     })
 }
 

@@ -137,6 +137,7 @@ fn spec(bytes: u64) -> LeaseSpec {
         lifetime: Lifetime::Detached,
         segment_bytes: None,
         max_hops: 0,
+        near: None,
     }
 }
 
@@ -269,5 +270,45 @@ fn a_word_that_is_swapped_over_tls_is_seen_where_it_is_mapped() {
     assert_eq!(region.load_u64(8).unwrap(), 9);
     assert_eq!(region.fetch_add_u64(8, 1).unwrap(), 9);
     assert_eq!(swap(10, 11), Ok(10), "and the other way about");
+    scene.is_well();
+}
+
+/// What a request of the socket leaves behind is known to who asks again, also when its time was over, and a lease that
+/// ends with the session does so however late it was made.
+#[test]
+fn a_lease_that_is_made_too_late_is_told_when_asked_again_and_ends_with_its_session() {
+    let mut scene = Scene::set();
+    let before = scene.live();
+    let spec = LeaseSpec {
+        bytes: 1 << 20,
+        ttl: Micros(600_000_000),
+        name: None,
+        class: None,
+        lifetime: Lifetime::Process,
+        segment_bytes: None,
+        max_hops: 0,
+        near: None,
+    };
+    let mut body = Vec::new();
+    cbor::append(&Request::LeaseCreate(spec), &mut body).unwrap();
+    let (mut tls, _) = scene.resumed(CLIENT);
+    // A millisecond is mostly not enough to record and sync it. It may be, so it is tried some times.
+    let late = (0..200).any(|n| {
+        let number = RequestId(NUMBER.0 + n);
+        let header = Header::of(Verb::Control, Flags::NONE, number, body.len()).unwrap();
+        let hurried = Header { deadline_or_code: 1, ..header };
+        let first = say(&mut tls, &[&hurried.encode()[..], &body].concat()).failure();
+        if first.as_ref().is_some_and(|error| error.code() != Code::Timeout) {
+            panic!("{first:?}");
+        }
+        let again = say(&mut tls, &frame(Verb::Control, number, &body));
+        let reply: Reply = cbor::decode(&again.body).unwrap_or_else(|_| panic!("{:?}", again.failure()));
+        assert!(matches!(reply, Reply::Leased { .. }), "{reply:?}");
+        first.is_some()
+    });
+    assert!(late, "no answer was ever late");
+    assert!(scene.live() > before);
+    drop(tls);
+    until("what was made for the session has ended with it", || (scene.live() == before).then_some(()));
     scene.is_well();
 }

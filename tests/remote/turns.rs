@@ -1,17 +1,24 @@
 //! What one connection does, or leaves undone, is no burden to its neighbours and to the node.
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use caps::error::Code;
 use caps::id::SlotHandle;
 use caps::wire::Request;
 use caps::wire::remote::{Flags, Header, Span, Verb};
-use policy::limits::{REMOTE_PARTING_MS_MAX, REMOTE_SHARDS_MAX};
+use policy::limits::{
+    REMOTE_HANDSHAKE_WAIT_MS_MAX, REMOTE_HANDSHAKES_BURST, REMOTE_HANDSHAKES_PER_S, REMOTE_PARTING_MS_MAX,
+    REMOTE_SHARDS_MAX,
+};
+use rustix::net::{AddressFamily, SocketType};
 use zerocopy::IntoBytes;
 
 use super::Scene;
 use super::common::tls::{HEADER, Tls, credentials};
-use super::common::{log, refused};
+use super::common::{log, refused, until};
 
 impl Scene {
     /// Processor time of the threads that serve TLS.
@@ -126,5 +133,63 @@ fn a_local_request_over_tls_is_refused_and_on_record() {
     log::await_provider(&scene.node.audit(), "the fault is on record", |entry| {
         entry["event"] == "fault.protocol" && entry["code"] == "E_PROTOCOL" && entry["reaction"] == "log"
     });
+    scene.is_well();
+}
+
+/// A connection that comes from another network than the tests' own, and asks for a handshake.
+fn from_elsewhere(to: SocketAddr) -> std::io::Result<TcpStream> {
+    /// A whole record, in which a ClientHello begins that is longer.
+    const BEGUN: [u8; 10] = [22, 3, 1, 0, 5, 1, 0, 1, 0, 3];
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    rustix::net::bind(&socket, &SocketAddr::from((Ipv4Addr::new(127, 0, 77, 1), 0)))?;
+    rustix::net::connect(&socket, &to)?;
+    let mut socket = TcpStream::from(socket);
+    socket.write_all(&BEGUN)?;
+    Ok(socket)
+}
+
+/// Whether the node ends a connection that has not said all, long before a handshake's time is over.
+fn is_hung_up_on(mut socket: TcpStream) -> bool {
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    match socket.read(&mut [0]) {
+        Ok(count) => count == 0,
+        Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+    }
+}
+
+/// A network that begins handshakes without end is hung up on before they cost anything, and others come in meanwhile.
+#[test]
+fn a_network_that_begins_too_many_keeps_no_other_out() {
+    let mut scene = Scene::set();
+    let (address, over) = (scene.node.address(), AtomicBool::new(false));
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                drop(from_elsewhere(address)); // its own queue of ports may be full for a moment
+            }
+        });
+        until("a connection of that network is hung up on", || {
+            from_elsewhere(address).is_ok_and(is_hung_up_on).then_some(())
+        });
+        for _ in 0..8 {
+            let (mut tls, handle) = scene.opened();
+            assert_eq!(tls.read_at(handle, 0, 1), Ok(vec![0]));
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    scene.is_well();
+}
+
+/// Who only connects takes no handshake from those of its network who ask for one.
+#[test]
+fn connections_that_say_nothing_keep_no_neighbour_out() {
+    let mut scene = Scene::set();
+    let waiting = u64::from(REMOTE_HANDSHAKES_PER_S) * REMOTE_HANDSHAKE_WAIT_MS_MAX / 1_000;
+    // Many more than there would be tokens, and waits for one, if each took one.
+    for _ in 0..2 * (u64::from(REMOTE_HANDSHAKES_BURST) + waiting) {
+        drop(TcpStream::connect(scene.node.address()).unwrap());
+    }
+    let (mut tls, handle) = scene.opened();
+    assert_eq!(tls.read_at(handle, 0, 1), Ok(vec![0]));
     scene.is_well();
 }

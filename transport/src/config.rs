@@ -7,18 +7,19 @@ use caps::pop::Nonce;
 use caps::{Code, Error};
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::CertificateDer;
 use rustls::server::NoServerSessionStorage;
-use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, CommonState, ConnectionCommon, RootCertStore, ServerConfig, SideData, version};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 
 use crate::files::{Files, wrong};
-use crate::identity::{Domain, PeerId};
+use crate::identity::{Domain, PeerId, Role};
 use crate::verify::Judge;
 
 /// What both ends say they speak. A peer that does not say so is no part of this system.
 pub const ALPN: &[u8] = b"leasehold/1";
+/// What broker and provider say that they speak with each other. No client's session is a link, and no link a session.
+pub const LINK_ALPN: &[u8] = b"leasehold-link/1";
 /// What the exporter is asked for: see [`binding`]. RFC 8446 section 7.5.
 const EXPORTER: &[u8] = b"EXPORTER-leasehold-session-v1";
 
@@ -29,6 +30,8 @@ pub struct Credentials {
     judge: Arc<Judge>,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
+    link_server: Arc<ServerConfig>,
+    link_client: Arc<ClientConfig>,
 }
 
 // By hand: the configurations hold a private key.
@@ -62,7 +65,11 @@ impl Credentials {
         let server = server(crypto.clone(), judge.clone(), pems.chain.clone(), pems.key.clone_key());
         let server = Arc::new(server.map_err(fits)?);
         let client = Arc::new(client(crypto, judge.clone(), pems.chain, pems.key).map_err(fits)?);
-        Ok(Self { id, judge, server, client })
+        let (mut link_server, mut link_client) = ((*server).clone(), (*client).clone());
+        link_server.alpn_protocols = vec![LINK_ALPN.to_vec()];
+        link_client.alpn_protocols = vec![LINK_ALPN.to_vec()];
+        let (link_server, link_client) = (Arc::new(link_server), Arc::new(link_client));
+        Ok(Self { id, judge, server, client, link_server, link_client })
     }
 
     /// Who they say that their owner is.
@@ -83,7 +90,19 @@ impl Credentials {
         self.client.clone()
     }
 
-    /// Who is at the other end of a connection whose handshake is over.
+    /// For a broker that accepts links.
+    #[must_use]
+    pub fn link_server(&self) -> Arc<ServerConfig> {
+        self.link_server.clone()
+    }
+
+    /// For a provider that makes its link.
+    #[must_use]
+    pub fn link_client(&self) -> Arc<ClientConfig> {
+        self.link_client.clone()
+    }
+
+    /// Who is at the other end of a session's connection whose handshake is over.
     ///
     /// # Errors
     /// `E_PEER_IDENTITY` if it is nobody, or does not speak this protocol.
@@ -91,6 +110,27 @@ impl Credentials {
         if connection.alpn_protocol() != Some(ALPN) {
             return Err(Error::new(Code::PeerIdentity, "the other side does not speak leasehold/1"));
         }
+        self.named(connection)
+    }
+
+    /// Who is at the other end of a link whose handshake is over: at a broker's end a provider, at a provider's a broker.
+    ///
+    /// # Errors
+    /// `E_PEER_IDENTITY` if it is nobody, has another role, or does not speak the protocol of links.
+    pub fn link_peer(&self, connection: &CommonState, role: Role) -> Result<PeerId> {
+        if connection.alpn_protocol() != Some(LINK_ALPN) {
+            return Err(Error::new(Code::PeerIdentity, "the other side does not speak leasehold-link/1"));
+        }
+        let peer = self.named(connection)?;
+        if peer.role != role {
+            let role = role.name();
+            let detail = format!("the certificate at the other end of the link is not that of a {role}");
+            return Err(Error::with(Code::PeerIdentity, detail));
+        }
+        Ok(peer)
+    }
+
+    fn named(&self, connection: &CommonState) -> Result<PeerId> {
         let leaf: &CertificateDer<'_> = connection
             .peer_certificates()
             .and_then(<[_]>::first)
@@ -106,11 +146,19 @@ impl Credentials {
     /// # Errors
     /// `E_PEER_IDENTITY` if it would not be let in now.
     pub fn judge_again(&self, connection: &CommonState) -> Result<()> {
-        let chain = connection.peer_certificates().and_then(<[_]>::split_first);
-        let (leaf, between) =
-            chain.ok_or(Error::new(Code::PeerIdentity, "the other side showed no certificate"))?;
-        let judged = self.judge.verify_client_cert(leaf, between, UnixTime::now());
-        judged.map(drop).map_err(|error| Error::with(Code::PeerIdentity, error.to_string()))
+        self.judge_chain_again(connection.peer_certificates().unwrap_or_default(), Role::Principal)
+    }
+
+    /// The same for a chain that a connection showed, where that is not at hand: that of a server if `role` is a broker's,
+    /// which accepts links, else that of a client.
+    ///
+    /// # Errors
+    /// `E_PEER_IDENTITY` if it would not be believed now.
+    pub fn judge_chain_again(&self, chain: &[CertificateDer<'_>], role: Role) -> Result<()> {
+        let (leaf, between) = chain
+            .split_first()
+            .ok_or(Error::new(Code::PeerIdentity, "the other side showed no certificate"))?;
+        self.judge.again(leaf, between, role == Role::Broker)
     }
 }
 

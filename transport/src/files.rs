@@ -75,7 +75,10 @@ pub(crate) fn wrong(path: &Path, why: &str) -> Error {
 }
 
 fn read(path: &Path, secret: bool) -> Result<Zeroizing<Vec<u8>>> {
-    let failed = |error: std::io::Error| wrong(path, &error.kind().to_string());
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => wrong(path, "there is no such file"),
+        kind => wrong(path, &kind.to_string()),
+    };
     // Opening a pipe waits for somebody who writes to it; a file is not concerned.
     let flags = OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut file =

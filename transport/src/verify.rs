@@ -100,6 +100,18 @@ impl Judge {
         Ok(id)
     }
 
+    /// Judges a chain anew that was believed before.
+    pub(crate) fn again(
+        &self,
+        leaf: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        server: bool,
+    ) -> Result<()> {
+        let end = if server { End::Server } else { End::Client };
+        let judged = self.judge(leaf, between, UnixTime::now(), end);
+        judged.map(drop).map_err(|error| Error::with(Code::PeerIdentity, error.to_string()))
+    }
+
     /// Whom a chain of one's own names, which has to be good for one end at least.
     pub(crate) fn own(&self, chain: &[CertificateDer<'_>]) -> Result<PeerId> {
         let (leaf, between) =

@@ -14,7 +14,7 @@ use rcgen::{
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustls::{ClientConnection, ServerConnection};
 use tempfile::TempDir;
-use transport::{Credentials, Domain, Files, PeerId, Reload, Reloaded, binding, rustls};
+use transport::{Credentials, Domain, Files, PeerId, Reload, Reloaded, Role, binding, rustls};
 
 const ALICE: &str = "spiffe://mem.example/principal/alice";
 const NODE: &str = "spiffe://mem.example/provider/node-1";
@@ -428,4 +428,51 @@ fn d9_files_are_read_again_and_bad_ones_change_nothing() {
     ca.issue("node", NODE, 4, Flaws::default());
     assert!(matches!(reload.look(), Reloaded::New(_)));
     assert!(met(&alice, &reload.now()).is_ok());
+}
+
+#[test]
+fn a_link_is_between_a_broker_and_a_provider_and_is_no_session() {
+    let ca = Authority::new();
+    let broker = load(&ca.issue("broker", "spiffe://mem.example/broker/b", 1, Flaws::default()));
+    let node = load(&ca.issue("node", NODE, 2, Flaws::default()));
+    let alice = load(&ca.issue("alice", ALICE, 3, Flaws::default()));
+    let (at_node, at_broker) = meet(node.link_client(), broker.link_server()).unwrap();
+    assert_eq!(node.link_peer(&at_node, Role::Broker).unwrap().name.as_str(), "b");
+    assert_eq!(broker.link_peer(&at_broker, Role::Provider).unwrap().to_string(), NODE);
+    let refused = |peer: caps::Result<PeerId>| assert_eq!(peer.unwrap_err().code(), Code::PeerIdentity);
+    refused(node.link_peer(&at_node, Role::Provider));
+    refused(broker.link_peer(&at_broker, Role::Broker));
+    // It is no session, at either end.
+    refused(node.peer(&at_node));
+    refused(broker.peer(&at_broker));
+    // A client believes the certificate, and has another role; nor does a provider stand in for a broker.
+    let (_, at_broker) = meet(alice.link_client(), broker.link_server()).unwrap();
+    refused(broker.link_peer(&at_broker, Role::Provider));
+    let (at_node, _) = meet(node.link_client(), node.link_server()).unwrap();
+    refused(node.link_peer(&at_node, Role::Broker));
+    // Sessions and links do not meet.
+    assert!(meet(alice.client(), broker.link_server()).is_err());
+    assert!(meet(node.link_client(), broker.server()).is_err());
+    let (at_alice, at_broker) = meet(alice.client(), broker.server()).unwrap();
+    refused(broker.link_peer(&at_broker, Role::Provider));
+    refused(alice.link_peer(&at_alice, Role::Broker));
+}
+
+#[test]
+fn d9_the_chains_of_open_links_are_judged_again() {
+    let ca = Authority::new();
+    let files = ca.issue("broker", "spiffe://mem.example/broker/b", 1, Flaws::default());
+    let listed = |serial| {
+        let list = ca.list(&format!("{serial}.crl"), &[serial], true);
+        load(&Files { lists: Some(list), ..files.clone() })
+    };
+    let node = load(&ca.issue("node", NODE, 2, Flaws::default()));
+    let (at_node, at_broker) = meet(node.link_client(), listed(7).link_server()).unwrap();
+    let (provider, broker) = (at_broker.peer_certificates().unwrap(), at_node.peer_certificates().unwrap());
+    listed(7).judge_chain_again(provider, Role::Provider).unwrap();
+    listed(7).judge_chain_again(broker, Role::Broker).unwrap();
+    let refused = listed(2).judge_chain_again(provider, Role::Provider).unwrap_err();
+    assert_eq!(refused.code(), Code::PeerIdentity);
+    let refused = listed(7).judge_chain_again(&[], Role::Broker).unwrap_err();
+    assert_eq!(refused.code(), Code::PeerIdentity);
 }

@@ -71,9 +71,17 @@ pub(super) enum Stage {
 
 #[derive(Clone, Copy, Debug)]
 enum Life {
-    Reserved { by: u64 },
-    Live { expires: u64 },
+    Reserved {
+        by: u64,
+    },
+    Live {
+        expires: u64,
+    },
     Ending,
+    /// With a provider that may still serve it, until then.
+    Lost {
+        until: u64,
+    },
     Ended,
 }
 
@@ -90,6 +98,14 @@ struct Lease {
     since: u64,
     /// Whether a revoke ended it.
     revoked: bool,
+    /// Whether the loss of its provider did.
+    lost: bool,
+    /// Whether only its time says that it is over.
+    unproved: bool,
+    /// Which life of the provider has it.
+    at: u32,
+    /// The latest end that the provider may have been told.
+    latest: u64,
     /// No longer listed.
     gone: bool,
 }
@@ -114,11 +130,16 @@ struct Grant {
 }
 
 impl Lease {
+    /// Whether a tick at `now` ends it.
+    const fn is_over_at(&self, now: u64) -> bool {
+        matches!(self.life, Life::Live { expires } if expires <= now)
+    }
+
     const fn stage(&self) -> Stage {
         match self.life {
             Life::Reserved { .. } => Stage::Reserved,
             Life::Live { .. } => Stage::Live,
-            Life::Ending => Stage::Ending,
+            Life::Ending | Life::Lost { .. } => Stage::Ending,
             Life::Ended => Stage::Over,
         }
     }
@@ -157,6 +178,10 @@ struct Rows {
     leases: Vec<Lease>,
     grants: Vec<Grant>,
     up: bool,
+    /// The present life of the provider, or the last one.
+    life: u32,
+    /// Whether it is known to be gone.
+    proved: bool,
 }
 
 impl Rows {
@@ -183,8 +208,24 @@ impl Rows {
         self.end_leases(which);
     }
 
+    /// What the provider has is lost with it; `proved`: and gone.
+    fn lose(&mut self, proved: bool, skew: u64) {
+        for lease in &mut self.leases {
+            lease.lost |= matches!(lease.life, Life::Reserved { .. } | Life::Live { .. });
+            if let Life::Reserved { .. } | Life::Live { .. } | Life::Ending = lease.life {
+                lease.life = Life::Lost { until: lease.latest + skew };
+            }
+        }
+        self.grants.iter_mut().for_each(|grant| grant.step = Step::Over);
+        if proved {
+            self.close_leases(|_| true);
+        }
+        (self.up, self.proved) = (false, proved);
+    }
+
     fn close_leases(&mut self, which: impl Fn(&Lease) -> bool) {
-        for lease in self.leases.iter_mut().filter(|lease| which(lease)) {
+        for lease in self.leases.iter_mut().filter(|lease| which(lease) && !matches!(lease.life, Life::Ended))
+        {
             lease.life = Life::Ended;
             let id = lease.id;
             self.grants.iter_mut().filter(|g| g.contract.lease == id).for_each(|g| g.step = Step::Over);
@@ -217,7 +258,14 @@ impl Model {
             bounds: genesis.bounds,
             people,
             now: genesis.at.0,
-            rows: Rows { registered: vec![0], leases: Vec::new(), grants: Vec::new(), up: true },
+            rows: Rows {
+                registered: vec![0],
+                leases: Vec::new(),
+                grants: Vec::new(),
+                up: true,
+                life: 0,
+                proved: false,
+            },
             after: [None, None],
         }
     }
@@ -273,7 +321,8 @@ impl Model {
             Life::Reserved { .. } => Err(Code::Busy),
             Life::Live { expires } if self.now < expires => Ok(expires),
             _ if lease.revoked => Err(Code::TokenRevoked),
-            Life::Live { .. } | Life::Ending | Life::Ended => Err(Code::LeaseExpired),
+            _ if lease.lost => Err(Code::ProviderLost),
+            Life::Live { .. } | Life::Ending | Life::Lost { .. } | Life::Ended => Err(Code::LeaseExpired),
         }
     }
 
@@ -333,8 +382,11 @@ impl Model {
         self.grant(id).ok().and_then(|grant| grant.rest())
     }
 
+    /// Whether its receiver has a token of it that some clock may take for one.
     pub(super) fn is_out(&self, id: GrantId) -> bool {
-        self.grant(id).is_ok_and(|grant| grant.stage() == Stage::Out)
+        let ends = |expires: u64| expires.saturating_add(self.bounds.skew.0);
+        self.grant(id)
+            .is_ok_and(|grant| matches!(grant.step, Step::Out { expires, .. } if self.now < ends(expires)))
     }
 
     pub(super) fn add(&mut self, by: u8, n: u8) -> Verdict {
@@ -368,7 +420,8 @@ impl Model {
             }
             permitted
         });
-        let life = Life::Reserved { by: self.now + self.bounds.claim_within.0 };
+        let by_then = self.now + self.bounds.claim_within.0;
+        let life = Life::Reserved { by: by_then };
         let bytes = bytes.next_multiple_of(self.bounds.page_bytes);
         self.then(|rows| {
             rows.leases.push(Lease {
@@ -381,8 +434,12 @@ impl Model {
                 life,
                 since: 0,
                 revoked: false,
+                lost: false,
+                unproved: false,
+                at: rows.life,
+                latest: by_then.saturating_add(ttl),
                 gone: false,
-            })
+            });
         });
         let verdict = Verdict::from(said);
         if said.is_ok() { verdict.unless_full() } else { verdict }
@@ -391,6 +448,7 @@ impl Model {
     pub(super) fn commit(&mut self, id: LeaseId, bytes: u64) -> Verdict {
         let said = self.lease(id).and_then(|lease| match lease.life {
             Life::Live { .. } => Err(Code::Exists),
+            Life::Lost { .. } => Err(Code::ProviderLost),
             Life::Ending | Life::Ended => Err(Code::LeaseExpired),
             Life::Reserved { by } if by <= self.now => Err(Code::LeaseExpired),
             Life::Reserved { .. } if bytes != lease.bytes => Err(Code::Internal),
@@ -407,9 +465,11 @@ impl Model {
     }
 
     fn expire(&mut self, id: LeaseId, at: u64) {
+        let told = at.saturating_add(self.bounds.claim_within.0);
         self.then(|rows| {
             for lease in rows.leases.iter_mut().filter(|lease| lease.id == id) {
                 if let Life::Live { expires } = &mut lease.life {
+                    lease.latest = lease.latest.max(told);
                     *expires = at;
                 }
             }
@@ -539,8 +599,28 @@ impl Model {
         said.into()
     }
 
+    /// Whether the provider is there, and has the lease.
+    fn has(&self, id: LeaseId, ours: bool) -> Outcome {
+        if !self.rows.up || !ours {
+            return Err(Code::Epoch);
+        }
+        let there = self.lease(id).is_ok_and(|lease| lease.at == self.rows.life);
+        if there { Ok(()) } else { Err(Code::LeaseUnknown) }
+    }
+
+    /// The same of a grant.
+    fn has_grant(&self, id: GrantId, ours: bool) -> Result<Grant, Code> {
+        let grant = self.grant(id);
+        let lease = grant.map_or(LeaseId([0; 16]), |grant| grant.contract.lease);
+        match self.has(lease, ours) {
+            Err(Code::LeaseUnknown) => Err(Code::GrantUnknown),
+            Err(code) => Err(code),
+            Ok(()) => grant,
+        }
+    }
+
     pub(super) fn opened(&mut self, id: GrantId) -> Verdict {
-        let said = self.grant(id).and_then(|grant| match grant.step {
+        let said = self.has_grant(id, true).and_then(|grant| match grant.step {
             Step::Out { open: false, .. } => Ok(()),
             _ => Err(Code::ShareOrder),
         });
@@ -609,31 +689,47 @@ impl Model {
                 of.map(|lease| lease.id).ok_or(Code::LeaseUnknown).and_then(|id| self.revoke_lease(by, id))
             }
             Target::Grant(id) => self.revoke_grant(by, *id),
-            Target::Subtree(root) => self
-                .revoke_grant(by, *root)
-                .or_else(|_| self.revoke_lease(by, LeaseId(root.0)))
-                .map_err(|_| Code::GrantUnknown),
+            Target::Subtree(root) if self.party(by, *root).is_ok() => self.revoke_grant(by, *root),
+            Target::Subtree(root) => match self.revoke_lease(by, LeaseId(root.0)) {
+                Err(Code::LeaseUnknown) => Err(Code::GrantUnknown),
+                said => said,
+            },
             Target::Holder(holder) => self.revoke_holder(by, *holder),
-            Target::Block { lease, .. } => self.concerned(by, *lease).map(drop),
+            Target::Block { lease, .. } => self.revoke_block(by, *lease),
         };
         said.into()
     }
 
+    /// There is a receipt of it.
+    fn provable(&self, id: LeaseId) -> Outcome {
+        let unproved = self.lease(id).is_ok_and(|lease| lease.unproved);
+        if unproved { Err(Code::ProviderLost) } else { Ok(()) }
+    }
+
     fn revoke_lease(&mut self, by: u8, id: LeaseId) -> Outcome {
         self.concerned(by, id)?;
+        self.provable(id)?;
         self.then(|rows| rows.revoke_leases(|lease| lease.id == id));
         Ok(())
     }
 
     fn revoke_grant(&mut self, by: u8, id: GrantId) -> Outcome {
-        self.party(by, id)?;
+        let grant = self.party(by, id)?;
+        self.provable(grant.contract.lease)?;
         self.then(|rows| rows.end_grants(|grant| grant.contract.grant == id));
         Ok(())
     }
 
     fn revoke_holder(&mut self, by: u8, holder: PrincipalKey) -> Outcome {
         let all = by == 0 || public(by) == holder;
-        let mine = |lease: &Lease| matches!(lease.life, Life::Live { .. }) && (by == 0 || lease.owner == by);
+        let mine = |lease: &Lease| {
+            let given_out = match lease.life {
+                Life::Live { .. } | Life::Lost { .. } => true,
+                Life::Ending => lease.since > 0,
+                Life::Reserved { .. } | Life::Ended => false,
+            };
+            given_out && (by == 0 || lease.owner == by)
+        };
         let known = self.rows.registered.iter().any(|n| public(*n) == holder);
         if !known && !self.rows.leases.iter().any(mine) {
             return Err(Code::PrincipalUnknown);
@@ -643,21 +739,46 @@ impl Model {
         if !all && !gave && !self.rows.leases.iter().any(mine) {
             return Err(Code::GrantUnknown);
         }
+        let now = self.now;
         self.then(|rows| {
             rows.end_grants(given);
             rows.revoke_leases(|lease| all && public(lease.owner) == holder);
+            // Whoever may be a delegate on a lease is taken off it, and a lease whose time is over is found to be that.
+            rows.end_leases(|lease| mine(lease) && lease.is_over_at(now));
         });
         Ok(())
     }
 
-    pub(super) fn revoke_token(&self, by: u8, cut: &TokenCut, permitted: Outcome) -> Verdict {
+    fn revoke_block(&mut self, by: u8, id: LeaseId) -> Outcome {
+        self.concerned(by, id)?;
+        self.provable(id)?;
+        self.tick_one(id);
+        Ok(())
+    }
+
+    pub(super) fn revoke_token(&mut self, by: u8, cut: &TokenCut, permitted: Outcome) -> Verdict {
         let may = if cut.held { Ok(()) } else { self.may(by) };
         let said = may.and(Self::permitted(by, permitted)).and_then(|()| {
             let owner = self.lease(cut.lease)?.owner;
+            if let Some(grant) = cut.grant
+                && self.grant(grant)?.contract.lease != cut.lease
+            {
+                return Err(Code::GrantUnknown);
+            }
             let party = cut.grant.is_some_and(|grant| self.party(by, grant).is_ok());
             if by == 0 || by == owner || party || cut.held { Ok(()) } else { Err(Code::Denied) }
         });
+        let said = said.and_then(|()| self.provable(cut.lease));
+        if said.is_ok() {
+            self.tick_one(cut.lease);
+        }
         said.into()
+    }
+
+    /// Ends a lease whose time is over and whose tick is still to come.
+    fn tick_one(&mut self, id: LeaseId) {
+        let now = self.now;
+        self.then(|rows| rows.end_leases(|lease| lease.id == id && lease.is_over_at(now)));
     }
 
     pub(super) fn tick(&mut self) -> Verdict {
@@ -665,8 +786,13 @@ impl Model {
         self.then(|rows| {
             rows.end_leases(|lease| match lease.life {
                 Life::Reserved { by: at } | Life::Live { expires: at } => at <= now,
-                Life::Ending | Life::Ended => false,
+                Life::Ending | Life::Lost { .. } | Life::Ended => false,
             });
+            for lease in &mut rows.leases {
+                if matches!(lease.life, Life::Lost { until } if until <= now) {
+                    (lease.life, lease.unproved) = (Life::Ended, true);
+                }
+            }
             rows.end_grants(|grant| grant.deadline().is_some_and(|at| at <= now));
         });
         Verdict::yes()
@@ -675,20 +801,20 @@ impl Model {
     pub(super) fn taken(&mut self, id: LeaseId) -> Verdict {
         let said = self.lease(id).and_then(|lease| match lease.life {
             Life::Reserved { .. } | Life::Live { .. } => Err(Code::Protocol),
-            Life::Ending | Life::Ended => Ok(()),
+            Life::Ending | Life::Lost { .. } | Life::Ended => Ok(()),
         });
         self.then(|rows| rows.close_leases(|lease| lease.id == id));
         said.into()
     }
 
-    pub(super) fn lease_ended(&mut self, id: LeaseId) -> Verdict {
+    pub(super) fn lease_ended(&mut self, id: LeaseId, ours: bool) -> Verdict {
         self.then(|rows| rows.close_leases(|lease| lease.id == id));
-        self.lease(id).map(drop).into()
+        self.has(id, ours).into()
     }
 
-    pub(super) fn grant_ended(&mut self, id: GrantId) -> Verdict {
+    pub(super) fn grant_ended(&mut self, id: GrantId, ours: bool) -> Verdict {
         self.set(id, |grant| grant.step = Step::Over);
-        self.grant(id).map(drop).into()
+        self.has_grant(id, ours).map(drop).into()
     }
 
     pub(super) fn exit(&mut self, session: u64) -> Verdict {
@@ -701,17 +827,29 @@ impl Model {
         Verdict::yes()
     }
 
-    pub(super) fn lost(&mut self) -> Verdict {
-        self.then(|rows| {
-            rows.up = false;
-            rows.close_leases(|_| true);
-        });
-        if self.rows.up { Verdict::yes() } else { Verdict::no(Code::Exists) }
+    pub(super) fn lost(&mut self, proved: bool) -> Verdict {
+        let skew = self.bounds.skew.0;
+        self.then(|rows| rows.lose(proved, skew));
+        let new = self.rows.up || (proved && !self.rows.proved);
+        if new { Verdict::yes() } else { Verdict::no(Code::Exists) }
     }
 
     pub(super) fn up(&mut self) -> Verdict {
-        self.then(|rows| rows.up = true);
-        if self.rows.up { Verdict::no(Code::Exists) } else { Verdict::yes() }
+        self.then(|rows| {
+            rows.lose(true, 0);
+            rows.up = true;
+            rows.life += 1;
+        });
+        Verdict::yes()
+    }
+
+    pub(super) const fn is_up(&self) -> bool {
+        self.rows.up
+    }
+
+    /// The same life of the provider comes again.
+    pub(super) fn again(&mut self) -> Verdict {
+        if self.rows.up { Verdict::no(Code::Exists) } else { Verdict::no(Code::Epoch) }
     }
 
     pub(super) fn undo(&mut self, undo: &Undo) -> Verdict {
@@ -748,7 +886,7 @@ impl Model {
             let expected = match lease.life {
                 Life::Reserved { .. } => LeaseState::Reserved,
                 Life::Live { expires } if now < expires => LeaseState::Live,
-                Life::Live { .. } | Life::Ending => LeaseState::Ending,
+                Life::Live { .. } | Life::Ending | Life::Lost { .. } => LeaseState::Ending,
                 Life::Ended => LeaseState::Ended,
             };
             match look(0, Query::Lease(lease.id)) {

@@ -16,17 +16,20 @@ use std::time::Duration;
 
 use audit::recorder::BATCH_ENTRIES_MAX;
 use audit::{Draft, Recorded};
-use caps::id::{LeaseId, PrincipalKey};
+use caps::id::{LeaseId, PrincipalKey, ProviderId};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::link::{Take, Taken};
 use caps::wire::row::EndCause;
 use caps::{Code, Error, Result};
+use policy::limits::CLOCK_SKEW_MS_MAX;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::Shared;
 use super::queue::Woken;
-use crate::state::{Actor, Answer, Broker, Command, Effect, Kind, PolicyVerdict, Query, RowId, Undo, View};
+use crate::state::{
+    Actor, Answer, Broker, Command, Effect, Kind, PolicyVerdict, Query, RowId, Undo, View, Whereabouts,
+};
 
 // What one command ends or gives back are entries of one submission.
 const _: () = assert!(policy::limits::DONATIONS_MAX <= BATCH_ENTRIES_MAX);
@@ -75,7 +78,30 @@ pub(super) struct Outcome {
     /// What the provider is taking back.
     pub(super) takes: Takes,
     /// Deadlines that the provider must move: the caller's to do, after the record.
-    pub(super) renew: Option<(LeaseId, Micros)>,
+    pub(super) renew: Option<Renewal>,
+}
+
+/// A deadline to be moved.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Renewal {
+    lease: LeaseId,
+    ttl: Micros,
+    provider: ProviderId,
+    /// When it was ordered, and so when `ttl` began.
+    at: UnixMicros,
+}
+
+impl Renewal {
+    /// Has the provider move it, to the time that it was ordered for. Not once the record has taken longer than a claim may:
+    /// what the provider is told later is later than what the books call the latest end that it may have been told.
+    pub(super) async fn carry_out(self, shared: &Shared) -> Result<()> {
+        let waited = shared.clock.now().since(self.at);
+        if waited >= shared.genesis.bounds.claim_within {
+            return Err(Error::new(Code::Timeout, "the renewal was not recorded in time"));
+        }
+        let ttl = Micros(self.ttl.0.saturating_sub(waited.0));
+        shared.links.renew(self.provider, self.lease, ttl).await
+    }
 }
 
 /// Entries of neighbouring commands of the same mode: one submission.
@@ -227,7 +253,7 @@ impl Engine {
                 self.shared.directory.insert(*key, name.clone());
                 Some(Undo::PrincipalAdd { key: *key })
             }
-            (Kind::Reserve { .. }, Answer::Reserved(ticket)) => Some(Undo::Lease { lease: ticket.lease }),
+            (Kind::Reserve { .. }, Answer::Reserved(ticket, _)) => Some(Undo::Lease { lease: ticket.lease }),
             (Kind::Commit { lease, .. }, _) => Some(Undo::Lease { lease: *lease }),
             (Kind::Renew { lease, .. }, Answer::Leased { before, terms, .. }) => {
                 Some(Undo::Renew { lease: *lease, expires: *before, since: terms.not_before })
@@ -297,26 +323,32 @@ impl Engine {
     }
 
     /// Starts take-backs, each as a task of its own. A renewal is the caller's to carry out.
-    fn start(&self, effects: Vec<Effect>) -> (Takes, Option<(LeaseId, Micros)>) {
+    fn start(&self, effects: Vec<Effect>) -> (Takes, Option<Renewal>) {
         let (mut takes, mut renew) = (Vec::new(), None);
         for effect in effects {
             match effect {
                 Effect::Take(take, cause) => {
+                    // The state has just named the lease, so it knows it.
+                    let Some(at) = self.broker.whereabouts(take.lease()) else { continue };
                     let shared = Arc::clone(&self.shared);
-                    takes.push(self.shared.tasks.spawn(run_take(shared, take, cause)));
+                    takes.push(self.shared.tasks.spawn(run_take(shared, take, cause, at)));
                 }
-                Effect::Renew(lease, ttl) => renew = Some((lease, ttl)),
+                Effect::Renew(lease, ttl) => {
+                    let at = self.broker.whereabouts(lease);
+                    let ordered = self.broker.now();
+                    renew = at.map(|at| Renewal { lease, ttl, provider: at.provider, at: ordered });
+                }
             }
         }
         (takes, renew)
     }
 
-    fn renew_unattended(&self, renew: Option<(LeaseId, Micros)>) {
-        if let Some((lease, ttl)) = renew {
+    fn renew_unattended(&self, renew: Option<Renewal>) {
+        if let Some(renewal) = renew {
             let shared = Arc::clone(&self.shared);
             self.shared.tasks.spawn(async move {
                 // Refused if the lease has ended meanwhile. Were it lost, the broker takes the lease at its end.
-                let _ = shared.link.renew(lease, ttl).await;
+                let _ = renewal.carry_out(&shared).await;
             });
         }
     }
@@ -359,8 +391,20 @@ fn unrecorded(error: &Error) -> Error {
 }
 
 /// Has the provider take something back, and tells the state when a lease's memory is gone.
-async fn run_take(shared: Arc<Shared>, take: Take, cause: EndCause) -> Result<Taken> {
-    let taken = shared.link.take(take, cause).await;
+async fn run_take(shared: Arc<Shared>, take: Take, cause: EndCause, at: Whereabouts) -> Result<Taken> {
+    let taken = match shared.links.take(at, take, cause).await {
+        // One that has too much to do has not been told either.
+        Err(error) if matches!(error.code(), Code::Unreachable | Code::Timeout | Code::Busy) => {
+            // Before the answer: who asks again must not find that nothing is left to be told. A lease waits by itself.
+            if !matches!(take, Take::Lease(_)) {
+                let untold = Kind::Untold { provider: at.provider, take, cause };
+                // Refused where the lease ended meanwhile, or the provider is lost: then nothing waits.
+                let _ = shared.order_surely(untold).await;
+            }
+            Err(unanswered(&take, at.until, shared.clock.now()))
+        }
+        taken => taken,
+    };
     match take {
         Take::Lease(lease) => {
             let gone = match &taken {
@@ -384,4 +428,25 @@ async fn run_take(shared: Arc<Shared>, take: Take, cause: EndCause) -> Result<Ta
             taken => taken,
         },
     }
+}
+
+/// What a revoke comes to whose provider did not say that it is done, at `now`: until when it may be reached there.
+fn unanswered(take: &Take, until: UnixMicros, now: UnixMicros) -> Error {
+    // A token ends with its time also where the lease lives on; both clocks judge it.
+    let own = |expires: UnixMicros| expires.plus(Micros::from_millis(CLOCK_SKEW_MS_MAX)).min(until);
+    let (what, until) = match take {
+        Take::Lease(_) => ("the lease is ended here", until),
+        Take::Grant { expires, .. } => ("the grant is ended here", own(*expires)),
+        // What it gave before may have lived for longer than what is left of it.
+        Take::Narrow { .. } => ("the grant is narrowed here", until),
+        Take::Marks { expires, .. } => ("the token is taken back here", own(*expires)),
+        Take::Root { .. } => ("the root key is retired here", until),
+        Take::Owner { .. } => ("the lease's owner is settled here", until),
+    };
+    // Rounded up: it is a bound.
+    let seconds = until.since(now).0.div_ceil(1_000_000);
+    Error::with(
+        Code::Unreachable,
+        format!("{what}, but the provider does not answer; there it ends by itself within {seconds} s"),
+    )
 }

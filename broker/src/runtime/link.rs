@@ -1,4 +1,14 @@
 //! What the broker asks of a provider. In the all-in-one node the other end is in the same process.
+//!
+//! All that goes in and comes out has a form on the wire, so that the other end may be on another machine, but for two
+//! things: [`Claimed::recorded`] is a second answer to the same question, which has to come as a message of its own; and
+//! a session's number is that of the node that serves the client. The provider's notices go the other way, to
+//! [`Handle::provider_notice`](super::Handle::provider_notice), and from the broker's own process to
+//! [`Handle::notice`](super::Handle::notice).
+//!
+//! A link that loses the other end answers `E_UNREACHABLE` or `E_TIMEOUT`, in bounded time, and from then on nothing of
+//! what it was given arrives any more: a renewal that arrives late would lengthen what the broker has told others is
+//! ending.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,6 +18,7 @@ use caps::id::LeaseId;
 use caps::time::Micros;
 use caps::wire::link::{ClaimTicket, Take, Taken};
 use caps::wire::row::{EndCause, MemoryRow, Tier};
+use serde::{Deserialize, Serialize};
 
 /// A future that a trait object can return.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -23,7 +34,8 @@ pub struct Claimed {
 }
 
 /// The provider's part of `Status`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ProviderStatus {
     /// Bytes of memory committed to regions, the ones being taken back included.
     pub committed_bytes: u64,
@@ -49,9 +61,14 @@ pub trait ProviderLink: Send + Sync {
     /// cannot be claimed.
     fn take(&self, take: Take, cause: EndCause) -> Boxed<'_, Result<Taken>>;
 
-    /// What the provider knows of a lease's memory; `None` if there is none.
-    fn memory(&self, lease: LeaseId) -> Boxed<'_, Option<MemoryRow>>;
+    /// What the provider knows of a lease's memory; `None` if there is none. `E_UNREACHABLE` or `E_TIMEOUT`: it could not
+    /// be asked.
+    fn memory(&self, lease: LeaseId) -> Boxed<'_, Result<Option<MemoryRow>>>;
 
-    /// The provider's numbers.
-    fn status(&self) -> Boxed<'_, ProviderStatus>;
+    /// The provider's numbers, and with them that it is there.
+    fn status(&self) -> Boxed<'_, Result<ProviderStatus>>;
+
+    /// This life of the provider is over in the broker's books, and this link is let go: if it is still there, it is to
+    /// take everything back and come as a new one. Returns at once; nothing is waited for.
+    fn over(&self) {}
 }

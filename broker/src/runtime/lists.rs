@@ -1,13 +1,15 @@
 //! Requests that look and change nothing.
 
+use std::time::Duration;
+
 use caps::Result;
-use caps::id::{GrantId, LeaseId, PrincipalKey};
+use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId};
 use caps::share::Signed;
 use caps::wire::reply::Reply;
-use caps::wire::row::NodeStatus;
+use caps::wire::row::{NodeStatus, Tier};
 
-use super::{Caller, Handle, unexpected};
-use crate::state::{Query, View};
+use super::{Caller, Handle, ProviderStatus, unexpected};
+use crate::state::{Query, StatusView, View};
 
 impl Handle {
     pub(super) async fn principals(&self, caller: Caller, after: Option<PrincipalKey>) -> Result<Reply> {
@@ -26,7 +28,11 @@ impl Handle {
 
     pub(super) async fn lease(&self, caller: Caller, lease: LeaseId) -> Result<Reply> {
         match self.shared.look(caller.holder, Query::Lease(lease)).await? {
-            View::Lease(row) => Ok(Reply::Lease { lease: row, memory: self.shared.link.memory(lease).await }),
+            View::Lease(row) => {
+                // Of one that does not answer nothing is known: the row says how the lease is.
+                let memory = self.shared.links.memory(row.provider, lease).await.unwrap_or(None);
+                Ok(Reply::Lease { lease: row, memory })
+            }
             _ => Err(unexpected()),
         }
     }
@@ -51,11 +57,12 @@ impl Handle {
         let View::Status(books) = self.shared.look(caller.holder, Query::Status).await? else {
             return Err(unexpected());
         };
-        let provider = self.shared.link.status().await;
+        let provider = self.numbers(&books).await;
         let audit = self.shared.recorder.status();
         Ok(Reply::Status(NodeStatus {
             cluster: self.shared.genesis.cluster,
-            provider: books.provider,
+            // Nothing is said of another one as if it were this node's.
+            provider: if books.own { books.provider } else { ProviderId::NOBODY },
             uptime: books.uptime,
             pool_bytes: books.pool_bytes,
             leased_bytes: books.leased_bytes,
@@ -71,6 +78,18 @@ impl Handle {
             policy: data_encoding::HEXLOWER.encode(&books.policy),
             // The broker knows nothing of it: whoever runs one says how it is.
             canary: None,
+            providers: books.providers,
         }))
+    }
+
+    /// The numbers of all providers together: of the first as it says now, of the others as they said last.
+    async fn numbers(&self, books: &StatusView) -> ProviderStatus {
+        let first = self.shared.links.status(books.provider, Duration::MAX).await.ok();
+        // Of one that does not answer nothing may be said that would comfort anybody.
+        let nothing = ProviderStatus { committed_bytes: 0, sessions: 0, tier: Tier::Open, entries: 0 };
+        let mut sum = first.unwrap_or(nothing);
+        sum.committed_bytes = sum.committed_bytes.saturating_add(books.load.committed_bytes);
+        sum.sessions = sum.sessions.saturating_add(books.load.sessions);
+        sum
     }
 }

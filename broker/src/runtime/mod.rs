@@ -12,6 +12,8 @@
 //! |---|---|
 //! | `clock.rs` | time that never steps |
 //! | `link.rs` | what the broker asks of a provider |
+//! | `links.rs` | the providers that can be reached |
+//! | `providers.rs` | they come, come back, are asked how they are, and are lost |
 //! | `queue.rs` | two lanes of fixed size |
 //! | `engine.rs` | the thread: batches, entries, effects, undoing |
 //! | `directory.rs` | names by key, for the policy |
@@ -31,6 +33,7 @@
 //! | commit and reply | a lease that its owner sees in a list | its expiry, or the owner |
 //! | revoke and reply | nothing: taking back runs as a task of its own | - |
 //! | the acceptance of a lease and the provider | an offer that is marked as accepted | its deadline: it stands again |
+//! | a take-back and a provider that does not answer | in the books what was to go is gone; what is smaller than a lease waits to be told | its next heartbeat, or its loss |
 //! | the provider and the new owner's books | nothing: both run in a task of its own; if that dies, the deadline tells the provider the former owner | - |
 
 mod clock;
@@ -39,9 +42,12 @@ mod create;
 mod directory;
 mod engine;
 mod link;
+mod links;
 mod lists;
 mod minting;
 mod open;
+mod policies;
+mod providers;
 mod queue;
 mod quota;
 mod receipts;
@@ -51,11 +57,12 @@ mod revoke;
 mod share;
 mod transfer;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use audit::Recorder;
-use caps::id::{PrincipalKey, ProviderId};
+use caps::id::PrincipalKey;
 use caps::key::SigningKey;
 use caps::token::RootKey;
 use caps::wire::Name;
@@ -63,6 +70,7 @@ use caps::wire::link::Notice;
 use caps::wire::reply::Reply;
 use caps::wire::request::Request;
 use caps::{Code, Error, Result};
+use policy::limits::URGENT_AGAIN_MS;
 use policy::{Facts, Policy};
 use tokio::sync::oneshot;
 
@@ -70,8 +78,10 @@ pub use clock::{Clock, SteadyClock};
 use directory::Directory;
 use engine::{Engine, Job, Mode, Order, Outcome};
 pub use link::{Boxed, Claimed, ProviderLink, ProviderStatus};
+use links::Links;
 use minting::Minting;
 pub use minting::Replaced;
+use policies::Policies;
 use queue::Queue;
 pub use queue::URGENT_QUEUE_MAX;
 use receipts::Receipts;
@@ -87,8 +97,8 @@ pub struct Parts {
     pub policy: Arc<Policy>,
     /// The broker's log.
     pub recorder: Arc<Recorder>,
-    /// The provider.
-    pub link: Arc<dyn ProviderLink>,
+    /// The provider of `genesis`; `None` if that has none.
+    pub link: Option<Arc<dyn ProviderLink>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Signs tokens, and nothing else.
@@ -113,10 +123,9 @@ pub struct Caller {
 struct Shared {
     queue: Queue<Job>,
     directory: Directory,
-    /// Held for one clone or one exchange of the pointer, never while a policy runs.
-    policy: RwLock<Arc<Policy>>,
+    policies: Policies,
     recorder: Arc<Recorder>,
-    link: Arc<dyn ProviderLink>,
+    links: Links,
     clock: Arc<dyn Clock>,
     minting: Minting,
     receipts: SigningKey,
@@ -140,13 +149,21 @@ pub struct Runtime {
 /// Starts a broker: records how its cluster begins, then serves.
 ///
 /// # Errors
-/// As [`Broker::new`]; `E_CONFIG_VALUE` if the policy is not the one in `genesis`; `E_AUDIT_UNAVAILABLE` if the beginning
+/// As [`Broker::new`]; `E_CONFIG_VALUE` if the policy is not the one in `genesis`, or one of provider and link is missing; `E_AUDIT_UNAVAILABLE` if the beginning
 /// cannot be recorded; `E_SYSTEM` if the thread cannot be started.
 pub fn start(parts: Parts) -> Result<(Runtime, Handle)> {
     let Parts { genesis, policy, recorder, link, clock, root, receipts, tasks } = parts;
     let broker = Broker::new(genesis.clone())?;
     if policy.hash().0 != genesis.policy {
         return Err(Error::new(Code::ConfigValue, "the policy is not the one that the cluster begins with"));
+    }
+    let links = Links::default();
+    match (&genesis.provider, link) {
+        (Some(said), Some(link)) => drop(links.add(said.id, link)),
+        (None, None) => {}
+        _ => {
+            return Err(Error::new(Code::ConfigValue, "a cluster's own provider and its link come together"));
+        }
     }
     // Blocking is fine here: nobody is served yet.
     let (tell, told) = std::sync::mpsc::channel();
@@ -158,14 +175,13 @@ pub fn start(parts: Parts) -> Result<(Runtime, Handle)> {
 
     let directory = Directory::default();
     directory.insert(genesis.admin, genesis.admin_name.clone());
-    let policy = RwLock::new(policy);
     let queue = Queue::new();
     let shared = Arc::new(Shared {
         queue,
         directory,
-        policy,
+        policies: Policies::new(policy),
         recorder,
-        link,
+        links,
         clock,
         minting: Minting::new(root),
         receipts,
@@ -247,6 +263,11 @@ impl Handle {
             Request::TransferShow { transfer } => self.transfer(caller, transfer).await,
             Request::TransferList { after } => self.transfers(caller, after).await,
             Request::TransferWithdraw { transfer } => self.transfer_withdraw(caller, transfer).await,
+            Request::ProviderShow { provider } => self.provider_show(provider).await,
+            Request::ProviderDrain { name, drain } => {
+                self.provider_drain(caller, name, drain).await.map(|()| Reply::Done)
+            }
+            Request::ProviderLost { name } => self.provider_lost(name, caller).await.map(|()| Reply::Done),
             Request::Hello { .. }
             | Request::Prove { .. }
             | Request::Confine
@@ -285,12 +306,14 @@ impl Handle {
         }
     }
 
-    /// What the provider tells unasked. Returns at once.
+    /// What the provider in the broker's own process tells unasked. Returns at once. Others: [`Self::provider_notice`].
     ///
     /// # Errors
-    /// `E_BUSY` if the urgent lane is full: tell it again later. `E_UNREACHABLE` once the broker stops.
+    /// `E_EPOCH` if there is none; `E_BUSY` if the urgent lane is full: tell it again later. `E_UNREACHABLE` once the broker stops.
     pub fn notice(&self, notice: Notice) -> Result<()> {
-        self.shared.order_unattended(Kind::Notice(notice))
+        let own = self.shared.genesis.provider.as_ref();
+        let provider = own.ok_or(Error::new(Code::Epoch, "the broker has no provider of its own"))?.id;
+        self.shared.order_unattended(Kind::Notice { provider, notice })
     }
 
     /// A session's process is gone. Returns at once. What the session asked for and is still waiting is applied first,
@@ -305,55 +328,9 @@ impl Handle {
             Job::Look { .. } | Job::Undo { .. } => false,
         })
     }
-
-    /// The provider's process is gone, and with it all memory. New leases are refused until [`Self::provider_up`].
-    ///
-    /// # Errors
-    /// As [`Self::notice`]; `E_EXISTS` if that is known.
-    pub async fn provider_lost(&self) -> Result<()> {
-        self.shared.order_and_wait(Kind::ProviderLost).await
-    }
-
-    /// A provider is there again, with none of the old memory.
-    ///
-    /// # Errors
-    /// As [`Self::notice`]; `E_EXISTS` if the one before was not lost.
-    pub async fn provider_up(&self, provider: ProviderId) -> Result<()> {
-        self.shared.order_and_wait(Kind::ProviderUp { provider }).await
-    }
-
-    /// Puts another policy in force. Requests that were judged by the one before and not yet ordered are refused with
-    /// `E_BUSY`.
-    ///
-    /// # Errors
-    /// `E_AUDIT_UNAVAILABLE` if it cannot be recorded; then the one before stays in force.
-    pub async fn policy_load(&self, policy: Arc<Policy>) -> Result<()> {
-        let before = self.shared.exchange_policy(Arc::clone(&policy));
-        let kind = Kind::PolicyLoad { hash: policy.hash().0 };
-        let order = Order { mode: Mode::Recorded, ..system(kind) };
-        let result = match self.shared.order(order).await {
-            Ok(outcome) => recorded_index(outcome.recorded).await.and(outcome.answer.map(drop)),
-            Err(error) => Err(error),
-        };
-        if result.is_err() {
-            let kind = Kind::PolicyLoad { hash: before.hash().0 };
-            self.shared.exchange_policy(before);
-            self.shared.order_unattended(kind)?;
-        }
-        result
-    }
 }
 
 impl Shared {
-    fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn exchange_policy(&self, policy: Arc<Policy>) -> Arc<Policy> {
-        let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *current, policy)
-    }
-
     /// Judges a request on the caller's task. The policy's no is ordered like its yes, so that it is recorded.
     fn judge(&self, facts: &Facts, about: Option<RowId>) -> Result<PolicyVerdict> {
         self.judge_for(facts.key, facts, about)
@@ -361,7 +338,7 @@ impl Shared {
 
     /// As [`Self::judge`], where it is `who` that asks for it to be judged.
     fn judge_for(&self, who: PrincipalKey, facts: &Facts, about: Option<RowId>) -> Result<PolicyVerdict> {
-        let policy = self.policy();
+        let policy = self.policies.now();
         match policy.decide(facts) {
             Ok(decision) => Ok(PolicyVerdict {
                 allowed: decision.allowed,
@@ -405,6 +382,19 @@ impl Shared {
     /// Orders a command of the node's own and waits until it is applied.
     async fn order_and_wait(&self, kind: Kind) -> Result<()> {
         self.order(system(kind)).await?.answer.map(drop)
+    }
+
+    /// Orders a command of the node's own that must not be left out, and waits until it is applied. Where the urgent lane is
+    /// full, as soon as there is room.
+    async fn order_surely(&self, kind: Kind) -> Result<()> {
+        loop {
+            match self.order(system(kind.clone())).await {
+                Err(full) if full.code() == Code::Busy => {
+                    tokio::time::sleep(Duration::from_millis(URGENT_AGAIN_MS)).await;
+                }
+                outcome => return outcome?.answer.map(drop),
+            }
+        }
     }
 
     /// Orders a command of the node's own.

@@ -1,10 +1,10 @@
 //! Whether the policy lets a principal open a right. The provider asks before it opens one; the token says what the
 //! right is, the policy whether this principal may use it here and now.
 
+use caps::Result;
 use caps::id::PrincipalKey;
 use caps::rights::Rights;
-use caps::{Code, Error, Result};
-use policy::{Facts, Kind, Quota};
+use policy::Quota;
 
 use super::{Caller, Handle};
 
@@ -16,18 +16,8 @@ impl Handle {
     /// # Errors
     /// `E_POLICY_DENIED`; `E_TOKEN_LIMIT` if the policy could not be decided within its bounds.
     pub fn may_open(&self, caller: Caller, bytes: u64, rights: Rights, hops: u8) -> Result<()> {
-        let name = self.shared.directory.get(caller.holder);
-        let facts = Facts {
-            bytes: Some(bytes),
-            rights,
-            hops: Some(hops),
-            ..Facts::new(Kind::LeaseOpen, caller.holder, name, caller.uid)
-        };
-        if self.shared.policy().decide(&facts)?.allowed {
-            Ok(())
-        } else {
-            Err(Error::new(Code::PolicyDenied, "the policy does not let this principal open this right"))
-        }
+        let who = (caller.holder, self.shared.directory.get(caller.holder));
+        self.shared.policies.now().may_open(who, caller.uid, bytes, rights, hops)
     }
 
     /// The quota of a principal; of one that is not registered, the default.

@@ -33,8 +33,8 @@ impl Handle {
         // Minted beside the sync, given out after it.
         let token = shared.minting.mint(&terms);
         recorded_index(outcome.recorded).await?;
-        if let Some((lease, ttl)) = outcome.renew
-            && let Err(error) = shared.link.renew(lease, ttl).await
+        if let Some(renewal) = outcome.renew
+            && let Err(error) = renewal.carry_out(shared).await
         {
             // The provider's deadline is the one that counts, so the broker's goes back to it.
             let undo = Undo::Renew { lease, expires: before, since: terms.not_before };

@@ -6,7 +6,7 @@ use caps::id::TransferId;
 use caps::key::Signature;
 use caps::share::{TransferContract, TransferSigned};
 use caps::time::UnixMicros;
-use caps::wire::link::Take;
+use caps::wire::link::{Take, Taken};
 use caps::wire::reply::Reply;
 use caps::wire::row::{EndCause, Lifetime};
 use caps::{Code, Result};
@@ -14,7 +14,7 @@ use policy::Facts;
 
 use super::engine::{Mode, Order};
 use super::{Caller, Handle, Shared, principal, recorded_index, system, unexpected};
-use crate::state::{Answer, Kind, Query, RowId, TransferAcceptance, View};
+use crate::state::{Answer, Kind, Query, RowId, TransferAcceptance, View, Whereabouts};
 
 impl Handle {
     pub(super) async fn transfer_offer(
@@ -53,13 +53,14 @@ impl Handle {
 
         let session = caller.session;
         let kind = Kind::TransferAccept(TransferAcceptance { transfer, signature, lifetime, session });
-        let Answer::HandingOver { give, back } =
+        let Answer::HandingOver { give, back, at } =
             shared.order_recorded(caller, kind, None, Some(verdict)).await?
         else {
             return Err(unexpected());
         };
         // To its end, whoever still waits for it: the provider and the books must come to the same owner.
-        let carried_out = shared.tasks.spawn(carry_out(Arc::clone(shared), transfer, (give, back), by_owner));
+        let change = Change { at, give, back };
+        let carried_out = shared.tasks.spawn(carry_out(Arc::clone(shared), transfer, change, by_owner));
         carried_out.await.unwrap_or_else(|_| Err(unexpected()))
     }
 
@@ -112,17 +113,31 @@ impl Handle {
     }
 }
 
+/// What makes a provider go over to a new owner, and back.
+#[derive(Clone, Copy)]
+struct Change {
+    at: Whereabouts,
+    give: Take,
+    back: Take,
+}
+
+impl Change {
+    async fn tell(&self, shared: &Shared, take: Take) -> Result<Taken> {
+        shared.links.take(self.at, take, EndCause::Transfer).await
+    }
+}
+
 /// Has the provider go over to the new owner, and then the books. Where either refuses, both are the former owner's.
 async fn carry_out(
     shared: Arc<Shared>,
     transfer: TransferId,
-    (give, back): (Take, Take),
+    change: Change,
     by_owner: Signature,
 ) -> Result<Reply> {
     // Which acceptance this is: the offer may have been accepted again when the provider answers.
-    let Take::Owner { since, .. } = give else { return Err(unexpected()) };
-    if let Err(refused) = shared.link.take(give, EndCause::Transfer).await {
-        came_to_nothing(&shared, transfer, since, back).await?;
+    let Take::Owner { since, .. } = change.give else { return Err(unexpected()) };
+    if let Err(refused) = change.tell(&shared, change.give).await {
+        came_to_nothing(&shared, transfer, since, change).await?;
         return Err(refused);
     }
     // From here on it is a taking back that was done: it is recorded as soon as that is possible, and the new owner hears
@@ -135,7 +150,7 @@ async fn carry_out(
         Err(done) if done.code() == Code::Exists => return Err(done),
         Err(refused) => {
             // It was taken back meanwhile, perhaps before the provider heard of it at all; or the books refused.
-            came_to_nothing(&shared, transfer, since, back).await?;
+            came_to_nothing(&shared, transfer, since, change).await?;
             return Err(refused);
         }
     };
@@ -146,12 +161,23 @@ async fn carry_out(
 
 /// Has the provider told the former owner, which changes nothing where it is not at this acceptance. The order does it
 /// for one that still stands; if it cannot be ordered, the deadline does the same.
-async fn came_to_nothing(shared: &Shared, transfer: TransferId, since: UnixMicros, back: Take) -> Result<()> {
+async fn came_to_nothing(
+    shared: &Shared,
+    transfer: TransferId,
+    since: UnixMicros,
+    change: Change,
+) -> Result<()> {
     let ordered = shared.order_and_wait(Kind::TransferBack { transfer, since }).await;
     if ordered.is_err() {
         // It was taken back before, and the provider may have heard of that before it heard of the acceptance. A lease
         // that is gone has no owner.
-        let _ = shared.link.take(back, EndCause::Transfer).await;
+        if let Err(error) = change.tell(shared, change.back).await
+            && matches!(error.code(), Code::Unreachable | Code::Timeout | Code::Busy)
+        {
+            let (provider, take) = (change.at.provider, change.back);
+            // Told again when it answers. Refused where nothing of the lease is there any more.
+            let _ = shared.order_surely(Kind::Untold { provider, take, cause: EndCause::Transfer }).await;
+        }
     }
     ordered
 }

@@ -2,12 +2,14 @@
 
 use audit::Draft;
 use caps::Result;
-use caps::id::LeaseId;
+use caps::id::{LeaseId, ProviderId};
 use caps::share::Rest;
 use caps::time::{Micros, UnixMicros};
 use caps::token::Terms;
 use caps::wire::link::{ClaimTicket, Take};
 use caps::wire::row::{DonationRow, EndCause, GrantRow, LeaseRow, TransferRow};
+
+use super::membership::Whereabouts;
 
 /// The outcome of one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +29,8 @@ pub struct Applied {
 pub enum Answer {
     /// Done, and there is nothing to say.
     Done,
-    /// Capacity is set aside: exchange the ticket at the provider.
-    Reserved(ClaimTicket),
+    /// Capacity is set aside: exchange the ticket at this provider.
+    Reserved(ClaimTicket, ProviderId),
     /// A lease lives, or lives longer.
     Leased {
         /// As lists show it.
@@ -83,10 +85,24 @@ pub enum Answer {
         give: Take,
         /// What makes it go back, if it did.
         back: Take,
+        /// Where the lease is.
+        at: Whereabouts,
     },
+    /// A provider was heard: tell it this, in this order, and order [`Kind::Told`] for each that it answers.
+    ///
+    /// [`Kind::Told`]: super::Kind::Told
+    Heard {
+        /// What it did not answer before.
+        untold: Vec<(Take, EndCause)>,
+    },
+    /// A provider came, or was given up: this life of it is over, if there was one.
+    Over(Option<ProviderId>),
 }
 
-/// What the runtime must do because of a command. Both may be done twice without harm.
+/// What the runtime must do because of a command, at the provider of the lease: [`Broker::whereabouts`] as it is right
+/// after the command. Both may be done twice without harm.
+///
+/// [`Broker::whereabouts`]: super::Broker::whereabouts
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Make the provider take something back.

@@ -1,18 +1,21 @@
 //! Principals and what each uses of its quota; and the pool, which all use.
 //!
-//! Each step of a row's life is booked twice: to its owner, and to the node, whose sum is what the pool has given.
+//! Each step of a row's life is booked to its owner and to the cluster, whose sum is what the pool has given; those of a
+//! lease to its provider, too.
 //! [`check_invariants`](super::Broker::check_invariants) adds both up again from the rows.
 
 use std::collections::BTreeMap;
 
-use caps::id::PrincipalKey;
+use caps::id::{PrincipalKey, ProviderId};
 use caps::wire::Name;
+use caps::wire::provider::Placement;
 use caps::{Code, Error, Result};
 use policy::quota::{Quota, Usage};
 use serde::{Deserialize, Serialize};
 
 use super::Broker;
 use super::denials::Denials;
+use super::place::Ask;
 
 /// Somebody that may ask.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +97,21 @@ impl Broker {
         self.let_go(owner);
     }
 
+    /// Books what a lease of `owner` at `provider` has just done, to all three books.
+    ///
+    /// # Panics
+    /// As [`Self::book`].
+    pub(super) fn book_lease(
+        &mut self,
+        owner: PrincipalKey,
+        provider: ProviderId,
+        bytes: u64,
+        booking: Booking,
+    ) {
+        self.providers.book(provider, bytes, booking);
+        self.book(owner, bytes, booking);
+    }
+
     /// Lets a principal go that is leaving and has nothing any more, and owes nobody, and is owed nothing.
     pub(super) fn let_go(&mut self, key: PrincipalKey) {
         let empty = self
@@ -106,16 +124,25 @@ impl Broker {
         }
     }
 
-    /// Books a reservation of `bytes`, if the owner's quota and the pool have them.
-    pub(super) fn book_reservation(&mut self, owner: PrincipalKey, bytes: u64) -> Result<()> {
+    /// Books a reservation, if the owner's quota, the pool and a provider have room for it: at which provider, and why.
+    pub(super) fn book_reservation(
+        &mut self,
+        owner: PrincipalKey,
+        ask: &Ask<'_>,
+    ) -> Result<(ProviderId, Placement)> {
+        let bytes = ask.bytes;
         let (mut usage, quota) = self.account(owner)?;
         // The caller's own bound comes first: only who is within it learns that the pool is full.
         usage.reserve(&quota, bytes)?;
         if bytes > self.genesis.bounds.pool_bytes - self.total.taken_bytes() {
             return Err(Error::new(Code::NoMemory, "the pool has not that many bytes left"));
         }
-        self.total.reserve(&Quota::UNLIMITED, bytes)?;
-        self.set_usage(owner, usage)
+        let mut total = self.total;
+        total.reserve(&Quota::UNLIMITED, bytes)?;
+        let placed = self.providers.reserve(ask, self.now, self.genesis.bounds.silent_after)?;
+        self.total = total;
+        self.set_usage(owner, usage)?;
+        Ok(placed)
     }
 
     /// Books a grant over `bytes`, if the owner's quota has them.

@@ -9,9 +9,10 @@ use caps::rights::Rights;
 use caps::share::{ShareContract, TransferContract};
 use caps::time::{Micros, UnixMicros};
 use caps::token::{Mark, RevocationId};
-use caps::wire::link::Notice;
+use caps::wire::link::{Notice, Take};
+use caps::wire::provider::{Load, Registration};
 use caps::wire::request::LeaseSpec;
-use caps::wire::row::{Lifetime, Revocation};
+use caps::wire::row::{EndCause, Lifetime, Revocation};
 use caps::wire::{Name, Reason};
 use serde::{Deserialize, Serialize};
 
@@ -114,8 +115,13 @@ pub enum Kind {
     /// Nothing but the time. Ends what is over; proposed when [`next_deadline`](super::Broker::next_deadline) is
     /// reached.
     Tick,
-    /// What the provider said unasked. System only.
-    Notice(Notice),
+    /// What a provider said unasked. System only.
+    Notice {
+        /// Which one said it: whoever proposes it knows that.
+        provider: ProviderId,
+        /// What it said.
+        notice: Notice,
+    },
     /// The provider said that it took a lease's memory back. System only.
     Taken {
         /// Which.
@@ -126,12 +132,13 @@ pub enum Kind {
         /// Which session.
         session: u64,
     },
-    /// The provider's process is gone, and with it all memory. System only.
-    ProviderLost,
-    /// A provider is there, with none of the old memory. System only.
-    ProviderUp {
-        /// Its new incarnation.
+    /// A provider's process is gone and with it all its memory, or nothing was heard of it for too long. System only.
+    ProviderLost {
+        /// Which life of it.
         provider: ProviderId,
+        /// Whether it is known to be gone. One of which only nothing was heard may serve what it has until its time is
+        /// over, and that is booked until then.
+        proved: bool,
     },
     /// Another policy is in force. Decisions of the one before are refused from here on. System only.
     PolicyLoad {
@@ -217,6 +224,54 @@ pub enum Kind {
         transfer: TransferId,
         /// Which acceptance of it: when the new owner's time was to begin.
         since: UnixMicros,
+    },
+    /// A provider comes, with none of the memory that one of its name had before. System only: whoever proposes it knows
+    /// that it is that provider.
+    ProviderRegister {
+        /// What it said.
+        provider: Registration,
+        /// Whether it is in the broker's own process, and so never silent.
+        attached: bool,
+    },
+    /// A provider was heard. System only.
+    ProviderHeartbeat {
+        /// Which life of it.
+        provider: ProviderId,
+        /// What it said.
+        load: Load,
+    },
+    /// Has a provider take no new leases, or take them again. Administrator only.
+    ProviderDrain {
+        /// Its name.
+        name: Name,
+        /// Whether it drains from now on.
+        drain: bool,
+    },
+    /// Says that a provider's process is gone, as the administrator's word. Administrator only.
+    ProviderGiveUp {
+        /// Its name.
+        name: Name,
+    },
+    /// A provider refused a claim, or did not answer it: until it is heard again others come first. System only.
+    ProviderRefused {
+        /// Which life of it.
+        provider: ProviderId,
+    },
+    /// A provider did not answer when it was told to take something back. System only.
+    Untold {
+        /// Which life of it.
+        provider: ProviderId,
+        /// What it was told.
+        take: Take,
+        /// Why.
+        cause: EndCause,
+    },
+    /// What it had not answered before it answered when it was told again. System only.
+    Told {
+        /// Which life of it.
+        provider: ProviderId,
+        /// What it was told.
+        take: Take,
     },
 }
 

@@ -19,7 +19,8 @@ use policy::limits::{MARKS_OF_DELEGATES_MAX, MARKS_PER_REGION_MAX};
 
 use super::answer::{Answer, Effect, Out};
 use super::command::{Actor, Command, TokenCut};
-use super::lease::Life;
+use super::grant::Grant;
+use super::lease::{Ending, Lease, Life, Lost};
 use super::{Broker, entry};
 
 /// What the one who asks is to the token.
@@ -83,6 +84,12 @@ impl Broker {
         }
         let lease = self.leases.get(cut.lease);
         let owner = lease.ok_or(Error::new(Code::LeaseUnknown, "no such lease"))?.owner;
+        // Where there is no room for marks it is the grant that goes: whoever says which must not name another lease's.
+        let of_lease =
+            |grant| self.grants.get(grant).is_some_and(|row: &Grant| row.contract.lease == cut.lease);
+        if cut.grant.is_some_and(|grant| !of_lease(grant)) {
+            return Err(Error::new(Code::GrantUnknown, "the lease has no such grant"));
+        }
         let standing = match cut.grant {
             _ if by == owner || self.is_admin(by) => Standing::Owner,
             Some(grant) if self.grant_of_party(by, grant).is_ok() => Standing::Party(grant),
@@ -94,6 +101,7 @@ impl Broker {
                 ));
             }
         };
+        self.proved(cut.lease)?;
         self.revoke_block(by, standing, cut, out)
     }
 
@@ -113,9 +121,8 @@ impl Broker {
                 Ok(Answer::Ending { leases: Vec::new() })
             }
             Marked::Before => {
-                // Memory that is going back is waited for, as by any revoke.
                 let leases = match self.leases.get(cut.lease).map(|lease| lease.life) {
-                    Some(Life::Ending(_)) => self.take_leases([cut.lease], EndCause::Revoked, None, out),
+                    Some(Life::Ending(_)) => vec![cut.lease],
                     _ => Vec::new(),
                 };
                 if let Some(suppressed) = self.count_denial(by) {
@@ -153,7 +160,18 @@ impl Broker {
         let now = self.now;
         let over =
             marking.grant.and_then(|grant| self.grants.get(grant)).is_some_and(|row| row.life.is_ended());
+        if matches!(self.leases.get(marking.lease), Some(Lease { life: Life::Live(live), .. }) if live.expires <= now)
+        {
+            // Its tick is still to come.
+            self.end_lease(marking.lease, EndCause::Expired, None, out);
+        }
         let Some(lease) = self.leases.rows.get_mut(&marking.lease) else { return Marked::Before };
+        if let Life::Ending(Ending { cause, .. }) | Life::Lost(Lost { cause, .. }) = lease.life {
+            // Its provider may serve such tokens until the memory is back, and hears of no marks any more. Memory that is
+            // going back is waited for, as by any revoke; of a lost one whoever asks hears how long it may be served.
+            out.effects.push(Effect::Take(Take::Lease(marking.lease), cause));
+            return Marked::Before;
+        }
         // A token of a former owner's time is refused everywhere already. Whoever still holds one must not reach, by its
         // marks, what the present owner's delegates have open, nor fill the present owner's room.
         let live = matches!(
@@ -219,11 +237,18 @@ impl Broker {
         full
     }
 
-    /// The live leases that are `by`'s to take people off: its own, and all for the administrator.
+    /// The leases that are `by`'s to take people off, live ones and those that may still be served: its own, and all for
+    /// the administrator. Of a reservation nobody has a token.
     pub(super) fn leases_over(&self, by: PrincipalKey) -> Vec<LeaseId> {
         let all = self.is_admin(by);
-        let live =
-            |id: &LeaseId| self.leases.get(*id).is_some_and(|lease| matches!(lease.life, Life::Live(_)));
+        let live = |id: &LeaseId| {
+            self.leases.get(*id).is_some_and(|lease| {
+                matches!(
+                    lease.life,
+                    Life::Live(_) | Life::Ending(Ending { committed: true, .. }) | Life::Lost(_)
+                )
+            })
+        };
         if all {
             self.leases.rows.keys().copied().filter(live).collect()
         } else {

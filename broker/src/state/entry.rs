@@ -8,6 +8,7 @@ use caps::id::{GrantId, PrincipalKey, ProviderId, TransferId};
 use caps::key::Signature;
 use caps::share::{Rest, ShareContract, TransferContract};
 use caps::time::UnixMicros;
+use caps::wire::provider::Registration;
 use caps::wire::row::{EndCause, Target};
 use caps::wire::{Name, Reason};
 use caps::{Code, Error};
@@ -35,7 +36,9 @@ impl Broker {
     #[must_use]
     pub fn opening(genesis: &Genesis) -> Vec<Draft> {
         vec![
-            Draft::ok(Event::EpochBump).cluster(genesis.cluster).provider(genesis.provider),
+            Draft::ok(Event::EpochBump)
+                .cluster(genesis.cluster)
+                .maybe(genesis.provider.as_ref(), |draft, said| draft.provider(said.id)),
             Draft::ok(Event::PolicyLoad).policy(&genesis.policy),
             principal_added(genesis.admin, &genesis.admin_name, genesis.admin).cause("administrator"),
         ]
@@ -62,6 +65,7 @@ impl Broker {
                 draft = draft.receiver(*to).bytes(*bytes).ttl_us(*ttl);
             }
             Kind::TransferOffer { contract, .. } => draft = draft.lease(contract.lease).receiver(contract.to),
+            Kind::ProviderDrain { name, .. } => draft = draft.name(name.as_str()),
             _ => {}
         }
         if let (Code::PolicyDenied, Some(verdict)) = (error.code(), &command.policy) {
@@ -83,7 +87,7 @@ impl Broker {
 /// The event of a refused request, and which row it was about.
 fn refusal_event(kind: &Kind) -> (Event, Option<RowId>) {
     match kind {
-        Kind::PrincipalAdd { .. } => (Event::ConfigLoad, None),
+        Kind::PrincipalAdd { .. } | Kind::ProviderDrain { .. } => (Event::ConfigLoad, None),
         Kind::Renew { lease, .. }
         | Kind::Release { lease }
         | Kind::Commit { lease, .. }
@@ -333,8 +337,30 @@ pub(super) fn provider_lost(provider: ProviderId, leases: usize) -> Draft {
     Draft::ok(Event::ProviderLost).provider(provider).count(leases as u64)
 }
 
-pub(super) fn provider_up(provider: ProviderId) -> Draft {
-    Draft::ok(Event::NodeJoin).provider(provider)
+/// Somebody with a certificate of a provider says what became of a lease elsewhere.
+pub(super) fn presumed(provider: ProviderId, code: Code, about: RowId, suppressed: u64) -> Draft {
+    let draft = Draft::deny(Event::LeaseDeny, code).provider(provider);
+    let draft = match about {
+        RowId::Lease(lease) => draft.lease(lease),
+        RowId::Grant(grant) => draft.grant(grant),
+        RowId::Donation(_) | RowId::Transfer(_) => draft,
+    };
+    if suppressed > 0 { draft.suppressed(suppressed) } else { draft }
+}
+
+pub(super) fn provider_given_up(by: PrincipalKey, name: &Name, leases: usize) -> Draft {
+    Draft::ok(Event::ProviderLost).subject(by).name(name.as_str()).count(leases as u64)
+}
+
+pub(super) fn provider_up(said: &Registration) -> Draft {
+    Draft::ok(Event::NodeJoin).provider(said.id).name(said.name.as_str()).bytes(said.bytes)
+}
+
+// Nor has the log an event for a provider that drains: it is configuration.
+
+pub(super) fn provider_drained(by: PrincipalKey, provider: ProviderId, name: &Name, drain: bool) -> Draft {
+    let cause = if drain { "drain" } else { "undrain" };
+    Draft::ok(Event::ConfigLoad).subject(by).provider(provider).name(name.as_str()).cause(cause)
 }
 
 pub(super) fn policy_loaded(hash: &[u8; 32]) -> Draft {

@@ -5,23 +5,24 @@
 
 use std::collections::BTreeMap;
 
-use caps::id::{ClusterEpoch, PrincipalKey, ProviderId};
+use caps::id::{ClusterEpoch, PrincipalKey};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
+use caps::wire::provider::Registration;
 use caps::{Code, Error, Result};
 use policy::limits;
 use policy::quota::Quota;
 use serde::{Deserialize, Serialize};
 
 /// The initial state. Nothing in it changes while the cluster lives, `provider`, `policy` and `at` excepted: of
-/// those the state machine keeps its own copies.
+/// those the state machine keeps what became of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Genesis {
     /// This life of the control plane.
     pub cluster: ClusterEpoch,
-    /// The provider that holds the memory.
-    pub provider: ProviderId,
+    /// The provider in the broker's own process, if it has one. Others come by themselves.
+    pub provider: Option<Registration>,
     /// When it began.
     pub at: UnixMicros,
     /// The administrator: registers principals, may revoke anything.
@@ -55,13 +56,15 @@ pub struct Capacity {
     pub ended: u32,
     /// Donations of quota that are not wholly back.
     pub donations: u32,
+    /// Providers, those included that are lost and still listed.
+    pub providers: u32,
 }
 
 /// Bounds of what a principal may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bounds {
-    /// Bytes that may be leased in all.
+    /// Bytes that may be leased in all, at whatever providers.
     pub pool_bytes: u64,
     /// The smallest lease in bytes.
     pub lease_bytes_min: u64,
@@ -91,6 +94,14 @@ pub struct Bounds {
     pub hops_max: u8,
     /// Donations of quota of one giver that are not wholly back.
     pub donations_per_giver: u32,
+    /// How often a provider is asked how it is.
+    pub heartbeat_every: Micros,
+    /// From which silence on a provider is given no new leases.
+    pub silent_after: Micros,
+    /// From which silence on a provider is lost.
+    pub lost_after: Micros,
+    /// How far a provider's clock may be from the broker's.
+    pub skew: Micros,
 }
 
 impl Default for Capacity {
@@ -103,6 +114,7 @@ impl Default for Capacity {
             grants: limits::GRANTS_MAX as u32,
             ended: limits::ENDED_ROWS_MAX as u32,
             donations: limits::DONATIONS_MAX as u32,
+            providers: limits::PROVIDERS_MAX as u32,
         }
     }
 }
@@ -128,7 +140,19 @@ impl Bounds {
             take_again: Micros::from_millis(2 * limits::KILL_MS_MAX),
             hops_max: limits::TOKEN_HOPS_MAX,
             donations_per_giver: limits::DONATIONS_PER_GIVER_MAX as u32,
+            heartbeat_every: Micros::from_millis(limits::HEARTBEAT_MS),
+            silent_after: Micros::from_millis(limits::PROVIDER_SILENT_MS),
+            lost_after: Micros::from_millis(limits::PROVIDER_LOST_MS),
+            skew: Micros::from_millis(limits::CLOCK_SKEW_MS_MAX),
         }
+    }
+}
+
+impl Bounds {
+    /// The same where memory is that of whatever providers come: as much as they bring.
+    #[must_use]
+    pub const fn of_cluster() -> Self {
+        Self::of_pool(limits::PROVIDERS_MAX as u64 * limits::POOL_BYTES_MAX)
     }
 }
 
@@ -136,12 +160,18 @@ impl Genesis {
     /// Checks what the state machine relies on.
     ///
     /// # Errors
-    /// `E_CONFIG_VALUE` for a table without rows, an empty pool, a page size that is no power of two, or a span
-    /// of zero.
+    /// `E_CONFIG_VALUE` for a table without rows, an empty pool, a page size that is no power of two, a span
+    /// of zero, or a provider without room.
     pub fn check(&self) -> Result<()> {
         let capacity = &self.capacity;
-        let tables =
-            [capacity.principals, capacity.leases, capacity.grants, capacity.ended, capacity.donations];
+        let tables = [
+            capacity.principals,
+            capacity.leases,
+            capacity.grants,
+            capacity.ended,
+            capacity.donations,
+            capacity.providers,
+        ];
         let bounds = &self.bounds;
         let spans = [
             bounds.ttl_min,
@@ -149,6 +179,7 @@ impl Genesis {
             bounds.accept_within,
             bounds.cosign_within,
             bounds.take_again,
+            bounds.heartbeat_every,
         ];
         if tables.contains(&0) {
             return Err(Error::new(Code::ConfigValue, "every table of the broker needs at least one row"));
@@ -158,6 +189,17 @@ impl Genesis {
                 Code::ConfigValue,
                 "every span of the broker is positive and the longest life not below the shortest",
             ));
+        }
+        if bounds.silent_after < bounds.heartbeat_every || bounds.lost_after < bounds.silent_after {
+            return Err(Error::new(
+                Code::ConfigValue,
+                "a provider is silent after a heartbeat at the earliest, and lost no sooner than that",
+            ));
+        }
+        if let Some(provider) = &self.provider {
+            provider
+                .check()
+                .map_err(|_| Error::new(Code::ConfigValue, "the node's own provider has no room"))?;
         }
         if !bounds.page_bytes.is_power_of_two() || bounds.pool_bytes == 0 {
             return Err(Error::new(Code::ConfigValue, "the pool is not empty and a page is a power of two"));

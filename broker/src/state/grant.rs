@@ -157,6 +157,9 @@ pub(super) struct GrantEnded {
     /// Kept as long as the row, so that the pair can be had for as long as its end can be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) by_receiver: Option<Signature>,
+    /// When the token that its receiver has ends by itself; `None` if nobody has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) out_until: Option<UnixMicros>,
 }
 
 impl GrantLife {

@@ -121,7 +121,8 @@ impl Broker {
         let lease = contract.lease;
         let give = Take::Owner { lease, to: by, since, until: done_by, undoes: None };
         let back = back(lease, contract.from, live, &accepted);
-        Ok(Answer::HandingOver { give, back })
+        let at = self.whereabouts(lease).ok_or(Code::LeaseUnknown)?;
+        Ok(Answer::HandingOver { give, back, at })
     }
 
     /// The provider has taken back all that came from the former owner: the lease is the new one's.

@@ -2,13 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use policy::limits::MARKS_PER_REGION_MAX;
+use caps::wire::link::Take;
+use policy::limits::{
+    MARKS_PER_REGION_MAX, PROVIDERS_DRAINED_MAX, PROVIDERS_PAST_MAX, UNTOLD_PER_LEASE_MAX,
+    UNTOLD_PER_PROVIDER_MAX,
+};
 use policy::quota::{Usage, balance};
 
 use super::Broker;
 use super::command::RowId;
 use super::deadlines::Deadlines;
 use super::lease::Life;
+use super::provider::Held;
 use super::snapshot::{booked_grant, booked_lease};
 use super::table::{Grants, Leases};
 use super::transfer::{TransferLife, Transfers};
@@ -27,6 +32,7 @@ impl Broker {
     /// The rule that does not hold: a defect.
     pub fn check_invariants(&self) -> Result<(), &'static str> {
         self.check_principals()?;
+        self.check_providers()?;
         self.check_leases()?;
         self.check_grants()?;
         self.check_transfers()?;
@@ -53,6 +59,56 @@ impl Broker {
             }),
             "a principal that leaves goes with its last row",
         )
+    }
+
+    fn check_providers(&self) -> Check {
+        let providers = &self.providers;
+        holds(
+            providers.rows.len() <= self.genesis.capacity.providers as usize
+                && providers.past.len() <= PROVIDERS_PAST_MAX
+                && providers.drained.len() <= PROVIDERS_DRAINED_MAX,
+            "the table of providers keeps its size",
+        )?;
+        holds(
+            providers.by_id.len() == providers.rows.len()
+                && providers.rows.iter().all(|(name, row)| {
+                    *name == row.said.name && providers.by_id.get(&row.said.id) == Some(name)
+                }),
+            "names and ids of providers are unique",
+        )?;
+        holds(
+            providers.past.iter().all(|(_, id, _)| !providers.by_id.contains_key(id)),
+            "a life of a provider that ended does not come back",
+        )?;
+        for row in providers.rows.values() {
+            let mut held = Held::default();
+            for lease in self.leases.rows.values().filter(|lease| lease.provider == row.said.id) {
+                held.add(lease);
+            }
+            holds(held == row.held, "a provider's book is the sum of its leases")?;
+            holds(held.fits(&row.said), "no provider is oversold")?;
+            holds(row.lost.is_none() || held == Held::default(), "a lost provider has no lease")?;
+            holds(row.lost.is_some() || !row.proved, "what is there is not proved to be gone")?;
+            holds(!providers.drained.contains(&row.said.name), "who has a row drains by that")?;
+            holds(row.said.check().is_ok(), "a provider has room and few classes")?;
+            holds(row.heard <= self.now && row.lost <= Some(self.now), "nothing was heard in the future")?;
+        }
+        for (id, takes) in &self.untold.0 {
+            holds(!takes.is_empty() && takes.len() <= UNTOLD_PER_PROVIDER_MAX, "so much waits to be told")?;
+            let row = providers.get(*id);
+            holds(
+                row.is_some_and(|row| row.lost.is_none() && !row.attached),
+                "only a provider that may come back is to be told",
+            )?;
+            let live = |take: &Take| {
+                let lease = self.leases.get(take.lease());
+                lease.is_some_and(|lease| lease.provider == *id && matches!(lease.life, Life::Live(_)))
+            };
+            holds(takes.iter().all(|(take, _)| live(take)), "and only of its live leases")?;
+            let most = self.untold.by_lease(*id).into_values().max();
+            holds(most <= Some(UNTOLD_PER_LEASE_MAX), "so much of one lease")?;
+        }
+        Ok(())
     }
 
     fn check_leases(&self) -> Check {
@@ -82,8 +138,20 @@ impl Broker {
                 "a lease that has not ended has an owner",
             )?;
             holds(
-                lease.life.is_ended() || self.provider == Some(lease.provider),
-                "leases live at the provider that is there",
+                match (lease.life, self.providers.get(lease.provider)) {
+                    (Life::Ended(_), _) => true,
+                    (Life::Lost(_), row) => row.is_none_or(|row| row.lost.is_some() && !row.proved),
+                    (_, row) => row.is_some_and(|row| row.lost.is_none()),
+                },
+                "leases live at a provider that is there, and are lost with one that may be there",
+            )?;
+            holds(
+                lease.life.deadline().is_none_or(|deadline| match lease.life {
+                    Life::Ending(_) => true,
+                    Life::Lost(_) => deadline == self.ends_by(lease.latest),
+                    _ => deadline <= lease.latest,
+                }),
+                "no lease lives longer than its provider lets it",
             )?;
             holds(lease.marks.len() <= MARKS_PER_REGION_MAX, "a lease remembers so many revocations")?;
             holds(

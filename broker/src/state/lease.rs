@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! Reserved ──commit──▶ Live ──end──▶ Ending ──done──▶ Ended
-//!     └─────────────cancel────────────▲
+//!     │                 │              ▲ │               ▲
+//!     ├─────────────────┼──cancel──────┘ │               │
+//!     └─────────────────┴──────lost──────┴──▶ Lost ──over┘
 //! ```
 //!
-//! is the only one there is. Capacity and quota stay taken until `Ended`: the provider has the bytes until it says
-//! that they are back.
+//! is the only one there is. Quota stays taken until `Ended`: the provider has the bytes until it says that they are
+//! back, or is proved to be gone. One that is lost without proof may serve a lease until its time is over there.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +17,7 @@ use caps::range::ByteRange;
 use caps::time::{Micros, UnixMicros};
 use caps::token::Mark;
 use caps::wire::Name;
+use caps::wire::provider::Placement;
 use caps::wire::row::{EndCause, LeaseState, Lifetime};
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +52,10 @@ pub(super) struct Lease {
     /// The latest time from which on somebody accepted to own it, whether or not it came to that.
     #[serde(default)]
     pub(super) tried: UnixMicros,
+    /// When its provider ends it by itself, at the latest: the latest end that it may ever have been told.
+    pub(super) latest: UnixMicros,
+    /// Why it is at its provider.
+    pub(super) placement: Placement,
     /// Grants of it that have not ended. Derived.
     #[serde(skip)]
     pub(super) grants: u32,
@@ -72,6 +79,7 @@ pub(super) enum Life {
     Reserved(Reserved),
     Live(Live),
     Ending(Ending),
+    Lost(Lost),
     Ended(Ended),
 }
 
@@ -82,6 +90,7 @@ impl Life {
             Self::Reserved(reserved) => Some(reserved.claim_by),
             Self::Live(live) => Some(live.expires),
             Self::Ending(ending) => Some(ending.again_at),
+            Self::Lost(lost) => Some(lost.until),
             Self::Ended(_) => None,
         }
     }
@@ -91,7 +100,7 @@ impl Life {
         match self {
             Self::Reserved(_) => LeaseState::Reserved,
             Self::Live(live) if now < live.expires => LeaseState::Live,
-            Self::Live(_) | Self::Ending(_) => LeaseState::Ending,
+            Self::Live(_) | Self::Ending(_) | Self::Lost(_) => LeaseState::Ending,
             Self::Ended(_) => LeaseState::Ended,
         }
     }
@@ -104,6 +113,7 @@ impl Life {
         match self {
             Self::Reserved(_) | Self::Live(_) => None,
             Self::Ending(ending) => Some(ending.cause),
+            Self::Lost(lost) => Some(lost.cause),
             Self::Ended(ended) => Some(ended.cause),
         }
     }
@@ -112,8 +122,20 @@ impl Life {
     pub(super) fn left(&self, now: UnixMicros) -> Micros {
         match self {
             Self::Live(live) => live.expires.since(now),
-            Self::Reserved(_) | Self::Ending(_) | Self::Ended(_) => Micros(0),
+            Self::Reserved(_) | Self::Ending(_) | Self::Lost(_) | Self::Ended(_) => Micros(0),
         }
+    }
+
+    /// What becomes of it when its provider is lost without proof: `None` where nothing is left there, or that was known.
+    pub(super) const fn lose(&self, until: UnixMicros) -> Option<Lost> {
+        let (cause, booked) = match self {
+            Self::Reserved(_) => (EndCause::ProviderLost, Booked::Reserved),
+            Self::Live(_) => (EndCause::ProviderLost, Booked::Live),
+            Self::Ending(Ending { cause, committed: false, .. }) => (*cause, Booked::Reserved),
+            Self::Ending(Ending { cause, committed: true, .. }) => (*cause, Booked::Going),
+            Self::Lost(_) | Self::Ended(_) => return None,
+        };
+        Some(Lost { cause, booked, until })
     }
 }
 
@@ -177,18 +199,43 @@ impl Ending {
     }
 }
 
+/// Its provider is lost, and nothing proves that it is gone: it may serve the lease still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Lost {
+    pub(super) cause: EndCause,
+    /// How its bytes stand in its owner's book, and stay there.
+    pub(super) booked: Booked,
+    /// Until when: the provider's clock has ended it by then, whatever it heard.
+    pub(super) until: UnixMicros,
+}
+
+/// How the bytes of a lost lease are booked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Booked {
+    /// As a reservation.
+    Reserved,
+    /// As a live lease: its owner gets nothing in its place while it may be served.
+    Live,
+    /// As memory that is going back.
+    Going,
+}
+
 /// Over: the bytes are back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ended {
     pub(super) cause: EndCause,
     pub(super) at: UnixMicros,
+    /// Only its time says so: its provider was lost before, and never proved to be gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) unproved: bool,
 }
 
 impl Ended {
     /// The only way to the end: the provider, or its death, says that the memory is gone. The cause is the one that
     /// began the ending, if something did before the memory was gone.
     pub(super) fn from(life: Life, said: EndCause, at: UnixMicros) -> Self {
-        Self { cause: life.cause().unwrap_or(said), at }
+        Self { cause: life.cause().unwrap_or(said), at, unproved: false }
     }
 }

@@ -21,7 +21,11 @@ use super::denials::Denials;
 use super::genesis::Bounds;
 use super::handing::MOVING;
 use super::lease::{Lease, Life, Live, Reserved};
+use super::place::Ask;
 use super::{Broker, entry};
+
+/// To what is asked of a lease whose provider was lost.
+const LOST: Error = Error::new(Code::ProviderLost, "the lease's provider is lost, and its memory with it");
 
 /// The segment of a lease of `bytes`: what its owner wishes, or as few segments as there can be.
 fn segment_bytes(bounds: &Bounds, bytes: u64, wish: Option<u64>) -> Result<u64> {
@@ -86,8 +90,9 @@ impl Broker {
             return Err(Error::new(Code::Range, "a token may be delegated at most 7 times"));
         }
         let ttl = self.checked_ttl(spec.ttl)?;
-        let provider =
-            self.provider.ok_or(Error::new(Code::ProviderLost, "there is no provider at present"))?;
+        if self.providers.present().next().is_none() {
+            return Err(Error::new(Code::ProviderLost, "there is no provider at present"));
+        }
         self.permitted(command)?;
         if spec.name.as_ref().is_some_and(|name| self.leases.by_name.contains_key(&(by, name.clone()))) {
             return Err(Error::new(Code::Exists, "a live lease of yours has this name"));
@@ -102,6 +107,12 @@ impl Broker {
         }
         let zeroing = Micros::from_millis(range.len() / policy::limits::RESERVATION_BYTES_PER_MS);
         let claim_by = self.now.plus(bounds.claim_within).plus(zeroing);
+        if self.leases.active() >= self.genesis.capacity.leases as usize {
+            return Err(Error::new(Code::Busy, "the table of leases is full"));
+        }
+        let ask = Ask { bytes: range.len(), class: spec.class.as_ref(), near: spec.near.as_ref() };
+        let (provider, placement) = self.book_reservation(by, &ask)?;
+
         let row = Lease {
             id: lease,
             region,
@@ -120,19 +131,17 @@ impl Broker {
             marks: std::collections::BTreeMap::new(),
             tried: UnixMicros(0),
             grants: 0,
+            // A claim in the last moment begins its time then.
+            latest: claim_by.plus(ttl),
+            placement,
         };
-        if self.leases.active() >= self.genesis.capacity.leases as usize {
-            return Err(Error::new(Code::Busy, "the table of leases is full"));
-        }
-        self.book_reservation(by, range.len())?;
-
         self.deadlines.swap(RowId::Lease(lease), None, Some(claim_by));
         if row.is_tied() {
             self.sessions.insert((session, RowId::Lease(lease)));
         }
         out.entries.push(entry::reserved(&row, &self.policy, claim_by));
         self.leases.insert(row);
-        Ok(Answer::Reserved(ClaimTicket {
+        let ticket = ClaimTicket {
             lease,
             region,
             owner: by,
@@ -141,7 +150,8 @@ impl Broker {
             ttl,
             lifetime: spec.lifetime,
             claim_by,
-        }))
+        };
+        Ok(Answer::Reserved(ticket, provider))
     }
 
     pub(super) fn commit(&mut self, id: LeaseId, bytes: u64, out: &mut Out) -> Result<Answer> {
@@ -150,6 +160,7 @@ impl Broker {
         let reserved = match lease.life {
             Life::Reserved(reserved) => reserved,
             Life::Live(_) => return Err(Error::new(Code::Exists, "the reservation was committed before")),
+            Life::Lost(_) => return Err(LOST),
             Life::Ending(_) | Life::Ended(_) => {
                 return Err(Error::new(Code::LeaseExpired, "the reservation ended before it was committed"));
             }
@@ -164,9 +175,9 @@ impl Broker {
         let live = reserved.commit(now, lease.ttl);
         lease.life = Life::Live(live);
         out.entries.push(entry::granted(lease, live.expires));
-        let owner = lease.owner;
+        let (owner, provider) = (lease.owner, lease.provider);
         self.deadlines.swap(RowId::Lease(id), Some(reserved.claim_by), Some(live.expires));
-        self.book(owner, bytes, Booking::Commit);
+        self.book_lease(owner, provider, bytes, Booking::Commit);
         Ok(self.leased(id, live, live.expires))
     }
 
@@ -179,7 +190,7 @@ impl Broker {
             }
             Some(Life::Live(_)) => Err(Error::new(Code::Exists, "the reservation was committed")),
             // It timed out meanwhile: what was to be done is done.
-            Some(Life::Ending(_) | Life::Ended(_)) => Ok(Answer::Done),
+            Some(Life::Ending(_) | Life::Lost(_) | Life::Ended(_)) => Ok(Answer::Done),
         }
     }
 
@@ -208,9 +219,12 @@ impl Broker {
         Ok(self.leased(id, renewed, live.expires))
     }
 
-    /// Moves the end of a live lease.
+    /// Moves the end of a live lease, as its provider will be told.
     pub(super) fn set_expiry(&mut self, id: LeaseId, from: Live, to: Live) {
+        // The provider counts from when it hears of it, and may never hear that it was undone.
+        let latest = to.expires.plus(self.genesis.bounds.claim_within);
         if let Some(lease) = self.leases.rows.get_mut(&id) {
+            lease.latest = lease.latest.max(latest);
             lease.life = Life::Live(to);
             self.deadlines.swap(RowId::Lease(id), Some(from.expires), Some(to.expires));
         }
@@ -236,7 +250,8 @@ impl Broker {
             Some(life) if life.cause() == Some(EndCause::Revoked) => {
                 Err(Error::new(Code::TokenRevoked, "the lease was taken back"))
             }
-            Some(Life::Live(_) | Life::Ending(_) | Life::Ended(_)) => {
+            Some(life) if life.cause() == Some(EndCause::ProviderLost) => Err(LOST),
+            Some(Life::Live(_) | Life::Ending(_) | Life::Lost(_) | Life::Ended(_)) => {
                 Err(Error::new(Code::LeaseExpired, "the lease's time is over"))
             }
         }
@@ -245,7 +260,7 @@ impl Broker {
     pub(super) fn leased(&self, id: LeaseId, live: Live, before: UnixMicros) -> Answer {
         match self.leases.get(id) {
             Some(lease) => Answer::Leased {
-                lease: self.lease_row(lease, self.now),
+                lease: self.placed_row(lease, self.now),
                 terms: Terms {
                     lease: id,
                     region: lease.region,

@@ -7,7 +7,7 @@
 //!    │ apply            one command at a time, in the order that was agreed on
 //!    ├─▶ answer         to whoever asked, once the entries are durable
 //!    ├─▶ entries        audit drafts: a function of the commands alone, so every replica's log is the same
-//!    └─▶ effects        what the provider must do; each may be done twice
+//!    └─▶ effects        what a provider must do; each may be done twice
 //! query(by, what, at) ─▶ rows, changing nothing
 //! ```
 //!
@@ -27,7 +27,10 @@
 //! | `donation.rs` | quota that one principal lends another |
 //! | `cosigning.rs` | the signature of a third party, between offer and issue |
 //! | `transfer.rs`, `handing.rs` | offers to hand a lease over, and how its owner changes |
-//! | `system.rs` | ticks, notices, the provider's comings and goings |
+//! | `system.rs` | ticks, notices, a new policy |
+//! | `provider.rs`, `membership.rs` | the table of providers; how they come, are heard, drain and are lost |
+//! | `place.rs` | which provider gets a lease, and why |
+//! | `untold.rs` | what a provider did not answer when it was told |
 //! | `entry.rs`, `denials.rs` | what the log says, and how often it says no |
 //! | `view.rs` | lists, page by page, of what concerns the one who asks |
 //! | `snapshot.rs`, `invariants.rs` | the serialized form; what is always true |
@@ -62,11 +65,15 @@ mod undo;
 mod view;
 
 mod handing;
+mod membership;
+mod place;
+mod provider;
 mod transfer;
+mod untold;
 
 use std::collections::BTreeSet;
 
-use caps::id::{PrincipalKey, ProviderId};
+use caps::id::PrincipalKey;
 use caps::time::UnixMicros;
 use caps::wire::row::EndCause;
 use caps::{Code, Error, Result};
@@ -82,10 +89,13 @@ use deadlines::Deadlines;
 use denials::Denials;
 use donation::Donations;
 pub use genesis::{Bounds, Capacity, Genesis};
+pub use membership::Whereabouts;
+use provider::{Provider, Providers};
 pub use snapshot::SNAPSHOT_VERSION;
 pub use system::TICK_ROWS_MAX;
 use table::{Grants, Leases};
 use transfer::Transfers;
+use untold::Untold;
 pub use view::{Query, StatusView, View};
 
 /// The control plane of one cluster, in RAM.
@@ -94,8 +104,7 @@ pub struct Broker {
     genesis: Genesis,
     /// The latest time that any command named.
     now: UnixMicros,
-    /// `None` from the provider's loss to its return.
-    provider: Option<ProviderId>,
+    providers: Providers,
     /// SHA-256 of the policy in force.
     policy: [u8; 32],
     /// What all principals use together.
@@ -112,6 +121,7 @@ pub struct Broker {
     /// Rows that end with a session's process.
     sessions: BTreeSet<(u64, RowId)>,
     transfers: Transfers,
+    untold: Untold,
 }
 
 impl Broker {
@@ -129,9 +139,15 @@ impl Broker {
             leaving: false,
             usage: Usage::default(),
         });
+        let mut providers = Providers::default();
+        if let Some(said) = &genesis.provider {
+            // In the broker's own process, or there would be no broker to begin it with.
+            let first = Provider::new(said.clone(), true, false, genesis.at);
+            providers.insert(first, genesis.capacity.providers);
+        }
         Ok(Self {
             now: genesis.at,
-            provider: Some(genesis.provider),
+            providers,
             policy: genesis.policy,
             total: Usage::default(),
             principals,
@@ -143,6 +159,7 @@ impl Broker {
             deadlines: Deadlines::default(),
             sessions: BTreeSet::new(),
             transfers: Transfers::default(),
+            untold: Untold::default(),
             genesis,
         })
     }
@@ -222,27 +239,30 @@ impl Broker {
             Kind::Tick => Ok(self.tick(out)),
             Kind::Commit { .. }
             | Kind::Abandon { .. }
-            | Kind::Notice(_)
+            | Kind::Notice { .. }
             | Kind::Taken { .. }
             | Kind::HolderExit { .. }
-            | Kind::ProviderLost
-            | Kind::ProviderUp { .. }
+            | Kind::ProviderLost { .. }
             | Kind::PolicyLoad { .. }
             | Kind::Undo(_)
             | Kind::Refused { .. }
             | Kind::TransferDone { .. }
             | Kind::TransferBack { .. }
+            | Kind::ProviderRegister { .. }
+            | Kind::ProviderHeartbeat { .. }
+            | Kind::ProviderRefused { .. }
+            | Kind::Untold { .. }
+            | Kind::Told { .. }
                 if command.by != Actor::System =>
             {
                 Err(Error::new(Code::Protocol, "only the node itself may propose this"))
             }
             Kind::Commit { lease, bytes } => self.commit(*lease, *bytes, out),
             Kind::Abandon { lease } => self.abandon(*lease, out),
-            Kind::Notice(notice) => self.notice(notice, out),
+            Kind::Notice { provider, notice } => self.notice(*provider, notice, out),
             Kind::Taken { lease } => self.taken(*lease, out),
             Kind::HolderExit { session } => Ok(self.holder_exit(*session, out)),
-            Kind::ProviderLost => self.provider_lost(out),
-            Kind::ProviderUp { provider } => self.provider_up(*provider, out),
+            Kind::ProviderLost { provider, proved } => self.provider_lost(*provider, *proved, out),
             Kind::PolicyLoad { hash } => Ok(self.policy_load(hash, out)),
             Kind::Undo(undo) => self.undo(undo, out),
             Kind::Refused { who, code, about } => Ok(self.refused(*who, *code, *about, out)),
@@ -251,6 +271,15 @@ impl Broker {
                 self.transfer_back(*transfer, *since, EndCause::NotClaimed, out)?;
                 Ok(Answer::Done)
             }
+            Kind::ProviderRegister { provider, attached } => self.provider_register(provider, *attached, out),
+            Kind::ProviderHeartbeat { provider, load } => self.provider_heartbeat(*provider, *load),
+            Kind::ProviderDrain { name, drain } => {
+                self.provider_drain(self.principal(command)?, name, *drain, out)
+            }
+            Kind::ProviderGiveUp { name } => self.provider_give_up(self.principal(command)?, name, out),
+            Kind::ProviderRefused { provider } => Ok(self.provider_refused(*provider)),
+            Kind::Untold { provider, take, cause } => self.untold(*provider, *take, *cause, out),
+            Kind::Told { provider, take } => Ok(self.told(*provider, take)),
         }
     }
 

@@ -17,7 +17,7 @@ use caps::{Code, Error, Result};
 use super::answer::{Answer, Effect, Out};
 use super::command::{Command, TokenCut};
 use super::cut::Standing;
-use super::lease::Life;
+use super::lease::{Ended, Ending, Life, Lost};
 use super::{Broker, entry};
 
 /// What a revocation reaches.
@@ -36,6 +36,7 @@ impl Broker {
         if self.leases.get(id).is_none_or(|lease| lease.owner != by) {
             return Err(Error::new(Code::LeaseUnknown, "no such lease of yours"));
         }
+        self.proved(id)?;
         Ok(Answer::Ending { leases: self.take_leases([id], EndCause::Released, None, out) })
     }
 
@@ -54,6 +55,7 @@ impl Broker {
             return self.revoke_id(by, lease, id, &revocation.reason, out);
         }
         let mut reach = self.reach(by, &revocation.target)?;
+        self.provable(&revocation.target, &reach)?;
         let words = entry::Revoked { by, reason: &revocation.reason };
         let before = out.entries.len();
         for &grant in &reach.grants {
@@ -77,6 +79,29 @@ impl Broker {
         Ok(Answer::EndedBefore { leases })
     }
 
+    /// Refuses a receipt for a lease, or a grant of one, that is over and of which nobody ever said that its memory is gone.
+    /// What is taken back of a whole principal is judged by what is left of it.
+    fn provable(&self, target: &Target, reach: &Reach) -> Result<()> {
+        if matches!(target, Target::Holder(_)) {
+            return Ok(());
+        }
+        let of_grants = reach.grants.iter().filter_map(|grant| self.grants.get(*grant));
+        let mut leases = of_grants.map(|grant| grant.contract.lease).chain(reach.leases.iter().copied());
+        leases.try_for_each(|lease| self.proved(lease))
+    }
+
+    /// Refuses a receipt for a lease that is over and of which nobody ever said that its memory is gone.
+    pub(super) fn proved(&self, id: LeaseId) -> Result<()> {
+        let life = self.leases.get(id).map(|lease| lease.life);
+        if matches!(life, Some(Life::Ended(Ended { unproved: true, .. }))) {
+            return Err(Error::new(
+                Code::ProviderLost,
+                "its provider was lost, and its time was over there before anything was known of it: there is no receipt",
+            ));
+        }
+        Ok(())
+    }
+
     /// Takes a block back that is known by its id alone: in how far is for the lease's owner to answer for.
     fn revoke_id(
         &mut self,
@@ -87,6 +112,7 @@ impl Broker {
         out: &mut Out,
     ) -> Result<Answer> {
         let lease = self.revocable(by, lease)?;
+        self.proved(lease)?;
         let marks = [Some(Mark::signature(&id)), None];
         // Nobody knows whose grant's it is, what it reaches or when it ends: the lease, and renewals of it, bound it.
         let until = UnixMicros::MAX;
@@ -117,8 +143,9 @@ impl Broker {
         for id in ids {
             match self.leases.get(id).map(|lease| lease.life) {
                 Some(Life::Reserved(_) | Life::Live(_)) => self.end_lease(id, cause, words, out),
-                Some(Life::Ending(ending)) => {
-                    out.effects.push(Effect::Take(Take::Lease(id), ending.cause));
+                // Of a lost one nobody is there to be told: that is the answer, until its time is over.
+                Some(Life::Ending(Ending { cause, .. }) | Life::Lost(Lost { cause, .. })) => {
+                    out.effects.push(Effect::Take(Take::Lease(id), cause));
                 }
                 Some(Life::Ended(_)) | None => continue,
             }

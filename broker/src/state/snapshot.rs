@@ -3,8 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId, TransferId};
+use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId, Seat, TransferId};
 use caps::time::UnixMicros;
+use caps::wire::Name;
+use caps::wire::link::Take;
+use caps::wire::row::EndCause;
 use caps::{Code, Error, Result};
 use policy::quota::{Quota, Usage};
 use serde::{Deserialize, Serialize};
@@ -17,12 +20,14 @@ use super::denials::Denials;
 use super::donation::{Donation, Donations};
 use super::genesis::Genesis;
 use super::grant::Grant;
-use super::lease::{Ending, Lease, Life};
+use super::lease::{Booked, Ending, Lease, Life, Lost};
+use super::provider::{Provider, Providers};
 use super::table::{Grants, Leases};
 use super::transfer::{Transfer, Transfers};
+use super::untold::Untold;
 
 /// The version of the form. A snapshot of another version is refused.
-pub const SNAPSHOT_VERSION: u16 = 5;
+pub const SNAPSHOT_VERSION: u16 = 6;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,7 +35,10 @@ struct Snapshot {
     version: u16,
     genesis: Genesis,
     now: UnixMicros,
-    provider: Option<ProviderId>,
+    providers: Vec<Provider>,
+    past_providers: Vec<(Name, ProviderId, Option<Seat>)>,
+    drained_providers: Vec<Name>,
+    untold: Vec<(ProviderId, Vec<(Take, EndCause)>)>,
     #[serde(with = "serde_bytes")]
     policy: [u8; 32],
     strangers: Denials,
@@ -52,7 +60,10 @@ impl Broker {
             version: SNAPSHOT_VERSION,
             genesis: self.genesis.clone(),
             now: self.now,
-            provider: self.provider,
+            providers: self.providers.rows.values().cloned().collect(),
+            past_providers: self.providers.past.iter().cloned().collect(),
+            drained_providers: self.providers.drained.iter().cloned().collect(),
+            untold: self.untold.0.iter().map(|(id, takes)| (*id, takes.iter().copied().collect())).collect(),
             policy: self.policy,
             strangers: self.strangers,
             principals: self.principals.rows.values().cloned().collect(),
@@ -89,7 +100,7 @@ impl Broker {
         let mut broker = Self {
             genesis: snapshot.genesis,
             now: snapshot.now,
-            provider: snapshot.provider,
+            providers: Providers::default(),
             policy: snapshot.policy,
             total: Usage::default(),
             principals: Principals::default(),
@@ -101,7 +112,15 @@ impl Broker {
             deadlines: Deadlines::default(),
             sessions: BTreeSet::new(),
             transfers: Transfers::default(),
+            untold: Untold::default(),
         };
+        for row in snapshot.providers {
+            broker.providers.by_id.insert(row.said.id, row.said.name.clone());
+            broker.providers.rows.insert(row.said.name.clone(), row);
+        }
+        broker.providers.past = snapshot.past_providers.into();
+        broker.providers.drained = snapshot.drained_providers.into_iter().collect();
+        broker.untold.0 = snapshot.untold.into_iter().map(|(id, takes)| (id, takes.into())).collect();
         for principal in snapshot.principals {
             broker.principals.insert(principal);
         }
@@ -135,6 +154,7 @@ impl Broker {
             self.sessions.insert((lease.session, RowId::Lease(lease.id)));
         }
         self.rebook(lease.owner, |usage| booked_lease(usage, &lease))?;
+        self.providers.rebook(&lease);
         self.leases.insert(lease);
         Ok(())
     }
@@ -179,14 +199,16 @@ pub(super) fn booked_lease(usage: &mut Usage, lease: &Lease) -> Result<()> {
     let bytes = lease.range.len();
     match lease.life {
         Life::Ended(_) => return Ok(()),
-        Life::Reserved(_) | Life::Ending(Ending { committed: false, .. }) => {
+        Life::Reserved(_)
+        | Life::Ending(Ending { committed: false, .. })
+        | Life::Lost(Lost { booked: Booked::Reserved, .. }) => {
             usage.reserve(&Quota::UNLIMITED, bytes)?;
         }
-        Life::Live(_) => {
+        Life::Live(_) | Life::Lost(Lost { booked: Booked::Live, .. }) => {
             usage.reserve(&Quota::UNLIMITED, bytes)?;
             usage.commit(bytes)?;
         }
-        Life::Ending(Ending { committed: true, .. }) => {
+        Life::Ending(Ending { committed: true, .. }) | Life::Lost(Lost { booked: Booked::Going, .. }) => {
             usage.reserve(&Quota::UNLIMITED, bytes)?;
             usage.commit(bytes)?;
             usage.release(bytes)?;

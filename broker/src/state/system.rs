@@ -1,4 +1,4 @@
-//! What happens without a principal asking: time, the provider's notices, its comings and goings, a new policy.
+//! What happens without a principal asking: time, the providers' notices, a new policy.
 
 use caps::id::{LeaseId, PrincipalKey, ProviderId};
 use caps::wire::link::Notice;
@@ -8,7 +8,7 @@ use caps::{Code, Error, Result};
 use super::answer::{Answer, Out};
 use super::command::RowId;
 use super::donation::DonationEnd;
-use super::lease::Life;
+use super::lease::{Ending, Life, Lost};
 use super::{Broker, entry};
 
 /// Rows that one tick ends at most, so that a burst of expiries does not hold up a revoke. The next tick goes on.
@@ -22,6 +22,7 @@ impl Broker {
                     Some(Life::Reserved(_)) => self.end_lease(id, EndCause::NotClaimed, None, out),
                     Some(Life::Live(_)) => self.end_lease(id, EndCause::Expired, None, out),
                     Some(Life::Ending(ending)) => self.take_again(id, ending, out),
+                    Some(Life::Lost(lost)) => self.outlive_lease(id, lost, out),
                     Some(Life::Ended(_)) | None => {}
                 },
                 // Its token says when it ends, so the provider needs no telling.
@@ -38,10 +39,31 @@ impl Broker {
         Answer::Done
     }
 
-    pub(super) fn notice(&mut self, notice: &Notice, out: &mut Out) -> Result<Answer> {
+    /// A provider says what became of leases that are there, and of their grants. Of what is elsewhere it is not believed:
+    /// that is refused as if it were not there, and recorded.
+    pub(super) fn notice(&mut self, provider: ProviderId, notice: &Notice, out: &mut Out) -> Result<Answer> {
+        self.providers.alive(provider)?;
+        let about = match *notice {
+            Notice::LeaseEnded { lease, .. } => RowId::Lease(lease),
+            Notice::GrantOpened { grant } | Notice::GrantEnded { grant, .. } => RowId::Grant(grant),
+        };
+        match self.provider_of(about) {
+            Some(of) if of == provider => {}
+            elsewhere => {
+                let code = match about {
+                    RowId::Grant(_) => Code::GrantUnknown,
+                    _ => Code::LeaseUnknown,
+                };
+                if elsewhere.is_some()
+                    && let Some(suppressed) = self.strangers.count(self.now)
+                {
+                    out.entries.push(entry::presumed(provider, code, about, suppressed));
+                }
+                return Err(Error::new(code, "the provider has no such lease or grant"));
+            }
+        }
         match *notice {
             Notice::LeaseEnded { lease, cause } => {
-                self.known(lease)?;
                 self.close_lease(lease, cause, out);
                 Ok(Answer::Done)
             }
@@ -64,8 +86,9 @@ impl Broker {
             Life::Reserved(_) | Life::Live(_) => {
                 Err(Error::new(Code::Protocol, "the provider was not told to take this lease back"))
             }
-            Life::Ending(ending) => {
-                self.close_lease(lease, ending.cause, out);
+            // Also of a lost provider: it was the answer to what it had been told before.
+            Life::Ending(Ending { cause, .. }) | Life::Lost(Lost { cause, .. }) => {
+                self.close_lease(lease, cause, out);
                 Ok(Answer::Done)
             }
             Life::Ended(_) => Ok(Answer::Done),
@@ -92,31 +115,6 @@ impl Broker {
         Answer::Ending { leases }
     }
 
-    pub(super) fn provider_lost(&mut self, out: &mut Out) -> Result<Answer> {
-        let lost = self.provider.take().ok_or(Error::new(Code::Exists, "the provider is lost already"))?;
-        let leases: Vec<LeaseId> = self
-            .leases
-            .rows
-            .values()
-            .filter(|lease| !matches!(lease.life, Life::Ended(_)))
-            .map(|lease| lease.id)
-            .collect();
-        out.entries.push(entry::provider_lost(lost, leases.len()));
-        for id in leases {
-            self.close_lease(id, EndCause::ProviderLost, out);
-        }
-        Ok(Answer::Done)
-    }
-
-    pub(super) fn provider_up(&mut self, provider: ProviderId, out: &mut Out) -> Result<Answer> {
-        if self.provider.is_some() {
-            return Err(Error::new(Code::Exists, "the provider before it was not reported lost"));
-        }
-        self.provider = Some(provider);
-        out.entries.push(entry::provider_up(provider));
-        Ok(Answer::Done)
-    }
-
     pub(super) fn policy_load(&mut self, hash: &[u8; 32], out: &mut Out) -> Answer {
         self.policy = *hash;
         out.entries.push(entry::policy_loaded(hash));
@@ -135,6 +133,16 @@ impl Broker {
             out.entries.push(entry::refused(who, code, about, suppressed));
         }
         Answer::Done
+    }
+
+    /// Where the region of a row is.
+    fn provider_of(&self, row: RowId) -> Option<ProviderId> {
+        let lease = match row {
+            RowId::Lease(lease) => lease,
+            RowId::Grant(grant) => self.grants.get(grant)?.contract.lease,
+            RowId::Donation(_) | RowId::Transfer(_) => return None,
+        };
+        Some(self.leases.get(lease)?.provider)
     }
 
     fn known(&self, lease: LeaseId) -> Result<Life> {

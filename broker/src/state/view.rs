@@ -10,6 +10,7 @@ use caps::rights::Rights;
 use caps::share::{ShareContract, Signed, TransferSigned};
 use caps::time::{Micros, UnixMicros};
 use caps::wire::Name;
+use caps::wire::provider::{Load, Placement, ProviderRow};
 use caps::wire::reply::Page;
 use caps::wire::row::{
     Agreed, CosignerRow, DonationRow, GrantRow, LeaseRow, PrincipalRow, QuotaRow, TransferRow,
@@ -17,9 +18,9 @@ use caps::wire::row::{
 use caps::{Code, Error, Result};
 use policy::quota::Usage;
 
-use super::Broker;
 use super::grant::{Grant, GrantLife};
 use super::lease::Lease;
+use super::{Broker, Whereabouts};
 
 /// What can be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,13 @@ pub enum Query {
     ToOffer(LeaseId),
     /// The lease of an offer.
     ToTakeOver(TransferId),
+    /// Where a lease is: the node's own question.
+    Placed(LeaseId),
+    /// A life of a provider: the node's own question.
+    Provider(ProviderId),
+    /// Until when a life of a provider may serve a lease; without one, until when any may that is lost and not proved to be
+    /// gone: the node's own question.
+    Serves(Option<ProviderId>),
 }
 
 /// What is seen.
@@ -100,16 +108,29 @@ pub enum View {
         /// The owner's signature, of an offer.
         by_owner: Option<Signature>,
     },
+    /// To [`Query::Placed`]; `None` if the lease is not known.
+    Placed(Option<Whereabouts>),
+    /// To [`Query::Provider`]; `None` if it is not known, or has no row any more.
+    Provider(Option<ProviderRow>),
+    /// To [`Query::Serves`]; `None` if there is no such lease.
+    Serves(Option<UnixMicros>),
 }
 
 /// The numbers of the books.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusView {
-    /// The provider, or the last one if it is lost.
+    /// The node's own provider, or the first one by name; of those that are lost, if all are. All zeros if there never
+    /// was one.
     pub provider: ProviderId,
+    /// Whether that one is the node's own.
+    pub own: bool,
+    /// The providers, in the order of their names, for the administrator alone: what others use is theirs to know.
+    pub providers: Vec<ProviderRow>,
+    /// What those said together that are there, but for `provider`.
+    pub load: Load,
     /// How long the cluster has been up.
     pub uptime: Micros,
-    /// Bytes of the pool.
+    /// Bytes that can be leased at the providers that are there.
     pub pool_bytes: u64,
     /// Bytes reserved or leased.
     pub leased_bytes: u64,
@@ -144,7 +165,11 @@ impl Broker {
             Query::Leases(after) => Ok(View::Leases(self.leases_after(by, after, now))),
             Query::Lease(id) => match self.leases.get(id) {
                 Some(lease) if lease.owner == by || self.is_admin(by) => {
-                    Ok(View::Lease(self.lease_row(lease, now)))
+                    // How full and busy others are is nothing that one lease tells its owner.
+                    let told =
+                        if self.is_admin(by) { lease.placement.clone() } else { alone(&lease.placement) };
+                    let placement = Some(told);
+                    Ok(View::Lease(LeaseRow { placement, ..self.placed_row(lease, now) }))
                 }
                 Some(_) | None => Err(Error::new(Code::LeaseUnknown, "no such lease that concerns you")),
             },
@@ -153,7 +178,10 @@ impl Broker {
                 let grant = self.grant_seen_by(by, id)?;
                 Ok(View::Grant(self.grant_row(grant, now), grant.signed()))
             }
-            Query::Status => Ok(View::Status(self.status(now))),
+            Query::Status => Ok(View::Status(self.status(by, now))),
+            Query::Placed(lease) => Ok(View::Placed(self.whereabouts(lease))),
+            Query::Provider(id) => Ok(View::Provider(self.providers.get(id).map(|row| row.row(now)))),
+            Query::Serves(provider) => Ok(View::Serves(self.serves(provider, now))),
             Query::Quota(after) => {
                 Ok(View::Quota(self.quota_row(by, now), self.donations_after(by, after, now)))
             }
@@ -258,7 +286,18 @@ impl Broker {
             epoch: lease.epoch,
             provider: lease.provider,
             grants: lease.grants,
+            // A page of rows has no room for them.
+            node: None,
+            placement: None,
+            address: None,
         }
+    }
+
+    /// A row that is shown alone: with where it is.
+    pub(super) fn placed_row(&self, lease: &Lease, now: UnixMicros) -> LeaseRow {
+        let address = self.providers.get(lease.provider).and_then(|row| row.said.address.clone());
+        let node = Some(lease.placement.node.clone());
+        LeaseRow { node, address, ..self.lease_row(lease, now) }
     }
 
     pub(super) fn grant_row(&self, grant: &Grant, now: UnixMicros) -> GrantRow {
@@ -301,12 +340,27 @@ impl Broker {
         Ok(self.grant_row(grant, self.now))
     }
 
-    fn status(&self, now: UnixMicros) -> StatusView {
+    fn status(&self, by: PrincipalKey, now: UnixMicros) -> StatusView {
+        let own = self.providers.present().find(|row| row.attached);
+        let is_own = own.is_some();
+        let first =
+            own.or_else(|| self.providers.present().next()).or_else(|| self.providers.rows.values().next());
+        let room = self.providers.present().fold(0_u64, |sum, row| sum.saturating_add(row.said.bytes));
+        let first = first.map_or(ProviderId::NOBODY, |row| row.said.id);
+        let mut load = Load::default();
+        for row in self.providers.present().filter(|row| row.said.id != first) {
+            load.sessions = load.sessions.saturating_add(row.load.sessions);
+            load.committed_bytes = load.committed_bytes.saturating_add(row.load.committed_bytes);
+        }
+        let shown = self.providers.rows.values().filter(|_| self.is_admin(by));
         // The tables' capacities have 32 bits, and active rows are at most that many.
         StatusView {
-            provider: self.provider.unwrap_or(self.genesis.provider),
+            provider: first,
+            own: is_own,
+            providers: shown.map(|row| row.row(now)).collect(),
+            load,
             uptime: now.since(self.genesis.at),
-            pool_bytes: self.genesis.bounds.pool_bytes,
+            pool_bytes: room.min(self.genesis.bounds.pool_bytes),
             leased_bytes: self.total.leased_bytes() + self.total.reserved_bytes(),
             leases: self.leases.active() as u32,
             grants: self.grants.active() as u32,
@@ -327,6 +381,13 @@ fn page_of<T>(most: usize, rows: impl Iterator<Item = T>) -> Page<T> {
     let more = rows.len() > most;
     rows.truncate(most);
     Page { rows, more }
+}
+
+/// A placement with nothing of those who did not get it but their number, and no figures.
+fn alone(placement: &Placement) -> Placement {
+    let all = u32::try_from(placement.considered.len()).unwrap_or(u32::MAX);
+    let others = placement.others.saturating_add(all.saturating_sub(1));
+    Placement { node: placement.node.clone(), considered: Vec::new(), others }
 }
 
 fn handed(lease: &Lease, by_owner: Option<Signature>, now: UnixMicros) -> View {

@@ -5,13 +5,14 @@ use audit::{Draft, Event, Outcome};
 use broker::state::{
     Acceptance, Actor, Answer, Applied, Broker, Command, Effect, Genesis, Kind, PolicyVerdict, Query, View,
 };
-use caps::id::{GrantId, LeaseId, PrincipalKey, RegionId};
+use caps::id::{GrantId, LeaseId, PrincipalKey, ProviderId, RegionId};
 use caps::key::SigningKey;
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::share::ShareContract;
 use caps::time::{Micros, UnixMicros};
-use caps::wire::link::{ClaimTicket, Take};
+use caps::wire::link::{ClaimTicket, Notice, Take};
+use caps::wire::provider::Registration;
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{Lifetime, Revocation, Target};
 use caps::wire::{Name, Reason};
@@ -37,6 +38,21 @@ pub fn genesis() -> Genesis {
     Genesis { admin: public(0), ..broker::fuzzing::small_genesis() }
 }
 
+/// The provider that the cluster begins with.
+pub fn own() -> Registration {
+    genesis().provider.unwrap()
+}
+
+/// Its `n`th life comes.
+pub fn comes(n: u8) -> Kind {
+    Kind::ProviderRegister { provider: Registration { id: ProviderId([n; 16]), ..own() }, attached: true }
+}
+
+/// What it says unasked.
+pub fn notice(notice: Notice) -> Kind {
+    Kind::Notice { provider: own().id, notice }
+}
+
 pub fn allowed() -> PolicyVerdict {
     PolicyVerdict { allowed: true, rule: Some(0), hash: genesis().policy }
 }
@@ -50,6 +66,7 @@ pub fn spec(bytes: u64, ttl: u64) -> LeaseSpec {
         lifetime: Lifetime::Detached,
         segment_bytes: None,
         max_hops: 0,
+        near: None,
     }
 }
 
@@ -57,12 +74,13 @@ pub struct World {
     pub broker: Broker,
     pub now: u64,
     draws: u8,
+    lives: u16,
 }
 
 impl World {
     /// Actors 1, 2 and 3 are registered; actor 3 is called `small`, which has a small quota; actor 4 is a stranger.
     pub fn new() -> Self {
-        let mut world = Self { broker: Broker::new(genesis()).unwrap(), now: START, draws: 0 };
+        let mut world = Self { broker: Broker::new(genesis()).unwrap(), now: START, draws: 0, lives: 0 };
         for (n, text) in [(1, "alice"), (2, "bob"), (3, "small")] {
             let kind = Kind::PrincipalAdd { name: name(text), key: public(n) };
             world.by(0, kind).answer.unwrap();
@@ -100,6 +118,20 @@ impl World {
         self.apply(&command)
     }
 
+    /// The provider that the cluster began with is lost.
+    pub fn lose(&mut self) -> Applied {
+        self.system(Kind::ProviderLost { provider: own().id, proved: true })
+    }
+
+    /// Another life of it comes, which no other one had.
+    pub fn restart(&mut self) -> Applied {
+        self.lives += 1;
+        let mut id = [0x77; 16];
+        id[..2].copy_from_slice(&self.lives.to_be_bytes());
+        let provider = Registration { id: ProviderId(id), ..own() };
+        self.system(Kind::ProviderRegister { provider, attached: true })
+    }
+
     pub fn tick_at(&mut self, now: u64) -> Applied {
         self.now = now;
         self.system(Kind::Tick)
@@ -107,7 +139,7 @@ impl World {
 
     pub fn reserve(&mut self, n: u8, spec: LeaseSpec) -> Result<ClaimTicket> {
         match self.by(n, Kind::Reserve { spec, session: u64::from(n) }).answer? {
-            Answer::Reserved(ticket) => Ok(ticket),
+            Answer::Reserved(ticket, _) => Ok(ticket),
             other => panic!("{other:?}"),
         }
     }

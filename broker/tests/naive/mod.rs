@@ -32,6 +32,8 @@ pub struct Lease {
     pub tied: bool,
     pub epoch: u32,
     pub life: Life,
+    /// Which life of the provider has it.
+    pub at: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,6 +57,8 @@ pub struct Grant {
     pub left: Left,
     pub cosigner: Option<u8>,
     pub cosigned: bool,
+    /// When the receiver's token ends, once the grant ended before it.
+    pub out_until: Option<u64>,
 }
 
 /// What a narrowing names, and what one leaves: whether writing, the last byte, the end.
@@ -75,6 +79,8 @@ pub struct Naive {
     pub ended_leases: Vec<LeaseId>,
     pub ended_grants: Vec<GrantId>,
     pub lost: bool,
+    /// How many lives the provider has had.
+    pub lives: u32,
     /// How many take-backs the last command ordered.
     pub takes: usize,
 }
@@ -180,7 +186,8 @@ impl Naive {
             return Err(Code::NoMemory);
         }
         let life = Life::Reserved { by: self.now + 100 };
-        self.leases.push(Lease { id, region, owner: n, bytes, ttl, named, tied, epoch: 0, life });
+        let at = self.lives;
+        self.leases.push(Lease { id, region, owner: n, bytes, ttl, named, tied, epoch: 0, life, at });
         Ok(())
     }
 
@@ -219,6 +226,10 @@ impl Naive {
             Some(
                 Life::Ending { cause: EndCause::Revoked, .. } | Life::Ended { cause: EndCause::Revoked },
             ) => Err(Code::TokenRevoked),
+            Some(
+                Life::Ending { cause: EndCause::ProviderLost, .. }
+                | Life::Ended { cause: EndCause::ProviderLost },
+            ) => Err(Code::ProviderLost),
             Some(_) => Err(Code::LeaseExpired),
         }
     }
@@ -317,6 +328,9 @@ impl Naive {
             return;
         }
         let (out, lease, owner) = (matches!(grant.step, Step::Accepted { .. }), grant.lease, grant.owner);
+        if let Step::Accepted { expires, .. } = grant.step {
+            grant.out_until = Some(expires);
+        }
         grant.step = Step::Ended { cause };
         self.ended_grants.push(id);
         if self.ended_grants.len() > 3 {
@@ -330,9 +344,11 @@ impl Naive {
     }
 
     pub fn take_grant(&mut self, id: GrantId, cause: EndCause) {
-        let out = self.grant(id).is_some_and(|grant| matches!(grant.step, Step::Accepted { .. }));
-        self.takes += usize::from(out);
         self.end_grant(id, cause);
+        // Also once more: whoever asks again waits for the provider again.
+        let Some(Grant { lease, out_until: Some(until), .. }) = self.grant(id).cloned() else { return };
+        let there = self.lease(lease).is_some_and(|lease| !matches!(lease.life, Life::Ended { .. }));
+        self.takes += usize::from(there && self.now < until + genesis().bounds.skew.0);
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -367,7 +383,19 @@ impl Naive {
         }
         let step = Step::Offered { by: self.now + 100 };
         let (left, cosigner, cosigned) = (Left::default(), None, false);
-        self.grants.push(Grant { id, lease, owner: n, receiver, bytes, ttl, step, left, cosigner, cosigned });
+        self.grants.push(Grant {
+            id,
+            lease,
+            owner: n,
+            receiver,
+            bytes,
+            ttl,
+            step,
+            left,
+            cosigner,
+            cosigned,
+            out_until: None,
+        });
         Ok(())
     }
 
@@ -518,6 +546,7 @@ impl Naive {
     }
 
     pub fn opened(&mut self, id: GrantId) -> Outcome {
+        self.speaks_of(self.grant(id).map(|grant| grant.lease)).map_err(unknown_grant)?;
         let grant = self.grant(id).ok_or(Code::GrantUnknown)?;
         let Step::Accepted { expires, tied, open: false, issued_by } = grant.step else {
             return Err(Code::ShareOrder);
@@ -595,7 +624,8 @@ impl Naive {
 
     pub fn revoke_holder(&mut self, n: u8, holder: u8, allowed: bool) -> Outcome {
         self.may_revoke(n, allowed)?;
-        let over = |lease: &&Lease| matches!(lease.life, Life::Live { .. }) && (n == 0 || lease.owner == n);
+        let served = |life| matches!(life, Life::Live { .. } | Life::Ending { committed: true, .. });
+        let over = |lease: &&Lease| served(lease.life) && (n == 0 || lease.owner == n);
         if !self.registered.contains(&holder) && !self.leases.iter().any(|lease| over(&lease)) {
             return Err(Code::PrincipalUnknown);
         }
@@ -608,15 +638,16 @@ impl Naive {
         if !all && grants.is_empty() && !self.leases.iter().any(|lease| rest(&lease)) {
             return Err(Code::GrantUnknown);
         }
-        let told = self.leases.iter().filter(rest).filter(|lease| match lease.life {
-            Life::Live { expires } => self.now < expires,
-            _ => false,
-        });
-        let told = told.count();
+        let mut told: Vec<&Lease> = self.leases.iter().filter(rest).collect();
+        told.sort_by_key(|lease| lease.id);
+        let late =
+            told.iter().filter(|lease| matches!(lease.life, Life::Live { expires } if expires <= self.now));
+        let (told, late) = (told.len(), late.map(|lease| lease.id).collect::<Vec<_>>());
         let owned = self.leases.iter().filter(|lease| all && lease.owner == holder);
         let mut leases: Vec<LeaseId> = owned.map(|lease| lease.id).collect();
         leases.sort();
         grants.into_iter().for_each(|id| self.take_grant(id, EndCause::Revoked));
+        late.into_iter().for_each(|id| self.end(id, EndCause::Expired));
         leases.into_iter().for_each(|id| self.take(id, EndCause::Revoked));
         self.takes += told;
         Ok(())
@@ -709,13 +740,23 @@ impl Naive {
         Ok(())
     }
 
+    /// The present life of the provider says something of a lease.
+    fn speaks_of(&self, id: Option<LeaseId>) -> Outcome {
+        if self.lost {
+            return Err(Code::Epoch);
+        }
+        let there = id.and_then(|id| self.lease(id)).is_some_and(|lease| lease.at == self.lives);
+        if there { Ok(()) } else { Err(Code::LeaseUnknown) }
+    }
+
     pub fn ended(&mut self, id: LeaseId, cause: EndCause) -> Outcome {
-        self.lease(id).ok_or(Code::LeaseUnknown)?;
+        self.speaks_of(Some(id))?;
         self.close(id, cause);
         Ok(())
     }
 
     pub fn grant_ended(&mut self, id: GrantId, cause: EndCause) -> Outcome {
+        self.speaks_of(self.grant(id).map(|grant| grant.lease)).map_err(unknown_grant)?;
         let grant = self.grant(id).ok_or(Code::GrantUnknown)?;
         if cause == EndCause::Expired && self.grant_end(grant).is_some_and(|end| self.now < end) {
             return Ok(()); // a delegated token's time, not the grant's
@@ -748,17 +789,22 @@ impl Naive {
         grants.into_iter().for_each(|id| self.take_grant(id, EndCause::HolderExit));
     }
 
-    pub fn provider(&mut self, lost: bool) -> Outcome {
-        if self.lost == lost {
+    pub fn provider_lost(&mut self) -> Outcome {
+        if self.lost {
             return Err(Code::Exists);
         }
-        self.lost = lost;
-        if lost {
-            let mut ids: Vec<LeaseId> = self.leases.iter().map(|lease| lease.id).collect();
-            ids.sort();
-            ids.into_iter().for_each(|id| self.close(id, EndCause::ProviderLost));
-        }
+        self.lost = true;
+        let mut ids: Vec<LeaseId> = self.leases.iter().map(|lease| lease.id).collect();
+        ids.sort();
+        ids.into_iter().for_each(|id| self.close(id, EndCause::ProviderLost));
         Ok(())
+    }
+
+    /// Another life of it comes, and ends the one before.
+    pub fn provider_comes(&mut self) {
+        let _ = self.provider_lost();
+        self.lost = false;
+        self.lives += 1;
     }
 
     pub fn lease_state(&self, lease: &Lease) -> (LeaseState, Option<EndCause>, u64) {
@@ -786,4 +832,8 @@ impl Naive {
         };
         (state, cause)
     }
+}
+
+fn unknown_grant(code: Code) -> Code {
+    if code == Code::LeaseUnknown { Code::GrantUnknown } else { code }
 }

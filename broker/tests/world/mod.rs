@@ -1,5 +1,5 @@
 //! A running broker over a recorder in memory and a provider that keeps a list.
-#![allow(unreachable_pub)]
+#![allow(dead_code, unreachable_pub)] // each test target uses a part
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -17,13 +17,14 @@ use caps::time::{Micros, UnixMicros};
 use caps::token::{RootKey, RootPublic};
 use caps::wire::Reply;
 use caps::wire::link::{ClaimTicket, Method, Take, Taken};
+use caps::wire::provider::Registration;
 use caps::wire::request::Request;
 use caps::wire::row::{EndCause, MemoryRow, Tier};
 use caps::{Code, Error, Result};
 use policy::Policy;
 use tokio::sync::{Notify, mpsc};
 
-use crate::common::{genesis, name, public};
+use crate::common::{genesis, name, own, public};
 
 pub const PAGE: u64 = 4096;
 /// How long a condition may take that must come true. Only a defect waits so long.
@@ -57,11 +58,17 @@ pub struct List {
 
 #[derive(Default)]
 struct State {
+    /// Whether it was told that this life of it is over.
+    over: bool,
     live: BTreeSet<LeaseId>,
     dead: BTreeSet<LeaseId>,
     renewals: Vec<(LeaseId, Micros)>,
     claims_fail: Option<Code>,
+    /// What the record of a claim comes to.
+    records_fail: Option<Code>,
     takes_fail: Option<Code>,
+    /// Whether it answers when it is asked how it is.
+    silent: bool,
     hold: bool,
     /// Whose each lease is, and since when, as far as it was told; and the latest time that it was told.
     owners: BTreeMap<LeaseId, Owned>,
@@ -126,8 +133,23 @@ impl List {
         self.state().claims_fail = code;
     }
 
+    pub fn fail_records(&self, code: Option<Code>) {
+        self.state().records_fail = code;
+    }
+
     pub fn fail_takes(&self, code: Option<Code>) {
         self.state().takes_fail = code;
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.state().over
+    }
+
+    /// Whether it is cut off: it answers nothing.
+    pub fn cut_off(&self, cut_off: bool) {
+        let code = cut_off.then_some(Code::Unreachable);
+        let mut state = self.state();
+        (state.silent, state.claims_fail, state.takes_fail) = (cut_off, code, code);
     }
 
     /// Has hand-overs wait from now on.
@@ -217,7 +239,8 @@ impl ProviderLink for List {
             state.live.insert(ticket.lease);
             let owned = Owned { by: ticket.owner, since: UnixMicros(0), tried: UnixMicros(0) };
             state.owners.insert(ticket.lease, owned);
-            Ok(Claimed { bytes: ticket.bytes, recorded: Box::pin(std::future::ready(Ok(()))) })
+            let recorded = state.records_fail.map_or(Ok(()), |code| Err(Error::new(code, "told to fail")));
+            Ok(Claimed { bytes: ticket.bytes, recorded: Box::pin(std::future::ready(recorded)) })
         })
     }
 
@@ -272,9 +295,13 @@ impl ProviderLink for List {
         })
     }
 
-    fn memory(&self, lease: LeaseId) -> Boxed<'_, Option<MemoryRow>> {
+    fn memory(&self, lease: LeaseId) -> Boxed<'_, Result<Option<MemoryRow>>> {
         Box::pin(async move {
-            self.state().live.contains(&lease).then_some(MemoryRow {
+            let state = self.state();
+            if state.silent {
+                return Err(Error::new(Code::Unreachable, "told to be silent"));
+            }
+            Ok(state.live.contains(&lease).then_some(MemoryRow {
                 bytes: PAGE,
                 huge_bytes: 0,
                 segments: 1,
@@ -283,15 +310,23 @@ impl ProviderLink for List {
                 mappings: 0,
                 opens: 0,
                 pinned: false,
-            })
+            }))
         })
     }
 
-    fn status(&self) -> Boxed<'_, ProviderStatus> {
+    fn status(&self) -> Boxed<'_, Result<ProviderStatus>> {
         Box::pin(async move {
-            let committed_bytes = self.state().live.len() as u64 * PAGE;
-            ProviderStatus { committed_bytes, sessions: 0, tier: Tier::Open, entries: 0 }
+            let state = self.state();
+            if state.silent {
+                return Err(Error::new(Code::Unreachable, "told to be silent"));
+            }
+            let committed_bytes = state.live.len() as u64 * PAGE;
+            Ok(ProviderStatus { committed_bytes, sessions: 0, tier: Tier::Open, entries: 0 })
         })
+    }
+
+    fn over(&self) {
+        self.state().over = true;
     }
 }
 
@@ -356,8 +391,18 @@ pub struct World {
 }
 
 impl World {
-    /// With the administrator, alice and bob.
+    /// With the administrator, alice and bob, and a provider in the broker's own process.
     pub async fn start() -> Self {
+        let own = Registration { bytes: 16 * PAGE, ..own() };
+        Self::start_with(Some(own), Bounds::of_pool(16 * PAGE)).await
+    }
+
+    /// The same without a provider of its own.
+    pub async fn start_without_pool() -> Self {
+        Self::start_with(None, Bounds::of_cluster()).await
+    }
+
+    async fn start_with(provider: Option<Registration>, bounds: Bounds) -> Self {
         let policy = Arc::new(Policy::parse(policy::datalog::DEFAULT, "policy.dl").unwrap());
         let clock = SteadyClock::sample();
         let device = Memory::new();
@@ -378,19 +423,23 @@ impl World {
         let bounds = Bounds {
             claim_within: Micros::from_millis(200),
             take_again: Micros::from_millis(50),
-            ..Bounds::of_pool(16 * PAGE)
+            heartbeat_every: Micros::from_millis(20),
+            silent_after: Micros::from_millis(500),
+            lost_after: Micros::from_millis(1_000),
+            ..bounds
         };
-        let genesis = Genesis { at: clock.now(), policy: policy.hash().0, bounds, ..genesis() };
+        let genesis = Genesis { at: clock.now(), policy: policy.hash().0, provider, bounds, ..genesis() };
         let cluster = genesis.cluster;
         let (root, receipts) = (RootKey::from_seed(&[7; 32]), SigningKey::from_seed(&[8; 32]));
         let (root_public, receipts_public) = (root.public(), receipts.public());
         let link = Arc::new(List::new());
         let gate = Arc::new(Gate::new(clock));
+        let own = genesis.provider.is_some();
         let (runtime, handle) = start(Parts {
             genesis,
             policy,
             recorder: Arc::clone(&recorder),
-            link: Arc::clone(&link) as Arc<dyn ProviderLink>,
+            link: own.then(|| Arc::clone(&link) as Arc<dyn ProviderLink>),
             clock: Arc::clone(&gate) as Arc<dyn Clock>,
             root,
             receipts,
@@ -412,6 +461,41 @@ impl World {
             world.ask(0, Request::PrincipalAdd { name: name(text), key: public(n) }).await.unwrap();
         }
         world
+    }
+
+    /// Another provider comes, of another process.
+    pub async fn join(&self, said: Registration) -> Result<Arc<List>> {
+        let link = Arc::new(List::new());
+        self.handle.provider_register(said, Arc::clone(&link) as Arc<dyn ProviderLink>).await?;
+        Ok(link)
+    }
+
+    /// A provider's end of a link that is not registered yet.
+    pub fn new_link(&self) -> Arc<List> {
+        Arc::new(List::new())
+    }
+
+    /// The end of another link of the same provider, with what it has.
+    pub fn link_like(&self, link: &List) -> Arc<List> {
+        let other = List::new();
+        other.state().live = link.state().live.clone();
+        Arc::new(other)
+    }
+
+    pub async fn status(&self) -> caps::wire::row::NodeStatus {
+        match self.ask(0, Request::Status).await.unwrap() {
+            Reply::Status(status) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until the status is so.
+    pub async fn status_until(&self, so: impl Fn(&caps::wire::row::NodeStatus) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !so(&self.status().await) {
+            assert!(Instant::now() < end, "{:?}", self.status().await);
+            tokio::task::yield_now().await;
+        }
     }
 
     pub async fn ask(&self, n: u8, request: Request) -> Result<Reply> {

@@ -1,5 +1,7 @@
 //! What it takes to take back one block of a token, with all that was made of it.
 
+use serde::{Deserialize, Serialize};
+
 use super::chain::RevocationId;
 use super::mark::Mark;
 use super::verify::VerifiedToken;
@@ -9,7 +11,8 @@ use crate::range::ByteRange;
 use crate::time::UnixMicros;
 
 /// One block of a verified token, as whoever revokes it needs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Cut {
     /// The token's lease.
     pub lease: LeaseId,

@@ -158,3 +158,18 @@ pub enum Notice {
         cause: EndCause,
     },
 }
+
+impl Take {
+    /// Whose lease's region it is about.
+    #[must_use]
+    pub const fn lease(&self) -> LeaseId {
+        match self {
+            Self::Lease(lease)
+            | Self::Grant { lease, .. }
+            | Self::Narrow { lease, .. }
+            | Self::Marks { lease, .. }
+            | Self::Root { lease, .. }
+            | Self::Owner { lease, .. } => *lease,
+        }
+    }
+}

@@ -35,17 +35,24 @@
 //! | [`remote`] | what travels over TLS |
 //! | [`name`] | short texts that people chose, checked once |
 //! | [`wrap`] | a token on its way through a node, to be fetched once |
+//! | [`provider`] | providers as the control plane knows them, and why a lease is where it is |
+//! | [`place`] | where a provider is, and how a node says that something is asked of another one |
+//! | [`cluster`] | what broker and provider say to each other where a network is between them |
 
 pub mod cbor;
 pub mod channel;
 pub mod frame;
 pub mod link;
 pub mod name;
+pub mod place;
+pub mod provider;
 pub mod remote;
 pub mod reply;
 pub mod request;
 pub mod row;
 pub mod wrap;
+
+pub mod cluster;
 
 pub use frame::{Frame, FrameKind};
 pub use name::{Name, Reason};

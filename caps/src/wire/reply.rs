@@ -13,6 +13,7 @@ use crate::share::{ShareContract, TransferContract};
 use crate::time::Micros;
 use crate::token::Token;
 use crate::wire::Name;
+use crate::wire::provider::Address;
 use crate::wire::row::{
     DonationRow, GrantRow, LeaseRow, MemoryRow, NodeStatus, PrincipalRow, QuarantineRow, QuotaRow, RootRow,
     Tier, TransferRow,
@@ -182,6 +183,13 @@ pub enum Reply {
         /// something new.
         known: bool,
     },
+    /// To `ProviderShow`.
+    Provider {
+        /// What it is called, which its certificate says, too.
+        name: Name,
+        /// Where clients reach it over TLS; `None` if only at the socket of its own machine.
+        address: Option<Address>,
+    },
 }
 
 /// The state in which a session begins.
@@ -284,6 +292,7 @@ impl std::fmt::Debug for Reply {
             Self::TransferContract { .. } => "TransferContract",
             Self::Transfers(_) => "Transfers",
             Self::Resumed { .. } => "Resumed",
+            Self::Provider { .. } => "Provider",
         })
     }
 }

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ClientId, DonationId, GrantId, LeaseId, PrincipalKey, QuarantineId, SlotHandle, TransferId};
+use crate::id::{
+    ClientId, DonationId, GrantId, LeaseId, PrincipalKey, ProviderId, QuarantineId, SlotHandle, TransferId,
+};
 use crate::key::Signature;
 use crate::pop::Nonce;
 use crate::range::ByteRange;
@@ -306,6 +308,26 @@ pub enum Request {
         /// Drawn once a program. Together with the proven key it names what was answered before.
         client: ClientId,
     },
+
+    // Providers
+    /// Where a provider is. Whoever has a token knows its provider's id.
+    ProviderShow {
+        /// Which life of it.
+        provider: ProviderId,
+    },
+    /// Has a provider take no new leases, or take them again. Administrator only.
+    ProviderDrain {
+        /// What it is called.
+        name: Name,
+        /// Whether it drains from now on.
+        drain: bool,
+    },
+    /// Says that a provider's process and all its memory are gone, so that nothing of it is waited for any more.
+    /// Administrator only, who answers for its truth.
+    ProviderLost {
+        /// What it is called.
+        name: Name,
+    },
 }
 
 /// What a lease should be.
@@ -328,6 +350,9 @@ pub struct LeaseSpec {
     /// How often the owner's token may be delegated. 0, the default, keeps sharing to grants that both sign.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub max_hops: u8,
+    /// Where it should be: the label of a locality. A wish: it is taken elsewhere before it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near: Option<Name>,
 }
 
 /// What is not asked for is not written.
@@ -389,7 +414,8 @@ impl Request {
             | Self::QuotaList { .. }
             | Self::TransferShow { .. }
             | Self::TransferList { .. }
-            | Self::Resume { .. } => Effect::None,
+            | Self::Resume { .. }
+            | Self::ProviderShow { .. } => Effect::None,
             Self::Open { .. } | Self::Channel | Self::Close { .. } => Effect::Session,
             Self::PrincipalAdd { .. }
             | Self::LeaseCreate(_)
@@ -412,7 +438,9 @@ impl Request {
             | Self::QuotaTakeBack { .. }
             | Self::TransferOffer { .. }
             | Self::TransferAccept { .. }
-            | Self::TransferWithdraw { .. } => Effect::Lasting,
+            | Self::TransferWithdraw { .. }
+            | Self::ProviderDrain { .. }
+            | Self::ProviderLost { .. } => Effect::Lasting,
         }
     }
 
@@ -465,6 +493,9 @@ impl Request {
             Self::TransferList { .. } => "TransferList",
             Self::TransferWithdraw { .. } => "TransferWithdraw",
             Self::Resume { .. } => "Resume",
+            Self::ProviderShow { .. } => "ProviderShow",
+            Self::ProviderDrain { .. } => "ProviderDrain",
+            Self::ProviderLost { .. } => "ProviderLost",
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::range::ByteRange;
 use crate::rights::Rights;
 use crate::time::{Micros, UnixMicros};
 use crate::token::{RevocationId, RootPublic};
+use crate::wire::provider::{Address, Placement, ProviderRow};
 use crate::wire::{Name, Reason};
 
 /// How strongly a mapping of this machine's clients is held. `leasehold doctor` says what a machine allows and why.
@@ -154,9 +155,9 @@ pub struct QuarantineRow {
     pub cause: QuarantineCause,
 }
 
-/// A lease in a list. The token is not in it.
+/// A lease in a list. The token is not in it. A client passes over fields that it does not know: nodes of later releases
+/// may say more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct LeaseRow {
     /// Which lease.
     pub id: LeaseId,
@@ -186,6 +187,15 @@ pub struct LeaseRow {
     pub provider: ProviderId,
     /// How many grants of it are alive.
     pub grants: u32,
+    /// What its provider is called; only where it is shown alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Name>,
+    /// Why it is where it is; only where it is shown alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// Where clients reach its provider over TLS; only where it is shown alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
 }
 
 /// What the provider knows of a lease's memory.
@@ -312,13 +322,12 @@ pub enum Target {
     },
 }
 
-/// The node's numbers, for `leasehold status`.
+/// The node's numbers, for `leasehold status`. A client passes over fields that it does not know, as in a [`LeaseRow`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct NodeStatus {
     /// The life of the control plane.
     pub cluster: crate::id::ClusterEpoch,
-    /// The life of the provider.
+    /// The life of the node's own provider; all zeros where it has none: see [`Self::own`].
     pub provider: ProviderId,
     /// How long the node has been up.
     pub uptime: Micros,
@@ -336,7 +345,7 @@ pub struct NodeStatus {
     pub principals: u32,
     /// Open sessions.
     pub sessions: u32,
-    /// How strongly mappings of other uids are held.
+    /// How strongly mappings of other uids are held; says nothing of a node without a provider of its own.
     pub tier: Tier,
     /// Whether the audit devices record.
     pub audit: bool,
@@ -348,6 +357,17 @@ pub struct NodeStatus {
     pub policy: String,
     /// The node's own trial of its revocations; `None` where it is turned off.
     pub canary: Option<CanaryRow>,
+    /// The providers, in the order of their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<ProviderRow>,
+}
+
+impl NodeStatus {
+    /// The node's own provider; `None` for a broker without memory of its own, to which no tier belongs either.
+    #[must_use]
+    pub fn own(&self) -> Option<ProviderId> {
+        Some(self.provider).filter(|id| *id != ProviderId::NOBODY)
+    }
 }
 
 /// How the revocation canary is.

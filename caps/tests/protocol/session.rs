@@ -202,6 +202,7 @@ fn spec(name: Option<&str>) -> LeaseSpec {
         lifetime: Lifetime::Detached,
         segment_bytes: None,
         max_hops: 0,
+        near: None,
     }
 }
 
@@ -221,6 +222,9 @@ fn row(id: LeaseId, region: RegionId, name: Option<&str>, owner: PrincipalKey) -
         epoch: 0,
         provider: NODE,
         grants: 0,
+        placement: None,
+        address: None,
+        node: None,
     }
 }
 

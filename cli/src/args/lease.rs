@@ -106,4 +106,7 @@ pub(crate) struct Create {
     /// and `get` use it, and `lease key export` gives it on. 28 bytes of each 4,096 are taken for it
     #[arg(long)]
     pub(crate) encrypt: bool,
+    /// Where it should be: the label of a locality that providers have. A wish: it is taken elsewhere before it is refused
+    #[arg(long, value_name = "LABEL", value_parser = value::name)]
+    pub(crate) near: Option<Name>,
 }

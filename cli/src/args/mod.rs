@@ -25,6 +25,9 @@ pub(crate) mod wrap;
 
 pub(crate) mod lease_key;
 
+pub(crate) mod node;
+pub(crate) mod role;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -166,6 +169,13 @@ pub(crate) enum Command {
         after_help = "Example:\n  leasehold transfer offer frames --as alice --to bob --ttl 5m"
     )]
     Transfer(ownership::Transfer),
+    /// A node in the foreground that providers of other machines come to: who has what, and none of the memory itself
+    Broker(role::Broker),
+    /// This machine's memory in the foreground, for the leases of a broker on another machine
+    Provider(role::Provider),
+    /// The providers of a broker; for the administrator
+    #[command(subcommand, after_help = "Example:\n  leasehold node list --as admin")]
+    Node(node::Node),
 }
 
 /// Reads the arguments. `Stop` is a help text, or what is wrong with them.

@@ -35,7 +35,7 @@ pub(crate) struct Remote {
         help_heading = HEADING
     )]
     pub(crate) tls: Option<PathBuf>,
-    /// The name that the node's certificate must have; without it, that of any provider of my domain
+    /// The name that the node's certificate must have; without it, that of any node of my domain
     #[arg(
         long = "node",
         id = "remote_node",
@@ -46,4 +46,15 @@ pub(crate) struct Remote {
         value_parser = value::name
     )]
     pub(crate) node: Option<Name>,
+    /// A plain list of nodes, each its own, one `HOST:PORT [NAME]` a line; a lease goes where most is free
+    #[arg(
+        long,
+        env = "LEASEHOLD_NODES",
+        hide_env_values = true,
+        value_name = "FILE",
+        global = true,
+        conflicts_with = "broker",
+        help_heading = HEADING
+    )]
+    pub(crate) nodes: Option<PathBuf>,
 }

@@ -39,7 +39,8 @@ pub struct Report {
     baselines: Map<String, Value>,
     ratios: Map<String, Value>,
     rows: Vec<[String; 3]>,
-    bounds: Vec<(String, f64, Bound)>,
+    /// Without a number where there was nothing to measure.
+    bounds: Vec<(String, Option<f64>, Bound)>,
 }
 
 impl Report {
@@ -113,11 +114,16 @@ impl Report {
 
     /// A number that must keep a bound.
     pub fn bound(&mut self, name: &str, number: f64, bound: Bound) {
-        self.bounds.push((name.into(), number, bound));
+        self.bounds.push((name.into(), Some(number), bound));
+    }
+
+    /// A bound of something that did not happen: it is neither kept nor missed.
+    pub fn not_measured(&mut self, name: &str, bound: Bound) {
+        self.bounds.push((name.into(), None, bound));
     }
 
     pub fn is_ok(&self) -> bool {
-        self.bounds.iter().all(|(_, number, bound)| bound.is_met(*number))
+        self.bounds.iter().all(|(_, number, bound)| number.is_none_or(|number| bound.is_met(number)))
     }
 
     fn json(&self) -> Value {
@@ -125,7 +131,8 @@ impl Report {
             .bounds
             .iter()
             .map(|(name, number, bound)| {
-                let value = json!({"is": round(*number), "must": bound.text(), "met": bound.is_met(*number)});
+                let (is, met) = (number.map(round), number.map(|number| bound.is_met(number)));
+                let value = json!({"is": is, "must": bound.text(), "met": met});
                 (name.clone(), value)
             })
             .collect();
@@ -155,8 +162,12 @@ impl Report {
             ("MET", Align::Left),
         ]);
         for (name, number, bound) in &self.bounds {
-            let digits = if *number < 10.0 { 3 } else { 0 };
-            let met = if bound.is_met(*number) { "yes" } else { "NO" };
+            let Some(number) = *number else {
+                bounds.row([name.clone(), "not measured".into(), bound.text(), "not judged".into()]);
+                continue;
+            };
+            let digits = if number < 10.0 { 3 } else { 0 };
+            let met = if bound.is_met(number) { "yes" } else { "NO" };
             bounds.row([name.clone(), format!("{number:.digits$}"), bound.text(), met.into()]);
         }
         text.push('\n');
@@ -192,5 +203,15 @@ mod tests {
         assert!(!report.is_ok());
         assert_eq!(report.json()["bounds"]["rate_vs_disk"]["met"], false);
         assert!(report.text().contains("NO"));
+    }
+
+    #[test]
+    fn what_did_not_happen_is_not_judged() {
+        let mut report = Report::new("map");
+        report.not_measured("refused_us", Bound::AtMost(1.0));
+        assert!(report.is_ok());
+        let bound = &report.json()["bounds"]["refused_us"];
+        assert!(bound["is"].is_null() && bound["met"].is_null() && bound["must"] == "<= 1", "{bound}");
+        assert!(report.text().contains("not judged"));
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use caps::error::{Code, Error, Result};
 use caps::id::PrincipalKey;
 use caps::time::Micros;
+use caps::wire::Name;
 use caps::wire::row::{CanaryRow, CanaryState};
 use policy::limits;
 use policy::quota::Quota;
@@ -96,16 +97,24 @@ impl Keeper {
         }
     }
 
-    /// Has it connect and begin.
+    /// Has it connect and begin. `near` is where its lease should be, if there is a choice: what it cannot map, it cannot try.
     ///
     /// # Errors
     /// `E_UNREACHABLE` if it is gone.
-    pub(crate) fn begin(&mut self, socket: &Path, every: Micros, ttl: Micros, bytes: u64) -> Result<()> {
+    pub(crate) fn begin(
+        &mut self,
+        socket: &Path,
+        every: Micros,
+        ttl: Micros,
+        bytes: u64,
+        near: Option<Name>,
+    ) -> Result<()> {
         let order = Order::Begin {
             socket: socket.to_owned(),
             every_ms: every.as_millis(),
             ttl_ms: ttl.as_millis(),
             bytes,
+            near,
         };
         let text = serde_json::to_string(&order)
             .map_err(|_| Error::new(Code::Internal, "a line does not encode"))?;

@@ -2,6 +2,7 @@
 //! its keys itself, and tells the public ones.
 
 use caps::id::PrincipalKey;
+use caps::wire::Name;
 use serde::{Deserialize, Serialize};
 
 /// To the canary.
@@ -16,6 +17,8 @@ pub(super) enum Order {
         /// Life and size of a lease that this node grants.
         ttl_ms: u64,
         bytes: u64,
+        /// Where it should be: near the node's own memory, if there is other.
+        near: Option<Name>,
     },
 }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use caps::error::{Code, Error, Result};
 use caps::key::SigningKey;
 use caps::rights::Rights;
-use caps::wire::Reason;
 use caps::wire::row::{Lifetime, Target};
+use caps::wire::{Name, Reason};
 use libmem::{Client, Endpoint, LeaseOptions, LeaseRow, Region, ShareOptions};
 use policy::limits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -24,6 +24,7 @@ struct Pair {
     receiver_key: SigningKey,
     ttl: Duration,
     bytes: u64,
+    near: Option<Name>,
     held: Option<Held>,
     /// What the owner writes next: another word in each run.
     word: u64,
@@ -50,7 +51,7 @@ pub(crate) fn play() -> Result<()> {
     let mut line = String::new();
     // The one line there is: nothing is left in the buffer that `wait` would not see.
     let read = std::io::stdin().lock().read_line(&mut line);
-    let Ok(Order::Begin { socket, every_ms, ttl_ms, bytes }) =
+    let Ok(Order::Begin { socket, every_ms, ttl_ms, bytes, near }) =
         read.map_err(drop).and_then(|_| serde_json::from_str(&line).map_err(drop))
     else {
         return Err(Error::new(Code::Protocol, "the canary is started by the node"));
@@ -60,7 +61,7 @@ pub(crate) fn play() -> Result<()> {
     let receiver = Client::connect(&endpoint, &receiver_key)?;
     provider::sandbox::confine_this_client()?;
     let ttl = Duration::from_millis(ttl_ms);
-    let mut pair = Pair { owner, owner_key, receiver, receiver_key, ttl, bytes, held: None, word: 0 };
+    let mut pair = Pair { owner, owner_key, receiver, receiver_key, ttl, bytes, near, held: None, word: 0 };
     let every = Duration::from_millis(every_ms);
     loop {
         let began = Instant::now();
@@ -158,7 +159,12 @@ impl Pair {
     }
 
     fn lease(&self) -> Result<Held> {
-        let leased = self.owner.lease(LeaseOptions::new(self.bytes, self.ttl))?;
+        let options = LeaseOptions::new(self.bytes, self.ttl);
+        let options = match &self.near {
+            Some(near) => options.near(near.as_str())?,
+            None => options,
+        };
+        let leased = self.owner.lease(options)?;
         let region = self.owner.open_mapped(&leased.token, Rights::READ_WRITE)?;
         Ok(Held { lease: leased.lease, region, since: Instant::now() })
     }

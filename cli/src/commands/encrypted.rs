@@ -9,11 +9,13 @@ use caps::rights::Rights;
 use caps::token::{Token, inspect};
 use libmem::sealed::{DataKey, Sealed};
 use libmem::{Facts, Leased, Memory};
+use serde_json::json;
 
 use crate::context::{Context, Session};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
 use crate::output::progress::Progress;
+use crate::output::{Report, human, table};
 
 /// Memory of a lease.
 pub(super) enum Opened {
@@ -87,6 +89,17 @@ pub(super) fn encrypt(
     session: &Session,
     context: &Context,
 ) -> Result<DataKey> {
+    encrypt_with(leased, interrupt, session, context, |_| Ok(()))
+}
+
+/// As [`encrypt`], and has `fill` write to the memory what it is for; if that fails it is as if the rest had failed.
+pub(super) fn encrypt_with(
+    leased: &Leased,
+    interrupt: &Interrupt,
+    session: &Session,
+    context: &Context,
+    fill: impl FnOnce(&Sealed<Memory>) -> Result<()>,
+) -> Result<DataKey> {
     let lease = leased.lease.id;
     let keys = context.lease_keys()?;
     let key = DataKey::generate(lease);
@@ -99,7 +112,7 @@ pub(super) fn encrypt(
         Err(failure) if failure.code == Code::Exists.text() => return Err(failure),
         Err(failure) => return Err(release(failure)),
     }
-    format(leased, &key, interrupt, session).map_err(|failure| {
+    format(leased, &key, interrupt, session).and_then(|memory| fill(&memory)).map_err(|failure| {
         let failure = release(failure);
         match keys.undo(lease) {
             Ok(()) => failure,
@@ -109,14 +122,34 @@ pub(super) fn encrypt(
     Ok(key)
 }
 
+/// Says in a report of a new lease that it is encrypted, and where its key is.
+pub(super) fn with_key(report: &mut Report, leased: &Leased, key: &DataKey, context: &Context) -> Result<()> {
+    let file = context.lease_keys()?.path(leased.lease.id);
+    let own = human::bytes(libmem::sealed::logical_bytes(leased.lease.range.len()));
+    report.text += &table::pairs(
+        context.style.stdout,
+        &[("encrypted", format!("{own} are yours")), ("key", crate::files::show(&file))],
+    );
+    if let Some(value) = &mut report.json {
+        value["key_file"] = json!(file.to_string_lossy());
+        value["key_fingerprint"] = json!(key.fingerprint().to_string());
+    }
+    Ok(())
+}
+
 /// It is the first error that says what happened; what could not be cleaned up after it is told with it.
 fn also(failure: Failure, more: &str) -> Failure {
     let message = format!("{}; {more}", failure.message);
     Failure { message, ..failure }
 }
 
-fn format(leased: &Leased, key: &DataKey, interrupt: &Interrupt, session: &Session) -> Result<()> {
-    let memory = session.client.open(&leased.token, Rights::READ_WRITE)?;
+fn format(
+    leased: &Leased,
+    key: &DataKey,
+    interrupt: &Interrupt,
+    session: &Session,
+) -> Result<Sealed<Memory>> {
+    let memory = session.reach.open(&leased.token, Rights::READ_WRITE)?;
     let memory = Sealed::new(memory, key)?;
     let mut shown = None;
     let done = memory.format_with(|done, total| {
@@ -124,7 +157,7 @@ fn format(leased: &Leased, key: &DataKey, interrupt: &Interrupt, session: &Sessi
         if interrupt.came() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     match done {
-        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Continue(()) => Ok(memory),
         ControlFlow::Break(()) => Err(Failure::interrupted(
             "interrupted; the lease that was half encrypted is given back",
             "type it again",

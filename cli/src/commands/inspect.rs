@@ -39,21 +39,23 @@ pub(super) fn ask(token: &Token, holders: &[String], node: Node, context: &Conte
     if node.offline {
         return Asked { people: People::of(context, None), state: Err("--offline was said".to_owned()) };
     }
-    match context.connect_as_one_of(holders) {
-        Ok(client) => {
-            let people = People::of(context, Some(&client));
-            let state = client.token_check(token).map_err(|error| match error.code() {
-                Code::TokenBound => {
-                    "the node tells those who have held it, the lease's owner and the administrator; say \
-                                     --as NAME"
-                        .to_owned()
-                }
-                code => format!("the node does not know this token: {code}: {}", error.detail()),
-            });
-            Asked { people, state }
+    let reach = match context.reach_as_one_of(holders) {
+        Ok(reach) => reach,
+        Err(failure) => return Asked { people: People::of(context, None), state: Err(failure.message) },
+    };
+    let deciding = reach.deciding(token);
+    let people = People::of(context, deciding.as_deref().ok());
+    let state = reach.token_check(token).map_err(|error| match error.code() {
+        Code::TokenBound => {
+            "the node tells those who have held it, the administrator and, while the lease lives, its owner; say --as NAME"
+                .to_owned()
         }
-        Err(failure) => Asked { people: People::of(context, None), state: Err(failure.message) },
-    }
+        Code::Unreachable | Code::Timeout | Code::PeerIdentity | Code::PeerUid => {
+            context.unreached(error).message
+        }
+        code => format!("the node does not know this token: {code}: {}", error.detail()),
+    });
+    Asked { people, state }
 }
 
 /// For `--json`.

@@ -16,17 +16,19 @@ use crate::context::{Context, Session};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
 use crate::output::table::{Align, Table};
-use crate::output::{Report, human, json, table};
+use crate::output::{Report, human, json, placement, table};
 use crate::tokens::{self, LeaseArg};
 
 pub(crate) fn run(command: &Lease, context: &Context) -> Result<Report> {
     match command {
-        Lease::Create(arguments) => create(arguments, &context.connect()?, context),
-        Lease::List { all } => list(*all, &context.connect()?, context),
-        Lease::Show { lease } => show(lease, &context.connect()?, context),
-        Lease::Renew { lease, ttl } => renew(lease, *ttl, &context.connect()?, context),
-        Lease::Release { lease } => release(lease, &context.connect()?, context),
-        Lease::Snapshot(arguments) => super::snapshot::run(arguments, &context.connect()?, context),
+        Lease::Create(arguments) => create(arguments, context),
+        Lease::List { all } => list(*all, context),
+        Lease::Show { lease } => show(lease, &context.connect_for(lease)?, context),
+        Lease::Renew { lease, ttl } => renew(lease, *ttl, &context.connect_for(lease)?, context),
+        Lease::Release { lease } => release(lease, &context.connect_for(lease)?, context),
+        Lease::Snapshot(arguments) => {
+            super::snapshot::run(arguments, &context.connect_for(&arguments.lease)?, context)
+        }
         // From files alone: no node is needed, and none is told.
         Lease::Key(command) => super::lease_key::run(command, context),
     }
@@ -39,11 +41,11 @@ fn show(lease: &LeaseArg, session: &Session, context: &Context) -> Result<Report
 }
 
 fn release(lease: &LeaseArg, session: &Session, context: &Context) -> Result<Report> {
-    let receipt = session.client.release(find(lease, session)?)?;
+    let receipt = session.client.release(find(lease, session)?).map_err(super::revoke::untold)?;
     Ok(super::revoke::report(&receipt, context))
 }
 
-fn create(arguments: &Create, session: &Session, context: &Context) -> Result<Report> {
+fn create(arguments: &Create, context: &Context) -> Result<Report> {
     // Commands are short: what they make outlives them.
     let mut options = LeaseOptions::new(arguments.size, arguments.ttl)
         .lifetime(Lifetime::Detached)
@@ -57,24 +59,19 @@ fn create(arguments: &Create, session: &Session, context: &Context) -> Result<Re
     if let Some(class) = &arguments.class {
         options = options.class(class.as_str())?;
     }
+    if let Some(near) = &arguments.near {
+        options = options.near(near.as_str())?;
+    }
     refuse_existing(arguments.output.as_deref())?;
     // Before anything is leased: what is to be encrypted is not left half done.
     let interrupt = arguments.encrypt.then(Interrupt::listen).transpose()?;
-    let leased = session.client.lease(options)?;
+    let (session, leased) = context.lease(options)?;
+    let session = &session;
     let encrypt = |interrupt| super::encrypted::encrypt(&leased, interrupt, session, context);
     let key = interrupt.as_ref().map(encrypt).transpose()?;
     let mut report = kept(&leased, arguments.name.as_ref(), arguments.output.as_deref(), session, context)?;
     if let Some(key) = key {
-        let file = context.lease_keys()?.path(leased.lease.id);
-        let own = human::bytes(libmem::sealed::logical_bytes(leased.lease.range.len()));
-        report.text += &table::pairs(
-            context.style.stdout,
-            &[("encrypted", format!("{own} are yours")), ("key", crate::files::show(&file))],
-        );
-        if let Some(value) = &mut report.json {
-            value["key_file"] = json!(file.to_string_lossy());
-            value["key_fingerprint"] = json!(key.fingerprint().to_string());
-        }
+        super::encrypted::with_key(&mut report, &leased, &key, context)?;
     }
     Ok(report)
 }
@@ -104,6 +101,7 @@ pub(super) fn kept(
     context: &Context,
 ) -> Result<Report> {
     let file = session.tokens.keep(&leased.lease.id.to_string(), name, &leased.token)?;
+    session.reach.remember(&leased.token);
     if let Some(path) = output {
         tokens::write(path, &leased.token)?;
     }
@@ -113,8 +111,10 @@ pub(super) fn kept(
     Ok(Report::new(value, table::pairs(context.style.stdout, &pairs)))
 }
 
-fn list(all: bool, session: &Session, context: &Context) -> Result<Report> {
-    let rows = session.client.leases().collect::<caps::Result<Vec<_>>>()?;
+fn list(all: bool, context: &Context) -> Result<Report> {
+    let (sessions, missing) = context.connect_all()?;
+    let rows = sessions.iter().flat_map(|session| session.client.leases());
+    let rows = rows.collect::<caps::Result<Vec<_>>>()?;
     let rows: Vec<_> = rows.into_iter().filter(|row| all || row.state != LeaseState::Ended).collect();
     let mut table = Table::new([
         ("ID", Align::Left),
@@ -138,8 +138,22 @@ fn list(all: bool, session: &Session, context: &Context) -> Result<Report> {
             owner(row),
         ]);
     }
-    let value = json!({ "leases": rows.iter().map(json::lease).collect::<Vec<_>>() });
-    Ok(Report::new(value, table.render(context.style.stdout, "no leases")))
+    let mut value = json!({ "leases": rows.iter().map(json::lease).collect::<Vec<_>>() });
+    let mut text = table.render(context.style.stdout, "no leases");
+    not_asked(&missing, &mut value, &mut text);
+    Ok(Report::new(value, text))
+}
+
+/// Says which nodes of a list an answer is without.
+pub(super) fn not_asked(missing: &[Error], value: &mut serde_json::Value, text: &mut String) {
+    if missing.is_empty() {
+        return;
+    }
+    let said = |error: &Error| json!({ "code": error.code().text(), "reason": error.detail() });
+    value["not_asked"] = missing.iter().map(said).collect();
+    for error in missing {
+        *text += &format!("not asked: {}: {}\n", error.code(), error.detail());
+    }
 }
 
 /// The lease that an argument means.
@@ -201,6 +215,8 @@ fn view_pairs(view: &LeaseView) -> Vec<(&'static str, String)> {
         ("grants", view.lease.grants.to_string()),
         ("provider", view.lease.provider.to_string()),
     ]);
+    pairs.extend(view.lease.address.as_ref().map(|address| ("address", address.to_string())));
+    pairs.extend(view.lease.placement.iter().flat_map(placement::pairs));
     match &view.memory {
         None => pairs.push(("memory", "gone".into())),
         Some(memory) => pairs.extend([

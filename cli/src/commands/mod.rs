@@ -31,6 +31,9 @@ mod wrap;
 mod encrypted;
 mod lease_key;
 
+mod node;
+mod role;
+
 use crate::args::Command;
 use crate::context::Context;
 use crate::failure::Result;
@@ -65,5 +68,8 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Report> {
         Command::Quota(command) => quota::run(command, context),
         Command::Completions { shell } => completions::run(*shell),
         Command::Transfer(command) => ownership::run(command, context),
+        Command::Broker(arguments) => role::broker(arguments, context),
+        Command::Provider(arguments) => role::provider(arguments, context),
+        Command::Node(command) => node::run(command, context),
     }
 }

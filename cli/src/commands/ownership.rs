@@ -98,6 +98,7 @@ fn accept(arguments: &Accept, session: &Session, context: &Context) -> Result<Re
     let taken = session.client.transfer_accept(&proposal.contract, Lifetime::Detached, &session.key)?;
     let (lease, token) = (&taken.leased.lease, &taken.leased.token);
     let file = session.tokens.keep(&lease.id.to_string(), lease.name.as_ref(), token)?;
+    session.reach.remember(token);
     if let Some(path) = &arguments.output {
         tokens::write(path, token)?;
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use caps::error::{Code, Error};
 use caps::id::RegionId;
 use caps::receipt::Receipt;
 use caps::token::{RevocationId, inspect};
@@ -26,10 +27,23 @@ pub(crate) fn run(arguments: &Revoke, context: &Context) -> Result<Report> {
     if arguments.kind == Kind::Token {
         return token(arguments, context);
     }
-    let session = context.connect()?;
+    let session = connect(arguments, context)?;
     let target = target(arguments, &session, context)?;
-    let receipt = session.client.revoke(target, arguments.reason.clone())?;
+    let receipt = session.client.revoke(target, arguments.reason.clone()).map_err(untold)?;
     Ok(report(&receipt, context))
+}
+
+/// Of a list of nodes, to the one that the target is at.
+fn connect(arguments: &Revoke, context: &Context) -> Result<Session> {
+    let wrong = |message: String| Failure::usage(message, "`leasehold revoke --help` says what the id is of");
+    match (arguments.kind, &arguments.lease) {
+        (Kind::Lease, _) => context.connect_for(&LeaseArg::parse(&arguments.id).map_err(wrong)?),
+        (Kind::Grant | Kind::Subtree, _) => {
+            context.connect_for_grant(value::grant(&arguments.id).map_err(wrong)?)
+        }
+        (Kind::Block, Some(lease)) => context.connect_for(lease),
+        _ => context.connect(),
+    }
 }
 
 fn token(arguments: &Revoke, context: &Context) -> Result<Report> {
@@ -39,8 +53,8 @@ fn token(arguments: &Revoke, context: &Context) -> Result<Report> {
         // At most 8 blocks pass the inspection.
         None => (inspect(&token, None)?.blocks.len() - 1) as u8,
     };
-    let session = context.connect()?;
-    let receipt = session.client.revoke_token(&token, block, arguments.reason.clone())?;
+    let reach = context.reach(&token, false)?;
+    let receipt = reach.revoke_token(&token, block, &arguments.reason).map_err(untold)?;
     Ok(report(&receipt, context))
 }
 
@@ -65,6 +79,15 @@ fn target(arguments: &Revoke, session: &Session, context: &Context) -> Result<Ta
         }
         Kind::Token => return Err(wrong("a token is no id".to_owned())),
     })
+}
+
+/// What is said where who was asked answers no more, or the provider does not answer it.
+pub(crate) fn untold(error: Error) -> Failure {
+    match error.code() {
+        Code::Unreachable => Failure::from(error)
+            .help("see that the broker and the lease's provider run and are reached, and say it again: it is done once"),
+        _ => error.into(),
+    }
 }
 
 /// The receipt in both forms.

@@ -36,19 +36,20 @@ pub(crate) fn run(arguments: &Run, context: &Context) -> Result<Report> {
     if context.is_remote() {
         return Err(Failure::usage(
             "a program in the sandbox uses the node of its own machine, through the socket that it is given",
-            "leave out --broker and LEASEHOLD_BROKER; over the network use `leasehold put` and `leasehold get`",
+            "leave out --broker, --nodes and the variables of the same; over the network use `leasehold put` and `leasehold get`",
         ));
     }
     let [name, ..] = &arguments.command[..] else {
         return Err(Failure::usage("there is no program to run", "name it after `--`"));
     };
     let program = find(name)?;
-    let session = context.connect()?;
+    let session = context.connect_here()?;
     let mut numbers = Vec::new();
     let mut tokens = Vec::new();
     for (number, lease) in (SESSION_FD + 1..).zip(&arguments.tokens) {
         // Sealed, so that nothing in it can be used to narrow it or to pass it on.
-        let sealed = seal(&token(lease, &session)?)?;
+        let sealed =
+            seal(&token(lease, &session.tokens, || super::lease::find(lease, &context.connect()?))?)?;
         tokens.push(in_memory(&sealed).map_err(|_| Error::new(Code::System, "no memory for a token"))?);
         numbers.push(match lease {
             LeaseArg::Name(name) => format!("{name}:{number}"),

@@ -19,14 +19,20 @@ use crate::tokens;
 
 pub(crate) fn run(command: &Share, context: &Context) -> Result<Report> {
     match command {
-        Share::Offer(arguments) => offer(arguments, &context.connect()?, context),
-        Share::Accept(arguments) => accept(arguments, &context.connect()?, context),
-        Share::Narrow(arguments) => narrow(arguments, &context.connect()?, context),
-        Share::Show(arguments) => pair::show(arguments, &context.connect()?, context),
+        Share::Offer(arguments) => offer(arguments, &context.connect_for(&arguments.lease)?, context),
+        Share::Accept(arguments) => {
+            let session =
+                arguments.id.map_or_else(|| context.connect(), |id| context.connect_for_grant(id))?;
+            accept(arguments, &session, context)
+        }
+        Share::Narrow(arguments) => narrow(arguments, &context.connect_for_grant(arguments.grant)?, context),
+        Share::Show(arguments) => pair::show(arguments, &context.connect_for_grant(arguments.id)?, context),
         // From its files alone: no node is needed.
         Share::Verify(arguments) => pair::verify(arguments, context),
-        Share::List { all } => list(*all, &context.connect()?, context),
-        Share::Cosign(arguments) => cosign::run(arguments, &context.connect()?, context),
+        Share::List { all } => list(*all, context),
+        Share::Cosign(arguments) => {
+            cosign::run(arguments, &context.connect_for_grant(arguments.id)?, context)
+        }
     }
 }
 
@@ -76,6 +82,7 @@ fn accept(arguments: &Accept, session: &Session, context: &Context) -> Result<Re
     }
     let accepted = session.client.share_accept(&contract, Lifetime::Detached, &session.key)?;
     let file = session.tokens.keep(&accepted.grant.id.to_string(), None, &accepted.token)?;
+    session.reach.remember(&accepted.token);
     if let Some(path) = &arguments.output {
         tokens::write(path, &accepted.token)?;
     }
@@ -164,8 +171,10 @@ fn narrow(arguments: &Narrow, session: &Session, context: &Context) -> Result<Re
     Ok(super::revoke::report(&receipt, context))
 }
 
-fn list(all: bool, session: &Session, context: &Context) -> Result<Report> {
-    let rows = session.client.shares().collect::<caps::Result<Vec<_>>>()?;
+fn list(all: bool, context: &Context) -> Result<Report> {
+    let (sessions, missing) = context.connect_all()?;
+    let rows = sessions.iter().flat_map(|session| session.client.shares());
+    let rows = rows.collect::<caps::Result<Vec<_>>>()?;
     let rows: Vec<_> = rows.into_iter().filter(|row| all || row.state != GrantState::Ended).collect();
     let mut table = Table::new([
         ("ID", Align::Left),
@@ -189,9 +198,11 @@ fn list(all: bool, session: &Session, context: &Context) -> Result<Report> {
             row.lease.to_string(),
         ]);
     }
-    let value = json!({ "shares": rows.iter().map(json::grant).collect::<Vec<_>>() });
+    let mut value = json!({ "shares": rows.iter().map(json::grant).collect::<Vec<_>>() });
+    let mut text = table.render(context.style.stdout, "no grants");
+    super::lease::not_asked(&missing, &mut value, &mut text);
     let changed = context.meet(rows.iter().flat_map(named)).err();
-    Ok(Report::new(value, table.render(context.style.stdout, "no grants")).failing(changed))
+    Ok(Report::new(value, text).failing(changed))
 }
 
 /// What is left, and what was agreed where that was more.

@@ -1,24 +1,29 @@
 //! `leasehold status`: the node's numbers.
 
+use caps::wire::provider::ProviderRow;
 use caps::wire::row::{CanaryRow, CanaryState};
 use serde_json::json;
 
 use crate::context::Context;
 use crate::failure::Result;
+use crate::output::table::{Align, Table};
 use crate::output::{Report, human, json, table};
 
 pub(crate) fn run(context: &Context) -> Result<Report> {
+    if context.is_list() {
+        return each(context);
+    }
     let client = context.connect_as_anybody()?;
     let status = client.status()?;
     let used = |bytes: u64| {
         let percent = u128::from(bytes) * 100 / u128::from(status.pool_bytes.max(1));
         format!("{} ({percent} %)", human::bytes(bytes))
     };
-    let pairs = [
-        ("node", status.provider.to_string()),
+    let mut pairs = vec![
+        ("node", status.own().map_or("none: it has no memory of its own".to_owned(), |id| id.to_string())),
         ("cluster", status.cluster.to_string()),
         ("up for", human::span(status.uptime)),
-        ("tier", json::word(&status.tier)),
+        ("tier", status.own().map_or("-".to_owned(), |_| json::word(&status.tier))),
         ("pool", human::bytes(status.pool_bytes)),
         ("leased", used(status.leased_bytes)),
         ("committed", used(status.committed_bytes)),
@@ -31,8 +36,60 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         ("policy", policy::diagnostic::quote(&status.policy)),
         ("canary", status.canary.as_ref().map_or("off".to_owned(), canary)),
     ];
+    // A node of its own has said everything about its one provider.
+    if status.providers.iter().any(|row| row.id != status.provider || status.providers.len() > 1) {
+        pairs.extend(status.providers.iter().map(|row| ("provider", provider(row))));
+    }
     let text = table::pairs(context.style.stdout, &pairs);
     Ok(Report::new(json!({ "status": json::status(&status) }), text))
+}
+
+/// The nodes of a list, each in a line.
+fn each(context: &Context) -> Result<Report> {
+    let nodes = context.listed_as_anybody()?;
+    let asked = nodes.sessions().into_iter().map(|client| client?.status());
+    let mut table = Table::new([
+        ("NODE", Align::Left),
+        ("UP FOR", Align::Right),
+        ("POOL", Align::Right),
+        ("LEASED", Align::Right),
+        ("LEASES", Align::Right),
+        ("STATE", Align::Left),
+    ]);
+    let mut values = Vec::new();
+    for (address, status) in context.addresses().zip(asked) {
+        let (cells, value) = match status {
+            Ok(status) => (
+                [
+                    human::span(status.uptime),
+                    human::bytes(status.pool_bytes),
+                    human::bytes(status.leased_bytes),
+                    status.leases.to_string(),
+                    "up".to_owned(),
+                ],
+                json!({ "node": address, "status": json::status(&status) }),
+            ),
+            Err(error) => {
+                let nothing = || "-".to_owned();
+                let code = error.code().text();
+                (
+                    [nothing(), nothing(), nothing(), nothing(), code.to_owned()],
+                    json!({ "node": address, "code": code, "reason": error.detail() }),
+                )
+            }
+        };
+        let [up, pool, leased, leases, state] = cells;
+        table.row([address.to_owned(), up, pool, leased, leases, state]);
+        values.push(value);
+    }
+    Ok(Report::new(json!({ "nodes": values }), table.render(context.style.stdout, "no nodes")))
+}
+
+/// A provider in a line.
+fn provider(row: &ProviderRow) -> String {
+    let taken = human::bytes(row.reserved_bytes.saturating_add(row.committed_bytes));
+    let (name, state, bytes) = (&row.name, row.state.name(), human::bytes(row.bytes));
+    format!("{name}, {state}: {taken} of {bytes} taken, heard {} ago", human::span(row.silent_for))
 }
 
 /// How revocations are, in a line.

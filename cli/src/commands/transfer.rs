@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use caps::error::Code;
+use caps::id::LeaseId;
 use caps::range::ByteRange;
 use caps::rights::Rights;
 use caps::token::{Token, inspect};
@@ -15,12 +16,12 @@ use serde_json::json;
 
 use super::encrypted::Opened;
 use crate::args::transfer::{Get, Put};
-use crate::context::{Context, Session};
+use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::files;
 use crate::output::progress::Progress;
 use crate::output::{Report, human};
-use crate::tokens::LeaseArg;
+use crate::tokens::{LeaseArg, Tokens};
 
 /// Bytes that are moved at a time: large enough that system calls do not count, small enough that the progress line
 /// lives and a revoke is noticed soon.
@@ -161,18 +162,22 @@ fn open(lease: &LeaseArg, rights: Rights, checked: bool, context: &Context) -> R
         let token = inherited(lease, libmem::inherited_tokens()?)?;
         return Ok(Opened::Plain(Client::inherited()?.open(&token, rights)?));
     }
-    let session = context.connect_checked(checked)?;
-    let token = token(lease, &session)?;
-    Opened::new(session.client.open(&token, rights)?, &token, context)
+    let find = || super::lease::find(lease, &context.connect_for(lease)?);
+    let token = token(lease, &context.tokens()?, find)?;
+    let reach = context.reach(&token, checked)?;
+    let memory = reach.open(&token, rights).map_err(|error| context.unopened(error, reach.place(&token)))?;
+    Opened::new(memory, &token, context)
 }
 
-/// The token that an argument names.
-pub(crate) fn token(lease: &LeaseArg, session: &Session) -> Result<Token> {
-    match session.tokens.find(lease) {
+/// The token that an argument names. `find` asks the node which lease it is.
+pub(crate) fn token(
+    lease: &LeaseArg,
+    tokens: &Tokens,
+    find: impl FnOnce() -> Result<LeaseId>,
+) -> Result<Token> {
+    match tokens.find(lease) {
         // Made elsewhere, or named since: the node knows which lease it is.
-        Err(_) if matches!(lease, LeaseArg::Name(_)) => {
-            session.tokens.find(&LeaseArg::Id(super::lease::find(lease, session)?))
-        }
+        Err(_) if matches!(lease, LeaseArg::Name(_)) => tokens.find(&LeaseArg::Id(find()?)),
         found => found,
     }
 }

@@ -6,26 +6,33 @@ use tracing_subscriber::EnvFilter;
 use crate::args::up::{DemoClient, Up};
 use crate::context::Context;
 use crate::failure::Result;
-use crate::node::{self, Options};
+use crate::node::{self, Options, Role};
 use crate::output::Report;
 
 /// Which of the node's messages go to standard error, as in `debug` or `provider=trace`. Warnings without it.
 const LOG_VARIABLE: &str = "LEASEHOLD_LOG";
 
 pub(crate) fn run(arguments: &Up, context: &Context) -> Result<Report> {
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("warn")))
-        .with_writer(std::io::stderr)
-        .with_ansi(context.style.stderr)
-        .init();
+    say_what_happens(context);
     node::run(Options {
         dirs: context.dirs.clone(),
+        config: None,
+        role: Role::AllInOne,
         pool: arguments.pool,
         allow_swap: arguments.allow_swap,
         listen: arguments.listen,
         json: context.json,
     })?;
     Ok(Report::silent())
+}
+
+/// Sends the node's messages to standard error.
+pub(super) fn say_what_happens(context: &Context) {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("warn")))
+        .with_writer(std::io::stderr)
+        .with_ansi(context.style.stderr)
+        .init();
 }
 
 pub(crate) fn demo(context: &Context) -> Result<Report> {

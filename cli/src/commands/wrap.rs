@@ -17,17 +17,19 @@ use crate::people::People;
 use crate::{files, tokens};
 
 pub(crate) fn wrap(arguments: &Wrap, context: &Context) -> Result<Report> {
-    let session = context.connect()?;
     match (&arguments.token, arguments.show) {
-        (_, Some(id)) => show(id, &session, context),
-        (Some(token), None) => put(&find(token, context)?, arguments, &session, context),
+        (_, Some(id)) => show(id, &context.connect()?, context),
+        (Some(token), None) => {
+            let token = find(token, context)?;
+            put(&token, arguments, &context.connect_for_token(&token)?, context)
+        }
         (None, None) => Err(Failure::usage("a token is missing", "name its file, or an id with --show")),
     }
 }
 
 fn put(token: &libmem::Token, arguments: &Wrap, session: &Session, context: &Context) -> Result<Report> {
     let to = arguments.to.as_deref().map(|to| context.principal(&session.client, to)).transpose()?;
-    let wrapped = session.client.wrap(token, to, arguments.ttl)?;
+    let wrapped = session.reach.wrap(token, to, arguments.ttl)?;
     let expires_in = Micros(u64::try_from(wrapped.expires_in.as_micros()).unwrap_or(u64::MAX));
     let id = wrapped.id.to_string();
     let mut text = table::pairs(
@@ -42,8 +44,12 @@ fn put(token: &libmem::Token, arguments: &Wrap, session: &Session, context: &Con
         ],
     );
     let who = arguments.to.as_deref().map_or(String::new(), |to| format!(" --as {to}"));
+    // A provider keeps what it was given to itself.
+    let place = session.reach.place(token);
+    let at = place.as_ref().and_then(|place| Some((place.address.as_ref()?, &place.node)));
+    let at = at.map_or(String::new(), |(address, node)| format!(" --broker {address} --node {node}"));
     text += &format!(
-        "\nit can be fetched once:\n  leasehold{} token unwrap {id}{who} -o FILE\n",
+        "\nit can be fetched once:\n  leasehold{} token unwrap {id}{who}{at} -o FILE\n",
         context.dirs.argument()
     );
     let value = json!({ "wrap": {

@@ -17,10 +17,13 @@ use std::time::Duration;
 use audit::{Draft, Event};
 use broker::runtime::Handle;
 use caps::error::{Code, Error, Result};
+use caps::id::ProviderId;
 use caps::time::{Micros, UnixMicros};
 use caps::token::RootKey;
+use caps::wire::provider::ProviderState;
 use caps::wire::row::{RootRow, RootState};
 use caps::wire::{Reply, Request};
+use link::broker::FactsSource;
 use policy::limits;
 use provider::gate::Caller;
 use provider::runtime::Provider;
@@ -35,6 +38,10 @@ pub(super) struct Custody {
     ring: Mutex<Ring>,
     handle: Handle,
     provider: Provider,
+    /// What providers on other machines are told; `None` if none can come.
+    told: Option<Arc<FactsSource>>,
+    /// The provider of this process, which is told by `provider`; `None` if it takes no leases.
+    own: Option<ProviderId>,
     /// Where the public halves are published.
     audit: PathBuf,
     /// The longest that a lease lives: an upper bound for what the key in force may still mint.
@@ -48,10 +55,13 @@ impl Custody {
         ring: Ring,
         handle: Handle,
         provider: Provider,
+        told: Option<Arc<FactsSource>>,
+        own: Option<ProviderId>,
         audit: PathBuf,
         ttl_max: Micros,
     ) -> Arc<Self> {
-        Arc::new(Self { ring: Mutex::new(ring), handle, provider, audit, ttl_max, changed: Notify::new() })
+        let ring = Mutex::new(ring);
+        Arc::new(Self { ring, handle, provider, told, own, audit, ttl_max, changed: Notify::new() })
     }
 
     /// Answers an administrator's request; `None` for one that is not about root keys. A change that was begun goes on
@@ -110,10 +120,18 @@ impl Custody {
         Ok(ring.rows().to_vec())
     }
 
-    /// Steps 2 and 3: whoever is shown a token of the new key believes it before there is one.
+    /// Steps 2 and 3: whoever is shown a token of the new key believes it before there is one. Providers on other machines
+    /// that are connected have said so; one that is not hears of it when it comes back, before it is given a lease, and
+    /// before that it refuses such tokens.
     async fn introduce(&self, with: &Ring, key: &RootKey, caller: Caller) -> Result<()> {
         self.publish(with)?;
         self.provider.set_roots(with.believed()?);
+        if !self.tell(with).await {
+            return Err(Error::new(
+                Code::Busy,
+                "a provider did not say in time that it believes the new key; nothing has changed, rotate again",
+            ));
+        }
         let entry = Draft::ok(Event::KeyRotate).root(&key.public().0).cause("rotate");
         self.handle.record(by(caller, entry)).await
     }
@@ -121,7 +139,40 @@ impl Custody {
     /// Believes what was believed before.
     fn withdraw(&self, ring: &Ring) -> Result<()> {
         self.provider.set_roots(ring.believed()?);
+        if let Some(told) = &self.told {
+            told.set_roots(ring.publics());
+        }
         self.publish(ring)
+    }
+
+    /// Tells providers on other machines what is believed, and waits until all that are connected have said that they
+    /// know; `false` if one does not in time. For a new key that is enough: whoever hears of it late refuses its tokens
+    /// meanwhile. For one that retires it is not: see [`Self::unheard`].
+    async fn tell(&self, ring: &Ring) -> bool {
+        let Some(told) = &self.told else { return true };
+        told.set_roots(ring.publics());
+        told.told(Duration::from_millis(limits::ROOTS_TOLD_MS_MAX)).await
+    }
+
+    /// Who may believe yet what was believed before the change of this number. Only a provider that has said over its link
+    /// that it knows the change, or is proved to be gone, does not: that a link is cut, or a provider lost, says nothing of
+    /// what its process still serves.
+    ///
+    /// # Errors
+    /// `E_BUSY` or `E_UNREACHABLE`: it cannot be found out.
+    async fn unheard(&self, change: u64) -> Result<Unheard> {
+        let Some(told) = &self.told else { return Ok(Unheard::default()) };
+        let mut unheard = Unheard::default();
+        for row in self.handle.providers().await? {
+            if row.state != ProviderState::Lost && Some(row.id) != self.own && !told.knows(row.id, change) {
+                unheard.also(self.handle.serves_until(row.id).await?);
+            }
+        }
+        // Also of those whose rows are gone already.
+        if let Some(until) = self.handle.lost_serve_until().await? {
+            unheard.also(Some(until));
+        }
+        Ok(unheard)
     }
 
     /// A key of an id that no other has: a chance of 1 in 2^29 at most, and refused by every verifier.
@@ -145,6 +196,11 @@ impl Custody {
             return Err(Error::new(Code::Denied, "this key mints; rotate first, then retire it"));
         }
         ring.remove(row.public);
+        // Before its own, which may take a while: each takes back what was opened at it.
+        let change = self.told.as_ref().map(|told| told.set_roots(ring.publics()));
+        if let Some(told) = &self.told {
+            told.told(Duration::from_millis(limits::ROOTS_TOLD_MS_MAX)).await;
+        }
         let taken = self.provider.retire_root(ring.believed()?, id).await;
         // Each of these is done whether or not another fails.
         let saved = ring.save_if_changed();
@@ -161,6 +217,10 @@ impl Custody {
             self.handle.record_regardless(entry);
         }
         saved.and(published).and(recorded)?;
+        // Last: meanwhile one may have come back, and been told.
+        if let Some(change) = change {
+            self.unheard(change).await?.check(self.handle.now())?;
+        }
         Ok(ring.rows().to_vec())
     }
 
@@ -172,6 +232,9 @@ impl Custody {
         for row in &over {
             ring.remove(row.public);
             self.provider.expire_root(ring.believed()?, row.id);
+            if let Some(told) = &self.told {
+                told.expire_root(ring.publics(), row.id);
+            }
             self.handle.record_regardless(Draft::ok(Event::KeyRotate).root(&row.public.0).cause("expire"));
         }
         ring.save_if_changed()?;
@@ -199,6 +262,42 @@ impl Custody {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.changed.notified() => {}
+            }
+        }
+    }
+}
+
+/// Providers that did not say that they know a change.
+#[derive(Default)]
+struct Unheard {
+    /// Whether there are any.
+    any: bool,
+    /// Until when they may serve what they have; `None` if they have nothing.
+    until: Option<UnixMicros>,
+}
+
+impl Unheard {
+    fn also(&mut self, until: Option<UnixMicros>) {
+        self.any = true;
+        self.until = self.until.max(until);
+    }
+
+    /// # Errors
+    /// `E_UNREACHABLE` with the bound, if there are any.
+    fn check(&self, now: UnixMicros) -> Result<()> {
+        let what = "the key is retired here, and a provider that cannot be reached is told before all else when it is back";
+        match self.until {
+            _ if !self.any => Ok(()),
+            None => Err(Error::with(
+                Code::Unreachable,
+                format!("{what}; it has no lease that the key could open"),
+            )),
+            Some(until) => {
+                // Rounded up: it is a bound.
+                let seconds = until.since(now).0.div_ceil(1_000_000);
+                let bound =
+                    format!("what was opened there by the key ends within {seconds} s, with the leases");
+                Err(Error::with(Code::Unreachable, format!("{what}; {bound}")))
             }
         }
     }

@@ -38,18 +38,22 @@ impl ProviderLink for LocalProvider {
         Box::pin(self.0.take(take, cause))
     }
 
-    fn memory(&self, lease: LeaseId) -> Boxed<'_, Option<MemoryRow>> {
-        Box::pin(std::future::ready(self.0.memory(lease)))
+    fn memory(&self, lease: LeaseId) -> Boxed<'_, Result<Option<MemoryRow>>> {
+        Box::pin(std::future::ready(Ok(self.0.memory(lease))))
     }
 
-    fn status(&self) -> Boxed<'_, ProviderStatus> {
-        let status = ProviderStatus {
-            committed_bytes: self.0.committed_bytes(),
-            sessions: u32::try_from(self.0.sessions()).unwrap_or(u32::MAX),
-            tier: self.0.config().tier,
-            entries: self.0.log().0,
-        };
-        Box::pin(std::future::ready(status))
+    fn status(&self) -> Boxed<'_, Result<ProviderStatus>> {
+        Box::pin(std::future::ready(Ok(status(&self.0))))
+    }
+}
+
+/// A provider's numbers.
+pub(super) fn status(provider: &Provider) -> ProviderStatus {
+    ProviderStatus {
+        committed_bytes: provider.committed_bytes(),
+        sessions: u32::try_from(provider.sessions()).unwrap_or(u32::MAX),
+        tier: provider.config().tier,
+        entries: provider.log().0,
     }
 }
 

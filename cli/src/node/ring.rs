@@ -9,6 +9,10 @@
 //! ```
 //! `roots` decides, and is replaced as one step. A key file that it does not name was made and never used, by a node that
 //! stopped at that moment: the next start removes it.
+//!
+//! A node that is *given* its root key (`[node] root`) has a ring of that one alone. It is not on disk here, and does not turn:
+//! the other nodes that were given it would not hear of another. What stands in `keys/` meanwhile counts again once none is
+//! given.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -19,6 +23,7 @@ use caps::time::UnixMicros;
 use caps::token::{ROOT_KEYS_MAX, RootKey, RootKeys, RootPublic};
 use caps::wire::row::{RootRow, RootState};
 
+use super::state::Keys;
 use crate::{files, identity};
 
 /// The file that says which keys count, and its first line.
@@ -39,6 +44,22 @@ pub(super) struct Ring {
     first: Option<RootPublic>,
     /// Whether the disk says something else than `rows`: a change of it failed.
     unsaved: bool,
+    /// Whether the key is not the node's own.
+    given: bool,
+}
+
+impl Keys {
+    /// Mints by the key in `file` and believes that one alone.
+    ///
+    /// # Errors
+    /// `E_CONFIG_PERMS` if the file has the wrong owner or mode; `E_CONFIG_SYNTAX` if it holds no key; `E_CONFIG_IO`.
+    pub fn give_root(&mut self, file: &Path, now: UnixMicros) -> Result<()> {
+        self.root = RootKey::from_seed(&*identity::load_seed(file)?);
+        let row = minting(self.root.public(), written(file).unwrap_or(now));
+        let directory = self.roots.directory.clone();
+        self.roots = Ring { directory, rows: vec![row], first: None, unsaved: false, given: true };
+        Ok(())
+    }
 }
 
 impl Ring {
@@ -49,8 +70,13 @@ impl Ring {
     pub(super) fn load(directory: &Path, now: UnixMicros) -> Result<(Self, RootKey)> {
         let index = directory.join(INDEX);
         let known = index.try_exists().map_err(|error| files::failed(&index, &error))?;
-        let mut ring =
-            Self { directory: directory.to_owned(), rows: Vec::new(), first: None, unsaved: false };
+        let mut ring = Self {
+            directory: directory.to_owned(),
+            rows: Vec::new(),
+            first: None,
+            unsaved: false,
+            given: false,
+        };
         let path = directory.join(FIRST);
         if known {
             ring.first = identity::load_seed(&path).ok().map(|seed| public(&seed));
@@ -83,6 +109,11 @@ impl Ring {
         Ok(keys)
     }
 
+    /// The same, as it is told to others.
+    pub(super) fn publics(&self) -> Vec<RootPublic> {
+        self.rows.iter().map(|row| row.public).collect()
+    }
+
     /// For whoever verifies offline: a key a line.
     pub(super) fn published(&self) -> String {
         self.rows.iter().map(|row| format!("{}\n", row.public)).collect()
@@ -92,8 +123,15 @@ impl Ring {
     /// disk when this returns. The disk says nothing of it yet: see [`Self::adopt`].
     ///
     /// # Errors
-    /// `E_BUSY` if the ring is full; `E_CONFIG_IO`.
+    /// `E_BUSY` if the ring is full; `E_DENIED` if its key was given; `E_CONFIG_IO`.
     pub(super) fn with(&self, key: &RootKey, now: UnixMicros, retires: UnixMicros) -> Result<Self> {
+        if self.given {
+            return Err(Error::new(
+                Code::Denied,
+                "this root key was given to the node by `[node] root`, and to others: put another key into that file at \
+                 each of them, and start them again",
+            ));
+        }
         if self.rows.len() >= ROOT_KEYS_MAX {
             return Err(Error::new(
                 Code::Busy,
@@ -105,7 +143,8 @@ impl Ring {
             RootState::Minting => RootRow { state: RootState::Believed, retires: Some(retires), ..*row },
             RootState::Believed => *row,
         }));
-        let with = Self { directory: self.directory.clone(), rows, first: self.first, unsaved: true };
+        let with =
+            Self { directory: self.directory.clone(), rows, first: self.first, unsaved: true, given: false };
         identity::create_with(&with.path(&with.rows[0]), &key.seed())?;
         with.sync()?;
         Ok(with)
@@ -152,6 +191,9 @@ impl Ring {
     }
 
     fn save(&mut self) -> Result<()> {
+        if self.given {
+            return Ok(()); // none of it is on disk here
+        }
         self.unsaved = true;
         files::replace(&self.directory.join(INDEX), &text(&self.rows))?;
         self.sync()?;

@@ -3,29 +3,34 @@
 //! ```text
 //! runtime/  lock  node.sock
 //! state/    leasehold.toml  policy.dl
+//!           seat        which directory this is, for a broker elsewhere: locked, too, since one state may have two runtimes
 //!           keys/       root  roots  log-broker  log-provider-1  salt-broker  salt-provider-1  receipt   (0600 each)
 //!           ids/        admin.key ...                                                              (0600 each)
 //!           principals/ NAME.pub    who is registered again at the next start: the broker forgets, RAM only
 //!           audit/      broker/  provider-1/  vkeys  issuer  root
 //! ```
+//! A provider of a broker on another machine has no keys but those of its log, `provider-NAME`.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use audit::key::{LogKey, Origin};
 use audit::salt::Salt;
 use caps::error::{Code, Error, Result};
-use caps::id::PrincipalKey;
+use caps::id::{PrincipalKey, Seat};
 use caps::key::SigningKey;
 use caps::time::UnixMicros;
 use caps::token::RootKey;
 use caps::wire::Name;
 use policy::limits;
+use zeroize::Zeroizing;
 
 use super::ring::Ring;
 use crate::dirs::Dirs;
+use crate::files;
 use crate::identity;
 
 /// The administrator's identity.
@@ -34,7 +39,8 @@ pub const ADMIN: &str = "admin";
 /// A locked directory: no other node uses it while this lives.
 pub struct NodeDir {
     dirs: Dirs,
-    _lock: File,
+    seat: Seat,
+    _locks: [File; 2],
 }
 
 /// The secrets of one node.
@@ -54,7 +60,8 @@ pub struct Keys {
 }
 
 impl NodeDir {
-    /// Makes the directories that are missing and takes the lock.
+    /// Makes the directories that are missing and takes the lock. It is waited for, for as long as a node that is ending may
+    /// have it: see [`limits::NODE_LOCK_MS_MAX`].
     ///
     /// # Errors
     /// `E_LOCKED` if another node has it; `E_CONFIG_IO`, `E_CONFIG_PERMS`.
@@ -68,18 +75,19 @@ impl NodeDir {
         for inner in ["keys", "ids", "principals", "audit"] {
             make_dir(&dirs.state.join(inner), 0o700)?;
         }
-        let path = dirs.runtime.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)
-            .map_err(|_| Error::new(Code::ConfigIo, "cannot open the lock in the runtime directory"))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| Error::new(Code::Locked, "another node uses this directory"))?;
-        Ok(Self { dirs, _lock: lock })
+        let lock = locked(&dirs.runtime.join("lock"))?;
+        // The runtime directory is a machine's own; the state may be one that several machines see.
+        let mut seated = locked(&dirs.state.join("seat"))?;
+        let seat = seat(&mut seated)
+            .map_err(|_| Error::new(Code::ConfigIo, "cannot read or write the state directory's seat"))?;
+        Ok(Self { dirs, seat, _locks: [lock, seated] })
+    }
+
+    /// Which directory this is: the same for every node that has it, one after the other, and for no other directory. One
+    /// that is copied has to lose its file `seat`, or both claim to be one.
+    #[must_use]
+    pub const fn seat(&self) -> Seat {
+        self.seat
     }
 
     /// The directories.
@@ -121,11 +129,8 @@ impl NodeDir {
     /// # Errors
     /// `E_CONFIG_PERMS` if a key file has the wrong owner or mode; `E_CONFIG_IO`.
     pub fn keys(&self, now: UnixMicros) -> Result<Keys> {
-        let seed = |name: &str| identity::seed_or_new(&self.dirs.state.join("keys").join(name));
-        let log = |role: &str| -> Result<(LogKey, Salt)> {
-            let (key, salt) = (seed(&format!("log-{role}"))?, seed(&format!("salt-{role}"))?);
-            Ok((LogKey::from_seed(&key), Salt::new(&salt)))
-        };
+        let seed = |name: &str| self.seed(name);
+        let log = |role: &str| self.log_keys(role);
         let admin = identity::seed_or_new(&self.dirs.state.join("ids").join(format!("{ADMIN}.key")))?;
         let (roots, root) = Ring::load(&self.dirs.state.join("keys"), now)?;
         Ok(Keys {
@@ -136,6 +141,19 @@ impl NodeDir {
             broker_log: log("broker")?,
             provider_log: log("provider-1")?,
         })
+    }
+
+    fn seed(&self, name: &str) -> Result<Zeroizing<[u8; 32]>> {
+        identity::seed_or_new(&self.dirs.state.join("keys").join(name))
+    }
+
+    /// The key of one log and the salt of the token HMACs in it, made if they are missing.
+    ///
+    /// # Errors
+    /// As [`Self::keys`].
+    pub fn log_keys(&self, role: &str) -> Result<(LogKey, Salt)> {
+        let (key, salt) = (self.seed(&format!("log-{role}"))?, self.seed(&format!("salt-{role}"))?);
+        Ok((LogKey::from_seed(&key), Salt::new(&salt)))
     }
 
     /// Writes what an auditor needs beside the logs: their vkeys and the key that signs receipts. Public.
@@ -197,6 +215,43 @@ fn principal(path: &Path) -> Option<(Name, PrincipalKey)> {
     Some((name, PrincipalKey::parse(text.trim_end()).ok()?))
 }
 
+/// Opens a file that is locked while it is open, or by whoever inherited it.
+fn locked(path: &Path) -> Result<File> {
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(|_| Error::new(Code::ConfigIo, "cannot open a lock of the node's directories"))?;
+    // The kernel has no lock that is waited for with a bound, short of a signal.
+    let by = Instant::now() + Duration::from_millis(limits::NODE_LOCK_MS_MAX);
+    while rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() >= by {
+            return Err(Error::new(Code::Locked, "another node uses this directory"));
+        }
+        std::thread::sleep(Duration::from_millis(limits::NODE_LOCK_LOOK_MS));
+    }
+    Ok(lock)
+}
+
+/// The seat that a locked file says. If it says none, one is drawn and written, which proves nothing about any before.
+fn seat(file: &mut File) -> std::io::Result<Seat> {
+    let mut text = Vec::new();
+    std::io::Read::by_ref(file).take(64).read_to_end(&mut text)?;
+    if let Some(seat) = std::str::from_utf8(&text).ok().and_then(|text| Seat::parse(text.trim_end()).ok()) {
+        return Ok(seat);
+    }
+    let seat = Seat::random();
+    file.set_len(0)?;
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(format!("{seat}\n").as_bytes())?;
+    file.sync_all()?;
+    Ok(seat)
+}
+
 /// Makes a directory with exactly this mode, or checks that the one that stands there is ours.
 fn make_dir(path: &Path, mode: u32) -> Result<()> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
@@ -218,9 +273,12 @@ fn make_dir(path: &Path, mode: u32) -> Result<()> {
             if ours && !others_write {
                 Ok(())
             } else {
-                Err(Error::new(
+                Err(Error::with(
                     Code::ConfigPerms,
-                    "the node's directory must be a directory of the node's user that nobody else can write to",
+                    format!(
+                        "{} must be a directory of the node's user that nobody else can write to",
+                        files::show(path)
+                    ),
                 ))
             }
         }
@@ -228,14 +286,19 @@ fn make_dir(path: &Path, mode: u32) -> Result<()> {
     }
 }
 
-/// The names of the two logs.
+/// The names of the two logs of a node that has both.
 ///
 /// # Errors
 /// `E_CONFIG_VALUE` if the cluster's name cannot be part of one.
 pub fn origins(cluster: &Name) -> Result<(Origin, Origin)> {
-    let origin = |role: &str| {
-        Origin::parse(&format!("{cluster}/audit/{role}"))
-            .map_err(|_| Error::new(Code::ConfigValue, "the cluster's name cannot name a log"))
-    };
-    Ok((origin("broker")?, origin("provider-1")?))
+    Ok((origin(cluster, "broker")?, origin(cluster, "provider-1")?))
+}
+
+/// The name of a log.
+///
+/// # Errors
+/// As [`origins`].
+pub fn origin(cluster: &Name, role: &str) -> Result<Origin> {
+    Origin::parse(&format!("{cluster}/audit/{role}"))
+        .map_err(|_| Error::new(Code::ConfigValue, "the cluster's name cannot name a log"))
 }

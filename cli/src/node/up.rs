@@ -23,8 +23,12 @@ use broker::runtime::{self as broker_runtime, Handle};
 use broker::state::{Bounds, Capacity, Genesis};
 use caps::error::{Code, Error, Result};
 use caps::id::{ClusterEpoch, ProviderId};
+use caps::wire::cluster::{PolicyText, Roots};
+use caps::wire::provider::Registration;
 use caps::wire::row::Tier;
 use caps::wire::{Name, Request};
+use link::Facts;
+use link::broker::FactsSource;
 use policy::config::{self, Config};
 use policy::machine::Machine;
 use policy::{Policy, Severity, limits};
@@ -38,17 +42,31 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::custody::Custody;
 use super::links::{LocalBroker, LocalProvider};
-use super::remote::{self, Remote};
+use super::remote::{self, Part, Remote};
 use super::state::{self, ADMIN, Keys, NodeDir};
 use crate::canary::{self, Canary, Health, Keeper};
 use crate::dirs::Dirs;
 use crate::failure::Failure;
+use crate::files;
+
+/// What a node with a broker is started as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Broker and provider in one; other providers may come.
+    AllInOne,
+    /// A broker that others come to, without memory of its own unless it is told otherwise.
+    Broker,
+}
 
 /// What the operator says on the command line.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The node's directories.
     pub dirs: Dirs,
+    /// The configuration, instead of the one in the state directory.
+    pub config: Option<PathBuf>,
+    /// Which of the two.
+    pub role: Role,
     /// The pool in bytes, instead of the configuration's.
     pub pool: Option<u64>,
     /// Start although the machine swaps and leased pages could be written to a disk.
@@ -69,7 +87,7 @@ struct Prepared {
     pool_bytes: u64,
     regions_max: usize,
     memory: Memory,
-    /// The gate over TLS, and how many connections it may have.
+    /// The credentials, and how many connections the gate over TLS may have.
     remote: Option<(Remote, usize)>,
     /// `None` where it is turned off; an error where it could not be started.
     canary: Option<Result<Canary>>,
@@ -92,35 +110,126 @@ pub fn run(options: Options) -> Result<(), Failure> {
 /// Steps 1 to 3.
 fn prepare(options: Options) -> Result<Prepared, Failure> {
     let dir = NodeDir::lock(options.dirs.clone())?;
-    let config_file = dir.default_file("leasehold.toml", config::default_text())?;
-    let config = config::load(&config_file).map_err(Failure::mistakes)?;
+    let (config_file, mut config) = configuration(&dir, options.config.as_deref())?;
+    let part = part(options.role, &config, &config_file)?;
     let policy = load_policy(&dir, &config, &config_file)?;
     let now = Clock::start().unix();
-    let keys = dir.keys(now)?;
-    let remote = Remote::load(options.listen, config.remote.clone().beside(&config_file), dir.dirs(), now)?;
+    let mut keys = dir.keys(now)?;
+    if let Some(file) = config.node.root_file(&config_file) {
+        keys.give_root(&file, now)?;
+    }
+    let remote = config.remote.clone().beside(&config_file);
+    let remote = Remote::load(part, options.listen, remote, dir.dirs(), now)?;
 
     let machine = Machine::detect()?;
-    let pool_bytes = options.pool.unwrap_or_else(|| config.node.pool_bytes(&machine));
-    check_pool(pool_bytes, &machine)?;
+    let configured = match options.role {
+        Role::AllInOne => config.node.pool_bytes(&machine),
+        Role::Broker => config.node.pool.map_or(0, |_| config.node.pool_bytes(&machine)),
+    };
+    let pool_bytes = options.pool.unwrap_or(configured);
+    if pool_bytes == 0 {
+        // Its lease would be another machine's memory, which it cannot map.
+        config.canary.every = None;
+    }
+    if pool_bytes > 0 || part != Part::Broker {
+        check_pool(pool_bytes, &machine)?;
+    }
     let descriptors = mem::process::raise_nofile()?;
-    let (regions_max, remote_max) = share(descriptors, remote.is_some());
+    let (regions_max, remote_max) = share(descriptors, remote.as_ref().is_some_and(Remote::serves));
+    let regions_max = if pool_bytes == 0 { 1 } else { regions_max };
     let remote = remote.map(|remote| (remote, remote_max));
+    let allow_swap = options.allow_swap || config.node.allow_swap;
+    let memory = memory(pool_bytes, regions_max, allow_swap)?;
+    // After the factory's fork: a copy of the canary's pipe over there would keep it alive.
+    let canary = config.canary.every.map(|_| Canary::start());
+    Ok(Prepared { options, dir, config, policy, keys, pool_bytes, regions_max, memory, remote, canary })
+}
+
+/// The configuration and where it stands: the one that is named, or that of the state directory.
+pub(super) fn configuration(
+    dir: &NodeDir,
+    named: Option<&std::path::Path>,
+) -> Result<(PathBuf, Config), Failure> {
+    let file = match named {
+        Some(file) => file.to_owned(),
+        None => dir.default_file("leasehold.toml", config::default_text())?,
+    };
+    let config = config::load(&file).map_err(Failure::mistakes)?;
+    Ok((file, config))
+}
+
+/// What the configuration makes of a node with a broker.
+fn part(role: Role, config: &Config, file: &std::path::Path) -> Result<Part, Failure> {
+    let file = files::show(file);
+    if config.cluster.broker.is_some() {
+        let message = format!("{file} is the configuration of a provider: it has `cluster.broker`");
+        let help = "start it with `leasehold provider`; a broker has `cluster.listen`";
+        return Err(Failure::of(Code::ConfigValue, message).help(help));
+    }
+    match (config.cluster.listen, role) {
+        (Some(_), _) => Ok(Part::Broker),
+        (None, Role::AllInOne) => Ok(Part::Whole),
+        (None, Role::Broker) => {
+            let message = format!("{file} does not say where providers come");
+            let help = "write `listen = \"ADDR:PORT\"` below [cluster]; or start a node of its own with `leasehold up`";
+            Err(Failure::of(Code::ConfigValue, message).help(help))
+        }
+    }
+}
+
+/// The factory and the memory mechanism on it. A node without a pool gets the least of both: it makes no region, and the
+/// gate and the log need a provider all the same.
+pub(super) fn memory(pool_bytes: u64, regions_max: usize, allow_swap: bool) -> Result<Memory, Failure> {
     let factory = Factory::spawn(FactoryConfig {
-        pool_bytes_max: pool_bytes,
+        // One page of it is tried at the start.
+        pool_bytes_max: pool_bytes.max(limits::POOL_BYTES_MIN),
         // Each rotation has one file more in hand than the books of regions know of.
         regions_max: u32::try_from(regions_max + limits::ROTATION_THREADS_MAX).unwrap_or(u32::MAX),
         namespace: Namespace::WhenNeeded,
     })?;
-    refuse_swap(
-        options.allow_swap || config.node.allow_swap,
-        factory.facts().noswap,
-        mem::process::swap_is_on()?,
-    )?;
+    refuse_swap(allow_swap || pool_bytes == 0, factory.facts().noswap, mem::process::swap_is_on()?)?;
     mem::process::no_core_dumps()?;
-    let memory = Memory::start(factory, Strength::Best)?;
-    // After the factory's fork: a copy of the canary's pipe over there would keep it alive.
-    let canary = config.canary.every.map(|_| Canary::start());
-    Ok(Prepared { options, dir, config, policy, keys, pool_bytes, regions_max, memory, remote, canary })
+    Ok(Memory::start(factory, Strength::Best)?)
+}
+
+/// The bounds of a provider's tables.
+pub(super) fn tables(
+    cluster: ClusterEpoch,
+    provider: ProviderId,
+    pool_bytes: u64,
+    regions_max: usize,
+    tier: Tier,
+) -> kernel::Config {
+    kernel::Config {
+        cluster,
+        provider,
+        pool_bytes,
+        regions_max,
+        opens_max: limits::SLOTS_MAX,
+        opens_per_session_max: limits::SLOTS_PER_SESSION_MAX,
+        segments_per_region_max: limits::SEGMENTS_PER_REGION_MAX as usize,
+        segments_max: regions_max,
+        exposures_max: limits::EXPOSURES_PER_SEGMENT_MAX,
+        mapping_end_step: limits::MAPPING_END_STEP_MS * 1_000_000,
+        revocations_per_region_max: limits::REVOCATIONS_PER_REGION_MAX,
+        meters_per_region_max: limits::METERS_PER_REGION_MAX,
+        meters_per_receiver_max: limits::METERS_PER_RECEIVER_MAX,
+        marks_per_region_max: limits::MARKS_PER_REGION_MAX,
+        ended_max: limits::ENDED_ROWS_MAX,
+        tier,
+        uid: rustix::process::geteuid().as_raw(),
+    }
+}
+
+/// The gate at the socket.
+pub(super) fn gate_config(dir: &NodeDir, config: &Config) -> GateConfig {
+    GateConfig {
+        path: dir.socket(),
+        allow_uids: allow_uids(config, rustix::process::geteuid().as_raw()),
+        sessions_max: limits::SESSIONS_MAX,
+        sessions_per_uid_max: limits::SESSIONS_PER_UID_MAX,
+        faults: config.faults,
+    }
 }
 
 fn load_policy(dir: &NodeDir, config: &Config, config_file: &std::path::Path) -> Result<Policy, Failure> {
@@ -150,7 +259,7 @@ fn refuse_swap(allowed: bool, noswap: bool, swap_is_on: bool) -> Result<()> {
 }
 
 /// A pool within the bounds of the system and of this machine.
-fn check_pool(pool_bytes: u64, machine: &Machine) -> Result<()> {
+pub(super) fn check_pool(pool_bytes: u64, machine: &Machine) -> Result<()> {
     if !(limits::POOL_BYTES_MIN..=limits::POOL_BYTES_MAX).contains(&pool_bytes) {
         return Err(Error::new(Code::ConfigValue, "the pool has 16 MiB to 16 TiB"));
     }
@@ -164,7 +273,7 @@ fn check_pool(pool_bytes: u64, machine: &Machine) -> Result<()> {
 
 /// As many regions as there are descriptors for, at most the system's bound, and beside them as many connections over TLS:
 /// where descriptors are few, each has half of them, and what the regions cannot use.
-fn share(descriptors: u64, remote: bool) -> (usize, usize) {
+pub(super) fn share(descriptors: u64, remote: bool) -> (usize, usize) {
     let sessions = limits::FDS_PER_SESSION * limits::SESSIONS_MAX as u64;
     let left = descriptors.saturating_sub(limits::FDS_RESERVED + sessions);
     let refusals = limits::REMOTE_REFUSALS_MAX as u64;
@@ -203,38 +312,38 @@ async fn serve(prepared: Prepared) -> Result<()> {
     let uid = rustix::process::geteuid().as_raw();
     let guardian = memory.clone();
     let provider = Provider::start(Parts {
-        config: kernel::Config {
-            cluster,
-            provider: provider_id,
-            pool_bytes,
-            regions_max,
-            opens_max: limits::SLOTS_MAX,
-            opens_per_session_max: limits::SLOTS_PER_SESSION_MAX,
-            segments_per_region_max: limits::SEGMENTS_PER_REGION_MAX as usize,
-            segments_max: regions_max,
-            exposures_max: limits::EXPOSURES_PER_SEGMENT_MAX,
-            mapping_end_step: limits::MAPPING_END_STEP_MS * 1_000_000,
-            revocations_per_region_max: limits::REVOCATIONS_PER_REGION_MAX,
-            meters_per_region_max: limits::METERS_PER_REGION_MAX,
-            meters_per_receiver_max: limits::METERS_PER_RECEIVER_MAX,
-            marks_per_region_max: limits::MARKS_PER_REGION_MAX,
-            ended_max: limits::ENDED_ROWS_MAX,
-            tier,
-            uid,
-        },
+        config: tables(cluster, provider_id, pool_bytes, regions_max, tier),
         store: memory,
         recorder: provider_log,
         salt: provider_salt,
         roots: keys.roots.believed()?,
         clock,
     })?;
-    let genesis =
-        genesis(&config, &policy, cluster, provider_id, &keys.admin, clock, pool_bytes, regions_max)?;
+    // A name that no provider's certificate has: there is one authority for both, and one name in each certificate.
+    let own = match (pool_bytes, config.cluster.listen, &remote) {
+        (0, ..) => None,
+        (_, Some(_), Some((remote, _))) => Some((provider_id, remote.name())),
+        _ => Some((provider_id, Name::new(LOCAL)?)), // the only one
+    };
+    let near = own.as_ref().map(|(_, name)| name.clone()).filter(|_| config.cluster.listen.is_some());
+    let attached = own.is_some();
+    let own_id = own.as_ref().map(|(id, _)| *id);
+    let genesis = genesis(&config, &policy, cluster, own, &keys.admin, clock, pool_bytes, regions_max)?;
+    let facts = Facts {
+        cluster,
+        admin: keys.admin.public(),
+        roots: Roots { keys: keys.roots.publics(), expired: Vec::new() },
+        policy: PolicyText { text: policy.text().into(), hash: policy.hash().0 },
+        quota: genesis.quota,
+        quotas: genesis.quotas.clone(),
+        principals: std::collections::BTreeMap::new(),
+    };
     let (broker, handle) = broker_runtime::start(broker_runtime::Parts {
         genesis,
         policy: Arc::new(policy),
         recorder: broker_log.clone(),
-        link: Arc::new(LocalProvider(provider.clone())),
+        link: attached
+            .then(|| Arc::new(LocalProvider(provider.clone())) as Arc<dyn broker_runtime::ProviderLink>),
         clock: Arc::new(move || clock.unix()),
         root: keys.root,
         receipts: keys.receipt,
@@ -246,6 +355,8 @@ async fn serve(prepared: Prepared) -> Result<()> {
             tracing::warn!(%error, "the broker was not told of an end; it finds out by itself");
         }
     }));
+    // Before the first principal is registered, so that none is left out.
+    let told = config.cluster.listen.map(|_| FactsSource::following(&handle, facts));
     let health = config.canary.every.map(|every| Arc::new(Health::new(every)));
     // Before the others, so that its names are its own.
     let keeper = match canary {
@@ -255,8 +366,28 @@ async fn serve(prepared: Prepared) -> Result<()> {
     register_known(&handle, &dir, keys.admin.public(), uid).await;
 
     let ttl_max = config.lease.ttl_max;
-    let custody = Custody::new(keys.roots, handle.clone(), provider.clone(), dir.audit(), ttl_max);
+    let custody = Custody::new(
+        keys.roots,
+        handle.clone(),
+        provider.clone(),
+        told.clone(),
+        own_id,
+        dir.audit(),
+        ttl_max,
+    );
     let keeping = tokio::spawn(custody.clone().watch());
+
+    let providers = match (config.cluster.listen, &remote, told) {
+        (Some(listen), Some((remote, _)), Some(told)) => {
+            let (credentials, handle) = (remote.link()?, handle.clone());
+            Some(
+                link::broker::Listener::bind(listen, credentials, handle, told, link::Timings::default())
+                    .await?,
+            )
+        }
+        _ => None,
+    };
+    let cluster_address = providers.as_ref().map(link::broker::Listener::address).transpose()?;
 
     // 6: the gate.
     let control = LocalBroker {
@@ -266,36 +397,28 @@ async fn serve(prepared: Prepared) -> Result<()> {
         canary: health.clone(),
         admin: keys.admin.public(),
     };
-    let gate = Gate::bind(
-        GateConfig {
-            path: dir.socket(),
-            allow_uids: allow_uids(&config, uid),
-            sessions_max: limits::SESSIONS_MAX,
-            sessions_per_uid_max: limits::SESSIONS_PER_UID_MAX,
-            faults: config.faults,
-        },
-        provider.clone(),
-        Arc::new(control),
-    )?;
-    let remote = match remote {
-        Some((remote, most)) => {
-            Some(RemoteGate::bind(remote.gate(most), &gate).map_err(remote::not_listening)?)
-        }
+    let gate = Gate::bind(gate_config(&dir, &config), provider.clone(), Arc::new(control))?;
+    let served = match remote.as_ref().and_then(|(remote, most)| remote.gate(*most)) {
+        Some(config) => Some(RemoteGate::bind(config, &gate).map_err(remote::not_listening)?),
         None => None,
     };
     // Before anybody is told that the node is there: who has read that it is ready may stop it at once, and must find
     // a node that takes everything back.
     let stop = Stop::listen()?;
-    let listener = health.map(|health| watch(keeper, health, &config, &dir.socket()));
+    let listener = health.map(|health| watch(keeper, health, &config, &dir.socket(), near));
     // Everything that takes more than serving does is done.
     provider::sandbox::node::enter()?;
-    say_ready(&options, &dir.socket(), remote.as_ref().map(RemoteGate::address), tier, pool_bytes);
-    let guarded = until_stopped(&gate, remote.as_ref(), &guardian, stop).await;
+    let accepting = providers.map(|providers| tokio::spawn(providers.serve()));
+    let listens = served.as_ref().map(RemoteGate::address);
+    say_ready(&options, &dir.socket(), listens, cluster_address, tier, pool_bytes);
+    let guarded = until_stopped(&gate, served.as_ref(), &guardian, stop).await;
 
     // Its pipe closes, and it ends. It is not waited for: its sessions end as everybody's do.
     listener.iter().for_each(tokio::task::JoinHandle::abort);
     keeping.abort();
-    drop(remote);
+    // Providers find out, and take back what they have: it is nobody's any more when the broker's epoch is over.
+    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    drop(served);
     drop(gate);
     provider.end_sessions().await;
     provider.take_everything().await;
@@ -310,24 +433,33 @@ async fn serve(prepared: Prepared) -> Result<()> {
     Ok(())
 }
 
+/// What the provider of a node of its own is called in its lists.
+const LOCAL: &str = "local";
+
 #[expect(clippy::too_many_arguments, reason = "each is one line of the record it fills in")]
 fn genesis(
     config: &Config,
     policy: &Policy,
     cluster: ClusterEpoch,
-    provider: ProviderId,
+    own: Option<(ProviderId, Name)>,
     admin: &caps::key::SigningKey,
     clock: Clock,
     pool_bytes: u64,
     regions_max: usize,
 ) -> Result<Genesis> {
+    let capacity = Capacity::default();
+    let regions = capacity.leases.min(u32::try_from(regions_max).unwrap_or(u32::MAX));
+    // Where others come, there is as much as they bring.
+    let (bytes, leases) = match config.cluster.listen {
+        Some(_) => (limits::POOL_BYTES_MAX, capacity.leases),
+        None => (pool_bytes, regions),
+    };
     let bounds = Bounds {
         lease_bytes_min: config.lease.bytes_min,
-        lease_bytes_max: config.lease.bytes_max.min(pool_bytes),
+        lease_bytes_max: config.lease.bytes_max.min(bytes),
         ttl_max: config.lease.ttl_max,
-        ..Bounds::of_pool(pool_bytes)
+        ..Bounds::of_pool(bytes)
     };
-    let capacity = Capacity::default();
     let mut quotas = config.quotas.named.clone();
     if config.canary.every.is_some() {
         for name in canary::NAMES {
@@ -336,15 +468,23 @@ fn genesis(
     }
     Ok(Genesis {
         cluster,
-        provider,
+        provider: own.map(|(id, name)| Registration {
+            id,
+            // What is to be near it says its name: the canary does.
+            locality: config.cluster.listen.map(|_| name.clone()),
+            name,
+            // Reached as this node is.
+            address: None,
+            bytes: pool_bytes,
+            regions,
+            classes: Vec::new(),
+            seat: None,
+        }),
         at: clock.unix(),
         admin: admin.public(),
         admin_name: Name::new(ADMIN)?,
         policy: policy.hash().0,
-        capacity: Capacity {
-            leases: capacity.leases.min(u32::try_from(regions_max).unwrap_or(u32::MAX)),
-            ..capacity
-        },
+        capacity: Capacity { leases, ..capacity },
         bounds,
         quota: config.quotas.default,
         quotas,
@@ -381,10 +521,12 @@ fn watch(
     health: Arc<Health>,
     config: &Config,
     socket: &std::path::Path,
+    near: Option<Name>,
 ) -> tokio::task::JoinHandle<()> {
     let (every, bytes) = (config.canary.every.unwrap_or_default(), canary_bytes(config));
     let ttl = config.lease.ttl_max.min(caps::time::Micros::from_millis(limits::CANARY_LEASE_MS_MAX));
-    let begun = keeper.and_then(|mut keeper| keeper.begin(socket, every, ttl, bytes).ok().map(|()| keeper));
+    let begun =
+        keeper.and_then(|mut keeper| keeper.begin(socket, every, ttl, bytes, near).ok().map(|()| keeper));
     tokio::spawn(async move {
         match begun {
             Some(keeper) => keeper.listen(health).await,
@@ -413,18 +555,26 @@ fn allow_uids(config: &Config, own: u32) -> Vec<u32> {
 }
 
 /// The two signals that stop a node in good order.
-struct Stop {
+pub(super) struct Stop {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Stop {
     /// From here on the signals no longer end the process by themselves.
-    fn listen() -> Result<Self> {
+    pub(super) fn listen() -> Result<Self> {
         let listen = |kind| {
             signal(kind).map_err(|_| Error::new(Code::System, "a node that cannot be stopped must not start"))
         };
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one of them.
+    pub(super) async fn came(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -440,30 +590,52 @@ async fn until_stopped(gate: &Gate, remote: Option<&RemoteGate>, memory: &Memory
     tokio::select! {
         () = gate.serve() => true,
         () = network => true,
-        _ = stop.terminate.recv() => true,
-        _ = stop.interrupt.recv() => true,
+        () = stop.came() => true,
         () = provider::runtime::guardian_died(memory) => false,
     }
 }
 
-fn say_ready(options: &Options, socket: &PathBuf, listens: Option<SocketAddr>, tier: Tier, pool_bytes: u64) {
+fn say_ready(
+    options: &Options,
+    socket: &PathBuf,
+    listens: Option<SocketAddr>,
+    cluster: Option<SocketAddr>,
+    tier: Tier,
+    pool_bytes: u64,
+) {
     let mut out = std::io::stdout().lock();
     let said = if options.json {
         let mut ready = serde_json::json!({"socket": socket, "tier": tier, "pool_bytes": pool_bytes});
         if let Some(address) = listens {
             ready["address"] = address.to_string().into();
         }
+        if let Some(address) = cluster {
+            ready["cluster"] = address.to_string().into();
+        }
         writeln!(out, "{}", serde_json::json!({ "ready": ready }))
     } else {
         let dir = options.dirs.argument();
         let tls = listens.map_or(String::new(), |address| format!(", TLS at {address}"));
+        let providers = cluster.map_or(String::new(), |address| format!(", providers at {address}"));
+        let memory = match pool_bytes {
+            0 => "no memory of its own".to_owned(),
+            bytes => format!("{} pool, tier {}", policy::units::Bytes(bytes), tier.name()),
+        };
+        let ends = match (cluster, pool_bytes) {
+            (None, _) => "the node; every lease is then taken back and wiped.",
+            (Some(_), 0) => {
+                "the broker; its providers keep their leases until these end, or it is started again."
+            }
+            (Some(_), _) => {
+                "the node; every lease here is then taken back and wiped, and its providers keep theirs until these end, \
+                 or it is started again."
+            }
+        };
         writeln!(
             out,
-            "ready: {} pool, tier {}, socket {}{tls}\n\nIn another terminal:\n  leasehold{dir} id new alice\n  \
+            "ready: {memory}, socket {}{tls}{providers}\n\nIn another terminal:\n  leasehold{dir} id new alice\n  \
              leasehold{dir} --as alice lease create --size 64MiB --ttl 10m --name frames\n  \
-             leasehold{dir} --as alice lease list\n\nCtrl-C ends the node; every lease is then taken back and wiped.",
-            policy::units::Bytes(pool_bytes),
-            tier.name(),
+             leasehold{dir} --as alice lease list\n\nCtrl-C ends {ends}",
             socket.display(),
         )
     };

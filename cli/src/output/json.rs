@@ -23,6 +23,8 @@ use policy::Diagnostic;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::placement;
+
 /// One document, with a line end.
 pub(crate) fn document(value: &Value) -> String {
     format!("{value:#}\n")
@@ -65,6 +67,8 @@ pub(crate) fn lease(row: &LeaseRow) -> Value {
 pub(crate) fn lease_view(view: &LeaseView) -> Value {
     let mut value = lease(&view.lease);
     value["memory"] = view.memory.as_ref().map_or(Value::Null, memory);
+    value["placement"] = view.lease.placement.as_ref().map_or(Value::Null, placement::value);
+    value["address"] = json!(view.lease.address);
     value
 }
 
@@ -345,7 +349,7 @@ pub(crate) fn identity(name: &str, key: PrincipalKey, file: &std::path::Path) ->
 pub(crate) fn status(status: &NodeStatus) -> Value {
     json!({
         "cluster": status.cluster.to_string(),
-        "provider": status.provider.to_string(),
+        "provider": status.own().map(|id| id.to_string()),
         "uptime_ms": status.uptime.as_millis(),
         "pool_bytes": status.pool_bytes,
         "leased_bytes": status.leased_bytes,
@@ -354,12 +358,13 @@ pub(crate) fn status(status: &NodeStatus) -> Value {
         "grants": status.grants,
         "principals": status.principals,
         "sessions": status.sessions,
-        "tier": status.tier,
+        "tier": status.own().map(|_| status.tier),
         "audit": status.audit,
         "broker_entries": status.broker_entries,
         "provider_entries": status.provider_entries,
         "policy": status.policy,
         "canary": status.canary.as_ref().map(canary),
+        "providers": status.providers.iter().map(placement::provider).collect::<Vec<_>>(),
     })
 }
 
@@ -492,6 +497,9 @@ mod tests {
             epoch: 4,
             provider: ProviderId([5; 16]),
             grants: 0,
+            node: None,
+            placement: None,
+            address: None,
         });
         for key in [
             "id",

@@ -3,6 +3,7 @@
 pub(crate) mod error;
 pub(crate) mod human;
 pub(crate) mod json;
+pub(crate) mod placement;
 pub(crate) mod progress;
 pub(crate) mod table;
 

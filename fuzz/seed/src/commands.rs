@@ -12,12 +12,22 @@ use caps::share::{ShareContract, TransferContract};
 use caps::time::{Micros, UnixMicros};
 use caps::token::{Mark, RevocationId};
 use caps::wire::link::{ClaimTicket, Notice, Take};
+use caps::wire::provider::{Load, Registration};
 use caps::wire::request::LeaseSpec;
 use caps::wire::row::{EndCause, Lifetime, Revocation, Target};
 use caps::wire::{Name, Reason};
 
 const GRANT: GrantId = GrantId([9; 16]);
 const TRANSFER: TransferId = TransferId([8; 16]);
+
+/// The provider that the small cluster begins with.
+fn own() -> ProviderId {
+    small_genesis().provider.expect("the small cluster has a provider").id
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("a literal name")
+}
 
 /// Builds one input while the broker that it is for follows.
 struct Run {
@@ -78,6 +88,10 @@ impl Run {
         self.apply(Actor::Principal(key(n).public()), kind)
     }
 
+    fn admin(&mut self, kind: Kind) -> Answer {
+        self.apply(Actor::Principal(small_genesis().admin), kind)
+    }
+
     fn node(&mut self, kind: Kind) -> Answer {
         self.apply(Actor::System, kind)
     }
@@ -99,8 +113,9 @@ impl Run {
             lifetime,
             segment_bytes: None,
             max_hops: 0,
+            near: None,
         };
-        let Answer::Reserved(ticket) = self.by(1, Kind::Reserve { spec, session: 1 }) else {
+        let Answer::Reserved(ticket, _) = self.by(1, Kind::Reserve { spec, session: 1 }) else {
             unreachable!("a reservation is answered with a ticket")
         };
         self.node(Kind::Commit { lease: ticket.lease, bytes: ticket.bytes });
@@ -114,7 +129,8 @@ impl Run {
         let signature = contract.sign(&key(2));
         let acceptance = Acceptance { grant: GRANT, signature, lifetime: Lifetime::Detached, session: 2 };
         self.by(2, Kind::Accept(acceptance));
-        self.node(Kind::Notice(Notice::GrantOpened { grant: GRANT }));
+        let notice = Notice::GrantOpened { grant: GRANT };
+        self.node(Kind::Notice { provider: own(), notice });
     }
 
     /// Offered by Alice to Bob, and signed by Carol as the third party.
@@ -219,15 +235,45 @@ pub fn runs() -> Vec<Vec<u8>> {
             let ticket = run.lease(Lifetime::Process);
             run.share(&ticket);
             run.node(Kind::HolderExit { session: 1 });
-            run.node(Kind::Notice(Notice::LeaseEnded { lease: ticket.lease, cause: EndCause::HolderExit }));
+            let notice = Notice::LeaseEnded { lease: ticket.lease, cause: EndCause::HolderExit };
+            run.node(Kind::Notice { provider: own(), notice });
         }),
         run(&|run| {
             let ticket = run.lease(Lifetime::Detached);
             run.share(&ticket);
             run.now += 6_000;
             run.node(Kind::Tick);
-            run.node(Kind::ProviderLost);
-            run.node(Kind::ProviderUp { provider: ProviderId([7; 16]) });
+            let mut provider = small_genesis().provider.unwrap();
+            run.node(Kind::ProviderLost { provider: provider.id, proved: true });
+            provider.id = ProviderId([7; 16]);
+            run.node(Kind::ProviderRegister { provider, attached: true });
+            run.node(Kind::ProviderHeartbeat { provider: ProviderId([7; 16]), load: Load::default() });
+        }),
+        run(&|run| {
+            // At another provider, which does not answer, then does, and then is lost, given up and back.
+            let provider = ProviderId([6; 16]);
+            let east = Registration {
+                id: provider,
+                name: name("east"),
+                ..small_genesis().provider.expect("the small cluster has a provider")
+            };
+            run.node(Kind::ProviderRegister { provider: east.clone(), attached: false });
+            run.admin(Kind::ProviderDrain { name: name("own"), drain: true });
+            let lease = run.lease(Lifetime::Detached).lease;
+            let take = Take::Grant { lease, grant: GRANT, expires: UnixMicros(2_000_000) };
+            run.node(Kind::Untold { provider, take, cause: EndCause::Revoked });
+            run.node(Kind::ProviderHeartbeat { provider, load: Load::default() });
+            run.node(Kind::Told { provider, take });
+            run.node(Kind::ProviderRefused { provider });
+            run.node(Kind::ProviderLost { provider, proved: false });
+            run.revoke(1, Target::Lease(lease));
+            run.now += 20_000;
+            run.node(Kind::Tick);
+            run.admin(Kind::ProviderGiveUp { name: name("east") });
+            run.node(Kind::ProviderRegister {
+                provider: Registration { id: ProviderId([8; 16]), ..east },
+                attached: false,
+            });
         }),
         run(&|run| {
             let ticket = run.lease(Lifetime::Detached);

@@ -58,6 +58,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         lifetime: Lifetime::Detached,
         segment_bytes: None,
         max_hops: 0,
+        near: None,
     };
     let revocation =
         Revocation { target: Target::Holder(key), reason: Reason::new("left").expect("a reason") };
@@ -112,6 +113,9 @@ pub fn frames() -> Vec<Vec<u8>> {
         Request::TransferList { after: Some(transfer) },
         Request::TransferWithdraw { transfer },
         Request::Resume { client: caps::id::ClientId([7; 16]) },
+        Request::ProviderShow { provider: caps::id::ProviderId([5; 16]) },
+        Request::ProviderDrain { name: name("east"), drain: true },
+        Request::ProviderLost { name: name("east") },
     ];
     let replies = [
         Reply::Done,
@@ -120,6 +124,7 @@ pub fn frames() -> Vec<Vec<u8>> {
         Reply::Wrapped { id: WrapId([6; 16]), expires_in: Micros::from_millis(5) },
         Reply::Unwrapped { token },
         Reply::Resumed { known: true },
+        Reply::Provider { name: name("east"), address: None },
     ];
     let mut frames: Vec<_> = requests.iter().map(|request| encode(FrameKind::Request, request)).collect();
     frames.extend(replies.iter().map(|reply| encode(FrameKind::Reply, reply)));

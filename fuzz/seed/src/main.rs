@@ -7,6 +7,7 @@
 mod audit_log;
 mod commands;
 mod frames;
+mod link;
 
 use std::path::Path;
 use std::{fs, io};
@@ -55,6 +56,7 @@ fn main() -> io::Result<()> {
         ("kernel_events", provider::kernel::fuzzing::event_seeds()),
         ("broker_story", broker::fuzzing::story_seeds()),
         ("remote_stream", caps::wire::remote::fuzzing::seeds()),
+        ("wire_link", link::bodies()),
     ];
     for (target, inputs) in targets {
         let directory = seeds.join(target);

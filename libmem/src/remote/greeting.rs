@@ -24,6 +24,8 @@ pub(super) struct Greeting {
     pub(super) credentials: Arc<Credentials>,
     /// The provider that is wanted there. Where the caller names none it is the one that the first connection led to.
     pub(super) node: Option<Name>,
+    /// What it has to be. Where the caller does not say, it is what the first connection led to.
+    pub(super) role: Option<Role>,
     pub(super) checked: bool,
     /// How long a request may take.
     pub(super) timeout: Duration,
@@ -36,7 +38,7 @@ pub(super) struct Begun {
     pub(super) connection: Connection,
     pub(super) welcome: Welcome,
     /// Whose certificate the node has.
-    pub(super) name: Name,
+    pub(super) peer: PeerId,
     pub(super) memory: Memory,
 }
 
@@ -108,17 +110,34 @@ impl Greeting {
             Err(failure) => return Err(begun(failure)),
         };
         connection.set_timeout(self.timeout)?;
-        Ok(Begun { connection, welcome, name: peer.name, memory })
+        Ok(Begun { connection, welcome, peer, memory })
     }
 
     /// Whether who answered may be a node, and this one.
     fn judge(&self, peer: &PeerId) -> Result<(), Failure> {
         let refused = |detail| Err(Failure::Refused(Error::new(Code::PeerIdentity, detail)));
-        if peer.role != Role::Provider || peer.domain != self.credentials.id().domain {
-            return refused("the certificate at the other end is not that of a provider of this domain");
+        let node = matches!(peer.role, Role::Provider | Role::Broker);
+        if !node || peer.domain != self.credentials.id().domain {
+            return refused(
+                "the certificate at the other end is not that of a broker or a provider of this domain",
+            );
         }
         if self.node.as_ref().is_some_and(|name| *name != peer.name) {
-            return refused("the certificate at the other end is that of another provider");
+            return refused("the certificate at the other end is that of another node");
+        }
+        match self.role {
+            None => {}
+            Some(wanted) if wanted == peer.role => {}
+            Some(Role::Broker) => {
+                return refused(
+                    "the certificate at the other end is a provider's, and a broker is wanted there",
+                );
+            }
+            Some(_) => {
+                return refused(
+                    "the certificate at the other end is a broker's, and a provider is wanted there",
+                );
+            }
         }
         Ok(())
     }

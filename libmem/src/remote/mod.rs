@@ -69,6 +69,9 @@
 //! | `leases.rs` | leases made and given back many at a time |
 
 mod backoff;
+#[cfg(test)]
+#[path = "../../tests/remote/certificates.rs"]
+mod certificates;
 mod control;
 mod failure;
 mod gathering;

@@ -25,8 +25,8 @@ struct Slice {
 struct Scattering<'a> {
     items: &'a [(u64, &'a [u8])],
     slices: Vec<Slice>,
-    /// Of each slice that is answered how many bytes were written.
-    written: Vec<Result<usize>>,
+    /// Of each slice that is answered how many bytes were written for certain, and why not all.
+    written: Vec<(usize, Option<Code>)>,
 }
 
 /// The slices of items, in order.
@@ -71,19 +71,25 @@ impl Scattering<'_> {
     /// What became of each item.
     fn outcomes(self) -> Vec<Result<usize>> {
         let mut outcomes: Vec<Result<usize>> = Vec::with_capacity(self.items.len());
-        let mut whole = true;
-        for (slice, written) in self.slices.iter().zip(self.written) {
+        let (mut whole, mut before) = (true, 0);
+        for (slice, (count, code)) in self.slices.iter().zip(self.written) {
             if slice.start == 0 {
-                whole = matches!(written, Ok(count) if count == slice.length);
-                outcomes.push(written);
-            } else if let Some(outcome) = outcomes.last_mut()
+                outcomes.push(Ok(0));
+                (whole, before) = (true, 0);
+            }
+            if let Some(outcome) = outcomes.last_mut()
                 && whole
             {
                 // Behind the first that was not written whole nothing counts: there the region ended, or the right.
-                whole = matches!(written, Ok(count) if count == slice.length);
-                *outcome = match (&*outcome, written) {
-                    (Ok(before), Ok(count)) => Ok(before + count),
-                    (_, written) => written,
+                whole = code.is_none() && count == slice.length;
+                before += count;
+                *outcome = match code {
+                    None => Ok(before),
+                    Some(code) if before == 0 => Err(code.into()),
+                    Some(code) => Err(Error::with(
+                        code,
+                        format!("it ended on the way; its first {before} bytes are written"),
+                    )),
                 };
             }
         }
@@ -142,7 +148,7 @@ impl Talk for Scattering<'_> {
             if count > self.slices[index].length {
                 return Err(Error::new(Code::Protocol, "the node wrote more bytes than it was sent"));
             }
-            self.written.push(piece.code()?.map_or(Ok(count), |code| Err(code.into())));
+            self.written.push((count, piece.code()?));
         }
         if !more && self.written.len() < part.end {
             return Err(Error::new(Code::Protocol, "the node left out items of a scatter"));
@@ -216,15 +222,30 @@ mod tests {
         let items: [(u64, &[u8]); 3] = [(0, &bytes), (1, &bytes), (2, &bytes[..7])];
         let refused = || Err(Code::Range.into());
         let written = vec![
-            Ok(CHUNK),
-            Ok(CHUNK),
-            Ok(CHUNK), // whole
-            Ok(CHUNK),
-            Ok(5),
-            refused(), // the region's end, and what lies behind it
-            refused(),
+            (CHUNK, None),
+            (CHUNK, None),
+            (CHUNK, None), // whole
+            (CHUNK, None),
+            (5, None),
+            (0, Some(Code::Range)), // the region's end, and what lies behind it
+            (0, Some(Code::Range)),
         ];
         let scattering = Scattering { items: &items, slices: sliced(&items), written };
         assert_eq!(scattering.outcomes(), [Ok(3 * CHUNK), Ok(CHUNK + 5), refused()]);
+    }
+
+    #[test]
+    fn an_item_that_ended_on_the_way_says_how_far_it_came() {
+        let bytes = vec![0; 2 * CHUNK];
+        let items: [(u64, &[u8]); 2] = [(0, &bytes), (1, &bytes[..7])];
+        let written = vec![(CHUNK, None), (8, Some(Code::Revoked)), (3, Some(Code::Busy))];
+        let outcomes = Scattering { items: &items, slices: sliced(&items), written }.outcomes();
+        let said = |outcome: &Result<usize>, code, bytes: usize| {
+            let error = outcome.as_ref().unwrap_err();
+            assert_eq!(error.code(), code);
+            assert!(error.detail().contains(&format!("first {bytes} bytes")), "{error}");
+        };
+        said(&outcomes[0], Code::Revoked, CHUNK + 8);
+        said(&outcomes[1], Code::Busy, 3);
     }
 }

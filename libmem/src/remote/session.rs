@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use caps::error::{Code, Error, Result};
 use caps::id::{ClientId, ClusterEpoch, ProviderId, RequestId, SlotHandle};
 use caps::key::SigningKey;
-use caps::wire::Request;
 use caps::wire::reply::Welcome;
-use transport::Credentials;
+use caps::wire::{Name, Request};
+use transport::{Credentials, Role};
 
 use super::backoff::{Backoff, RECONNECT_MS_FIRST, random};
 use super::control::Control;
@@ -35,6 +35,8 @@ pub(crate) struct Session {
     closings: Mutex<Vec<(u64, SlotHandle)>>,
     /// Whether there are some: read by every call.
     closing: AtomicBool,
+    /// The life of the last connection, for who does not wait for a call that is under way. Held for one look or one change.
+    current: Mutex<(ClusterEpoch, ProviderId)>,
     /// The process that connected. A forked child has a copy of the socket and of the keys of its parent's connection: one
     /// byte of it there would end the session here.
     process: u32,
@@ -81,16 +83,17 @@ impl Session {
             address: address.into(),
             credentials: credentials.clone(),
             node: endpoint.expected_node().cloned(),
+            role: endpoint.expected_role(),
             checked: endpoint.is_checked(),
             timeout: endpoint.request_timeout(),
             key: SigningKey::from_seed(&key.seed()),
         };
         let (client, mut next) = (ClientId::random(), 1);
         let deadline = Deadline::after(endpoint.request_timeout());
-        let Begun { connection, welcome, name, memory } =
+        let Begun { connection, welcome, peer, memory } =
             greeting.connect(&mut next, client, &mut false, deadline).map_err(Failure::error)?;
         // What is opened from now on is there, and nowhere else.
-        greeting.node = Some(name);
+        (greeting.node, greeting.role) = (Some(peer.name), Some(peer.role));
         let wire = Wire {
             connection: Some(connection),
             generation: 1,
@@ -107,6 +110,7 @@ impl Session {
             wire: Mutex::new(wire),
             closings: Mutex::new(Vec::new()),
             closing: AtomicBool::new(false),
+            current: Mutex::new((welcome.cluster, welcome.provider)),
             process: std::process::id(),
         };
         Ok((session, welcome))
@@ -260,6 +264,21 @@ impl Session {
         outcome
     }
 
+    /// Which life of the node the last connection was to.
+    pub(crate) fn life(&self) -> (ClusterEpoch, ProviderId) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The name in the node's certificate: every connection of the session has the same.
+    pub(crate) fn node(&self) -> Option<&Name> {
+        self.greeting.node.as_ref()
+    }
+
+    /// The role in the node's certificate: every connection of the session has the same.
+    pub(crate) const fn role(&self) -> Option<Role> {
+        self.greeting.role
+    }
+
     /// Makes another connection, however often that takes. The call's first is tried at once, all others after a wait, the
     /// first after one that was lost as soon as it was made among them.
     fn reconnect(&self, wire: &mut Wire, backoff: &mut Backoff, deadline: Deadline) -> Result<(), Failure> {
@@ -285,6 +304,7 @@ impl Session {
                     wire.memory = memory;
                     wire.generation += 1;
                     wire.life = (welcome.cluster, welcome.provider);
+                    *self.current.lock().unwrap_or_else(PoisonError::into_inner) = wire.life;
                     wire.down = None;
                     return Ok(());
                 }

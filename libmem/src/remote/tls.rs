@@ -3,7 +3,7 @@
 //! A small request costs one `sendmsg` and one `recv`. Records are taken off the socket many at a time and decrypted one by
 //! one, straight towards where their bytes belong, so that no more than one lies decrypted in between.
 
-use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::io::{BufRead, ErrorKind, IoSlice, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use transport::rustls::{self, AlertDescription, ClientConnection, InvalidMessage, pki_types::ServerName};
-use transport::{Credentials, PeerId};
+use transport::{Credentials, Eager, PeerId};
 
 use super::failure::Failure;
 use crate::local::Deadline;
@@ -32,6 +32,9 @@ const PENDING_BYTES_MAX: usize = 64 * 1024;
 /// A wait that begins with at least this part of the time left may be left to the socket's own time-out.
 const FRESH_PART: u32 = 16;
 
+/// What a port says that clients are not served at.
+const NO_CLIENTS: &str =
+    "what answers there does not speak leasehold/1; a broker has another port for providers than for clients";
 const _: () =
     assert!(INCOMING_BYTES > 2 * RECORD_BYTES_MAX, "what is left of a record has room for the rest");
 
@@ -43,12 +46,19 @@ pub(super) struct Tls {
     incoming: Box<[u8]>,
     start: usize,
     end: usize,
+    /// Up to where the library has copied what came. It is given what fits, past the end of a record too: its buffer then
+    /// keeps its size from one record to the next, where an empty one is shrunk, and grown and zeroed again.
+    given: usize,
     /// Whether the stream ended: nothing comes behind what is here.
     ended: bool,
+    /// What comes behind the bytes that are decrypted already, if that is the end of it.
+    failed: Option<Failure>,
     /// Bytes put since the kernel had everything.
     pending: usize,
     /// The socket's own time-out.
     timeout: Duration,
+    /// Looks for the answer before it sleeps.
+    eager: Eager,
 }
 
 impl Tls {
@@ -71,9 +81,12 @@ impl Tls {
             incoming,
             start: 0,
             end: 0,
+            given: 0,
             ended: false,
+            failed: None,
             pending: 0,
             timeout: Duration::ZERO,
+            eager: Eager::default(),
         };
         loop {
             let flushed = tls.flush()?;
@@ -164,6 +177,10 @@ impl Tls {
 
     /// Waits until something came, or until there is room to send if something waits to be sent.
     pub(super) fn wait(&mut self, deadline: Deadline) -> Result<(), Failure> {
+        // With something to send it has to be told of room, too.
+        if self.pending == 0 && self.come_at_once()? {
+            return Ok(());
+        }
         let left = deadline.remaining();
         // The usual wait, for the answer to a request just sent, is one system call.
         if self.pending == 0 && !self.timeout.is_zero() && left >= self.timeout - self.timeout / FRESH_PART {
@@ -195,6 +212,17 @@ impl Tls {
         }
     }
 
+    /// Waits awake for a moment. `true` if something came.
+    fn come_at_once(&mut self) -> Result<bool, Failure> {
+        let mut eager = std::mem::replace(&mut self.eager, Eager::new(1));
+        let came = eager.wait(|| match self.receive(RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN | Errno::INTR) => None,
+            outcome => Some(outcome),
+        });
+        self.eager = eager;
+        came.transpose().map(|came| came.is_some()).map_err(|errno| broken(&errno.into()))
+    }
+
     /// Takes what is at the socket, without waiting.
     pub(super) fn look(&mut self) -> Result<(), Failure> {
         match self.receive(RecvFlags::DONTWAIT) {
@@ -206,10 +234,11 @@ impl Tls {
     /// One `recv`.
     fn receive(&mut self, flags: RecvFlags) -> Result<(), Errno> {
         if self.start == self.end {
-            (self.start, self.end) = (0, 0);
+            (self.start, self.end, self.given) = (0, 0, 0);
         } else if self.incoming.len() - self.end < RECORD_BYTES_MAX {
             self.incoming.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+            (self.end, self.given) = (self.end - self.start, self.given - self.start);
+            self.start = 0;
         }
         let (count, _) = rustix::net::recv(&self.stream, &mut self.incoming[self.end..], flags)?;
         self.end += count;
@@ -221,11 +250,55 @@ impl Tls {
         Ok(())
     }
 
-    /// Decrypts the next record; false if it is not here whole.
+    /// Decrypts the next record, and whole ones behind it that the library has already; false if it is not here whole.
     fn feed(&mut self) -> Result<bool, Failure> {
-        let here = &self.incoming[self.start..self.end];
+        if let Some(failure) = &self.failed {
+            return Err(failure.clone());
+        }
+        let Some(end) = self.record(self.start)? else { return Ok(false) };
+        while self.given < end {
+            let mut here = &self.incoming[self.given..self.end];
+            let taken = self.connection.read_tls(&mut here).map_err(|error| broken(&error))?;
+            if taken == 0 {
+                self.farewell();
+                return Ok(false);
+            }
+            self.given += taken;
+        }
+        self.start = end;
+        match self.connection.process_new_packets() {
+            Ok(state) if state.peer_has_closed() => self.farewell(),
+            // It has decrypted all that it has whole. What is no record is told when what came before it was read.
+            Ok(_) => {
+                while let Ok(Some(end)) = self.record(self.start)
+                    && end <= self.given
+                {
+                    self.start = end;
+                }
+            }
+            Err(error) => {
+                let _ = self.connection.write_tls(&mut Sending(&self.stream)); // the alert that says why
+                let failure = self.told(error);
+                // A record before the bad one may have been good.
+                if !self.connection.reader().fill_buf().is_ok_and(|bytes| !bytes.is_empty()) {
+                    return Err(failure);
+                }
+                self.failed = Some(failure);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Behind its farewell the other side has nothing to say: RFC 8446 section 6.1.
+    const fn farewell(&mut self) {
+        (self.start, self.end, self.given, self.ended) = (0, 0, 0, true);
+    }
+
+    /// Where the record that begins at `start` ends; `None` if it is not here whole.
+    fn record(&self, start: usize) -> Result<Option<usize>, Failure> {
+        let here = &self.incoming[start..self.end];
         let Some(&[kind, major, _, high, low]) = here.first_chunk::<RECORD_HEADER_BYTES>() else {
-            return Ok(false);
+            return Ok(None);
         };
         // What is no record is known as such before its supposed length is waited for.
         if !RECORD_KINDS.contains(&kind) || major != 3 {
@@ -235,22 +308,7 @@ impl Tls {
         if length > RECORD_BYTES_MAX {
             return Err(self.told(rustls::Error::PeerSentOversizedRecord));
         }
-        let Some(mut record) = here.get(..length) else { return Ok(false) };
-        while !record.is_empty() {
-            if self.connection.read_tls(&mut record).map_err(|error| broken(&error))? == 0 {
-                // Behind its farewell the other side has nothing to say: RFC 8446 section 6.1.
-                (self.start, self.end, self.ended) = (0, 0, true);
-                return Ok(false);
-            }
-        }
-        self.start += length;
-        match self.connection.process_new_packets() {
-            Ok(_) => Ok(true),
-            Err(error) => {
-                let _ = self.connection.write_tls(&mut Sending(&self.stream)); // the alert that says why
-                Err(self.told(error))
-            }
-        }
+        Ok((length <= here.len()).then_some(start + length))
     }
 
     /// What an error of the library comes to.
@@ -317,9 +375,7 @@ fn judged(error: rustls::Error) -> Failure {
         | rustls::Error::InvalidCertRevocationList(_) => {
             refused(Code::PeerIdentity, "the node's certificate is not believed")
         }
-        rustls::Error::NoApplicationProtocol => {
-            refused(Code::PeerIdentity, "what answers there does not speak leasehold/1")
-        }
+        rustls::Error::NoApplicationProtocol => refused(Code::PeerIdentity, NO_CLIENTS),
         rustls::Error::AlertReceived(
             Alert::BadCertificate
             | Alert::UnsupportedCertificate
@@ -331,9 +387,7 @@ fn judged(error: rustls::Error) -> Failure {
             | Alert::DecryptError
             | Alert::CertificateRequired,
         ) => refused(Code::PeerIdentity, "the node does not believe this client's certificate"),
-        rustls::Error::AlertReceived(Alert::NoApplicationProtocol) => {
-            refused(Code::PeerIdentity, "what answers there does not speak leasehold/1")
-        }
+        rustls::Error::AlertReceived(Alert::NoApplicationProtocol) => refused(Code::PeerIdentity, NO_CLIENTS),
         rustls::Error::AlertReceived(_) => Failure::lost("the node ended the connection with an alert"),
         _ => refused(Code::Protocol, "what answers there does not speak TLS 1.3 as a node does"),
     }
@@ -366,4 +420,51 @@ pub(super) fn milliseconds(time: Duration) -> u32 {
 /// A deadline for a step that takes at most `most`, within one that is there already.
 pub(super) fn sooner(deadline: Deadline, most: Duration) -> Deadline {
     Deadline::at(Instant::now(), deadline.remaining().min(most))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+
+    use transport::rustls::ServerConnection;
+
+    use super::super::certificates::{ALICE, Authority, NODE};
+    use super::*;
+
+    /// A send fails because the node is gone, and what it said before that is looked at: its farewell, and bytes behind it,
+    /// which the library takes none of.
+    #[test]
+    fn last_words_end_with_the_farewell() {
+        let authority = Authority::new();
+        let (alice, node) = (authority.issue(ALICE), authority.issue(NODE));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let far = std::thread::spawn(move || {
+            let mut socket = listener.accept().unwrap().0;
+            let mut connection = ServerConnection::new(node.server()).unwrap();
+            while connection.is_handshaking() {
+                connection.complete_io(&mut socket).unwrap();
+            }
+            connection.send_close_notify();
+            while connection.wants_write() {
+                connection.write_tls(&mut socket).unwrap();
+            }
+            socket.write_all(&[23, 3, 3, 0, 3, 1, 2, 3]).unwrap();
+            socket
+        });
+        let deadline = Deadline::after(Duration::from_secs(30));
+        let (mut tls, _) = Tls::connect(&address, &alice, deadline).unwrap();
+        let socket = far.join().unwrap();
+        let (done, is_done) = mpsc::channel();
+        std::thread::spawn(move || {
+            while !tls.ended {
+                tls.last_words().unwrap();
+            }
+            done.send((tls.start, tls.end)).unwrap();
+        });
+        let left = is_done.recv_timeout(Duration::from_secs(30)).expect("it does not look for ever");
+        assert_eq!(left, (0, 0), "what is behind the farewell is thrown away");
+        drop(socket);
+    }
 }

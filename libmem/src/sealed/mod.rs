@@ -62,8 +62,8 @@
 //!   away; only another lease with another key takes the key away.
 //! - **Speed.** Every block is copied and ciphered by the caller's processor, 4,068 of 4,096 bytes are the caller's, and a
 //!   mapping is no faster here than the copying calls.
-//! - A snapshot copies ciphertext, which is bound to the lease that it is of: read it with the key of the original and
-//!   write it to a sealed lease of its own.
+//! - [`crate::Client::snapshot`] copies ciphertext, which is bound to the lease that it is of: to copy what it says, read it
+//!   with the key of the original and write it to a sealed lease of its own.
 
 mod bytes;
 mod cipher;

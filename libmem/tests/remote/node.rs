@@ -161,6 +161,14 @@ pub fn opened(handle: SlotHandle) -> Opened {
 }
 
 impl Door {
+    /// A door of somebody with these credentials, and its address.
+    #[allow(dead_code, reason = "for the tests of several nodes")]
+    pub fn open(credentials: Arc<Credentials>) -> (Self, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        (Self { listener, credentials, known: Known::default() }, address)
+    }
+
     /// The next connection, before anything was said.
     pub fn tcp(&self) -> TcpStream {
         self.listener.accept().unwrap().0
@@ -176,6 +184,13 @@ impl Door {
         }
         let known = self.known.clone();
         Peer { stream: StreamOwned::new(connection, stream), client: None, full: false, lost: false, known }
+    }
+
+    /// Whether somebody has come whom nobody let in.
+    #[allow(dead_code, reason = "for the tests of several nodes")]
+    pub fn is_called(&self) -> bool {
+        self.listener.set_nonblocking(true).unwrap();
+        self.listener.accept().is_ok()
     }
 
     /// Forgets all clients.
@@ -507,5 +522,8 @@ pub fn lease(id: LeaseId) -> LeaseRow {
         epoch: 1,
         provider: LIFE.1,
         grants: 0,
+        node: None,
+        placement: None,
+        address: None,
     }
 }

@@ -56,12 +56,13 @@ fn d10_another_providers_certificate_is_refused_where_one_is_expected() {
 }
 
 #[test]
-fn d10_what_is_no_provider_is_no_node() {
-    for uri in [ALICE, "spiffe://mem.example/broker/node-1"] {
-        let world = World::of(uri, |door| drop(door.accept()));
-        assert_eq!(refused(&world.endpoint()), Code::PeerIdentity, "{uri}");
-        world.finish();
-    }
+fn d10_a_client_is_no_node_and_a_broker_is_one() {
+    let world = World::of(ALICE, |door| drop(door.accept()));
+    assert_eq!(refused(&world.endpoint()), Code::PeerIdentity);
+    world.finish();
+    let world = World::of("spiffe://mem.example/broker/node-1", |door| drop(door.welcome()));
+    Client::connect(&world.endpoint(), &key()).unwrap();
+    world.finish();
 }
 
 /// Somebody with `credentials` who does the handshake of TLS with the next client and listens until it is gone.

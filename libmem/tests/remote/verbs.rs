@@ -8,7 +8,7 @@ use caps::limits::{CHUNK_BYTES_MAX, REMOTE_BATCH_ITEMS_MAX, REMOTE_WINDOW_MAX};
 use caps::rights::Rights;
 use caps::wire::remote::ask::Further;
 use caps::wire::remote::leases::{Create, Created, Creations, Delete, Deletions};
-use caps::wire::remote::{Ask, Flags, Piece, Span, Standing, Verb};
+use caps::wire::remote::{Ask, Flags, Header, Piece, Span, Standing, Verb};
 use caps::wire::{Request, cbor};
 use libmem::{LeaseOptions, Stat};
 use zerocopy::IntoBytes;
@@ -158,6 +158,37 @@ fn a_batch_of_thousands_is_several_requests_within_the_window() {
     let outcomes = memory.gather(&mut places).unwrap();
     assert!(outcomes.iter().all(|outcome| *outcome == Ok(8)));
     assert!(words.iter().enumerate().all(|(at, word)| u64::from_le_bytes(*word) == 8 * at as u64));
+    world.finish();
+}
+
+#[test]
+fn a_batch_that_comes_in_crumbs_is_put_together() {
+    let world = World::with(|peer| {
+        peer.open(HANDLE);
+        let asked = peer.next();
+        // The second item goes on in the next frame, and ends there with nothing more.
+        let first = [Piece::new(0, None, 3), Piece::new(1, None, 2)];
+        let second = [Piece::new(1, Some(Code::Range), 1), Piece::new(2, None, 0), Piece::new(3, None, 4)];
+        let frames = [
+            (Flags::MORE, 2, [first.as_bytes(), b"abcde"].concat()),
+            (Flags::NONE, 3, [second.as_bytes(), b"fghij"].concat()),
+        ];
+        for (flags, items, body) in frames {
+            let flags = flags.and(Flags::ANSWER);
+            let mut header = Header::of(Verb::Gather, flags, asked.header.request, body.len()).unwrap();
+            header.items = items;
+            // A record for each byte.
+            [&header.encode()[..], &body].concat().iter().for_each(|byte| peer.bytes(&[*byte]));
+        }
+        peer.try_next();
+    });
+    let (client, memory) = world.memory();
+    let (mut a, mut b, mut d) = ([0; 3], [0; 9], [0; 4]);
+    let outcomes = memory.gather(&mut [(0, &mut a), (8, &mut b), (20, &mut []), (24, &mut d)]).unwrap();
+    assert_eq!((&outcomes[0], &outcomes[2], &outcomes[3]), (&Ok(3), &Ok(0), &Ok(4)));
+    assert_eq!(outcomes[1].as_ref().unwrap_err().code(), Code::Range);
+    assert_eq!((&a, &b, &d), (b"abc", b"def\0\0\0\0\0\0", b"ghij"));
+    drop((memory, client));
     world.finish();
 }
 

@@ -15,6 +15,7 @@
 //! | `read.rs` | from a TOML value with its place to a Rust value, or a mistake |
 //! | `write.rs` | a configuration as TOML again |
 //! | `default.toml` | the commented file that a first start writes |
+//! | `cluster.rs` | the table of a node that is one of several |
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -30,9 +31,12 @@ use crate::limits::*;
 use crate::machine::Machine;
 use crate::quota::Quota;
 
+mod cluster;
 mod read;
 mod tables;
 mod write;
+
+pub use cluster::Cluster;
 
 /// What a node is told by its operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +57,8 @@ pub struct Config {
     pub canary: Canary,
     /// `[remote]`
     pub remote: Remote,
+    /// `[cluster]`
+    pub cluster: Cluster,
 }
 
 /// `[remote]`: the gate over TLS. Paths are relative to the configuration's directory; what is not said is looked for among
@@ -85,12 +91,16 @@ pub struct Canary {
 pub struct Node {
     /// The cluster's name.
     pub cluster: Name,
-    /// Bytes of the pool, whole pages; `None` for a share of the RAM at start ([`Node::pool_bytes`]).
+    /// Bytes of the pool, whole pages, 0 for a broker without memory of its own; `None` for a share of the RAM at start
+    /// ([`Node::pool_bytes`]).
     pub pool: Option<u64>,
     /// User ids that may connect; `None` for the node's own.
     pub allow_uids: Option<Vec<u32>>,
     /// Whether the node may run where leased memory could be swapped.
     pub allow_swap: bool,
+    /// A key file of the root key that mints, instead of keys that the node draws itself: nodes of a plain list are given the
+    /// same. Relative to the configuration's directory.
+    pub root: Option<PathBuf>,
 }
 
 /// `[lease]`
@@ -149,10 +159,19 @@ pub struct PolicyFile {
     pub allow_all: bool,
 }
 
+impl Node {
+    /// The file of the root key that the node is given, for a configuration in `file`.
+    #[must_use]
+    pub fn root_file(&self, file: &Path) -> Option<PathBuf> {
+        let root = self.root.as_ref()?;
+        Some(file.parent().unwrap_or(Path::new("")).join(root))
+    }
+}
+
 impl Default for Node {
     fn default() -> Self {
         let cluster = Name::new("leasehold").expect("a literal name");
-        Self { cluster, pool: None, allow_uids: None, allow_swap: false }
+        Self { cluster, pool: None, allow_uids: None, allow_swap: false, root: None }
     }
 }
 

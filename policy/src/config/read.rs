@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use crate::diagnostic::{Collector, Severity, quote};
+use crate::limits::{POOL_BYTES_MAX, POOL_BYTES_MIN};
 use crate::units::{self, Bytes, Refusal, Span};
 
 pub(super) type Key<'t> = Spanned<DeString<'t>>;
@@ -98,6 +99,17 @@ impl<'f, 'a> Reader<'f, 'a> {
         Some(text.into())
     }
 
+    /// Where something listens.
+    pub(super) fn listen(&mut self, name: &str, value: &Value<'_>) -> Option<std::net::SocketAddr> {
+        let text = self.text(name, value)?;
+        let read = text.parse().ok();
+        if read.is_none() {
+            let message = format!("`{name}`: `{}` is no address with a port", quote(text));
+            self.wrong(value.span().start, message, "write it as in \"10.0.0.5:7171\" or \"[::1]:7171\"");
+        }
+        read
+    }
+
     /// The name of a principal, class or cluster.
     pub(super) fn name(&mut self, name: &str, value: &Value<'_>) -> Option<Name> {
         let text = self.text(name, value)?;
@@ -171,6 +183,18 @@ impl<'f, 'a> Reader<'f, 'a> {
         if !bounds.contains(&bytes) {
             let message = format!("`{name}` is {}, which is out of bounds", Bytes(bytes));
             let help = format!("write a size from {} to {}", Bytes(*bounds.start()), Bytes(*bounds.end()));
+            self.wrong(value.span().start, message, help);
+            return None;
+        }
+        Some(bytes)
+    }
+
+    /// The size of a pool, or 0 for none.
+    pub(super) fn pool(&mut self, name: &str, value: &Value<'_>) -> Option<u64> {
+        let bytes = self.bytes(name, value, 0..=POOL_BYTES_MAX)?;
+        if (1..POOL_BYTES_MIN).contains(&bytes) {
+            let message = format!("`{name}` is {}, which is out of bounds", Bytes(bytes));
+            let help = format!("write a size from {} to {}", Bytes(POOL_BYTES_MIN), Bytes(POOL_BYTES_MAX));
             self.wrong(value.span().start, message, help);
             return None;
         }

@@ -4,6 +4,7 @@ use caps::Code;
 use caps::wire::Name;
 use toml::de::DeTable;
 
+use super::cluster;
 use super::read::{Key, Reader, Table, Value, join};
 use super::{Config, OnFull, Quotas};
 use crate::diagnostic::{Collector, quote};
@@ -13,8 +14,9 @@ use crate::machine::Machine;
 use crate::quota::Quota;
 use crate::units::{Bytes, Span};
 
-const TABLES: &[&str] = &["node", "lease", "quota", "audit", "faults", "policy", "canary", "remote"];
-const NODE: &[&str] = &["cluster", "pool", "allow_uids", "allow_swap"];
+const TABLES: &[&str] =
+    &["node", "lease", "quota", "audit", "faults", "policy", "canary", "remote", "cluster"];
+const NODE: &[&str] = &["cluster", "pool", "allow_uids", "allow_swap", "root"];
 const LEASE: &[&str] = &["ttl_default", "ttl_max", "bytes_min", "bytes_max", "per_principal"];
 const QUOTA: &[&str] =
     &["leases", "leased_bytes", "resident_bytes", "shared_bytes", "grants", "opens", "mappings"];
@@ -88,6 +90,9 @@ pub(super) fn config(text: &str, machine: &Machine, found: &mut Collector<'_>) -
             "remote" => each(&mut reader, key, value, REMOTE, |reader, name, key, value| {
                 remote(&mut config.remote, reader, name, key, value);
             }),
+            "cluster" => each(&mut reader, key, value, cluster::KEYS, |reader, name, key, value| {
+                cluster::read(&mut config.cluster, reader, name, key, value);
+            }),
             // After [lease], whose `per_principal` is a default of it.
             "quota" => quotas = reader.table("", key, value),
             _ if displaced(key, value) => {}
@@ -147,7 +152,7 @@ fn node(
     match key {
         "cluster" => set(&mut node.cluster, reader.name(name, value)),
         "pool" => {
-            node.pool = reader.bytes(name, value, POOL_BYTES_MIN..=POOL_BYTES_MAX);
+            node.pool = reader.pool(name, value);
             let Some(pool) = node.pool else { return };
             let most = machine.pool_bytes_max();
             if pool > most {
@@ -165,6 +170,7 @@ fn node(
                 reader.count(name, value, 0..=u32::MAX - 1)
             });
         }
+        "root" => node.root = reader.path(name, value),
         _ => set(&mut node.allow_swap, reader.truth(name, value)),
     }
 }
@@ -213,18 +219,7 @@ fn audit(audit: &mut super::Audit, reader: &mut Reader<'_, '_>, name: &str, key:
 
 fn remote(remote: &mut super::Remote, reader: &mut Reader<'_, '_>, name: &str, key: &str, value: &Value<'_>) {
     match key {
-        "listen" => {
-            let Some(text) = reader.text(name, value) else { return };
-            remote.listen = text.parse().ok();
-            if remote.listen.is_none() {
-                let message = format!("`{name}`: `{}` is no address with a port", quote(text));
-                reader.wrong(
-                    value.span().start,
-                    message,
-                    "write it as in \"10.0.0.5:7171\" or \"[::1]:7171\"",
-                );
-            }
-        }
+        "listen" => remote.listen = reader.listen(name, value),
         "domain" => {
             let Some(text) = reader.text(name, value) else { return };
             let inside =
@@ -316,10 +311,12 @@ fn relations(config: &Config, root: &DeTable<'_>, reader: &mut Reader<'_, '_>) {
         reader.wrong(offset, message, "make the smallest size at most the largest");
     }
     if let Some(pool) = config.node.pool
+        && pool > 0 // or it leases memory of other machines, which have what they have
         && lease.bytes_min > pool
         && let Some(offset) = place("lease", ["bytes_min", "bytes_max"])
     {
         let message = format!("`lease.bytes_min` ({}) is larger than the pool", Bytes(lease.bytes_min));
         reader.wrong(offset, message, "no lease could ever be made");
     }
+    cluster::relations(config, root, reader);
 }

@@ -34,6 +34,8 @@ fn the_default_file_says_what_is() {
             .strip_prefix("# ")
             .filter(|rest| rest.contains(" = ") && !rest.starts_with(char::is_uppercase));
         match key {
+            // A node is a broker or a provider: the other one's turn is below.
+            Some(rest) if rest.contains("\"10.0.0.4:7172\"") => keys += usize::from(ok_with(rest)),
             Some(_) if line.contains("\"8GiB\"") || line.contains("\"16GiB\"") => {}
             Some(rest) => {
                 keys += 1;
@@ -44,17 +46,27 @@ fn the_default_file_says_what_is() {
         }
         text.push('\n');
     }
-    assert_eq!(keys, 4 + 5 + 7 + 4 + 5 + 2 + 1 + 6, "{text}");
+    text.push_str("broker = \"10.0.0.4:7172\"\n");
+    assert_eq!(keys, 5 + 5 + 7 + 4 + 5 + 2 + 1 + 6 + 7, "{text}");
     let mut stated = ok(&text);
     assert_eq!(stated.node.pool.take(), Some(4 * GIB));
     assert_eq!(stated.node.allow_uids.take(), Some(vec![1000]));
     assert_eq!(stated.audit.devices.pop(), Some("/var/lib/leasehold/audit".into()));
+    assert_eq!(stated.node.root.take(), Some("root.key".into()));
     assert_eq!(stated.policy.file.take(), Some("policy.dl".into()));
     let remote = std::mem::take(&mut stated.remote);
     assert_eq!(remote.listen, Some("127.0.0.1:7171".parse().unwrap()));
     assert!(remote.domain.is_some() && remote.certificate.is_some() && remote.key.is_some());
     assert!(remote.roots.is_some() && remote.lists.is_some());
+    let cluster = std::mem::take(&mut stated.cluster);
+    assert!(cluster.broker_name.is_some() && cluster.name.is_some() && cluster.locality.is_some());
+    assert_eq!((cluster.address.is_some(), cluster.classes.len()), (true, 1));
     assert_eq!(stated, Config::default());
+}
+
+/// That a key of `[cluster]` is good by itself.
+fn ok_with(line: &str) -> bool {
+    ok(&format!("[cluster]\n{line}")) != Config::default()
 }
 
 #[test]
@@ -65,6 +77,7 @@ fn a_full_file_is_read() {
         pool = "4GiB"
         allow_uids = [0, 1000, 0xfffe]
         allow_swap = true
+        root = "keys/given"
         [lease]
         ttl_default = "30s"
         ttl_max = "1h"
@@ -99,6 +112,7 @@ fn a_full_file_is_read() {
     "#);
     assert_eq!(config.node.pool, Some(4 * GIB));
     assert_eq!(config.node.allow_uids, Some(vec![0, 1000, 65_534]));
+    assert_eq!(config.node.root_file(Path::new("/etc/l.toml")), Some("/etc/keys/given".into()));
     assert_eq!(config.lease.bytes_min, 65_536);
     let [alice, bob, carol] =
         ["alice", "b.o-b", "carol"].map(|name| *config.quotas.of(Some(&Name::new(name).unwrap())));
@@ -196,6 +210,15 @@ fn k3_values_out_of_bounds_have_a_place() {
         ("canary.every = \"1h\"", 16),
         ("canary.every = \"never\"", 16),
         ("canary.every = false", 16),
+        ("node.pool = \"15MiB\"", 13),
+        ("cluster.listen = \"7172\"", 18),
+        ("cluster.listen = 7172", 18),
+        ("cluster.broker = \"10.0.0.4\"", 18),
+        ("cluster.broker = \"a b:1\"", 18),
+        ("cluster.name = \"node-1\"", 16),
+        ("cluster.address = \"mem-1.example:7171\"", 19),
+        ("cluster.classes = [\"a\"]", 19),
+        ("cluster = 1", 11),
     ] {
         assert_eq!(mistakes(line), [(1, column, Code::ConfigValue)], "{line}");
     }
@@ -204,6 +227,38 @@ fn k3_values_out_of_bounds_have_a_place() {
         mistakes("[node]\npool = \"16MiB\"\n[lease]\nbytes_min = \"17MiB\""),
         [(4, 13, Code::ConfigValue)]
     );
+}
+
+#[test]
+fn a_node_is_a_broker_a_provider_or_neither() {
+    let broker = ok("[node]\npool = 0\n[lease]\nbytes_min = 4096\n[cluster]\nlisten = \"[::]:7172\"");
+    assert_eq!((broker.node.pool, broker.node.pool_bytes(&BIG)), (Some(0), 0));
+    assert_eq!(broker.cluster.listen, Some("[::]:7172".parse().unwrap()));
+    let provider = |remote: &str, more: &str| {
+        format!("[cluster]\nbroker = \"b:1\"\n{more}\n[remote]\nlisten = \"{remote}\"")
+    };
+    let told = |text: &str| {
+        let config = ok(text);
+        config.cluster.told(&config.remote).map(|address| address.to_string())
+    };
+    assert_eq!(told(&provider("10.0.0.5:7171", "")), Some("10.0.0.5:7171".into()));
+    assert_eq!(told(&provider("[::1]:7171", "")), Some("[::1]:7171".into()));
+    assert_eq!(told(&provider("0.0.0.0:0", "address = \"m:7\"")), Some("m:7".into()));
+    assert_eq!(told("[cluster]\nbroker = \"b:1\""), None, "only clients of its own machine");
+    for nowhere in ["0.0.0.0:7171", "[::]:7171", "10.0.0.5:0"] {
+        assert_eq!(mistakes(&provider(nowhere, "")), [(5, 10, Code::ConfigValue)], "{nowhere}");
+    }
+    let value = Code::ConfigValue;
+    assert_eq!(mistakes("[cluster]\nlisten = \"[::]:1\"\nbroker = \"b:1\""), [(3, 10, value)]);
+    assert_eq!(mistakes("[cluster]\nlisten = \"[::]:1\"\nlocality = \"a\""), [(3, 12, value)]);
+    assert_eq!(mistakes("[cluster]\nbroker = \"b:1\"\nclasses = [\"a\", \"b\", \"a\"]"), [(3, 22, value)]);
+    let many: Vec<_> = (0..9).map(|at| format!("\"c{at}\"")).collect();
+    let many = format!("[cluster]\nbroker = \"b:1\"\nclasses = [{}]", many.join(","));
+    assert_eq!(mistakes(&many), [(3, 11, value)]);
+    // What could not be read is named once.
+    assert_eq!(mistakes("[cluster]\nbroker = 1\nname = \"a\""), [(2, 10, value)]);
+    let help = &check_on("[cluster]\nbrokers = \"b:1\"", "f", &BIG).unwrap_err()[0].help;
+    assert_eq!(help, "did you mean `broker`?");
 }
 
 #[test]
@@ -306,9 +361,23 @@ proptest! {
         kept in proptest::array::uniform4(proptest::bool::ANY),
         file in proptest::option::of("[^\0]{1,12}"),
         every in proptest::option::of(CANARY_EVERY_MS_MIN..=CANARY_EVERY_MS_MAX),
+        broker in proptest::option::of("[a-z0-9.-]{1,9}:[1-9][0-9]{0,3}"),
+        classes in proptest::collection::btree_set("[a-z]{1,9}", 0..4),
+        root in proptest::option::of("[^\0]{1,12}"),
     ) {
         let mut config = Config::default();
-        config.node = Node { pool, allow_uids: uids, allow_swap: swap, ..config.node };
+        match broker {
+            Some(broker) => {
+                let names = || classes.iter().map(|class| Name::new(class).unwrap());
+                config.cluster.broker = caps::wire::provider::Address::new(&broker).ok();
+                config.cluster.address = config.cluster.broker.clone();
+                config.cluster.classes = names().collect();
+                (config.cluster.name, config.cluster.locality) = (names().next(), names().nth(1));
+                config.cluster.broker_name = names().nth(2);
+            }
+            None => config.cluster.listen = Some(([10, 0, 0, 1], ttl as u16).into()),
+        }
+        config.node = Node { pool, allow_uids: uids, allow_swap: swap, root: root.map(PathBuf::from), ..config.node };
         config.lease.ttl_max = Micros::from_millis(ttl);
         config.lease.ttl_default = Micros::from_millis(LEASE_TTL_MS_MIN + (ttl - LEASE_TTL_MS_MIN) / 2);
         config.quotas.default = default;

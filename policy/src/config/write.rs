@@ -16,6 +16,9 @@ impl fmt::Display for Config {
             writeln!(f, "allow_uids = {uids:?}")?;
         }
         writeln!(f, "allow_swap = {}", self.node.allow_swap)?;
+        if let Some(root) = &self.node.root {
+            writeln!(f, "root = {}", Text(&root.to_string_lossy()))?;
+        }
 
         let lease = &self.lease;
         writeln!(f, "\n[lease]\nttl_default = \"{}ms\"", lease.ttl_default.as_millis())?;
@@ -71,7 +74,7 @@ impl fmt::Display for Config {
                 writeln!(f, "{key} = {}", Text(&path.to_string_lossy()))?;
             }
         }
-        Ok(())
+        super::cluster::write(f, &self.cluster)
     }
 }
 

@@ -52,6 +52,9 @@ use std::time::Duration;
 use biscuit_auth::AuthorizerLimits;
 use biscuit_auth::builder::AuthorizerBuilder;
 use biscuit_auth::error::{Logic, MatchedPolicy, Token};
+use caps::id::PrincipalKey;
+use caps::rights::Rights;
+use caps::wire::Name;
 use caps::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -243,6 +246,38 @@ impl Policy {
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The text that was parsed, byte for byte: what [`Self::hash`] is of.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether a principal may open a right to `bytes` bytes by a token that was delegated `hops` times. `name` is what it
+    /// is registered under, `uid` its process' if that is one of the machine's.
+    ///
+    /// # Errors
+    /// `E_POLICY_DENIED`; those of [`Policy::decide`].
+    pub fn may_open(
+        &self,
+        (key, name): (PrincipalKey, Option<Name>),
+        uid: Option<u32>,
+        bytes: u64,
+        rights: Rights,
+        hops: u8,
+    ) -> Result<()> {
+        let facts = Facts {
+            bytes: Some(bytes),
+            rights,
+            hops: Some(hops),
+            ..Facts::new(Kind::LeaseOpen, key, name, uid)
+        };
+        if self.decide(&facts)?.allowed {
+            Ok(())
+        } else {
+            Err(Error::new(Code::PolicyDenied, "the policy does not let this principal open this right"))
+        }
     }
 }
 

@@ -7,8 +7,9 @@ use audit::{Draft, Event as Entry};
 use caps::error::{Blame, Code, Error, Result};
 use caps::id::SlotHandle;
 use caps::token::{Token, VerifiedToken};
-use caps::wire::Reply;
+use caps::wire::place::Place;
 use caps::wire::request::Path;
+use caps::wire::{Reply, Request};
 use policy::fault::Reaction;
 
 use super::fault::{Access, Fault};
@@ -33,6 +34,7 @@ impl Visitor {
         path: Path,
     ) -> Result<Answer> {
         let verified = self.verified(token).await?;
+        self.is_here(&verified).await.inspect_err(|error| self.denied(token, Some(&verified), error))?;
         let terms = verified.terms();
         let made = verified.revocation_ids().get(1..).and_then(|made| made.last().copied());
         let known = (terms.lease, terms.grant, rights, path, made);
@@ -57,12 +59,30 @@ impl Visitor {
         if !recorded {
             self.rights.record(known);
         }
-        self.rights.give(opened.reply.handle, opened.descriptor.is_some());
+        self.rights.give(opened.reply.handle, opened.descriptor.is_some(), known.0);
         let reply = Reply::Opened(opened.reply);
         Ok(match opened.descriptor {
             Some(descriptor) => Answer::WithDescriptor(reply, descriptor),
             None => Answer::Reply(reply),
         })
+    }
+
+    /// Whether a token's memory is this node's to open. One of the same cluster that is another provider's is refused with
+    /// where that is, if it is known; a node that knows of no other goes on, and refuses it as it does any other's.
+    ///
+    /// # Errors
+    /// `E_WRONG_NODE` with the address; `E_PROVIDER_LOST`.
+    async fn is_here(&self, verified: &VerifiedToken) -> Result<()> {
+        let (config, terms) = (self.shared.provider.config(), verified.terms());
+        if terms.cluster != config.cluster || terms.provider == config.provider {
+            return Ok(());
+        }
+        let asked = Request::ProviderShow { provider: terms.provider };
+        match self.shared.control.request(self.caller(), asked).await {
+            Ok(Reply::Provider { name, address }) => Err(Place { node: name, address }.error()),
+            Err(error) if matches!(error.code(), Code::WrongNode | Code::ProviderLost) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Verifies a token, or finds it among those this session has had verified.

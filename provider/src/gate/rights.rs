@@ -32,6 +32,7 @@ pub(super) struct Rights {
 struct Given {
     epoch: u32,
     mapped: bool,
+    lease: LeaseId,
 }
 
 impl Rights {
@@ -52,11 +53,17 @@ impl Rights {
         }
     }
 
-    pub(super) fn give(&mut self, SlotHandle { slot, epoch }: SlotHandle, mapped: bool) {
+    /// A right to this lease was opened, and is called so.
+    pub(super) fn give(&mut self, SlotHandle { slot, epoch }: SlotHandle, mapped: bool, lease: LeaseId) {
         self.mapped |= mapped;
         if self.given.len() < limits::SESSION_HANDLES_KEPT_MAX || self.given.contains_key(&slot) {
-            self.given.insert(slot, Given { epoch, mapped });
+            self.given.insert(slot, Given { epoch, mapped, lease });
         }
+    }
+
+    /// Of which lease the right was that this handle stood for, also once the provider has forgotten it.
+    pub(super) fn lease_of(&self, SlotHandle { slot, epoch }: SlotHandle) -> Option<LeaseId> {
+        self.given.get(&slot).filter(|given| given.epoch == epoch).map(|given| given.lease)
     }
 
     /// Whether a handle that the provider has forgotten was this session's: its generation is compared with the one

@@ -72,7 +72,10 @@ impl Visitor {
             | Request::TransferAccept { .. }
             | Request::TransferShow { .. }
             | Request::TransferList { .. }
-            | Request::TransferWithdraw { .. }) => self.shared.control.request(self.caller(), request).await,
+            | Request::TransferWithdraw { .. }
+            | Request::ProviderShow { .. }
+            | Request::ProviderDrain { .. }
+            | Request::ProviderLost { .. }) => self.shared.control.request(self.caller(), request).await,
             Request::Hello { .. }
             | Request::Prove { .. }
             | Request::Open { .. }

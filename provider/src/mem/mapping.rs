@@ -105,6 +105,18 @@ impl Mapping {
             .map_err(failed("fill a region's page"))
     }
 
+    /// Gives up the page in which the byte at `offset` lies: its bytes stay in the file, and whoever touches it makes it
+    /// present again.
+    pub(super) fn make_absent(&self, offset: usize) {
+        let page = page_size();
+        let start = offset - offset % page;
+        assert!(start < self.len, "the page lies in the mapping");
+        // SAFETY: the page lies in this mapping, which lives across the call. Of a shared mapping MADV_DONTNEED changes no
+        // bytes: they are the file's.
+        let gone = unsafe { madvise(self.start.wrapping_byte_add(start), page, Advice::LinuxDontNeed) };
+        debug_assert!(gone.is_ok(), "{gone:?}");
+    }
+
     /// The address of the byte at `offset`, which lies in it.
     pub(super) fn at(&self, offset: usize) -> *mut c_void {
         assert!(offset < self.len, "the byte lies in the mapping");

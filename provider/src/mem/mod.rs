@@ -37,6 +37,7 @@ mod memory;
 mod opener;
 mod pin;
 mod pipes;
+mod present;
 pub mod process;
 mod region;
 pub mod rt;

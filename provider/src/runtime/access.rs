@@ -216,7 +216,7 @@ impl Provider {
         }
         let charge = Charge::take(&right.meters, bytes.len() as u64, || self.0.clock.boot())?;
         let version = right.memory.version();
-        match right.memory.write_at(offset, bytes) {
+        match right.memory.write_at(offset, bytes).1 {
             Ok(()) => {}
             Err(error) => return interrupted(gone, error, &inside, &right, version),
         }

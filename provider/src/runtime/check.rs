@@ -4,6 +4,7 @@
 //! to know.
 
 use caps::error::{Code, Result};
+use caps::id::{LeaseId, PrincipalKey};
 use caps::rights::Rights;
 use caps::time::Micros;
 use caps::token::{Limit, Question, Token, VerifiedToken, gate};
@@ -15,6 +16,12 @@ use super::{Provider, lock};
 use crate::kernel::{By, Kernel, OpenRequest, SessionId};
 
 impl Provider {
+    /// Whose a lease is that has memory here; of one that is over its provider knows no owner.
+    #[must_use]
+    pub fn owner(&self, lease: LeaseId) -> Option<PrincipalKey> {
+        lock(&self.0.kernel).owned(lease).map(|(_, owner, _)| owner)
+    }
+
     /// What its holder would be told on opening `token`, and which block that comes from. `verified` is of the same
     /// bytes.
     ///

@@ -227,21 +227,29 @@ impl Memory {
         Ok(())
     }
 
-    /// Writes all of `bytes` at `offset`, which lie in the region.
+    /// Writes all of `bytes` at `offset`, which lie in the region. How many of them, from the first on, are in it for
+    /// certain, and why not all.
     ///
     /// # Errors
-    /// `E_REVOKED` while a segment is rotated or once the region is cut. Bytes of other segments may have been written
-    /// then; writing all of it again is the way to go on.
-    pub(super) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+    /// `E_REVOKED` while a segment is rotated or once the region is cut. Some of the bytes behind those may have been
+    /// written then; writing all of it again is the way to go on.
+    pub(super) fn write_at(&self, offset: u64, bytes: &[u8]) -> (usize, Result<()>) {
         let mut done = 0;
         while done < bytes.len() {
-            let (file, at, left) = self.locate(offset + done as u64)?;
-            let end = bytes.len().min(done.saturating_add(left));
-            let written = file.region.write_at(at, &bytes[done..end])?;
-            debug_assert_eq!(written, end - done, "the piece lies in the segment");
-            done = end;
+            let piece = || -> Result<usize> {
+                let (file, at, left) = self.locate(offset + done as u64)?;
+                let end = bytes.len().min(done.saturating_add(left));
+                let written = file.region.write_at(at, &bytes[done..end])?;
+                debug_assert_eq!(written, end - done, "the piece lies in the segment");
+                Ok(end)
+            };
+            // What is in a segment stays there when another one is rotated.
+            match piece() {
+                Ok(end) => done = end,
+                Err(error) => return (done, Err(error)),
+            }
         }
-        Ok(())
+        (done, Ok(()))
     }
 
     /// Changes the word at `offset`, which lies in the region, and returns what it was before. `stands` is asked right

@@ -90,6 +90,15 @@ impl Provider {
     /// `E_INTERNAL` as [`Provider::take`]. The key is not believed all the same.
     pub async fn retire_root(&self, keys: RootKeys, root: u32) -> Result<Taken> {
         self.set_roots(keys);
+        self.cut_root(root).await
+    }
+
+    /// Takes back what was opened under `root`, which is believed no longer: as [`Self::retire_root`], which may have failed
+    /// before.
+    ///
+    /// # Errors
+    /// As [`Self::retire_root`].
+    pub async fn cut_root(&self, root: u32) -> Result<Taken> {
         let leases = lock(&self.0.kernel).leases_under(root);
         let takes: Vec<_> = leases
             .into_iter()

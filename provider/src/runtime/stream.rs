@@ -36,6 +36,8 @@ pub(crate) struct Passage<'p> {
     reach: u64,
     /// Bytes that were taken from the meters.
     charged: u64,
+    /// Bytes of the last write, from its first on, that are in the region for certain.
+    written: usize,
 }
 
 impl Provider {
@@ -54,7 +56,7 @@ impl Provider {
         let (inside, right) = self.enter(session, handle)?;
         let reach = clip(offset, length, right.memory.len());
         self.judge(session, handle, &right, needed, offset, reach)?;
-        Ok(Passage { provider: self, session, handle, inside, right, reach, charged: 0 })
+        Ok(Passage { provider: self, session, handle, inside, right, reach, charged: 0, written: 0 })
     }
 
     /// What a right reaches now.
@@ -112,10 +114,18 @@ impl Passage<'_> {
         }
         self.charge(bytes.len())?;
         let version = self.right.memory.version();
-        match self.right.memory.write_at(offset, bytes) {
+        let (written, outcome) = self.right.memory.write_at(offset, bytes);
+        self.written = written;
+        match outcome {
             Ok(()) => Ok(Progress::Done),
             Err(error) => self.interrupted(error, version),
         }
+    }
+
+    /// How many bytes of the last write, from its first on, are in the region for certain, whatever it came to: those in
+    /// the segments before the one that was dead.
+    pub(crate) fn written(&self) -> usize {
+        self.written
     }
 
     /// Whether the right stands as it was judged. Asked right before bytes leave: a take-back that comes later waits for

@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn every_list_compiles_and_says_why_each_call_is_on_it() {
-        for list in [program::ALLOWED, program::DEADLY, node::ALLOWED, factory::ALLOWED] {
+        let dialling = [node::ALLOWED, node::DIALLING].concat();
+        for list in [program::ALLOWED, program::DEADLY, node::ALLOWED, factory::ALLOWED, &dialling] {
             compile(list.iter().copied(), SeccompAction::Allow, SeccompAction::KillProcess).unwrap();
             for (at, rule) in list.iter().enumerate() {
                 assert!(rule.reason.len() > 4, "{}", rule.name);

@@ -83,7 +83,11 @@ pub const ALLOWED: &[Rule] = &[
     rule!(SYS_fcntl, [Arg::Is(1, libc::F_SETFL as u32)], "sockets do not wait"),
     // Sessions, and the factory
     rule!(SYS_accept4, [], "clients"),
-    rule!(SYS_socketpair, [Arg::Is(0, libc::AF_UNIX as u32)], "a session's rotation channel"),
+    rule!(
+        SYS_socketpair,
+        [Arg::Is(0, libc::AF_UNIX as u32), Arg::Has(1, KIND, libc::SOCK_SEQPACKET as u32)],
+        "a session's rotation channel; it cannot be connected to anybody else"
+    ),
     rule!(SYS_getsockopt, [], "who a client is"),
     rule!(SYS_setsockopt, [], "a client cannot send descriptors"),
     rule!(SYS_recvfrom, [], "requests; signals, through a pair of sockets"),
@@ -135,6 +139,26 @@ pub const ALLOWED: &[Rule] = &[
     rule!(SYS_exit_group, [], "the node ends"),
 ];
 
+/// What a provider needs beside that whose broker is on another machine: the link to it is made anew whenever it was cut.
+/// A filter sees the length of an address and not what is in it, so these lines say what can be reached, not who: TCP
+/// (protocol 0 of a stream), and nobody by a path or without a connection. It is the only role that may connect to anybody.
+pub const DIALLING: &[Rule] = &[
+    rule!(
+        SYS_socket,
+        [Arg::Is(0, libc::AF_INET as u32), Arg::Has(1, KIND, libc::SOCK_STREAM as u32), Arg::Is(2, 0)],
+        "the link to the broker, over IPv4"
+    ),
+    rule!(
+        SYS_socket,
+        [Arg::Is(0, libc::AF_INET6 as u32), Arg::Has(1, KIND, libc::SOCK_STREAM as u32), Arg::Is(2, 0)],
+        "the link to the broker, over IPv6"
+    ),
+    rule!(SYS_connect, [Arg::Is(2, size_of::<libc::sockaddr_in>() as u32)], "the broker's address, IPv4"),
+    rule!(SYS_connect, [Arg::Is(2, size_of::<libc::sockaddr_in6>() as u32)], "the broker's address, IPv6"),
+];
+/// The kind of a socket, without the flags beside it.
+const KIND: u32 = !(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as u32;
+
 /// Puts this process, with all the threads it has, under the list. Call it when everything is started that needs more:
 /// runtimes, sockets, rings, timers, both logs.
 ///
@@ -142,4 +166,12 @@ pub const ALLOWED: &[Rule] = &[
 /// `E_SYSTEM` where the kernel has no filters.
 pub fn enter() -> Result<()> {
     confine_this_process(ALLOWED)
+}
+
+/// [`enter`], for a provider that dials its broker.
+///
+/// # Errors
+/// As [`enter`].
+pub fn enter_dialling() -> Result<()> {
+    confine_this_process(&[ALLOWED, DIALLING].concat())
 }

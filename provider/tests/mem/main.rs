@@ -111,6 +111,11 @@ const TESTS: &[Test] = &[
         User::Nobody,
         words::every_change_before_a_cut_is_kept,
     ),
+    Test::new(
+        "words::words_that_were_changed_are_not_counted_as_the_providers",
+        User::Any,
+        words::words_that_were_changed_are_not_counted_as_the_providers,
+    ),
     Test::new("words::no_change_is_lost_to_a_rotation", User::Root, words::no_change_is_lost_to_a_rotation),
     Test::new(
         "words::no_change_is_lost_to_a_rotation_open",

@@ -168,3 +168,29 @@ fn copy(memory: &Memory, old: &Region) -> Region {
     assert_eq!(old.copy_to(&fresh).unwrap(), old.len());
     fresh
 }
+
+/// Bytes of shared memory that are present in this process.
+fn present_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssShmem:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// However many pages of however many regions clients change words of, the provider does not look as large as they are.
+pub(crate) fn words_that_were_changed_are_not_counted_as_the_providers() {
+    const REGIONS: u64 = 16;
+    const LEN: u64 = 1 << 20; // below a huge page
+    let memory = start();
+    let regions: Vec<Region> = (0..REGIONS).map(|_| memory.region(LEN).unwrap()).collect();
+    let before = present_bytes();
+    for round in 0..2 {
+        for region in &regions {
+            for offset in (0..LEN).step_by(4096) {
+                assert_eq!(region.change_word(offset, Change::Add(1), || Ok(())), Ok(round));
+            }
+        }
+    }
+    let most = policy::limits::WORD_PAGES_MAX as u64 * rustix::param::page_size() as u64;
+    let present = present_bytes().saturating_sub(before);
+    assert!(present <= most, "{present} bytes of {}", REGIONS * LEN);
+}

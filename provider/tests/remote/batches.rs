@@ -1,16 +1,24 @@
 //! GATHER and SCATTER.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use caps::error::Code;
-use caps::id::SlotHandle;
+use caps::id::{GrantId, SlotHandle};
 use caps::limits::{CHUNK_BYTES_MAX, REMOTE_BATCH_ITEMS_MAX};
 use caps::rights::Rights;
+use caps::time::UnixMicros;
+use caps::wire::link::Take;
+use caps::wire::remote::{Answer, Header};
+use caps::wire::request::Path;
+use caps::wire::row::EndCause;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use provider::gate::remote::trial::{Guest, Request, Step};
+use provider::runtime::{Opener, Origin};
 
-use crate::line::{Recording, Told, ask, ask_all, gather_frame, pattern, scatter_frame};
+use crate::line::{Recording, Told, ask, ask_all, gather_frame, pattern, scatter_frame, write_frames};
 use crate::world::{LONG, Lease, World};
 
 const NOBODYS: SlotHandle = SlotHandle { slot: 0, epoch: 0 };
@@ -246,4 +254,95 @@ fn gathered(model: &[Vec<u8>], item: &Item) -> (Vec<u8>, u64, Option<Code>) {
         Err(code) => (Vec::new(), 0, Some(code)),
         Ok(range) => (model[item.0][range.clone()].to_vec(), range.len() as u64, None),
     }
+}
+
+/// Calls `meet` with a rotation of a region's second segment, until it says that it met it. The lease has two segments of
+/// 32 MiB; `meet` is given a right to all of it and the grant that it is by.
+fn in_a_rotation(world: &World, mut meet: impl FnMut(&mut Guest, Lease, SlotHandle, GrantId) -> bool) {
+    const SEGMENT: u64 = 32 << 20;
+    let lease = world.lease(2 * SEGMENT, SEGMENT, LONG);
+    for round in 0.. {
+        assert!(round < 100, "no rotation was ever met");
+        let mut guest = world.anybody();
+        let own = world.grant();
+        let token = world.token(lease, Some(own), 0..lease.bytes, LONG);
+        let handle = world.wait(guest.open(&token, Rights::READ_WRITE)).unwrap().handle;
+        // Somebody has the second segment mapped, and loses it.
+        let other = world.grant();
+        let token = world.token(lease, Some(other), SEGMENT..lease.bytes, LONG);
+        let verified = world.provider.verify(&token).unwrap();
+        let origin = Origin::Process { uid: 12_345, pid: 2, exe: None, sandboxed: false };
+        let (opener, quota) = (Opener { origin, ..world.opener() }, policy::Quota::UNLIMITED);
+        let opened =
+            world.provider.open(&opener, &token, &verified, Rights::READ, Path::Mapped, &quota, true);
+        assert!(world.wait(opened).unwrap().descriptor.is_some());
+        let (provider, expires) = (world.provider.clone(), verified.terms().expires);
+        let over = Arc::new(AtomicBool::new(false));
+        let told = over.clone();
+        let taking = world.spawn(async move {
+            let take = Take::Grant { lease: lease.id, grant: other, expires };
+            let taken = provider.take(take, EndCause::Revoked).await;
+            told.store(true, Ordering::SeqCst);
+            taken
+        });
+        let mut met = false;
+        while !met && !over.load(Ordering::SeqCst) {
+            met = meet(&mut guest, lease, handle, own);
+        }
+        world.wait(taking).unwrap().unwrap();
+        if met {
+            break;
+        }
+    }
+    world.revoke(lease);
+}
+
+/// Runs a request of eight bytes on either side of a segment's beginning until it is answered, and ends its right once it
+/// waits for a rotation. `None` if it met none.
+fn cut_short(
+    world: &World,
+    guest: &mut Guest,
+    (lease, grant): (Lease, GrantId),
+    (header, body): &(Header, Vec<u8>),
+) -> Option<Recording> {
+    let mut request = Request::begin(header, body, world.provider.clock().boot()).unwrap();
+    let (mut out, mut met) = (Recording::default(), false);
+    loop {
+        match request.run(guest, &mut out) {
+            Step::Rotating(rotating) => {
+                drop(rotating);
+                if !std::mem::replace(&mut met, true) {
+                    let expires = UnixMicros(world.now().0 + LONG.as_micros() as u64);
+                    world.take(Take::Grant { lease: lease.id, grant, expires }, EndCause::Revoked);
+                }
+            }
+            Step::Done => return met.then_some(out),
+            _ => panic!("nothing else is waited for"),
+        }
+    }
+}
+
+pub(crate) fn a_part_that_was_written_is_told(world: &World) {
+    let bytes = pattern(16, 3);
+    in_a_rotation(world, |guest, lease, handle, grant| {
+        let at = lease.bytes / 2 - 8;
+        let scatter = scatter_frame(false, &[(handle, at, &bytes), (handle, 0, b"x")]);
+        let Some(out) = cut_short(world, guest, (lease, grant), &scatter) else { return false };
+        let expected = vec![(Vec::new(), 8, Some(Code::Revoked)), (Vec::new(), 0, Some(Code::Revoked))];
+        assert_eq!(out.told(), Told::Items(expected));
+        let mut owner = world.anybody();
+        let handle = open(world, &mut owner, lease);
+        let there = gather(world, &mut owner, &[(handle, at, 8)]).told();
+        assert_eq!(there, Told::Items(vec![(bytes[..8].to_vec(), 8, None)]));
+        true
+    });
+    in_a_rotation(world, |guest, lease, handle, grant| {
+        let write = write_frames(handle, lease.bytes / 2 - 8, &bytes, 16).pop_front().unwrap();
+        let Some(out) = cut_short(world, guest, (lease, grant), &write) else { return false };
+        let (header, body) = out.frames.last().unwrap();
+        let Answer::Failed(error) = Answer::decode(header, body).unwrap() else { panic!("{:?}", out.told()) };
+        assert_eq!(error.code(), Code::Revoked);
+        assert!(error.detail().contains("first 8 bytes"), "{error}");
+        true
+    });
 }

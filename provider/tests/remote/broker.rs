@@ -97,6 +97,9 @@ impl Broker {
             epoch: 0,
             provider,
             grants: 0,
+            node: None,
+            address: None,
+            placement: None,
         };
         Ok(Reply::Leased { lease, token })
     }

@@ -16,7 +16,7 @@ use caps::wire::row::{EndCause, Lifetime};
 use provider::gate::remote::trial::{Clients, Connection, Guest, Sink};
 use zerocopy::IntoBytes;
 
-use crate::line::{Told, header, pattern, read, until, write_frames};
+use crate::line::{Told, header, pattern, read, scatter_frame, until, write_frames};
 use crate::world::{LONG, Lease, World};
 
 type Frames = VecDeque<(Header, Vec<u8>)>;
@@ -215,7 +215,7 @@ const SMALL: u64 = caps::limits::VALUE_BYTES_MIN;
 fn spec(bytes: u64) -> LeaseSpec {
     let ttl = Micros(LONG.as_micros() as u64);
     let lifetime = Lifetime::Detached;
-    LeaseSpec { bytes, ttl, name: None, class: None, lifetime, segment_bytes: None, max_hops: 0 }
+    LeaseSpec { bytes, ttl, name: None, class: None, lifetime, segment_bytes: None, max_hops: 0, near: None }
 }
 
 fn encoded_delete(leases: Vec<LeaseId>) -> Vec<u8> {
@@ -432,4 +432,31 @@ pub(crate) fn a_word_is_not_told_again_by_a_right_that_does_not_reach_it(world: 
     assert_eq!(word(ask(world, &mut guest, &connection, add(handle, 8), false)), Ok(0));
     world.revoke(lease);
     assert_eq!(word(ask(world, &mut guest, &connection, add(handle, 8), false)), Err(Code::Revoked));
+}
+
+/// Who asks again what was done by a right that has ended since learns that it was, whoever has the slot now.
+pub(crate) fn what_was_done_is_known_when_its_slot_is_anothers(world: &World) {
+    let (lease, other, alone) = (world.small(), world.small(), Connection::alone());
+    let mut guest = world.anybody();
+    let handle = open(world, &mut guest, lease, Rights::READ_WRITE);
+    let scatter = || numbered(7, [scatter_frame(false, &[(handle, 0, b"once")])].into());
+    let write = || numbered(8, write_frames(handle, 8, b"once", 4));
+    let scattered = ask(world, &mut guest, &alone, scatter(), false);
+    let written = ask(world, &mut guest, &alone, write(), false);
+    assert!(scattered.as_ref().is_ok_and(Option::is_some) && written.as_ref().is_ok_and(Option::is_some));
+    guest.close(handle).unwrap();
+    let mut others = world.anybody();
+    let taken = (0..policy::limits::SLOTS_MAX).any(|_| {
+        let next = open(world, &mut others, other, Rights::READ_WRITE);
+        others.close(next).unwrap();
+        next.slot == handle.slot
+    });
+    assert!(taken, "the slot is given to others");
+    assert_eq!(ask(world, &mut guest, &alone, scatter(), false), scattered);
+    assert_eq!(ask(world, &mut guest, &alone, write(), false), written);
+    // What was not done before is refused as ever.
+    let fresh = numbered(9, write_frames(handle, 8, b"more", 4));
+    assert_eq!(ask(world, &mut guest, &alone, fresh, false), Err(Code::Revoked));
+    world.revoke(lease);
+    world.revoke(other);
 }

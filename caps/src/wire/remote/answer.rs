@@ -5,7 +5,7 @@ use zerocopy::little_endian::U64;
 use super::body::{Piece, Standing, code_of, data, end, first, split};
 use super::header::{Flags, Header, Verb};
 use crate::error::{Code, Error, Result};
-use crate::limits::REMOTE_BATCH_ITEMS_MAX;
+use crate::limits::{CHUNK_BYTES_MAX, REMOTE_BATCH_ITEMS_MAX};
 
 /// One frame of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,24 +71,49 @@ impl<'a> Answer<'a> {
                 Ok(Self::Standing(standing))
             }
             Verb::Gather | Verb::Scatter => {
-                let items = header.items as usize;
-                if items == 0 || items > REMOTE_BATCH_ITEMS_MAX {
-                    return Err(Error::new(Code::FrameType, "a frame of a batch has 1 to 512 pieces"));
-                }
-                let (pieces, bytes) = split::<Piece>(body, items)?;
-                pieces.iter().try_for_each(|piece| piece.code().map(drop))?;
-                if header.verb == Verb::Gather {
-                    let sum = pieces.iter().map(Piece::length).try_fold(0_u64, u64::checked_add);
-                    if sum != Some(data(bytes)?.len() as u64) {
-                        return Err(Error::new(Code::FrameType, "the pieces are not as long as their bytes"));
-                    }
-                } else {
+                let (pieces, bytes) = body.split_at_checked(pieces_bytes(header)?).ok_or(SHORT)?;
+                if header.verb == Verb::Scatter {
                     end(bytes)?;
                 }
+                let pieces = pieces_of(header, pieces, bytes.len())?;
                 Ok(Self::Pieces { pieces, data: bytes })
             }
         }
     }
+}
+
+const SHORT: Error = Error::new(Code::FrameType, "the frame's body is shorter than what it announces");
+
+/// How many bytes of a batch's answer come before those of its items: for who takes them apart as they come.
+///
+/// # Errors
+/// `E_FRAME_TYPE` if it has too many pieces, or none.
+pub fn pieces_bytes(header: &Header) -> Result<usize> {
+    let items = header.items as usize;
+    if items == 0 || items > REMOTE_BATCH_ITEMS_MAX {
+        return Err(Error::new(Code::FrameType, "a frame of a batch has 1 to 512 pieces"));
+    }
+    Ok(items * Piece::BYTES)
+}
+
+/// The pieces of a batch's answer: the first [`pieces_bytes`] of its body, behind which `data` bytes come.
+///
+/// # Errors
+/// `E_FRAME_TYPE`, `E_FRAME_SIZE`: the node does not speak this protocol.
+pub fn pieces_of<'a>(header: &Header, bytes: &'a [u8], data: usize) -> Result<&'a [Piece]> {
+    let (pieces, rest) = split::<Piece>(bytes, header.items as usize)?;
+    end(rest)?;
+    pieces.iter().try_for_each(|piece| piece.code().map(drop))?;
+    if header.verb == Verb::Gather {
+        if data > CHUNK_BYTES_MAX {
+            return Err(Error::new(Code::FrameSize, "a frame carries at most 64 KiB of a region"));
+        }
+        let sum = pieces.iter().map(Piece::length).try_fold(0_u64, u64::checked_add);
+        if sum != Some(data as u64) {
+            return Err(Error::new(Code::FrameType, "the pieces are not as long as their bytes"));
+        }
+    }
+    Ok(pieces)
 }
 
 /// A body that is one number.

@@ -64,7 +64,8 @@ impl Piece {
     /// Bytes of a piece on the wire.
     pub const BYTES: usize = size_of::<Self>();
 
-    /// `length` bytes of item `index`; `code` says why there are no more of them than that, `None` that all is well.
+    /// `length` bytes of item `index`; `code` says why there are no more of them than that, `None` that all is well. Of a
+    /// write that failed these are the bytes, from its first on, that are in the region for certain.
     #[must_use]
     pub fn new(index: u32, code: Option<Code>, length: u64) -> Self {
         let code = code.map_or(0, |code| u32::from(code as u16));

@@ -1,14 +1,14 @@
 //! The bare baseline: what TLS alone costs between two processes.
 //!
 //! A server that answers a request with as many bytes as it asks for and does nothing else: rustls over blocking sockets,
-//! a thread a connection. Its requests and answers are as long as Leasehold's for the same value, headers included, so
+//! a thread a connection. Both ends wait awake for a moment before they sleep, read and send as Leasehold's do. Its requests and answers are as long as Leasehold's for the same value, headers included, so
 //! that what Leasehold takes longer is what it does, not what it sends.
 //!
 //! ```text
 //! request: payload u64, answer u64, payload bytes        answer: so many bytes
 //! ```
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use transport::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::papers::failed;
 use super::side::{FILL, GATHER_ITEM_BYTES, GATHER_ITEMS, Side, VALUE_BYTES_MAX, judge};
-use super::stack::{self, Stream};
+use super::stack::{self, Awake, AwakeStream};
 
 /// Both numbers.
 const HEAD_BYTES: usize = 16;
@@ -50,7 +50,7 @@ fn answer(socket: TcpStream, config: Arc<ServerConfig>) -> Option<()> {
     socket.set_nodelay(true).ok()?;
     let mut connection = ServerConnection::new(config).ok()?;
     connection.set_buffer_limit(None);
-    let mut stream = StreamOwned::new(connection, socket);
+    let mut stream = StreamOwned::new(connection, Awake::over(socket));
     let chunk = vec![FILL; CHUNK_BYTES_MAX + HEADER_BYTES];
     let mut payload = vec![0; CHUNK_BYTES_MAX];
     loop {
@@ -68,7 +68,7 @@ fn answer(socket: TcpStream, config: Arc<ServerConfig>) -> Option<()> {
         }
         while wanted > 0 {
             let some = wanted.min(chunk.len() as u64) as usize;
-            stream.write_all(&chunk[..some]).ok()?;
+            stack::send(&mut stream, &chunk[..some]).ok()?;
             wanted -= some as u64;
         }
     }
@@ -81,14 +81,14 @@ fn shift(number: u64, &byte: &u8) -> u64 {
 
 /// One connection to it.
 pub struct Echo {
-    stream: Stream,
+    stream: AwakeStream,
     request: Vec<u8>,
     answer: Vec<u8>,
 }
 
 impl Echo {
     pub fn connect(address: SocketAddr, credentials: &Arc<Credentials>) -> Result<Self> {
-        let stream = stack::connect(address, credentials)?;
+        let stream = stack::connect_awake(address, credentials)?;
         Ok(Self { stream, request: Vec::new(), answer: Vec::new() })
     }
 
@@ -103,7 +103,7 @@ impl Echo {
             self.answer = vec![0; answer];
         }
         let gone = |error| Error::with(Code::Unreachable, format!("the bare TLS server is gone: {error}"));
-        self.stream.write_all(&self.request).map_err(gone)?;
+        stack::send(&mut self.stream, &self.request).map_err(gone)?;
         self.stream.read_exact(&mut self.answer).map_err(gone)?;
         judge(&self.answer)
     }

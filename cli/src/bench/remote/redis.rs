@@ -12,7 +12,7 @@ use transport::Credentials;
 
 use super::papers::{Paper, failed};
 use super::side::{FILL, GATHER_ITEM_BYTES, GATHER_ITEMS, Side, VALUE_BYTES_MAX, judge};
-use super::stack::{self, Stream};
+use super::stack::{self, AwakeStream};
 
 /// How often a port is drawn: somebody may take it between its choice and its use.
 const PORTS_TRIED: usize = 3;
@@ -90,7 +90,7 @@ fn free_port() -> Result<SocketAddr> {
 
 /// One connection to it.
 pub struct Redis {
-    stream: BufReader<Stream>,
+    stream: BufReader<AwakeStream>,
     command: Vec<u8>,
     value: Vec<u8>,
     /// What is written.
@@ -99,7 +99,7 @@ pub struct Redis {
 
 impl Redis {
     pub fn connect(address: SocketAddr, credentials: &Arc<Credentials>) -> Result<Self> {
-        let stream = BufReader::new(stack::connect(address, credentials)?);
+        let stream = BufReader::new(stack::connect_awake(address, credentials)?);
         Ok(Self { stream, command: Vec::new(), value: Vec::new(), fill: vec![FILL; VALUE_BYTES_MAX] })
     }
 

@@ -109,9 +109,48 @@ pub fn together(connections: &mut [Box<dyn Side>], what: What, time: Duration) -
     Ok(done as f64 / started.elapsed().as_secs_f64())
 }
 
+/// So many clients at once for so long, each of which connects, asks `each` times, leaves and comes again; who is told that
+/// the server has too much to do comes again at once. Operations a second, the time to connect included.
+pub fn visits(
+    clients: usize,
+    connect: &(impl Fn() -> Result<Box<dyn Side>> + Sync),
+    what: What,
+    each: usize,
+    time: Duration,
+) -> Result<f64> {
+    let started = Instant::now();
+    let visit = || {
+        let mut done = 0_u64;
+        while started.elapsed() < time {
+            let mut side = match connect() {
+                Err(error) if error.code() == Code::Busy => continue,
+                connected => connected?,
+            };
+            for _ in 0..each {
+                what.of(side.as_mut())?;
+                done += 1;
+                if started.elapsed() >= time {
+                    break;
+                }
+            }
+        }
+        Ok(done)
+    };
+    let done = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..clients).map(|_| scope.spawn(visit)).collect();
+        threads.into_iter().try_fold(0, |sum, thread| {
+            let panicked = Error::new(Code::Internal, "a client of the benchmark panicked");
+            Ok::<_, Error>(sum + thread.join().unwrap_or(Err(panicked))?)
+        })
+    })?;
+    Ok(done as f64 / started.elapsed().as_secs_f64())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TIME: Duration = Duration::from_millis(5);
 
     struct Counted(usize);
 
@@ -138,6 +177,21 @@ mod tests {
         let refused = turns(&mut [&mut one], What::Write(1), 1, 1).unwrap_err();
         assert_eq!(refused.code(), Code::Denied);
         assert!(together(&mut [one, two], What::Gather, Duration::from_millis(5)).unwrap() > 0.0);
+    }
+
+    #[test]
+    fn a_visitor_leaves_and_comes_again_and_a_busy_server_is_asked_again() {
+        let came = std::sync::atomic::AtomicUsize::new(0);
+        let connect = || -> Result<Box<dyn Side>> {
+            match came.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+                0 => Err(Error::new(Code::Busy, "later")),
+                _ => Ok(Box::new(Counted(0))),
+            }
+        };
+        let rate = visits(2, &connect, What::Read(1), 10, Duration::from_millis(20)).unwrap();
+        assert!(rate > 0.0 && came.into_inner() > 3);
+        let none = || -> Result<Box<dyn Side>> { Err(Error::new(Code::Denied, "nobody")) };
+        assert_eq!(visits(1, &none, What::Gather, 1, TIME).unwrap_err().code(), Code::Denied);
     }
 
     #[test]

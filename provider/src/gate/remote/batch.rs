@@ -170,11 +170,14 @@ fn part<'p>(
 
 /// A scatter under way.
 pub(super) struct Scatter {
-    /// What came last, and how far it is done.
+    /// What came last, and how far it is done. Nothing while more is waited for.
     spans: Vec<Span>,
     data: Vec<u8>,
     next: usize,
     from: usize,
+    /// How many of the next item's bytes are in the region for certain, from the first on: it was begun, and is to be
+    /// written again as a whole.
+    reached: usize,
     /// What became of the items so far, of all frames.
     pieces: Vec<Piece>,
     skip: Option<Code>,
@@ -183,7 +186,7 @@ pub(super) struct Scatter {
 impl Scatter {
     pub(super) fn new(spans: &[Span], data: &[u8]) -> Self {
         let (spans, data) = (spans.to_vec(), data.to_vec());
-        Self { spans, data, next: 0, from: 0, pieces: Vec::new(), skip: None }
+        Self { spans, data, next: 0, from: 0, reached: 0, pieces: Vec::new(), skip: None }
     }
 
     /// More items.
@@ -194,10 +197,7 @@ impl Scatter {
         if self.pieces.len() + spans.len() > REMOTE_BATCH_ITEMS_MAX {
             return Err(Error::new(Code::Range, "a batch has 1 to 512 items"));
         }
-        self.spans.clear();
-        self.spans.extend_from_slice(spans);
-        self.data.clear();
-        self.data.extend_from_slice(data);
+        (self.spans, self.data) = (spans.to_vec(), data.to_vec());
         (self.next, self.from) = (0, 0);
         Ok(())
     }
@@ -219,25 +219,30 @@ impl Scatter {
             // A frame's lengths are those of its bytes.
             let length = chunk_of(span.length(), self.data.len() - self.from);
             let bytes = &self.data[self.from..self.from + length];
-            let (code, written) = match self.skip.take() {
-                Some(code) => (Some(code), 0),
+            let code = match self.skip.take() {
+                Some(code) => Some(code),
                 None => {
-                    let put = put(visitor.opener.session, &visitor.shared.provider, &span, bytes);
-                    match put {
-                        Ok(Putting::Put(written)) => (None, written),
+                    let (session, provider) = (visitor.opener.session, &visitor.shared.provider);
+                    match put(session, provider, &span, bytes, &mut self.reached) {
+                        Ok(Putting::Put) => None,
                         Ok(Putting::Again) => continue,
                         Ok(Putting::Rotating(rotating)) => return Ok(Went::Rotating(rotating)),
                         Err(refused) => {
                             let asked = rest(&span, 0, Rights::WRITE);
-                            (Some(visitor.refused(span.handle(), asked, refused).code()), 0)
+                            Some(visitor.refused(span.handle(), asked, refused).code())
                         }
                     }
                 }
             };
-            self.pieces.push(Piece::new(self.pieces.len() as u32, code, written as u64));
+            // Also of one that failed: a part of it may have been written before.
+            let written = std::mem::take(&mut self.reached) as u64;
+            self.pieces.push(Piece::new(self.pieces.len() as u32, code, written));
             self.from += length;
             self.next += 1;
         }
+        // All of it was dealt with, and the client may take its time.
+        (self.spans, self.data) = (Vec::new(), Vec::new());
+        (self.next, self.from) = (0, 0);
         if more {
             return Ok(Went::Wants);
         }
@@ -251,21 +256,30 @@ impl Scatter {
 }
 
 enum Putting {
-    Put(usize),
+    Put,
     /// The right was narrowed: to be judged again.
     Again,
     Rotating(Rotating),
 }
 
-/// Writes one item, as much of it as lies in its region.
-fn put(session: u64, provider: &Provider, span: &Span, bytes: &[u8]) -> Result<Putting, Refused> {
+/// Writes one item, as much of it as lies in its region. `reached` comes to be how many of its bytes are there, now or
+/// since it was tried before.
+fn put(
+    session: u64,
+    provider: &Provider,
+    span: &Span,
+    bytes: &[u8],
+    reached: &mut usize,
+) -> Result<Putting, Refused> {
     let (offset, length) = (span.offset(), bytes.len() as u64);
     let mut passage = provider.pass(session, span.handle(), Rights::WRITE, offset, length)?;
     let bytes = &bytes[..chunk_of(passage.reach(), bytes.len())];
-    match passage.write(offset, bytes)? {
+    let progress = passage.write(offset, bytes);
+    *reached = passage.written().max(*reached);
+    match progress? {
         Progress::Done => {
             passage.kept();
-            Ok(Putting::Put(bytes.len()))
+            Ok(Putting::Put)
         }
         Progress::Full => Ok(Putting::Again),
         Progress::Rotating(rotating) => Ok(Putting::Rotating(rotating)),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use caps::error::{Code, Error, Result};
 use caps::id::RequestId;
+use caps::limits::FRAME_BYTES_MAX;
 use caps::wire::remote::header::HEADER_BYTES;
 use caps::wire::remote::{Header, Next, Verb, next};
 use policy::limits;
@@ -27,6 +28,7 @@ use super::job::Job;
 use super::keeping::Keeping;
 use super::known::Again;
 use super::line::{Broken, Line, Received};
+use super::partials::Held;
 use super::shard::Desk;
 use super::share::Share;
 use super::table::Key;
@@ -44,11 +46,19 @@ pub(super) struct Connection {
     pub(super) session: Option<Box<Session>>,
     /// What was read and not taken: less than a frame, unless the connection is held up.
     input: Vec<u8>,
+    /// What the gate knows of that.
+    pub(super) held: Held,
+    /// When its handshake may begin.
+    hello: Hello,
+    /// When the oldest byte came of what was not taken.
+    began: Instant,
+    /// When was last read.
+    came: Instant,
     /// Whether the socket may have something.
     readable: bool,
     /// Whether the client has said its last: its end is told once, perhaps together with bytes before it.
     hung_up: bool,
-    /// By when a frame that has begun has to be whole.
+    /// By when a frame, or a record of TLS, that has begun has to be whole.
     pub(super) frame_by: Option<Instant>,
     /// When the client last asked for something.
     quiet_since: Instant,
@@ -72,6 +82,17 @@ pub(super) enum Stage {
     Parting(Instant),
     /// It is closed.
     Dead,
+}
+
+/// When a handshake may begin: it costs the node a signature, of which a network is given some a second.
+#[derive(Clone, Copy)]
+enum Hello {
+    /// When the client has asked for it. Who only connects is given none, and takes none from its neighbours.
+    Awaited,
+    /// At the turn of its network. What the client sent is in its socket until then.
+    At(Instant),
+    /// It may.
+    Now,
 }
 
 /// What lives with a session.
@@ -157,6 +178,7 @@ impl Connection {
     pub(super) fn new(
         key: Key,
         line: Line,
+        held: Held,
         address: IpAddr,
         seat: Seat,
         credentials: Arc<Credentials>,
@@ -172,6 +194,10 @@ impl Connection {
             stage: Stage::Greeting(Greeting::Tls(credentials, refused), until),
             session: None,
             input: Vec::new(),
+            held,
+            hello: Hello::Awaited,
+            began: now,
+            came: now,
             readable: true,
             hung_up: false,
             frame_by: None,
@@ -195,6 +221,27 @@ impl Connection {
     pub(super) fn may_read(&mut self, last: bool) {
         self.readable = true;
         self.hung_up |= last;
+    }
+
+    /// The gate has no room for what it holds under this name.
+    pub(super) fn holds_too_much(&mut self, desk: &mut Desk, name: u64) -> Turn {
+        if !self.held.is(name) || !matches!(self.stage, Stage::Greeting(..) | Stage::Open) {
+            return Turn::Waits; // it holds that no more
+        }
+        let error = Error::new(
+            Code::Busy,
+            "the node holds as much of unfinished frames as it may, most of them of this client, and this is the oldest",
+        );
+        if self.session.is_some() {
+            desk.shared.rejects.note(self.seat.source(), &error);
+        }
+        self.part(desk, End::Told(error))
+    }
+
+    /// Gives up what it holds: nobody takes a frame of it any more.
+    pub(super) fn let_go(&mut self) {
+        self.input = Vec::new();
+        self.held.clear();
     }
 
     /// Goes on as far as possible.
@@ -234,7 +281,8 @@ impl Connection {
         if own {
             if left > 0 {
                 plain.drain(..taken);
-                plain.shrink_to(2 * left);
+                // Room for what is still to come of a frame, and never for two.
+                plain.shrink_to((2 * left).min(FRAME_BYTES_MAX));
                 self.input = plain;
             }
         } else {
@@ -243,16 +291,27 @@ impl Connection {
             desk.plain = plain;
         }
         let turn = went?;
-        // Held up, or with others first, it is not the client's fault that its frame is not taken.
-        if self.is_held_up() {
-            self.frame_by = None;
-        } else if !self.share.is_spent() {
-            let most = Duration::from_millis(limits::REMOTE_FRAME_MS_MAX);
-            self.frame_by = (left > 0).then(|| self.frame_by.unwrap_or_else(|| Instant::now() + most));
-        }
+        self.count_held();
         let more =
             matches!(self.session.as_ref().map(|session| &session.work), Some(Work::Job(.., Waits::Turn)));
         Ok(if more { Turn::Again } else { turn })
+    }
+
+    /// Counts what was not taken, and whether the client or the node is to see to it.
+    fn count_held(&mut self) {
+        if self.is_held_up() || self.share.is_spent() && matches!(next(&self.input), Ok(Next::Frame { .. })) {
+            // Held up, or with others first, it is not the client's fault that its frame is not taken.
+            self.held.set(0, self.began);
+            self.held.wait(self.input.len());
+            self.frame_by = None;
+            return;
+        }
+        // Of what is not even a record yet, TLS holds the rest.
+        let bytes = self.input.len() + self.line.unfinished();
+        self.held.wait(0);
+        self.held.set(bytes, self.began);
+        let most = Duration::from_millis(limits::REMOTE_FRAME_MS_MAX);
+        self.frame_by = (bytes > 0).then(|| self.frame_by.unwrap_or_else(|| Instant::now() + most));
     }
 
     /// Takes the frames of what is there, and reads more. `taken` counts the bytes of `plain` that are done with.
@@ -268,10 +327,19 @@ impl Connection {
             if !self.readable {
                 return Ok(Turn::Waits);
             }
+            if !self.may_begin(desk)? {
+                return Ok(Turn::Waits);
+            }
             plain.drain(..*taken);
             *taken = 0;
             let before = plain.len();
-            match self.line.receive(&mut desk.cipher, plain) {
+            // Nothing but the beginning of a frame is left when more is read.
+            self.came = desk.woke;
+            if plain.is_empty() && self.line.unfinished() == 0 {
+                self.began = self.came;
+            }
+            let room = desk.partials.read_bytes();
+            match self.line.receive(&mut desk.cipher[..room], plain) {
                 Ok(Received::Some { more, bytes }) => {
                     self.readable = more || self.hung_up;
                     self.share.read(bytes, plain.len() - before);
@@ -290,6 +358,41 @@ impl Connection {
         self.take_frames(desk, plain, taken)?;
         let more = self.readable || self.share.is_spent();
         Ok(if more && !self.is_held_up() { Turn::Again } else { Turn::Waits })
+    }
+
+    /// Whether TLS may be given what the socket has.
+    fn may_begin(&mut self, desk: &mut Desk) -> Result<bool, End> {
+        let at = match self.hello {
+            Hello::Now => return Ok(true),
+            Hello::At(at) => at,
+            Hello::Awaited => match self.line.begins(&mut desk.cipher) {
+                Ok(Some(true)) => {
+                    let now = Instant::now();
+                    let wait = self.seat.handshake(now).map_err(|error| {
+                        desk.shared.rejects.note(self.seat.source(), &error);
+                        End::Gone
+                    })?;
+                    now + wait
+                }
+                Ok(Some(false)) if !self.hung_up => {
+                    self.readable = false; // until more has come
+                    return Ok(false);
+                }
+                Ok(_) => return Err(End::Left),
+                Err(_) => return Err(End::Gone),
+            },
+        };
+        let may = at <= Instant::now();
+        self.hello = if may { Hello::Now } else { Hello::At(at) };
+        Ok(may)
+    }
+
+    /// When it goes on by itself, as it is the turn of its network.
+    const fn begins_at(&self) -> Option<Instant> {
+        match self.hello {
+            Hello::At(at) => Some(at),
+            Hello::Awaited | Hello::Now => None,
+        }
     }
 
     /// Whether frames of a request are still to come.
@@ -340,6 +443,7 @@ impl Connection {
             *taken += HEADER_BYTES + body.len();
             self.share.frame();
             self.frame_by = None;
+            self.began = self.came;
             self.quiet_since = desk.woke;
             self.frame(desk, &header, body)?;
         }
@@ -366,7 +470,7 @@ impl Connection {
         let after = |since: Instant, ms| since + Duration::from_millis(ms);
         let stuck = self.line.stuck_since().map(|since| after(since, limits::SEND_MS_MAX));
         let own = match &self.stage {
-            Stage::Greeting(_, until) => Some(*until),
+            Stage::Greeting(_, until) => Some(self.begins_at().map_or(*until, |at| at.min(*until))),
             // From here on nothing else counts: a deadline that nobody looks at any more would be due for ever.
             Stage::Parting(until) if self.session.is_some() => {
                 // Nothing tells that what was sent has arrived.
@@ -421,6 +525,7 @@ impl Connection {
         }
         let late = |what| Error::new(Code::Timeout, what);
         match &self.stage {
+            Stage::Greeting(_, until) if *until > now && self.begins_at().is_some() => self.turn(desk),
             Stage::Greeting(Greeting::Tls(..), _) => {
                 let error = late("the TLS handshake was not done in time");
                 desk.shared.rejects.note(self.seat.source(), &error);

@@ -99,7 +99,8 @@ impl Drop for Carrier {
     }
 }
 
-/// Sends an errand off. It is back in the mailbox at the latest after `limit`, or soon after it was given up.
+/// Sends an errand off. It is back in the mailbox at the latest after `limit`, or soon after it was given up; one whose
+/// effect lasts when that is done.
 pub(super) fn send_off(
     runtime: &Handle,
     mailbox: &Arc<Mailbox>,
@@ -123,7 +124,13 @@ async fn grant(visitor: &mut Visitor, header: &Header, wish: Wish, limit: Durati
     let in_time = || if begun.elapsed() < limit { Ok(()) } else { Err(late()) };
     match wish {
         Wish::Control(request, kept) => {
-            let answer = timeout(limit, answer(visitor, *request)).await.unwrap_or_else(|_| Err(late()));
+            // What lasts is not broken off when the time is over, for the same reasons as below: a lease that ends with
+            // the session is made before that is over, and who asks again is told what came of it.
+            let lasts = kept.is_some();
+            let answer = match lasts {
+                true => answer(visitor, *request).await,
+                false => timeout(limit, answer(visitor, *request)).await.unwrap_or_else(|_| Err(late())),
+            };
             if answer.as_ref().is_err_and(|error| error.code() == Code::Quota) {
                 visitor.refused_by_quota();
             }
@@ -136,11 +143,13 @@ async fn grant(visitor: &mut Visitor, header: &Header, wish: Wish, limit: Durati
                 }),
                 Err(error) => refused(error),
             };
-            // A refusal as well, and that the time was over: the broker may have done it after that. Only who is told to
-            // ask again is not told the same for ever: nothing was done.
+            // A refusal as well. Only who is told to ask again is not told the same for ever: nothing was done.
             let busy = answer.as_ref().is_err_and(|error| error.code() == Code::Busy);
             if let Some((under_way, identity)) = kept.filter(|_| !busy) {
                 under_way.answered(identity, &frame);
+            }
+            if lasts {
+                in_time()?;
             }
             Ok(Brought::Frame(frame))
         }

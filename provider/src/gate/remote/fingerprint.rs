@@ -17,9 +17,11 @@ pub(super) const fn only_reads(ask: &Ask<'_>) -> bool {
 }
 
 impl Visitor {
-    /// Of which lease a handle is by which this session has, or last had, a right.
+    /// Of which lease a handle is by which this session has, or had, a right. Asked of the session as well: the provider
+    /// forgets a right once another one has ended in its slot, and what was asked by it may be asked again after that.
     pub(super) fn lease_of(&self, handle: SlotHandle) -> Option<LeaseId> {
-        self.shared.provider.lease_of(self.opener.session, handle)
+        let known = self.shared.provider.lease_of(self.opener.session, handle);
+        known.or_else(|| self.rights.lease_of(handle))
     }
 }
 

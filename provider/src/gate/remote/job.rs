@@ -88,6 +88,16 @@ enum Work {
     Over,
 }
 
+impl Work {
+    /// It failed, as a whole.
+    fn failed(&self, error: Error) -> Self {
+        Self::Failed(match self {
+            Self::Write(write) => write.failed(error),
+            _ => error,
+        })
+    }
+}
+
 /// How far one step of a verb came. An error is the end of the request.
 pub(super) enum Went {
     /// A chunk further.
@@ -213,10 +223,10 @@ impl Job {
                         Work::Gather(gather) => gather.skip(busy.code()),
                         Work::Scatter(scatter) => scatter.skip(busy.code()),
                         Work::Filling(filling) => filling.skip(busy),
-                        _ => self.work = Work::Failed(busy),
+                        _ => self.work = self.work.failed(busy),
                     }
                 }
-                Err(error) => self.work = Work::Failed(error),
+                Err(error) => self.work = self.work.failed(error),
             }
         }
     }

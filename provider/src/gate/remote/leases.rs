@@ -277,7 +277,7 @@ pub(super) struct Filling {
     undo: Undo,
     /// Whose bytes came last: those of the ones before are all here.
     at: usize,
-    /// What came last, of which `done` pieces were dealt with. Their room is used again.
+    /// What came last, of which `done` pieces were dealt with. Nothing while more is waited for.
     pieces: Vec<(usize, usize)>,
     data: Vec<u8>,
     done: usize,
@@ -300,8 +300,7 @@ impl Filling {
             // The pieces of a frame are as long as its bytes.
             self.pieces.push((index, piece.length() as usize));
         }
-        self.data.clear();
-        self.data.extend_from_slice(data);
+        self.data = data.to_vec();
         Ok(())
     }
 
@@ -324,6 +323,8 @@ impl Filling {
             }
             return Ok(Went::On);
         }
+        // All of it was dealt with, and the client may take its time.
+        (self.pieces, self.data, self.done) = (Vec::new(), Vec::new(), 0);
         if more {
             return Ok(Went::Wants);
         }

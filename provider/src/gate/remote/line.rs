@@ -19,12 +19,15 @@ use policy::limits;
 use rustix::net::sockopt;
 use transport::rustls::{self, ServerConnection};
 
+use super::records::{self, Records};
 use crate::runtime::Outgoing;
 
 /// One connection's socket and its TLS.
 pub(super) struct Line {
     socket: TcpStream,
     tls: ServerConnection,
+    /// How far the client is with its records.
+    records: Records,
     /// Whether the client has said in TLS that it says no more: its socket need not have.
     heard_all: bool,
     /// Whether this direction is to be closed once the socket has taken everything.
@@ -99,7 +102,14 @@ impl Line {
             .map_err(|_| Error::new(Code::Internal, "the TLS configuration does not do"))?;
         // What is to be sent never stays in it: see `Tap`.
         tls.set_buffer_limit(None);
-        Ok(Self { socket, tls, heard_all: false, closes: false, unsent: Unsent::default() })
+        Ok(Self {
+            socket,
+            tls,
+            records: Records::default(),
+            heard_all: false,
+            closes: false,
+            unsent: Unsent::default(),
+        })
     }
 
     pub(super) fn tls(&self) -> &ServerConnection {
@@ -131,6 +141,28 @@ impl Line {
     /// Whether the socket took everything.
     pub(super) fn is_drained(&self) -> bool {
         self.unsent.bytes.is_empty()
+    }
+
+    /// Bytes that the client has sent of a record of TLS whose rest it has not.
+    pub(super) const fn unfinished(&self) -> usize {
+        self.records.unfinished()
+    }
+
+    /// Whether the client has sent enough for TLS to begin with. Looks without taking; nothing was read before. `None` if
+    /// nothing more comes.
+    ///
+    /// # Errors
+    /// If the socket is gone.
+    pub(super) fn begins(&self, scratch: &mut [u8]) -> io::Result<Option<bool>> {
+        loop {
+            match self.socket.peek(scratch) {
+                Ok(0) => return Ok(None),
+                Ok(come) => return Ok(Some(records::begins(&scratch[..come]))),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Some(false)),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Since when nothing of what waits has moved, as far as is known.
@@ -173,6 +205,7 @@ impl Line {
             return Ok(Received::End);
         }
         let more = read == scratch.len();
+        self.records.came(&scratch[..read]);
         let mut rest = &scratch[..read];
         while !rest.is_empty() {
             // Nothing is taken once the client has said that it says no more.

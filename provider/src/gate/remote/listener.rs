@@ -16,10 +16,11 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use transport::{Reload, Reloaded};
 
-use super::admission::Admission;
+use super::admission::{Admission, Admitted};
 use super::config::RemoteConfig;
 use super::effects::Effects;
 use super::mailbox::{Letter, Mailbox};
+use super::partials::Partials;
 use super::shard::Shard;
 use crate::gate::Gate;
 use crate::gate::listen::Shared;
@@ -30,9 +31,15 @@ pub struct RemoteGate {
     address: SocketAddr,
     shared: Arc<Shared>,
     admission: Arc<Admission>,
-    shards: Shards,
-    next: AtomicUsize,
+    _shards: Shards,
+    dealer: Dealer,
     watching: tokio::task::JoinHandle<()>,
+}
+
+/// Deals connections out to the shards.
+struct Dealer {
+    shards: Vec<Arc<Mailbox>>,
+    next: AtomicUsize,
 }
 
 /// Threads that serve. Stopped and waited for when dropped, also where only some of them could be started.
@@ -53,18 +60,21 @@ impl RemoteGate {
         let shared = local.shared();
         let provider = shared.provider.clone();
         let effects = Effects::start(move || provider.clock().boot());
+        let partials = Arc::new(Partials::default());
         let beginning_max = limits::REMOTE_GREETINGS_MAX.div_ceil(config.shards.max(1));
         for _ in 0..config.shards.max(1) {
-            let (shared, effects) = (shared.clone(), effects.clone());
+            let (shared, effects, partials) = (shared.clone(), effects.clone(), partials.clone());
+            let (runtime, credentials) = (Handle::current(), config.credentials.clone());
             let (shard, mailbox) =
-                Shard::new(shared, effects, Handle::current(), config.credentials.clone(), beginning_max)?;
+                Shard::new(shared, effects, partials, runtime, credentials, beginning_max)?;
             let thread = std::thread::Builder::new().name("lh-remote".into()).spawn(move || shard.run());
             let thread = thread.map_err(|_| Error::new(Code::System, "cannot start a thread for TLS"))?;
             shards.0.push((mailbox, Some(thread)));
         }
-        let mailboxes = shards.0.iter().map(|(mailbox, _)| mailbox.clone()).collect();
+        let mailboxes: Vec<_> = shards.0.iter().map(|(mailbox, _)| mailbox.clone()).collect();
+        let dealer = Dealer { shards: mailboxes.clone(), next: AtomicUsize::new(0) };
         let watching = tokio::spawn(watch(config.credentials, mailboxes, shared.clone()));
-        Ok(Self { listener, address, shared, admission, shards, next: AtomicUsize::new(0), watching })
+        Ok(Self { listener, address, shared, admission, _shards: shards, dealer, watching })
     }
 
     /// Where it listens. The port is the one that the kernel chose, where it was to choose.
@@ -98,16 +108,20 @@ impl RemoteGate {
     fn begin(&self, socket: TcpStream, address: IpAddr) {
         let source = Source::of(address);
         match self.admission.admit(source) {
-            Ok((seat, refused)) => {
-                let shards = &self.shards.0;
-                let turn = self.next.fetch_add(1, Ordering::Relaxed);
-                let open = |after: &usize| shards[(turn + after) % shards.len()].0.is_open();
-                // One that could not wait for its sockets any more has said so; the others serve on.
-                let Some(after) = (0..shards.len()).find(open) else { return };
-                shards[(turn + after) % shards.len()].0.put(Letter::New(socket, address, seat, refused));
-            }
+            Ok(admitted) => self.dealer.deal(socket, address, admitted),
             Err(error) => self.shared.rejects.note(source, &error),
         }
+    }
+}
+
+impl Dealer {
+    fn deal(&self, socket: TcpStream, address: IpAddr, admitted: Admitted) {
+        let Admitted { seat, refused } = admitted;
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let open = |after: &usize| self.shards[(turn + after) % self.shards.len()].is_open();
+        // One that could not wait for its sockets any more has said so; the others serve on.
+        let Some(after) = (0..self.shards.len()).find(open) else { return };
+        self.shards[(turn + after) % self.shards.len()].put(Letter::New(socket, address, seat, refused));
     }
 }
 

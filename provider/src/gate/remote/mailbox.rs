@@ -2,7 +2,7 @@
 //!
 //! Nothing here is bounded by itself: a letter is about a connection that was admitted, and each has at most one errand
 //! under way and one rotation that it waits for. What it waited for before may be told late, and its end more than once,
-//! by each take-back that cuts it off; both mean nothing then.
+//! by each take-back that cuts it off; both mean nothing then. What it holds is told of once, under a name of its own.
 
 use std::net::{IpAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +29,8 @@ pub(super) enum Letter {
     End(Key),
     /// Certificates are to be judged again.
     Judge,
+    /// A connection is to end that holds, under this name, what the gate has no room for.
+    TooMuch(Key, u64),
     /// All are to end, and the shard with them.
     Stop,
 }

@@ -12,7 +12,8 @@
 //!   └────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A small data request is read, judged, done and answered in one wake-up of one thread; a large one, and more than a
+//! A small data request is read, judged, done and answered in one wake-up of one thread, which stays awake for a moment
+//! where requests follow each other closely ([`transport::Eager`]); a large one, and more than a
 //! turn's share of requests, takes turns with the other connections. Nothing on its way waits: what cannot go
 //! on (no room for the answer, a segment that is being rotated, a request that the broker decides) leaves the connection
 //! *held up*, and a connection that is held up is not read from, so what its client sends more waits in its own kernel.
@@ -24,13 +25,16 @@
 //! |---|---|
 //! | `config` | what the operator says |
 //! | `admission` | how many connections there may be, and whose |
+//! | `rates` | how many handshakes a network may begin in a time |
 //! | `listener` | binding, accepting, starting and stopping the shards |
 //! | `mailbox` | what other threads tell a shard |
 //! | `shard` | the loop of a thread: readiness, mail, deadlines, turns |
 //! | `share` | what a connection may have done in one turn |
 //! | `table` | the connections of a shard, by keys that are never used again |
+//! | `partials` | what all connections hold of frames that are not whole |
 //! | `deadlines` | when which connection has to be looked at |
 //! | `line` | TLS over a socket: bytes in, frames out |
+//! | `records` | where TLS's records end in what has come |
 //! | `connection` | one connection from accept to end |
 //! | `greeting` | a session's beginning: certificates, proof of a key, and that both mean the same |
 //! | `requests` | what a frame asks for, and who does it |
@@ -64,8 +68,11 @@ mod leases;
 mod line;
 mod listener;
 mod mailbox;
+mod partials;
 mod parting;
+mod rates;
 mod read;
+mod records;
 mod requests;
 mod shard;
 mod share;

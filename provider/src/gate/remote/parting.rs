@@ -17,6 +17,7 @@ impl Connection {
     /// Ends the connection: what lives with it at once, the rest once the client has been told.
     pub(super) fn part(&mut self, desk: &mut Desk, end: End) -> Turn {
         self.frame_by = None; // no frame is waited for any more
+        self.let_go();
         let alerted = matches!(end, End::Tls(_));
         let told = match end {
             End::Gone => {

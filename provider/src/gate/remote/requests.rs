@@ -21,6 +21,7 @@ use super::known::Again;
 use super::leases::Asked;
 use super::line::Line;
 use super::mailbox::Letter;
+use super::partials::Holder;
 use super::shard::Desk;
 use super::share::Share;
 use super::table::Key;
@@ -64,6 +65,7 @@ impl Connection {
         let (visitor, welcome) = outcome.map_err(refused)?;
         let opener = visitor.opener;
         self.seat.take_for(opener.proven.holder()).map_err(End::Told)?;
+        self.held.belongs_to(Holder::Principal(opener.proven.holder()));
         let outgoing = self.line.keep_books().map_err(refused)?;
         let (mailbox, key) = (desk.mailbox.clone(), self.key);
         // It has nothing mapped, so nobody has to tell it anything.

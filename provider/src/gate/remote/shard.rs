@@ -12,7 +12,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use policy::limits;
 use tokio::runtime::Handle;
-use transport::Reload;
+use transport::{Eager, Reload};
 
 use super::admission::Seat;
 use super::connection::{Connection, End, Turn};
@@ -20,6 +20,7 @@ use super::deadlines::Deadlines;
 use super::effects::Effects;
 use super::line::Line;
 use super::mailbox::{Letter, Mailbox};
+use super::partials::{Holder, Partials};
 use super::table::{Key, Table};
 use crate::gate::listen::Shared;
 
@@ -34,6 +35,8 @@ pub(super) struct Desk {
     pub(super) effects: Arc<Effects>,
     pub(super) runtime: Handle,
     pub(super) mailbox: Arc<Mailbox>,
+    /// What all connections of the gate hold.
+    pub(super) partials: Arc<Partials>,
     /// What the node believes now.
     pub(super) credentials: Arc<Reload>,
     /// What is read is read into this.
@@ -64,6 +67,8 @@ pub(super) struct Shard {
     deadlines: Deadlines,
     /// Those that could go on at once, in turn.
     again: VecDeque<Key>,
+    /// Connections that were accepted and are not begun: each costs keys, and a handshake next.
+    fresh: VecDeque<(TcpStream, IpAddr, Seat, Option<Error>)>,
     /// Those whose certificates are to be judged again.
     judging: VecDeque<Key>,
     /// Those that are beginning, the oldest first, and behind the oldest some that have begun or are gone.
@@ -73,6 +78,8 @@ pub(super) struct Shard {
     beginning_max: usize,
     /// By when it has to be over.
     stops_by: Option<Instant>,
+    /// Looks for the next request before it sleeps.
+    eager: Eager,
 }
 
 impl Shard {
@@ -83,6 +90,7 @@ impl Shard {
     pub(super) fn new(
         shared: Arc<Shared>,
         effects: Arc<Effects>,
+        partials: Arc<Partials>,
         runtime: Handle,
         credentials: Arc<Reload>,
         beginning_max: usize,
@@ -95,6 +103,7 @@ impl Shard {
             effects,
             runtime,
             mailbox: mailbox.clone(),
+            partials,
             credentials,
             cipher: vec![0; limits::REMOTE_READ_BYTES],
             plain: Vec::new(),
@@ -103,6 +112,7 @@ impl Shard {
         let shard = Self {
             poll,
             desk,
+            fresh: VecDeque::new(),
             judging: VecDeque::new(),
             table: Table::default(),
             deadlines: Deadlines::default(),
@@ -111,6 +121,7 @@ impl Shard {
             beginning: 0,
             beginning_max,
             stops_by: None,
+            eager: Eager::default(),
         };
         Ok((shard, mailbox))
     }
@@ -131,7 +142,7 @@ impl Shard {
         let _inside = runtime.enter();
         let mut events = Events::with_capacity(EVENTS);
         while !self.is_over() {
-            match self.poll.poll(&mut events, self.patience()) {
+            match self.wait(&mut events) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -165,6 +176,10 @@ impl Shard {
                     self.open(letter);
                 }
             }
+            for _ in 0..limits::REMOTE_BEGUN_PER_ROUND {
+                let Some((socket, address, seat, refused)) = self.fresh.pop_front() else { break };
+                self.begin(socket, address, seat, refused);
+            }
             // Those that are put there meanwhile have their turn after the others.
             for _ in 0..self.again.len() {
                 let Some(key) = self.again.pop_front() else { break };
@@ -187,9 +202,25 @@ impl Shard {
         }
     }
 
+    /// Until something is to be done.
+    fn wait(&mut self, events: &mut Events) -> std::io::Result<()> {
+        let patience = self.patience();
+        let poll = &mut self.poll;
+        if patience != Some(Duration::ZERO) {
+            let came = self.eager.wait(|| match poll.poll(events, Some(Duration::ZERO)) {
+                Ok(()) => (!events.is_empty()).then_some(Ok(())),
+                Err(error) => Some(Err(error)),
+            });
+            if let Some(came) = came {
+                return came;
+            }
+        }
+        poll.poll(events, patience)
+    }
+
     /// How long nothing has to be looked at.
     fn patience(&self) -> Option<Duration> {
-        if !self.again.is_empty() || !self.judging.is_empty() {
+        if !(self.again.is_empty() && self.judging.is_empty() && self.fresh.is_empty()) {
             return Some(Duration::ZERO);
         }
         let next = [self.deadlines.next(), self.stops_by].into_iter().flatten().min()?;
@@ -231,7 +262,9 @@ impl Shard {
 
     fn open(&mut self, letter: Letter) {
         match letter {
-            Letter::New(socket, address, seat, refused) => self.begin(socket, address, seat, refused),
+            Letter::New(socket, address, seat, refused) => {
+                self.fresh.push_back((socket, address, seat, refused));
+            }
             Letter::Greeted(key, greeted) => {
                 self.visit(key, |connection, desk| match connection.greeted(desk, *greeted) {
                     Ok(()) => connection.turn(desk),
@@ -246,6 +279,9 @@ impl Shard {
             }
             Letter::GoOn(key) => self.visit(key, Connection::rotated),
             Letter::End(key) => self.visit(key, |connection, desk| connection.part(desk, End::Gone)),
+            Letter::TooMuch(key, name) => {
+                self.visit(key, |connection, desk| connection.holds_too_much(desk, name))
+            }
             Letter::Judge => self.judging = self.table.keys().into(),
             Letter::Stop => {
                 self.stops_by = Some(Instant::now() + Duration::from_millis(limits::REMOTE_STOP_MS_MAX));
@@ -269,7 +305,9 @@ impl Shard {
             registry
                 .register(&mut SourceFd(&line.raw_fd()), key.token(), interest)
                 .map_err(|_| Error::new(Code::System, "cannot watch a socket"))?;
-            Ok::<_, Error>(Connection::new(key, line, address, seat, credentials, refused))
+            let holder = Holder::Network(seat.source());
+            let held = self.desk.partials.held(self.desk.mailbox.clone(), key, holder);
+            Ok::<_, Error>(Connection::new(key, line, held, address, seat, credentials, refused))
         });
         let key = match inserted {
             Ok(key) => key,

@@ -17,15 +17,17 @@ pub(super) struct Write {
     /// Of these, the ones that are in the region: fewer once its end was met.
     written: u64,
     met_end: bool,
-    /// What came last. Its room is used again.
+    /// What came last. Nothing while more is waited for.
     chunk: Vec<u8>,
     /// Whether that was dealt with.
     dealt: bool,
+    /// How many of its bytes are in the region for certain, from the first on, if it was begun and was not.
+    reached: u64,
 }
 
 impl Write {
     pub(super) fn new(span: Span, data: &[u8]) -> Self {
-        Self { span, done: 0, written: 0, met_end: false, chunk: data.to_vec(), dealt: false }
+        Self { span, done: 0, written: 0, met_end: false, chunk: data.to_vec(), dealt: false, reached: 0 }
     }
 
     /// The next bytes.
@@ -37,8 +39,7 @@ impl Write {
         if !self.dealt || left.is_none() || more != (left > Some(0)) {
             return Err(Error::new(Code::FrameType, "a write has as many bytes as it announces"));
         }
-        self.chunk.clear();
-        self.chunk.extend_from_slice(data);
+        self.chunk = data.to_vec();
         self.dealt = false;
         Ok(())
     }
@@ -57,6 +58,7 @@ impl Write {
             return put.map_err(|refused| visitor.refused(self.span.handle(), asked, refused));
         }
         if self.done < self.span.length() {
+            self.chunk = Vec::new(); // the client may take its time
             return Ok(Went::Wants);
         }
         if !out.has_room() {
@@ -67,12 +69,25 @@ impl Write {
         Ok(Went::Done)
     }
 
+    /// What a client is told of a write that failed: with how many of its bytes are in the region for certain, from the
+    /// first on.
+    pub(super) fn failed(&self, error: Error) -> Error {
+        match self.written + self.reached {
+            0 => error,
+            bytes => {
+                Error::with(error.code(), format!("{}; its first {bytes} bytes are written", error.detail()))
+            }
+        }
+    }
+
     fn put(&mut self, offset: u64, left: u64, session: u64, provider: &Provider) -> Result<Went, Refused> {
         if !self.met_end {
             let mut passage = provider.pass(session, self.span.handle(), Rights::WRITE, offset, left)?;
             let reach = passage.reach();
             let bytes = &self.chunk[..chunk_of(reach, self.chunk.len())];
-            match passage.write(offset, bytes)? {
+            let progress = passage.write(offset, bytes);
+            self.reached = self.reached.max(passage.written() as u64);
+            match progress? {
                 Progress::Done => passage.kept(),
                 Progress::Rotating(rotating) => return Ok(Went::Rotating(rotating)),
                 // Narrowed: it is judged again.
@@ -82,6 +97,7 @@ impl Write {
             self.met_end = bytes.len() as u64 == reach && reach < left;
         }
         self.done += self.chunk.len() as u64;
+        self.reached = 0;
         self.dealt = true;
         Ok(Went::On)
     }
