@@ -196,14 +196,11 @@ async fn lost_notices_have_the_broker_look_what_is_there() {
     serving.abort();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn h2_nothing_is_revoked_at_another_provider() {
-    let world = World::start().await;
-    let wire = Wire::to(world.address).await;
-    let east = world.join(registration("east", 11), &wire).await;
+/// Has `east`, which is there alone, make a lease; then `west` joins, and has what it takes to revoke a block of it.
+async fn beside_a_lease_of_east(world: &World) -> (Raw, Cut) {
     let lease = world.lease(1).await.unwrap().id;
-    let mut west = Raw::connect(&world, "provider/west").await;
-    west.join(&world, registration("west", 12), false).await;
+    let mut west = Raw::connect(world, "provider/west").await;
+    west.join(world, registration("west", 12), false).await;
     let cut = Cut {
         lease,
         grant: None,
@@ -214,6 +211,16 @@ async fn h2_nothing_is_revoked_at_another_provider() {
         expires: UnixMicros(u64::MAX / 4),
         holders: vec![public(1)],
     };
+    (west, cut)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn h2_nothing_is_revoked_at_another_provider() {
+    let world = World::start().await;
+    let wire = Wire::to(world.address).await;
+    let east = world.join(registration("east", 11), &wire).await;
+    let (mut west, cut) = beside_a_lease_of_east(&world).await;
+    let lease = cut.lease;
     let ask = ProviderAsks::RevokeToken {
         holder: public(1),
         cut: Box::new(cut.clone()),
@@ -462,19 +469,8 @@ async fn a_flood_of_refusals_fills_no_log_and_ends_the_link() {
     let world = World::start().await;
     let wire = Wire::to(world.address).await;
     world.join(registration("east", 11), &wire).await;
-    let lease = world.lease(1).await.unwrap().id;
-    let mut west = Raw::connect(&world, "provider/west").await;
-    west.join(&world, registration("west", 12), false).await;
-    let cut = Cut {
-        lease,
-        grant: None,
-        id: RevocationId([2; 64]),
-        marks: [None, None],
-        range: None,
-        not_before: UnixMicros(1),
-        expires: UnixMicros(u64::MAX / 4),
-        holders: vec![public(1)],
-    };
+    let (mut west, cut) = beside_a_lease_of_east(&world).await;
+    let lease = cut.lease;
     let begun = std::time::Instant::now();
     for _ in 0..200 {
         let cut = Box::new(cut.clone());

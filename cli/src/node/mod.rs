@@ -50,3 +50,10 @@ pub(crate) use lives::{LATER_VARIABLE, VARIABLE as LIFE_VARIABLE};
 pub(crate) use provider::{Options as ProviderOptions, run as run_provider};
 pub(crate) use spawned::Spawned;
 pub(crate) use up::{Options, Role, run};
+
+/// The threads that serve sockets and links. Everything that is done before there are threads is done before this.
+fn runtime() -> caps::Result<tokio::runtime::Runtime> {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    let runtime = threads.thread_name("lh-gate").enable_all().build();
+    runtime.map_err(|_| caps::Error::new(caps::error::Code::System, "cannot start the gate's threads"))
+}

@@ -98,11 +98,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
         Some(above) => lives::begin(above)?,
     }
     let prepared = prepare(options)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("lh-gate")
-        .enable_all()
-        .build()
-        .map_err(|_| Error::new(Code::System, "cannot start the gate's threads"))?;
+    let runtime = super::runtime()?;
     match runtime.block_on(serve(prepared))? {
         End::Stopped => Ok(()),
         End::NewLife(why) => {

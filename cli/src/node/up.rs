@@ -99,11 +99,7 @@ struct Prepared {
 /// Why it did not start, or that its logs could not be closed.
 pub fn run(options: Options) -> Result<(), Failure> {
     let prepared = prepare(options)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("lh-gate")
-        .enable_all()
-        .build()
-        .map_err(|_| Error::new(Code::System, "cannot start the gate's threads"))?;
+    let runtime = super::runtime()?;
     runtime.block_on(serve(prepared)).map_err(Into::into)
 }
 
