@@ -25,6 +25,7 @@ use super::FactsSource;
 use super::admission::{AtDoor, Door};
 use super::desk::Desk;
 use super::greeting::{hear, meet, tell};
+use super::refusals::Refusals;
 use super::registry::Registry;
 use super::remote::{Asked, RemoteProvider};
 use super::serve::{Joined, serve};
@@ -51,6 +52,8 @@ struct Shared {
     registry: Arc<Registry>,
     /// Links that have said who they are.
     places: Arc<Semaphore>,
+    /// Lines of the node's own log about connections that came to nothing: who is let in nowhere must not fill it.
+    strangers: Refusals,
 }
 
 impl Listener {
@@ -71,7 +74,8 @@ impl Listener {
         })?;
         let registry = Arc::new(Registry::new(handle.clone()));
         let places = Arc::new(Semaphore::new(LINKS_MAX));
-        let desk = Arc::new(Shared { credentials, handle, source, timings, registry, places });
+        let strangers = Refusals::default();
+        let desk = Arc::new(Shared { credentials, handle, source, timings, registry, places, strangers });
         Ok(Self { socket, desk })
     }
 
@@ -97,7 +101,7 @@ impl Listener {
                     Some(at_door) => {
                         links.spawn(link(Arc::clone(&self.desk), stream, from, at_door));
                     }
-                    None => tracing::warn!(%from, "too many connections at the door of the providers' link"),
+                    None => self.desk.turned_away(from, &"there are too many, or too many of that address"),
                 },
                 Err(error) => {
                     tracing::warn!(%error, "accepting providers failed");
@@ -108,13 +112,22 @@ impl Listener {
     }
 }
 
-/// One connection.
-async fn link(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, at_door: AtDoor) {
-    if let Err(error) = run(&shared, stream, at_door).await {
-        tracing::warn!(%from, %error, "a provider's link is over");
+impl Shared {
+    fn turned_away(&self, from: SocketAddr, why: &dyn std::fmt::Display) {
+        if let Some(left_out) = self.strangers.count(self.handle.now()) {
+            tracing::warn!(%from, %why, left_out, "a connection of a provider, or of whoever it is, came to nothing");
+        }
     }
 }
 
+/// One connection.
+async fn link(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, at_door: AtDoor) {
+    if let Err(error) = run(&shared, stream, at_door).await {
+        shared.turned_away(from, &error);
+    }
+}
+
+/// An error: it never became a link.
 async fn run(shared: &Arc<Shared>, stream: TcpStream, at_door: AtDoor) -> Result<()> {
     let timings = &shared.timings;
     let by = Instant::now() + timings.greeting;
@@ -145,9 +158,12 @@ async fn run(shared: &Arc<Shared>, stream: TcpStream, at_door: AtDoor) -> Result
             return Err(error);
         }
     };
-    tracing::info!(provider = %desk.life.registration.name, life = %desk.life.registration.id, "a provider has joined");
+    let (provider, life) = (desk.life.registration.name.clone(), desk.life.registration.id);
+    tracing::info!(%provider, %life, "a provider has joined");
     let joined = Joined { from: reader, to: writer, chain: met.chain, out, frames, desk, known };
-    Err(serve(joined, &shared.credentials, timings).await)
+    let why = serve(joined, &shared.credentials, timings).await;
+    tracing::warn!(%provider, %life, %why, "a provider's link is over");
+    Ok(())
 }
 
 /// What a link that has joined has beside its stream.

@@ -1,4 +1,4 @@
-//! How many refusals of one provider enter the log.
+//! How many refusals enter a log: those of one provider the broker's, and those of whoever came to its door the node's own.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,10 +7,10 @@ use caps::time::{Micros, UnixMicros};
 
 /// The time in which one entry is earned.
 const INTERVAL: Micros = Micros(1_000_000 / LIMIT_PER_SECOND);
-/// How far ahead of the time a quiet provider may go.
+/// How far ahead of the time who was quiet may go.
 const AHEAD: Micros = Micros((LIMIT_BURST - 1) * INTERVAL.0);
 
-/// The count of one life, over all its links.
+/// A count: of one life, over all its links, or of all who came to nothing.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Mutex<(UnixMicros, u64)>);
 
