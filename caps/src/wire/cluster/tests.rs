@@ -358,6 +358,7 @@ fn lengths_have_borders() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "messages as long as they may be")]
 fn what_may_be_several_has_a_bound() {
     let name = |n: usize| Name::new(&format!("n{n}")).unwrap();
     let ask = |ask| ToBroker::Ask { number: 1, ask };
@@ -449,6 +450,7 @@ const NOTHING: Allowance = Allowance {
 };
 
 #[test]
+#[cfg_attr(miri, ignore = "messages as long as they may be")]
 fn the_largest_receipt_fits_and_nothing_else_is_an_answer_to_a_revocation() {
     let says = |reply| ToProvider::Answer { number: u64::MAX, says: BrokerSays::Revoked(Box::new(reply)) };
     // As many leases as a receipt names.
