@@ -193,15 +193,20 @@ mod tests {
     fn a_writer_with_enough_room_is_never_moved() {
         let mut writer = Writer::with_capacity(1 << 16);
         let place = writer.buffer.as_ptr();
-        for length in [0, 1, 127, 128, 16_383, 16_384] {
+        let lengths: &[usize] =
+            if cfg!(miri) { &[0, 1, 127, 128] } else { &[0, 1, 127, 128, 16_383, 16_384] };
+        for &length in lengths {
             writer.message(4, |inner| inner.bytes(1, &vec![7; length]));
         }
         assert_eq!(writer.into_bytes().as_ptr(), place);
     }
 
+    /// Beyond a length of two bytes; what interprets every step gets to one of them.
+    const BYTES_MAX: usize = if cfg!(miri) { 200 } else { 20_000 };
+
     proptest! {
         #[test]
-        fn what_is_written_is_read(value: u64, bytes in proptest::collection::vec(any::<u8>(), 0..20_000)) {
+        fn what_is_written_is_read(value: u64, bytes in proptest::collection::vec(any::<u8>(), 0..BYTES_MAX)) {
             let mut writer = Writer::default();
             writer.message(3, |inner| {
                 inner.varint(1, value);

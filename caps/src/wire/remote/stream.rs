@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn frames_come_out_as_they_went_in_wherever_the_stream_is_cut() {
-        let stream = [frame(1, b"one"), frame(2, b""), frame(3, &[9; 1000])].concat();
+        let last = vec![9; if cfg!(miri) { 40 } else { 1000 }];
+        let stream = [frame(1, b"one"), frame(2, b""), frame(3, &last)].concat();
         for cut in 0..=stream.len() {
             let (mut held, mut met) = (stream[..cut].to_vec(), vec![]);
             let mut later = Some(&stream[cut..]);
@@ -78,7 +79,7 @@ mod tests {
                     break;
                 }
             }
-            assert_eq!(met, [(1, 3), (2, 0), (3, 1000)], "cut at {cut}");
+            assert_eq!(met, [(1, 3), (2, 0), (3, last.len())], "cut at {cut}");
         }
     }
 
