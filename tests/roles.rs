@@ -133,9 +133,18 @@ impl Drop for Part {
 struct Halted(Pid);
 
 impl Halted {
+    /// Returns when every thread stands still: until then some may run on, and act.
     fn halt(process: Pid) -> Self {
         kill_process(process, Signal::STOP).unwrap();
-        Self(process)
+        let halted = Self(process);
+        until("every thread stands still", || {
+            let mut threads = fs::read_dir(format!("/proc/{process}/task")).unwrap().map_while(Result::ok);
+            let stands = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
+            threads
+                .all(|thread| fs::read_to_string(thread.path().join("stat")).is_ok_and(stands))
+                .then_some(())
+        });
+        halted
     }
 }
 

@@ -8,7 +8,7 @@ use caps::rights::Rights;
 use caps::wire::remote::body::Span;
 use caps::wire::remote::{Flags, Header, Verb};
 use libmem::{SigningKey, Token};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 use zerocopy::IntoBytes;
 
 use super::bed::Bed;
@@ -71,6 +71,14 @@ impl Child {
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Stops it, and returns when every thread of it stands still: until then some may run on, and act.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+        let pid = Some(Pid::from_child(&self.child));
+        let (_, status) = rustix::process::waitpid(pid, WaitOptions::UNTRACED).unwrap().expect("it waits");
+        assert!(status.stopped(), "{status:?}");
     }
 
     /// Ends it as nothing else does.

@@ -125,7 +125,7 @@ fn g2_a_client_that_was_stopped_while_its_lease_ended() {
     let leased = client.lease(options).unwrap();
     let mut child = Child::start_with(&bed, &leased.token, "write late");
     assert_eq!(child.said(), "open");
-    child.signal(Signal::STOP);
+    child.stop();
     child.go_on();
     until("the lease is over", || {
         let ended = client.lease_show(leased.lease.id).map(|view| view.memory.is_none());
